@@ -1,0 +1,48 @@
+# Everything starts here; each target does its own set-up first (infra/venv.sh: once, then at once).
+#
+#   make demo     the whole pipeline on the tabletop world: score table and report
+#   make test     all tests            make test ARGS="tests/benchmarks -x"   some of them
+#   make check    format, lint, types
+#   make bench    what is measured, on this machine
+#   make venv     only the set-up      make venv PYTHON=/path/to/python3.12
+#   make clean    what make made, not ./zscir-store
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+export VENV
+
+.PHONY: help demo test check format bench venv browser clean
+
+help:
+	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
+
+demo: venv
+	$(BIN)/zscir demo $(ARGS)
+
+test: venv browser
+	$(BIN)/python -m pytest $(ARGS)
+
+check: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/shellcheck infra/*.sh .ci/run
+
+format: venv
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: venv
+	$(BIN)/python -m pytest tests/bench -o python_files='bench_*.py' --timeout=0 -s $(ARGS)
+
+venv:
+	@PYTHON="$(PYTHON)" infra/venv.sh
+
+# For the test that looks at the report. Where it cannot be installed that test is skipped and says so.
+browser:
+	@infra/browser.sh
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find zscir flows tests -name __pycache__ -type d -prune -exec rm -rf {} +

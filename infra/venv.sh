@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# venv.sh: a Python and this checkout become a virtual environment with exactly the versions of constraints.txt.
+#
+#   infra/venv.sh            make or mend .venv; at once when nothing has changed since the last time
+#   PYTHON=python3.12 infra/venv.sh      with this Python
+#   VENV=/elsewhere EXTRAS= infra/venv.sh    somewhere else, without the tools for tests
+#
+# A run that was killed half-way leaves a marker; the next run throws the half-made environment away and starts again.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+VENV="${VENV:-.venv}"
+EXTRAS="${EXTRAS-test,dev}"
+READY="$VENV/.zscir-ready"     # holds what was installed; written last
+MAKING="$VENV/.zscir-making"   # there while an installation is under way
+
+say() { printf 'set-up: %s\n' "$*" >&2; }
+
+# A name on the PATH may be a shim with no Python behind it, and Debian's python3 may come without venv: only trying tells.
+usable() {
+    "$1" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1
+}
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-python3.11 python3.12 python3 python}; do
+        if usable "$candidate"; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    say "no usable Python among: ${PYTHON:-python3.11 python3.12 python3 python}"
+    say "needed: Python 3.11 or 3.12 with venv and pip (Debian, Ubuntu: apt-get install python3 python3-venv)"
+    say "or name one: make venv PYTHON=/path/to/python3.11"
+    return 1
+}
+
+# What an environment is made from; equal text means nothing to do. A checkout that was moved counts as changed.
+wanted() {
+    pwd
+    printf '%s\n' "$VENV" "$EXTRAS" "${PIP_FIND_LINKS:-}"
+    cat pyproject.toml constraints.txt infra/venv.sh
+}
+
+is_ready() {
+    [ -f "$READY" ] && [ "$(wanted)" = "$(cat "$READY")" ] && "$VENV/bin/python" -c '' 2>/dev/null
+}
+
+pinned() { sed -n "s/^\($1==[^ ]*\).*/\1/p" constraints.txt; }
+
+# uv does not read PIP_FIND_LINKS, which is how a machine can offer a torch wheel of its own; empty is allowed.
+install_with_uv() {
+    local quiet=(--quiet)
+    [ -t 2 ] && quiet=()   # a person sees the downloads, a log does not
+    pip install "$(pinned uv)" && UV_FIND_LINKS="${PIP_FIND_LINKS:-}" UV_PYTHON_DOWNLOADS=never \
+        "$VENV/bin/uv" pip install "${quiet[@]}" --python "$VENV/bin/python" -c constraints.txt -e "$1"
+}
+
+install_with_pip() {
+    pip install "$(pinned pip)" && pip install -c constraints.txt -e "$1"
+}
+
+pip() { "$VENV/bin/python" -m pip -qq --disable-pip-version-check "$@"; }
+
+# The Python 3.6 backport that pip brings along with img2dataset; see `zscir doctor`.
+remove_backport() {
+    if compgen -G "$VENV/lib/python3*/site-packages/dataclasses-*.dist-info" >/dev/null; then
+        pip uninstall --yes dataclasses
+    fi
+}
+
+make_environment() {
+    local target=".${EXTRAS:+[$EXTRAS]}"
+    if [ -e "$MAKING" ]; then
+        say "$VENV was left half-made; starting again"
+        rm -rf "$VENV"
+    elif [ -e "$VENV" ] && ! usable "$VENV/bin/python"; then
+        say "the Python behind $VENV is gone or of another version; starting again"
+        rm -rf "$VENV"
+    fi
+    mkdir -p "$VENV"
+    touch "$MAKING"
+    rm -f "$READY"
+    if ! [ -x "$VENV/bin/python" ]; then
+        local python
+        if ! python="$(find_python)"; then
+            rm -rf "$VENV"
+            return 1
+        fi
+        say "making $VENV with $python"
+        "$python" -m venv "$VENV"
+    fi
+    say "installing the versions of constraints.txt (about 200 packages; some minutes where nothing is cached)"
+    if ! install_with_uv "$target"; then
+        say "uv could not; with pip instead"
+        install_with_pip "$target"
+    fi
+    remove_backport
+    wanted >"$READY.part"
+    mv "$READY.part" "$READY"
+    rm "$MAKING"
+    say "$VENV is ready"
+}
+
+is_ready && exit 0
+# Two makes at once: the second waits for the first and then finds nothing to do. Without flock (macOS) they must not overlap.
+# The installers inherit the lock, so that one that outlived its killed parent is waited for as well.
+if command -v flock >/dev/null; then
+    exec 9<infra/venv.sh
+    flock 9
+fi
+is_ready || make_environment

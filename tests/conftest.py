@@ -1,0 +1,34 @@
+"""Every test sees a machine without a home folder, a cloud, a hub or a Prefect server: only what it made itself."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from hypothesis import settings
+
+SCRATCH = Path(tempfile.mkdtemp(prefix="zscir-tests-"))
+atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
+
+# Settings of the person who runs the tests, and credentials that a test must never meet.
+for name in list(os.environ):
+    if name.startswith(("ZSCIR_", "PREFECT_", "AWS_", "OPENAI_", "WANDB_")) and name != "ZSCIR_SHARED":
+        del os.environ[name]
+
+# Set before any import of the libraries that read them, and inherited by every process that a test starts.
+os.environ |= {
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "HF_HUB_OFFLINE": "1",
+    "MPLBACKEND": "Agg",
+    "MPLCONFIGDIR": str(SCRATCH / "matplotlib"),
+    "NO_PROXY": "127.0.0.1,localhost",
+    "no_proxy": "127.0.0.1,localhost",
+    "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # tiny models: more threads only wait for each other
+    "PREFECT_HOME": str(SCRATCH / "prefect"),
+    "ZSCIR_CACHE": str(SCRATCH / "cache"),
+}
+
+# No deadline: on a shared machine the time of one example says nothing. No database: a test does the same every time.
+settings.register_profile("zscir", deadline=None, database=None, derandomize=True)
+settings.load_profile("zscir")

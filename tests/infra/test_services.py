@@ -1,0 +1,152 @@
+"""The commands and settings of compose.yaml, run as plain processes on loopback: the services find each other."""
+
+import base64
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+REPO = Path(__file__).resolve().parents[2]
+SERVICES: dict[str, Any] = yaml.safe_load((REPO / "infra/compose.yaml").read_text())["services"]
+SECRETS = {"POSTGRES_PASSWORD": "hunter2@/:of the base", "PREFECT_AUTH": "admin:hunter2"}
+LIMIT_S = 120
+
+Start = Callable[[list[str], dict[str, str]], subprocess.Popen[bytes]]
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def settings_of(service: str, changes: dict[str, str]) -> dict[str, str]:
+    """The environment of a service as compose would fill it in, with hosts and ports of this machine."""
+    filled = {
+        key: re.sub(r"\$\{([A-Z_]+):(?:\?|-)([^}]*)\}", lambda m: SECRETS.get(m[1], ""), value)
+        for key, value in SERVICES[service]["environment"].items()
+    }
+    return {key: value for key, value in filled.items() if value} | changes
+
+
+def command_of(service: str, port: int) -> list[str]:
+    """A service's own command, but on loopback and a free port."""
+    here = {"4200": str(port), "0.0.0.0": "127.0.0.1"}  # noqa: S104 (what compose.yaml says and is not done here)
+    words = [here.get(word, word) for word in SERVICES[service]["command"]]
+    assert words[0] == "prefect"
+    return [sys.executable, "-m", *words]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    running: list[subprocess.Popen[bytes]] = []
+
+    def begin(words: list[str], changes: dict[str, str]) -> subprocess.Popen[bytes]:
+        environment = os.environ | {"PREFECT_HOME": str(tmp_path / f"home{len(running)}")} | changes
+        with (tmp_path / f"{len(running)}.log").open("wb") as log:
+            running.append(subprocess.Popen(words, env=environment, stdout=log, stderr=log, cwd=tmp_path))
+        return running[-1]
+
+    yield begin
+    for process in reversed(running):
+        process.terminate()
+    for process in reversed(running):
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def postgres() -> Iterator[int]:
+    """The port of a PostgreSQL of the machine's own packages, on loopback, set up as compose.yaml asks."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    initdb = str(found[-1]) if found else shutil.which("initdb")
+    if initdb is None:
+        pytest.skip("no PostgreSQL server on this machine (Debian: apt-get install postgresql)")
+    user = "postgres" if os.getuid() == 0 else None  # it refuses to be root
+    asked, port = SERVICES["postgres"]["environment"], free_port()
+    with tempfile.TemporaryDirectory(prefix="zscir-postgres-") as folder:
+        (Path(folder) / "password").write_text(SECRETS["POSTGRES_PASSWORD"])
+        if user:
+            shutil.chown(folder, user)
+            shutil.chown(Path(folder) / "password", user)
+        words = ["-D", "data", "-U", asked["POSTGRES_USER"], "-A", "scram-sha-256", "--no-sync", "--pwfile=password"]
+        subprocess.run([initdb, *words], user=user, check=True, capture_output=True, cwd=folder)
+        words = ["-D", "data", "-p", str(port), "-h", "127.0.0.1", "-k", folder, "-F"]
+        server = subprocess.Popen(
+            [Path(initdb).with_name("postgres"), *words],
+            user=user, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder,
+        )  # fmt: skip
+        create = ["createdb", "-h", "127.0.0.1", "-p", str(port), "-U", asked["POSTGRES_USER"], asked["POSTGRES_DB"]]
+        environment = os.environ | {"PGPASSWORD": SECRETS["POSTGRES_PASSWORD"]}
+        wait_for(lambda: not subprocess.run(create, env=environment, capture_output=True, check=False).returncode)
+        yield port
+        server.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown: it does not wait for clients
+        server.wait(30)
+
+
+def wait_for(there: Callable[[], Any]) -> Any:
+    until = time.monotonic() + LIMIT_S
+    while time.monotonic() < until:
+        if found := there():
+            return found
+        time.sleep(0.5)
+    raise TimeoutError(f"nothing after {LIMIT_S} s")
+
+
+def ask(url: str, auth: str = "", body: object = None) -> tuple[int, Any]:
+    request = urllib.request.Request(url, data=None if body is None else json.dumps(body).encode())
+    request.add_header("Content-Type", "application/json")
+    if auth:
+        request.add_header("Authorization", "Basic " + base64.b64encode(auth.encode()).decode())
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code, None
+    except OSError:
+        return 0, None
+
+
+@pytest.mark.slow
+def test_server_database_and_worker_find_each_other_and_ask_for_the_password(postgres: int, start: Start) -> None:
+    port = free_port()
+    api = f"http://127.0.0.1:{port}/api"
+    here = {"PREFECT_SERVER_DATABASE_HOST": "127.0.0.1", "PREFECT_SERVER_DATABASE_PORT": str(postgres)}
+    start(command_of("server", port), settings_of("server", here))
+    wait_for(lambda: ask(f"{api}/health")[0] == 200)
+    assert ask(f"{api}/work_pools/filter", body={})[0] == 401
+    assert ask(f"{api}/work_pools/filter", "admin:wrong", body={})[0] == 401
+    start(command_of("worker", port), settings_of("worker", {"PREFECT_API_URL": api}))
+    pool = SERVICES["worker"]["command"][4]
+    workers = wait_for(lambda: ask(f"{api}/work_pools/{pool}/workers/filter", SECRETS["PREFECT_AUTH"], body={})[1])
+    assert [one["status"] for one in workers] == ["ONLINE"]
+    assert tables_in(postgres) > 10
+
+
+def tables_in(port: int) -> int:
+    """How many tables Prefect made: the server did take the database, not a file of its own."""
+    words = ["psql", "-h", "127.0.0.1", "-p", str(port), "-U", "prefect", "-At", "-c"]
+    counted = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'"
+    done = subprocess.run(
+        [*words, counted, "prefect"], env=os.environ | {"PGPASSWORD": SECRETS["POSTGRES_PASSWORD"]},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return int(done.stdout)

@@ -1,0 +1,59 @@
+"""Servers that several tests share: each is started once per test process, on loopback, and ends with it."""
+
+import atexit
+import os
+import socket
+import subprocess
+import sys
+import time
+from functools import cache
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from tests.conftest import SCRATCH
+
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"}
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@cache
+def s3_endpoint() -> str:
+    """The address of an S3 protocol server; it keeps everything in memory."""
+    port = free_port()
+    _start(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], f"http://127.0.0.1:{port}/moto-api/"
+    )
+    return f"http://127.0.0.1:{port}"
+
+
+@cache
+def prefect_api() -> str:
+    """The API of a Prefect server, for tests that run several flows and need not start one each."""
+    port = free_port()
+    words = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_HOME": str(SCRATCH / "prefect-server")}
+    _start([sys.executable, *words], f"http://127.0.0.1:{port}/api/health", quiet)
+    return f"http://127.0.0.1:{port}/api"
+
+
+def _start(command: list[str], ready: str, extra: dict[str, str] | None = None, patience_s: float = 180) -> None:
+    log = Path(SCRATCH, f"server-{len(list(SCRATCH.glob('server-*')))}.log")
+    with log.open("wb") as stream:
+        server = subprocess.Popen(command, env=os.environ | (extra or {}), stdout=stream, stderr=stream)
+    atexit.register(server.wait)
+    atexit.register(server.kill)
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urlopen(ready, timeout=2):
+                return
+        except (URLError, OSError):
+            time.sleep(0.1)
+    raise RuntimeError(f"{' '.join(command)} did not come up: {log.read_text(errors='replace')[-1000:]}")

@@ -1,0 +1,132 @@
+"""Breakages: the versions of what is installed become a list of what is known to fail between them, with cures.
+
+Each of these installs without a word, and ``pip check`` is content with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+Versions = Mapping[str, str]  # canonical package name -> version
+Status = Literal["ok", "warn", "fail"]
+OLDEST_PYTHON = (3, 11)
+NEWEST_PYTHON = (3, 12)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at; ``cure`` holds a command wherever the status is not ok."""
+
+    name: str
+    status: Status
+    found: str
+    cure: str = ""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """``package`` works with ``partner`` only within ``allowed``; outside, ``symptom`` is what one sees."""
+
+    package: str
+    partner: str
+    allowed: str
+    symptom: str
+    status: Status = "fail"
+    partner_from: str = ""
+
+
+RULES = (
+    Rule("fastapi", "prefect", "<0.151",
+         "no Prefect server and no ephemeral API: TypeError: Body() got an unexpected keyword argument 'min_items'"),
+    Rule("sqlalchemy", "prefect", ">=2.0,<2.1",
+         "the Prefect scheduler never creates a run; only the server's log says Can't evaluate bulk DML statement"),
+    Rule("python-dateutil", "prefect", "<3", "prefect and botocore do not import"),
+    Rule("webdataset", "open-clip-torch", "<0.2.87",
+         "open_clip's own training script stops with KeyError: 'fname'; zscir itself works", status="warn"),
+    Rule("click", "huggingface-hub", ">=8.4.2",
+         "huggingface_hub and with it transformers do not import; skypilot, for one, takes click below 8.2",
+         partner_from="2"),
+)  # fmt: skip
+
+
+def diagnose(
+    versions: Versions, python: tuple[int, int], requirements: Sequence[str] = (), pip: str = "pip"
+) -> list[Check]:
+    """All package checks for these installed versions; ``requirements`` are zscir's own, ``pip`` the words for pip."""
+    own = [_requirements(versions, requirements, pip)] if requirements else []
+    pairs = [_rule(rule, versions, pip) for rule in RULES if _applies(rule, versions)]
+    return [_python(python), *own, _torch_pair(versions, pip), _backport(versions, pip), *pairs]
+
+
+def _python(python: tuple[int, int]) -> Check:
+    found = "Python " + ".".join(map(str, python))
+    if OLDEST_PYTHON <= python <= NEWEST_PYTHON:
+        return Check("python", "ok", found)
+    cure = "make clean && make venv PYTHON=python3.11"
+    return Check("python", "fail", f"{found}; zscir needs 3.11 or 3.12", cure)
+
+
+def _requirements(versions: Versions, requirements: Sequence[str], pip: str) -> Check:
+    """Whether everything that zscir itself asks for is there, in a version it allows."""
+    missing, wrong, wanted = [], [], []
+    for line in requirements:
+        requirement = Requirement(line)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        version = versions.get(canonicalize_name(requirement.name))
+        if version is None:
+            missing.append(requirement.name)
+        elif not requirement.specifier.contains(version, prereleases=True):
+            wrong.append(f"{requirement.name} {version} (wanted {requirement.specifier})")
+        else:
+            continue
+        wanted.append(f'"{requirement.name}{requirement.specifier}"')
+    if not wanted:
+        return Check("packages", "ok", "everything zscir asks for is installed")
+    parts = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"not allowed: {', '.join(wrong)}"] * bool(wrong)
+    return Check("packages", "fail", "; ".join(parts), f"{pip} install {' '.join(sorted(wanted))}")
+
+
+def _torch_pair(versions: Versions, pip: str) -> Check:
+    """torchvision 0.N is made for torch 2.(N-15) and no other."""
+    torch, torchvision = versions.get("torch"), versions.get("torchvision")
+    found = f"torch {torch}, torchvision {torchvision}"
+    cure = f"{pip} install torch==2.13.0 torchvision==0.28.0"
+    if torch is None or torchvision is None:
+        return Check("torchvision/torch", "fail", f"{found}; open_clip imports both", cure)
+    if Version(torch).major == 2 and Version(torch).minor + 15 == Version(torchvision).minor:
+        return Check("torchvision/torch", "ok", found)
+    return Check("torchvision/torch", "fail", f"{found}: not made for each other; torchvision does not import", cure)
+
+
+def _backport(versions: Versions, pip: str) -> Check:
+    version = versions.get("dataclasses")
+    if version is None:
+        return Check("dataclasses", "ok", "no backport in the way of the standard library")
+    found = (
+        f"the Python 3.6 backport {version} is installed (img2dataset asks for it); Prefect's ephemeral API imports it "
+        "instead of the standard library's and times out: dataclass() got an unexpected keyword argument 'slots'"
+    )
+    return Check("dataclasses", "fail", found, f"{pip} uninstall -y dataclasses")
+
+
+def _applies(rule: Rule, versions: Versions) -> bool:
+    partner = versions.get(rule.partner)
+    if rule.package not in versions or partner is None:
+        return False
+    return not rule.partner_from or Version(partner) >= Version(rule.partner_from)
+
+
+def _rule(rule: Rule, versions: Versions, pip: str) -> Check:
+    name = f"{rule.package}/{rule.partner}"
+    found = f"{rule.package} {versions[rule.package]}, {rule.partner} {versions[rule.partner]}"
+    if SpecifierSet(rule.allowed).contains(versions[rule.package], prereleases=True):
+        return Check(name, "ok", found)
+    return Check(name, rule.status, f"{found}: {rule.symptom}", f'{pip} install "{rule.package}{rule.allowed}"')
