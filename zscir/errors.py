@@ -1,0 +1,31 @@
+"""Errors that a person reads: each carries one message (what, where, what to do) and an exit code."""
+
+
+class ZscirError(Exception):
+    """Base of every error that zscir raises on purpose; the command line prints it without a traceback."""
+
+    exit_code = 3
+
+
+class RequestError(ZscirError):
+    """The request is wrong: a spec, an argument, a file or the store. Nothing was written."""
+
+    exit_code = 2
+
+
+class StageError(ZscirError):
+    """A stage could not do its work; what it finished is kept and the next attempt goes on from there."""
+
+    exit_code = 3
+
+
+class GateError(ZscirError):
+    """A data gate refused what a stage made; the data are kept for a look."""
+
+    exit_code = 4
+
+
+class Interrupted(ZscirError):
+    """A person or the system told the run to stop; what it finished is kept."""
+
+    exit_code = 130

@@ -1,0 +1,52 @@
+"""The meter: a stretch of work becomes its wall time, CPU time and peak memory, children included."""
+
+import threading
+import time
+from typing import Any
+
+SAMPLE_EVERY_S = 0.25
+
+
+class Meter:
+    """Started when made; ``read`` stops it and returns the columns wall_s, cpu_s and peak_rss_bytes."""
+
+    def __init__(self) -> None:
+        import psutil
+
+        self._process = psutil.Process()
+        self._started = time.monotonic()
+        self._cpu_started = self._cpu_s()
+        self._peak = self._rss()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="zscir-meter")
+        self._thread.start()
+
+    def read(self) -> dict[str, Any]:
+        """Seconds and bytes since the meter was made."""
+        self._stop.set()
+        self._thread.join()
+        self._peak = max(self._peak, self._rss())
+        return {
+            "wall_s": round(time.monotonic() - self._started, 3),
+            "cpu_s": round(self._cpu_s() - self._cpu_started, 3),
+            "peak_rss_bytes": self._peak,
+        }
+
+    def _watch(self) -> None:
+        while not self._stop.wait(SAMPLE_EVERY_S):
+            self._peak = max(self._peak, self._rss())
+
+    def _cpu_s(self) -> float:
+        times = self._process.cpu_times()
+        return float(times.user + times.system + times.children_user + times.children_system)
+
+    def _rss(self) -> int:
+        import psutil
+
+        total = int(self._process.memory_info().rss)
+        for child in self._process.children(recursive=True):
+            try:
+                total += int(child.memory_info().rss)
+            except psutil.Error:
+                continue  # the child ended between the listing and the look
+        return total

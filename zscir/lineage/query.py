@@ -1,0 +1,88 @@
+"""Queries: the lineage and record tables of a store become DuckDB views that SQL can ask."""
+
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zscir.errors import RequestError
+from zscir.lineage.tables import TABLES
+from zscir.records import (
+    CANDIDATES,
+    CURVE,
+    IMAGES,
+    PAIRS,
+    RANKINGS,
+    REJECTS,
+    RESPONSES,
+    SCORES,
+    TRIPLETS,
+    schema_of,
+    write_table,
+)  # fmt: skip
+from zscir.store import Store
+
+if TYPE_CHECKING:
+    import duckdb
+
+RECORDS = {
+    "pairs": PAIRS, "images": IMAGES, "triplets": TRIPLETS, "candidates": CANDIDATES, "responses": RESPONSES,
+    "rankings": RANKINGS, "scores": SCORES, "rejects": REJECTS, "curve": CURVE,
+    "packed": schema_of(triplet_id="str", reference_key="str", target_key="str"),
+}  # fmt: skip
+FILES = {"packed": "index.parquet", "responses": "responses-*.parquet"}
+ONCE = ("artifacts", "edges")  # every run that came by an artifact lists it
+ANCESTRY = """
+CREATE VIEW ancestry AS WITH RECURSIVE up(key, ancestor_key) AS (
+    SELECT key, key FROM artifacts
+    UNION SELECT up.key, edges.parent_key FROM up JOIN edges ON edges.child_key = up.ancestor_key
+) SELECT * FROM up
+"""
+
+
+def sql(store: Store, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Column names and rows of ``query``; RequestError with DuckDB's own words when it is wrong."""
+    import duckdb
+
+    with tempfile.TemporaryDirectory(prefix="zscir-sql-") as folder, duckdb.connect() as connection:
+        try:
+            make_views(connection, store, query, Path(folder))
+            result = connection.execute(query)
+            names = [column[0] for column in result.description or []]
+            return names, result.fetchall()
+        except duckdb.Error as error:
+            tables = ", ".join([*TABLES, "ancestry", *RECORDS])
+            raise RequestError(f"sql: {str(error).splitlines()[0]}\nthe tables are: {tables}") from None
+
+
+def rows(store: Store, query: str) -> list[dict[str, Any]]:
+    """The rows of ``query`` as dictionaries."""
+    names, found = sql(store, query)
+    return [dict(zip(names, row, strict=True)) for row in found]
+
+
+def make_views(connection: "duckdb.DuckDBPyConnection", store: Store, query: str, scratch: Path) -> None:
+    """Give the connection a view for each table that ``query`` may need."""
+    connection.execute("SET TimeZone = 'UTC'")
+    for name, schema in TABLES.items():
+        _view(connection, scratch, name, schema, store.lineage_tables(name, scratch / name), "")
+    connection.execute(ANCESTRY)
+    for name, schema in RECORDS.items():
+        if re.search(rf"\b{name}\b", query, re.IGNORECASE):
+            paths = store.artifact_files(FILES.get(name, f"{name}.parquet"), scratch / name)
+            key = ", regexp_extract(filename, '/([0-9a-f]{64})/[^/]*$', 1) AS artifact_key"
+            _view(connection, scratch, name, schema, paths, key)
+
+
+def _view(connection: "duckdb.DuckDBPyConnection", scratch: Path, name: str, schema: Any, paths: list[str],
+          extra: str) -> None:  # fmt: skip
+    if not paths:
+        empty = scratch / f"{name}-{'0' * 64}" / "empty.parquet"
+        empty.parent.mkdir(parents=True)
+        write_table(empty, schema, [])
+        paths = [str(empty)]
+    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+    columns = ", ".join(f'"{column}"' for column in schema.names)
+    source = f"read_parquet([{listed}], union_by_name=true, filename=true)"
+    kind = "DISTINCT " if name in ONCE else ""
+    connection.execute(f"CREATE VIEW {name} AS SELECT {kind}{columns}{extra} FROM {source}")  # noqa: S608 - our own names

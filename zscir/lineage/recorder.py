@@ -1,0 +1,133 @@
+"""The recorder: the events of one run become its four lineage tables, rewritten whole after each event."""
+
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from zscir.artifacts import Artifact
+from zscir.lineage.meter import Meter
+from zscir.lineage.surroundings import surroundings, worker_name
+from zscir.lineage.tables import TABLES
+from zscir.records import write_table
+from zscir.specs import canonical_json
+from zscir.store import LINEAGE, Store
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What is known of a run before it starts."""
+
+    run_id: str
+    pipeline: str
+    spec_digest: str
+    trigger: str
+    user_config: str
+    parent_run_id: str | None = None
+
+
+class Recorder:
+    """Writes the lineage of one run. Readable at any moment: each table is replaced in one step."""
+
+    def __init__(self, store: Store, info: RunInfo, prior: dict[str, dict[str, Any]] | None = None) -> None:
+        self.store = store
+        self.run_id = info.run_id
+        self._prior = prior or {}
+        self._lock = threading.Lock()
+        self._run: dict[str, Any] = {
+            **vars(info), **surroundings(), "status": "running", "started_at": now(), "finished_at": None,
+            "flow_run_id": None,
+        }  # fmt: skip
+        self._rows: dict[str, dict[Any, dict[str, Any]]] = {"stages": {}, "artifacts": {}, "edges": {}}
+        self._write("run", "stages", "artifacts", "edges")
+
+    def set_flow_run(self, flow_run_id: str) -> None:
+        """Note Prefect's id of this run."""
+        self._run["flow_run_id"] = flow_run_id
+        self._write("run")
+
+    @contextmanager
+    def step(self, step: str, stage: str, reason: str, attempts: int = 1) -> Iterator[dict[str, Any]]:
+        """Record one step: ``running`` now, then what the block puts into the yielded row, or its error."""
+        row = {
+            "run_id": self.run_id, "step": step, "stage": stage, "key": None, "outcome": "running", "reason": reason,
+            "started_at": now(), "attempts": attempts, "worker": worker_name(),
+        }  # fmt: skip
+        self._put("stages", step, row)
+        meter = Meter()
+        try:
+            yield row
+        except BaseException as error:
+            row.update(outcome="failed", error=f"{type(error).__name__}: {error}"[:2000])
+            raise
+        finally:
+            row.update(finished_at=now(), **meter.read())
+            self._put("stages", step, row)
+
+    def reuse(self, step: str, stage: str, artifact: Artifact, reason: str) -> None:
+        """Record a step that needed no work."""
+        row = {
+            "run_id": self.run_id, "step": step, "stage": stage, "key": artifact.key, "outcome": "reused",
+            "reason": reason, "started_at": now(), "finished_at": now(), "wall_s": 0.0, "cpu_s": 0.0, "attempts": 0,
+            "worker": worker_name(),
+        }  # fmt: skip
+        self._rows["stages"][step] = row
+        self._note_artifact(artifact)
+
+    def add_artifact(self, artifact: Artifact) -> None:
+        """Record an artifact and the edges to its inputs; one made by an earlier run keeps that run as its maker."""
+        self._note_artifact(artifact)
+        self._write("artifacts", "edges")
+
+    def _note_artifact(self, artifact: Artifact) -> None:
+        manifest = artifact.manifest
+        if manifest is None:
+            return
+        if self._prior.get(artifact.key, {}).get("digest") == artifact.digest:
+            self._rows["artifacts"][artifact.key] = self._prior[artifact.key]
+        else:
+            rows = manifest.facts.get("rows")
+            self._rows["artifacts"][artifact.key] = {
+                "key": artifact.key, "stage": artifact.stage, "stage_version": manifest.stage_version,
+                "digest": artifact.digest, "uri": f"{self.store.uri}/{artifact.stage}/{artifact.key}",
+                "bytes": sum(entry.size for entry in manifest.files), "files": len(manifest.files),
+                "rows": rows if isinstance(rows, int) else None, "facts": canonical_json(manifest.facts),
+                "created_at": now(), "created_by_run": self.run_id,
+            }  # fmt: skip
+        for role, one in manifest.inputs.items():
+            edge = {"child_key": artifact.key, "role": role, "parent_key": one.key}
+            self._rows["edges"][(artifact.key, role)] = edge
+
+    def steps(self) -> list[dict[str, Any]]:
+        """The rows of the stages table so far, in the order in which the steps began."""
+        return list(self._rows["stages"].values())
+
+    def last_step(self) -> str:
+        """The step that was under way last; empty when none was."""
+        return str(next(reversed(self._rows["stages"]), ""))
+
+    def finish(self, status: str) -> None:
+        """Close the run as succeeded, failed or interrupted."""
+        self._run.update(status=status, finished_at=now())
+        self._write("stages", "artifacts", "edges", "run")
+
+    def _put(self, table: str, key: str, row: dict[str, Any]) -> None:
+        self._rows[table][key] = dict(row)
+        self._write(table)
+
+    def _write(self, *names: str) -> None:
+        with self._lock, tempfile.TemporaryDirectory(prefix="zscir-lineage-") as folder:
+            for name in names:
+                rows = [self._run] if name == "run" else list(self._rows[name].values())
+                local = Path(folder) / f"{name}.parquet"
+                write_table(local, TABLES[name], rows)
+                self.store.write_file(local, LINEAGE, self.run_id, local.name)
+
+
+def now() -> datetime:
+    """The time, UTC."""
+    return datetime.now(UTC)

@@ -1,0 +1,74 @@
+"""Surroundings: this machine and checkout become the columns that say where a run happened, secrets left out."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import zscir
+from zscir.specs import PASSWORD, canonical_json
+
+_SECRET = re.compile(r"(key|token|secret|password|passwd|credential|auth)", re.IGNORECASE)
+
+
+def surroundings() -> dict[str, Any]:
+    """git_commit, git_dirty, zscir_version, python_version, platform and packages (JSON) of this process."""
+    commit, dirty = _git()
+    packages = {one.metadata["Name"]: one.version for one in distributions() if one.metadata["Name"]}
+    return {
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "zscir_version": zscir.__version__,
+        "python_version": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": canonical_json(packages),
+    }
+
+
+def redact(value: Any) -> Any:
+    """``value`` with every field that is named like a secret, and every password in a URL, replaced by ``***``."""
+    if isinstance(value, dict):
+        return {key: "***" if _SECRET.search(str(key)) and one else redact(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact(one) for one in value]
+    return PASSWORD.sub("//***:***@", value) if isinstance(value, str) else value
+
+
+def worker_name() -> str:
+    """``host:pid:start`` of this process; the start time tells it from a later process of the same number."""
+    import psutil
+
+    return f"{platform.node()}:{os.getpid()}:{int(psutil.Process().create_time())}"
+
+
+def is_alive(worker: str) -> bool:
+    """Whether the process that ``worker_name`` named still runs; True when it is on another machine."""
+    import psutil
+
+    host, pid, start = worker.rsplit(":", 2)
+    if host != platform.node():
+        return True
+    try:
+        return abs(int(psutil.Process(int(pid)).create_time()) - int(start)) <= 1
+    except psutil.Error:
+        return False
+
+
+def _git() -> tuple[str | None, bool | None]:
+    folder = Path(zscir.__file__).parent
+
+    def ask(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = ask("rev-parse", "HEAD")
+    return commit, None if commit is None else bool(ask("status", "--porcelain"))

@@ -1,0 +1,142 @@
+"""Plans: a pipeline and a store become, step by step, reuse or make, and why; nothing is run."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from zscir.artifacts import MANIFEST, Artifact, DamagedManifest, Manifest, parse_manifest
+from zscir.errors import RequestError
+from zscir.lineage.query import rows
+from zscir.pipelines import FILE, Pipeline, Step, external, external_paths
+from zscir.stage import flat_inputs, key_of
+from zscir.store import NO_ARTIFACT, Store
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """What would happen to one step. ``key`` is None while an input is still to be made."""
+
+    step: Step
+    action: str
+    reason: str
+    key: str | None = None
+    artifact: Artifact | None = None
+    last_wall_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Previous:
+    """The last time this pipeline came by a step: the stage, the key it had and how long it took to make."""
+
+    stage: str
+    key: str
+    wall_s: float | None
+
+
+def make_plan(store: Store, pipeline: Pipeline) -> list[PlannedStep]:
+    """One PlannedStep for each step, in order."""
+    history = previous_steps(store, pipeline.name)
+    planned: dict[str, PlannedStep] = {}
+    for step in pipeline.steps:
+        planned[step.name] = _plan_step(store, step, planned, history.get(step.name))
+    return list(planned.values())
+
+
+def resolve_inputs(step: Step, made: dict[str, Artifact]) -> dict[str, Any]:
+    """Role -> artifact (or list of them), from the artifacts of the steps before and the files outside."""
+
+    def one(reference: str) -> Artifact:
+        return external(reference) if reference.startswith(FILE) else made[reference]
+
+    return {
+        role: [one(reference) for reference in value] if isinstance(value, list) else one(value)
+        for role, value in step.inputs.items()
+    }
+
+
+def check_files(step: Step) -> None:
+    """RequestError when a file that ``step`` reads is not there; found out now, not when its turn comes."""
+    for reference in step.references():
+        if reference.startswith(FILE) and not external_paths(reference):
+            raise RequestError(f"step '{step.name}': {reference.removeprefix(FILE)}: no such file or folder")
+
+
+def previous_steps(store: Store, pipeline: str) -> dict[str, Previous]:
+    """Step name -> what the newest run of this pipeline that reached the step recorded."""
+    query = """
+        SELECT step, stage, arg_max(key, stages.started_at) AS key,
+               arg_max(wall_s, stages.started_at) FILTER (outcome = 'made') AS wall_s
+        FROM stages JOIN run USING (run_id)
+        WHERE pipeline = $name$ AND key IS NOT NULL GROUP BY step, stage
+    """
+    found = rows(store, query.replace("$name$", "'" + pipeline.replace("'", "''") + "'"))
+    return {row["step"]: Previous(row["stage"], row["key"], row["wall_s"]) for row in found}
+
+
+def _plan_step(store: Store, step: Step, planned: dict[str, PlannedStep], before: Previous | None) -> PlannedStep:
+    last = before.wall_s if before else None
+    check_files(step)
+    waiting = [name for name in step.parents() if planned[name].artifact is None]
+    if waiting:
+        return PlannedStep(
+            step, "make", f"input to be made first: {', '.join(dict.fromkeys(waiting))}", last_wall_s=last
+        )
+    made = {name: artifact for name in step.parents() if (artifact := planned[name].artifact) is not None}
+    inputs = resolve_inputs(step, made)
+    key = key_of(step.stage, step.spec, inputs)
+    found = store.look(step.stage.name, key)
+    if found.artifact is not None:
+        return PlannedStep(step, "reuse", "the same inputs, spec and version made it before", key, found.artifact, last)
+    digests = {role: one.digest for role, one in flat_inputs(inputs).items()}
+    reason = explain(store, step, key, digests, before, found.problem)
+    return PlannedStep(step, "make", reason, key, last_wall_s=last)
+
+
+def explain(store: Store, step: Step, key: str, digests: dict[str, str], before: Previous | None, problem: str) -> str:
+    """Why a step must be made: what differs from the artifact that this pipeline had last, or what is missing."""
+    if problem != NO_ARTIFACT or before is None or before.key == key or before.stage != step.stage.name:
+        return problem
+    manifest = _manifest(store, before)
+    if manifest is None:
+        return problem
+    return "; ".join(differences(step, digests, manifest)) or problem
+
+
+def differences(step: Step, digests: dict[str, str], old: Manifest) -> list[str]:
+    """What changed between an old artifact and what is asked now: version, spec fields, inputs."""
+    changes = []
+    if old.stage_version != step.stage.version:
+        changes.append(f"code version bumped: {old.stage_version} -> {step.stage.version}")
+    changes += [f"spec changed: {line}" for line in _field_changes(old.spec, step.spec.literals(), "")]
+    was = {role: entry.digest for role, entry in old.inputs.items()}
+    for role in sorted({*was, *digests}):
+        if was.get(role) != digests.get(role):
+            changes.append(f"input changed: {role} {_short(was.get(role))} -> {_short(digests.get(role))}")
+    return changes
+
+
+def _field_changes(old: dict[str, Any], new: dict[str, Any], prefix: str) -> list[str]:
+    lines = []
+    for name in sorted({*old, *new}):
+        was, now = old.get(name), new.get(name)
+        if isinstance(was, dict) and isinstance(now, dict):
+            lines += _field_changes(was, now, f"{prefix}{name}.")
+        elif was != now:
+            lines.append(f"{prefix}{name} {_word(was)} -> {_word(now)}")
+    return lines
+
+
+def _manifest(store: Store, before: Previous) -> Manifest | None:
+    text = store.read_text(before.stage, before.key, MANIFEST)
+    try:
+        return None if text is None else parse_manifest(text, f"{before.stage}/{before.key}")
+    except DamagedManifest:
+        return None
+
+
+def _short(digest: str | None) -> str:
+    return "(none)" if digest is None else digest[:8]
+
+
+def _word(value: Any) -> str:
+    text = "(none)" if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,1 @@
+"""The stages, one file each, imported by name when needed; they never import each other."""

@@ -1,0 +1,116 @@
+"""Walks: a pipeline file and options become a finished run; the engine that walks the steps is given from above."""
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zscir.errors import GateError, Interrupted, RequestError, StageError, ZscirError
+from zscir.pipelines import load_pipeline
+from zscir.plans import PlannedStep, make_plan
+from zscir.progress import note
+from zscir.runs import Run, begin, choose, end, fact_line, find_run, interrupted, reuse_all, what_to_do
+from zscir.settings import spec_path
+from zscir.store import Store
+
+Walk = Callable[[Run, list[str]], None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a person asked for: the pipeline file, changed fields, and which part of it to walk."""
+
+    path: Path
+    changes: list[str]
+    only: str | None = None
+    start: str | None = None
+    parent_run_id: str | None = None
+    trigger: str = "cli"
+
+    def config(self, store: Store) -> dict[str, Any]:
+        """What the run's record keeps of it, so that ``rerun`` works from any folder."""
+        return {
+            "pipeline": str(spec_path(str(self.path)).resolve()),
+            "set": [_absolute(change) for change in self.changes],
+            "only": self.only,
+            "from": self.start,
+            "store": store.uri,
+        }
+
+
+def walk(store: Store, asked: Asked, engine: Walk) -> Run:
+    """Run what was asked and return the run; RequestError before anything is written, else StageError on failure."""
+    pipeline = load_pipeline(spec_path(str(asked.path)), asked.changes)
+    plan = make_plan(store, pipeline)
+    chosen = choose(pipeline, plan, asked.only, asked.start)
+    run = begin(store, pipeline, plan, asked.config(store), asked.trigger, asked.parent_run_id)
+    try:
+        _go(run, plan, chosen, engine)
+    except BaseException as error:
+        explained = _explained(run, error)
+        with suppress(StageError):  # a store that is gone cannot take the record either
+            end(run, "interrupted" if interrupted(error) else "failed")
+        raise explained from error
+    end(run, "succeeded")
+    return run
+
+
+def asked_again(store: Store, run_id: str, only: str | None, start: str | None, changes: list[str]) -> Asked:
+    """What a run asked for, as a request to run it again; finished steps will be found in the store."""
+    row = find_run(store, run_id)
+    config = json.loads(row["user_config"])
+    path = Path(config["pipeline"])
+    if not spec_path(str(path)).exists():
+        raise RequestError(
+            f"run {row['run_id']} came from {path}, which is gone; `zscir run` the pipeline where it is now"
+        )
+    start = start if start or only else config["from"]
+    only = only if start or only else config["only"]
+    return Asked(path, [*config["set"], *changes], only, start, row["run_id"], "rerun")
+
+
+def _absolute(change: str) -> str:
+    field, _, value = change.partition("=")
+    return f"source={Path(value).resolve()}" if field.strip() == "source" else change
+
+
+def _go(run: Run, plan: list[PlannedStep], chosen: list[str], engine: Walk) -> None:
+    picked = [planned for planned in plan if planned.step.name in chosen]
+    if all(planned.action == "reuse" for planned in picked):
+        note(f"run {run.run_id}: all {len(picked)} steps are made already")
+        reuse_all(run, picked)
+    else:
+        note(f"run {run.run_id}: {sum(one.action == 'make' for one in picked)} of {len(picked)} steps to make")
+        engine(run, chosen)
+
+
+def _explained(run: Run, error: BaseException) -> ZscirError:
+    if interrupted(error):
+        return Interrupted(f"interrupted; {what_to_do(run)}")
+    kind = GateError if isinstance(error, GateError) else StageError
+    words = str(error) if isinstance(error, ZscirError) else f"{type(error).__name__}: {error}"
+    return kind(f"{words}\n{what_to_do(run)}")
+
+
+def describe(plan: list[PlannedStep]) -> list[dict[str, Any]]:
+    """The plan as rows."""
+    return [
+        {
+            "step": one.step.name, "stage": one.step.stage.name, "action": one.action, "reason": one.reason,
+            "key": one.key[:12] if one.key else None, "last_s": one.last_wall_s,
+        }
+        for one in plan
+    ]  # fmt: skip
+
+
+def summary(run: Run) -> list[dict[str, Any]]:
+    """One row for each step of a run that has just ended: outcome, seconds, and what it made."""
+    return [
+        {
+            "step": row["step"], "outcome": row["outcome"], "wall_s": row.get("wall_s"), "key": row["key"],
+            "facts": fact_line(run.made[row["step"]].facts) if row["step"] in run.made else "",
+        }
+        for row in run.recorder.steps()
+    ]  # fmt: skip
