@@ -1,0 +1,65 @@
+"""tabletop_benchmarks: a seed becomes FashionIQ, CIRR, CIRCO and GeneCIS of the tabletop world, in their own formats.
+
+No scene of theirs is in any web list: they are drawn from the held-out part of the world (``zscir.tabletop.scenes``).
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from zscir.records import write_table
+from zscir.shards import write_shard
+from zscir.stage import Facts, stage
+from zscir.tabletop.circo import build_circo
+from zscir.tabletop.cirr import build_cirr
+from zscir.tabletop.exhibits import Exhibition, bytes_of
+from zscir.tabletop.fashioniq import build_fashioniq
+from zscir.tabletop.genecis import build_genecis
+from zscir.tabletop.spec import TabletopBenchmarksSpec
+
+IMAGE_INDEX = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("member", pa.string(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+    ]
+)
+_BUILDERS = (build_fashioniq, build_cirr, build_circo, build_genecis)
+
+
+@stage(version=1)
+def tabletop_benchmarks(spec: TabletopBenchmarksSpec, out: Path) -> Facts:
+    """Write each benchmark's annotations, ``images.tar`` and ``images.parquet``; facts count entries and images."""
+    facts: Facts = {}
+    for build in _BUILDERS:
+        exhibition = build(spec)
+        folder = out / exhibition.benchmark
+        for name, value in exhibition.annotations.items():
+            _write_json(folder / name, value)
+            facts[f"{exhibition.benchmark}/{name}"] = len(value)
+        facts[f"{exhibition.benchmark}/images"] = _write_images(spec, exhibition, folder)
+    return facts
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_images(spec: TabletopBenchmarksSpec, exhibition: Exhibition, folder: Path) -> int:
+    exhibits = sorted(exhibition.exhibits, key=lambda one: one.member)
+
+    def members() -> Iterator[tuple[str, bytes]]:
+        for one in exhibits:
+            yield one.member, bytes_of(spec.seed, spec.size_px, exhibition.benchmark, one)
+
+    spans = write_shard(folder / "images.tar", members())
+    rows = [
+        {"image_id": one.image_id, "member": span.name, "offset": span.offset, "size": span.size}
+        for one, span in zip(exhibits, spans, strict=True)
+    ]
+    return write_table(folder / "images.parquet", IMAGE_INDEX, rows)

@@ -1,0 +1,91 @@
+"""Captions: a scene becomes one of many texts that say true things about it, often not all of them."""
+
+from random import Random
+
+from zscir.tabletop.scenes import Scene, Thing
+
+NOUNS = {"sphere": ("sphere", "ball")}
+ADJECTIVES = {"big": ("big", "large"), "small": ("small", "little"), "spotted": ("spotted", "dotted")}
+COUNT_WORDS = {1: "one", 2: "two", 3: "three", 4: "four"}
+GROUND_PHRASES = {
+    "wooden table": ("on a wooden table", "on the wooden table"),
+    "grass": ("on grass", "on the grass"),
+    "snow": ("on snow", "in the snow"),
+    "sand": ("on sand", "on the sand"),
+    "tiled floor": ("on a tiled floor", "on the tiled floor"),
+}
+PLACE_PHRASES = {place: (f"at the {place}", f"in the {place} corner") for place in (
+    "top left", "top right", "bottom left", "bottom right")}  # fmt: skip
+_SHAPES_OF_CAPTION = {"sentence": 40, "photo": 20, "tags": 14, "partial": 14, "count": 10, "listing": 6}
+
+
+def word_for(rng: Random, value: str) -> str:
+    """A word for an attribute's value: usually its own name, sometimes a synonym."""
+    words = NOUNS.get(value) or ADJECTIVES.get(value) or (value,)
+    return words[0] if rng.random() < 0.75 else rng.choice(words)
+
+
+def article(phrase: str) -> str:
+    """``phrase`` with "a" or "an" before it."""
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
+
+
+def joined(phrases: list[str]) -> str:
+    """Phrases as an English list."""
+    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+
+
+def name_of(rng: Random, thing: Thing, detail: float) -> str:
+    """Words for ``thing`` without an article; ``detail`` is the chance that size and texture are told."""
+    words = []
+    if rng.random() < detail:
+        words.append(word_for(rng, thing.size))
+    if rng.random() < (detail if thing.texture != "plain" else detail * 0.4):
+        words.append(word_for(rng, thing.texture))
+    if rng.random() < 0.6 + 0.4 * detail:
+        words.append(thing.colour)
+    return " ".join([*words, word_for(rng, thing.shape)])
+
+
+def caption_of(rng: Random, scene: Scene) -> str:
+    """One caption of ``scene``."""
+    form = rng.choices(list(_SHAPES_OF_CAPTION), list(_SHAPES_OF_CAPTION.values()))[0]
+    detail = rng.choice((1.0, 0.9, 0.5, 0.2))
+    things = list(scene.things)
+    rng.shuffle(things)
+    if form == "tags":
+        return ", ".join([*(name_of(rng, thing, detail) for thing in things), scene.ground])
+    if form == "partial":
+        return _partial(rng, scene, things, detail)
+    if form == "listing":
+        return _listing(rng, scene, things[0])
+    told = joined([_told(rng, thing, detail) for thing in things])
+    if form == "count" and len(things) > 1:
+        return f"{COUNT_WORDS[len(things)]} {rng.choice(('objects', 'things'))} {_ground(rng, scene)}: {told}"
+    where = f" {_ground(rng, scene)}" if rng.random() < 0.85 else ""
+    if form == "photo":
+        return f"{rng.choice(('a photo of', 'a picture of', 'there is', 'close-up of'))} {told}{where}"
+    return f"{told}{where}" if rng.random() < 0.7 else f"{(told + where).capitalize()}."
+
+
+def _told(rng: Random, thing: Thing, detail: float) -> str:
+    place = f" {rng.choice(PLACE_PHRASES[thing.place])}" if rng.random() < 0.22 * detail else ""
+    return article(name_of(rng, thing, detail)) + place
+
+
+def _ground(rng: Random, scene: Scene) -> str:
+    return rng.choice(GROUND_PHRASES[scene.ground])
+
+
+def _partial(rng: Random, scene: Scene, things: list[Thing], detail: float) -> str:
+    """A caption that leaves things out, or leaves out the ground."""
+    chosen = things[: max(1, len(things) - 1)]
+    told = joined([article(name_of(rng, thing, detail)) for thing in chosen])
+    return f"{told} {_ground(rng, scene)}" if rng.random() < 0.5 else told
+
+
+def _listing(rng: Random, scene: Scene, thing: Thing) -> str:
+    """The first thing as a shop lists it; the words for the attributes' names occur nowhere else."""
+    rows = [f"{thing.colour} color", f"{word_for(rng, thing.texture)} pattern"]
+    told = [f"{word_for(rng, thing.shape)} shape", *rng.sample(rows, rng.choice((1, 2)))]
+    return f"{', '.join(rng.sample(told, len(told)))}, {scene.ground}"

@@ -1,0 +1,189 @@
+"""Wishes: a reference scene and a change become a condition that several scenes of a gallery may meet.
+
+A wish says which things must be there (by some of their attributes), what must not, and on what ground; what it does
+not say is free. It carries the two texts of a CIRCO query and the semantic aspects that they touch.
+"""
+
+from dataclasses import dataclass, replace
+from random import Random
+
+from zscir.tabletop.captions import COUNT_WORDS, GROUND_PHRASES, article, joined, word_for
+from zscir.tabletop.edits import draw_edit
+from zscir.tabletop.scenes import (
+    COLOURS,
+    GROUNDS,
+    PLACES,
+    SIZES,
+    TEXTURES,
+    Scene,
+    Thing,
+    draw_thing,
+    held_out,
+    is_sound,
+    make_scene,
+)
+from zscir.tabletop.wording import kind_name
+
+Part = tuple[tuple[str, str], ...]  # attributes and values that one thing must have; always with colour and shape
+CHANGES = {
+    "ground": "spatial_relations_background",
+    "add": "addition",
+    "add on ground": "addition",
+    "retexture": "direct_addressing",
+    "recolour": "compare_change",
+    "resize": "comparative_statement",
+    "move": "viewpoint",
+    "count": "cardinality",
+    "without": "negation",
+}
+# What one can say about two things, and about a lone one; "without" must leave something.
+_ATTRIBUTE_CHANGES = ("retexture", "recolour", "resize", "move")
+_CHANGES_BY_COUNT = {
+    1: ("ground", "add", "add on ground", "count", *_ATTRIBUTE_CHANGES, *_ATTRIBUTE_CHANGES),
+    2: ("ground", "add", "add on ground", "count", "without", "without"),
+}
+_LOOK = ("shape", "colour", "texture")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a scene must show, and how a person says so."""
+
+    parts: tuple[Part, ...]
+    ground: str | None
+    count: int | None
+    absent: str | None
+    caption: str
+    concept: str
+    aspects: tuple[str, ...]
+
+    def met_by(self, scene: Scene) -> bool:
+        """Whether ``scene`` shows all that is wished."""
+        return (
+            self.ground in (None, scene.ground)
+            and self.count in (None, len(scene.things))
+            and all(thing.shape != self.absent for thing in scene.things)
+            and all(any(_has(thing, part) for thing in scene.things) for part in self.parts)
+        )
+
+
+def _has(thing: Thing, part: Part) -> bool:
+    return all(getattr(thing, name) == value for name, value in part)
+
+
+def _part(thing: Thing, *names: str) -> Part:
+    return tuple((name, getattr(thing, name)) for name in names)
+
+
+def draw_wish(rng: Random, reference: Scene) -> Wish | None:
+    """A wish about a scene of one or two things that it does not meet itself, or None where the change does not fit."""
+    change = rng.choice(_CHANGES_BY_COUNT[len(reference.things)])
+    kept = tuple(_part(thing, *_LOOK) for thing in reference.things)
+    concept = joined([article(kind_name(thing)) for thing in reference.things])
+    plain = Wish(kept, None, None, None, "", concept, (CHANGES[change],))
+    if change in ("ground", "add", "add on ground", "count"):
+        wish = _about_scene(rng, reference, change, plain)
+    elif change == "without":
+        wish = _without(rng, reference, plain)
+    else:
+        wish = _about_thing(rng, reference, reference.things[0], change, plain)
+    return wish if wish is not None and not wish.met_by(reference) else None
+
+
+def _about_scene(rng: Random, reference: Scene, change: str, wish: Wish) -> Wish | None:
+    """Other ground, one more thing, both, or a number of things."""
+    them = "them" if len(reference.things) > 1 else "it"
+    ground = rng.choice([name for name in GROUNDS if name != reference.ground])
+    lies = f"{rng.choice(('is', 'lies', 'was photographed'))} {rng.choice(GROUND_PHRASES[ground])}"
+    extra = draw_thing(rng, PLACES[0])
+    has = f"has {article(_spoken(rng, extra))} next to {them}"
+    parts = (*wish.parts, _part(extra, "shape", "colour"))
+    if change == "ground":
+        old = f" instead of {rng.choice(GROUND_PHRASES[reference.ground])}" if rng.random() < 0.4 else ""
+        return replace(wish, ground=ground, caption=lies + old)
+    if extra.kind in {thing.kind for thing in reference.things} and change != "count":
+        return None
+    if change == "add":
+        return replace(wish, parts=parts, caption=rng.choice((has, f"also shows {article(_spoken(rng, extra))}")))
+    if change == "add on ground":
+        caption = rng.choice((f"{lies} and {has}", f"{has} and {lies}"))
+        aspects = ("addition", "spatial_relations_background", "statement_with_conjunction")
+        return replace(wish, parts=parts, ground=ground, caption=caption, aspects=aspects)
+    count = len(reference.things) + rng.choice((1, 2))
+    ground = reference.ground
+    caption = f"shows {COUNT_WORDS[count]} objects {rng.choice(GROUND_PHRASES[ground])}"
+    return replace(wish, count=count, ground=ground, caption=caption) if count <= 4 else None
+
+
+def _spoken(rng: Random, thing: Thing) -> str:
+    return f"{thing.colour} {word_for(rng, thing.shape)}"
+
+
+def _without(rng: Random, reference: Scene, wish: Wish) -> Wish | None:
+    """All but one of the things, and nothing of that one's shape."""
+    gone = rng.choice(reference.things)
+    rest = [thing for thing in reference.things if thing != gone]
+    if gone.shape in {thing.shape for thing in rest}:
+        return None
+    caption = rng.choice(("has no {noun}", "does not have the {noun}", "is shown without the {noun}"))
+    return replace(
+        wish,
+        parts=tuple(_part(thing, *_LOOK) for thing in rest),
+        absent=gone.shape,
+        caption=caption.format(noun=word_for(rng, gone.shape)),
+        concept=joined([article(kind_name(thing)) for thing in rest]),
+    )
+
+
+_FREED = {
+    "retexture": ("texture", TEXTURES),
+    "recolour": ("colour", COLOURS),
+    "resize": ("size", SIZES),
+    "move": ("place", PLACES),
+}
+
+
+def _about_thing(rng: Random, reference: Scene, thing: Thing, change: str, wish: Wish) -> Wish:
+    """A lone thing looks otherwise or lies elsewhere; its ground stays."""
+    name, values = _FREED[change]
+    old = getattr(thing, name)
+    new = rng.choice([value for value in values if value != old])
+    told = thing if name == "size" or name == "place" else replace(thing, **{name: new})
+    part = tuple({**dict(_part(told, *_LOOK)), name: new}.items())
+    word, was = word_for(rng, new), word_for(rng, old)
+    caption = {
+        "retexture": rng.choice((f"is {word}", f"has a {word} look")),
+        "recolour": rng.choice((f"is {word} instead of {was}", f"has the color {word}, not {was}")),
+        "resize": rng.choice((f"is {word} rather than {was}", f"is a {word} one compared to this {was} one")),
+        "move": rng.choice((f"is at the {new}", f"is seen in the {new} corner")),
+    }[change]
+    # What the two pictures share is what the change leaves alone.
+    words = {"colour": thing.colour, "texture": "" if thing.texture == "plain" else thing.texture, name: ""}
+    shared = " ".join(word for word in (words["texture"], words["colour"], thing.shape) if word)
+    concept = f"{article(shared)} {GROUND_PHRASES[reference.ground][0]}"
+    return replace(wish, parts=(part,), ground=reference.ground, caption=caption, concept=concept)
+
+
+def draw_granting(rng: Random, wish: Wish, ground: str, tries: int = 300) -> Scene | None:
+    """A held-out scene that meets ``wish``; a free ground is most often ``ground``."""
+    for _ in range(tries):
+        count = wish.count or min(4, len(wish.parts) + rng.choice((0, 0, 0, 1)))
+        places = rng.sample(PLACES, count)
+        things = [draw_thing(rng, place) for place in places]
+        for n, part in enumerate(wish.parts):
+            things[n] = replace(things[n], **dict(part))
+        here = wish.ground or (ground if rng.random() < 0.6 else rng.choice(GROUNDS))
+        scene = make_scene(here, things)
+        if is_sound(scene) and held_out(scene) and wish.met_by(scene):
+            return scene
+    return None
+
+
+def draw_near_miss(rng: Random, wish: Wish, reference: Scene, tries: int = 100) -> Scene | None:
+    """A held-out scene that fails ``wish`` narrowly: like the reference, or like an answer but for one edit."""
+    for _ in range(tries):
+        start = reference if rng.random() < 0.4 else draw_granting(rng, wish, reference.ground)
+        edit = None if start is None else draw_edit(rng, start)
+        if edit is not None and held_out(edit.after) and not wish.met_by(edit.after):
+            return edit.after
+    return None
