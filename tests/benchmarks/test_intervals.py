@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from zscir.benchmarks.intervals import compare, interval, mean_measure, resampled
+from zscir.benchmarks.measures import Measure, measure
+from zscir.errors import RequestError
+
+
+def hits(pattern: str) -> Measure:
+    return measure("R@1", np.array([letter == "1" for letter in pattern]))
+
+
+def test_an_interval_holds_the_value_and_narrows_with_n() -> None:
+    few, many = hits("10" * 20), hits("10" * 2000)
+    (low_few, high_few), (low, high) = interval(resampled(few, 0, "a")), interval(resampled(many, 0, "a"))
+    assert low_few < low < 50 < high < high_few
+    assert high - low == pytest.approx(2 * 1.96 * 100 * np.sqrt(0.25 / 4000), rel=0.1)
+
+
+def test_a_graded_metric_is_resampled_query_by_query() -> None:
+    values = np.random.default_rng(0).random(500)
+    low, high = interval(resampled(measure("mAP@5", values), 0, "a"))
+    expected = 100 * 1.96 * values.std() / np.sqrt(500)
+    assert (high - low) / 2 == pytest.approx(expected, rel=0.1)
+
+
+def test_draws_depend_on_seed_and_name_only() -> None:
+    one = measure("mAP@5", np.random.default_rng(0).random(50))
+    assert np.array_equal(resampled(one, 1, "circo:mAP@5"), resampled(one, 1, "circo:mAP@5"))
+    assert not np.array_equal(resampled(one, 1, "circo:mAP@5"), resampled(one, 2, "circo:mAP@5"))
+    assert not np.array_equal(resampled(one, 1, "circo:mAP@5"), resampled(one, 1, "circo:mAP@10"))
+
+
+@given(st.integers(0, 12), st.integers(0, 12), st.integers(0, 5))
+def test_paired_hits_are_tested_exactly(won: int, lost: int, tied: int) -> None:
+    if won + lost + tied == 0:
+        return
+    found = compare(hits("0" * won + "1" * lost + "1" * tied), hits("1" * won + "0" * lost + "1" * tied))
+    assert (found.won, found.lost, found.n) == (won, lost, won + lost + tied)
+    assert found.difference == pytest.approx(100 * (won - lost) / found.n)
+    expected = binomtest(won, won + lost).pvalue if won + lost else 1.0
+    assert found.p_value == pytest.approx(expected)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 100))
+def test_graded_values_are_tested_by_flipping_signs(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    base = rng.random(60) * 0.5
+    better, same = base + 0.1 + 0.1 * rng.random(60), base + rng.permutation(np.repeat([0.01, -0.01], 30))
+    assert compare(measure("mAP@5", base), measure("mAP@5", better)).p_value == pytest.approx(1 / 10_001)
+    assert compare(measure("mAP@5", base), measure("mAP@5", same)).p_value > 0.9
+    assert compare(measure("mAP@5", base), measure("mAP@5", base)).p_value == 1
+
+
+def test_only_the_same_queries_and_metric_can_be_paired() -> None:
+    with pytest.raises(RequestError, match="other metric or other queries"):
+        compare(hits("10"), hits("101"))
+
+
+def test_the_mean_of_two_metrics_is_taken_query_by_query() -> None:
+    mean = mean_measure("m", [hits("1100"), hits("1010")])
+    assert mean.values.tolist() == [1, 0.5, 0.5, 0]
+    assert (mean.percent, mean.hits) == (50, None)

@@ -1,0 +1,141 @@
+"""CIRCO annotation files become a benchmark: mAP@K over several right answers, R@K, mAP@10 by kind of change.
+
+Protocols: ``official`` ranks the whole gallery, the reference too; ``reference_excluded`` takes it out (PLI), which can
+only help, since a reference is never a right answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zscir.benchmarks.bench import GalleryBenchmark, Parts
+from zscir.benchmarks.files import Entry, distinct, find_root, integer, integers, read_entries, read_json, text, texts
+from zscir.benchmarks.measures import Measure, average_precisions, measure, recalls
+from zscir.benchmarks.query import Query
+from zscir.benchmarks.submission import check_keys, circo_files
+from zscir.errors import RequestError
+
+SPLITS = ("val", "test")
+CIRCO_PROTOCOLS = ("official", "reference_excluded")
+CUTS = (5, 10, 25, 50)
+ASPECT_CUT = 10
+ASPECTS = (
+    "cardinality", "addition", "negation", "direct_addressing", "compare_change", "comparative_statement",
+    "statement_with_conjunction", "spatial_relations_background", "viewpoint",
+)  # fmt: skip
+HOW_TO_GET = "git clone https://github.com/miccunifi/CIRCO (annotations/)"
+IMAGE_INFO = (
+    "annotations/image_info_unlabeled2017.json",
+    "COCO2017_unlabeled/annotations/image_info_unlabeled2017.json",
+    "image_info_unlabeled2017.json",
+    "image_info.json",
+)
+HOW_TO_GET_IMAGES = "http://images.cocodataset.org/annotations/image_info_unlabeled2017.zip, or pass gallery_ids"
+
+
+class Circo(GalleryBenchmark):
+    """mAP@5, 10, 25, 50; R@K of the annotated target; semantic_mAP@10 for each kind of change."""
+
+    name = "circo"
+    how_to_get_gallery = HOW_TO_GET_IMAGES
+
+    def measures_of(self, parts: Parts) -> list[Measure]:
+        ranks_QT = parts["targets"]
+        answers = np.array([len(query.targets) for query in self.queries])
+        precisions = {cut: average_precisions(ranks_QT, answers, cut) for cut in CUTS}
+        means = [measure(f"mAP@{cut}", values) for cut, values in precisions.items()]
+        return means + recalls("R", ranks_QT[:, 0], CUTS) + self._by_aspect(precisions[ASPECT_CUT])
+
+    def score_predictions(self, predictions: Mapping[Any, Sequence[Any]]) -> dict[str, float]:
+        """Metric -> percent of ranked id lists, best first: what the server computes from a submission file.
+
+        A list shorter than K has simply ended. RequestError for missing or unknown queries and repeated ids.
+        """
+        self._check_answered()
+        lists = check_keys(predictions, [query.query_id for query in self.queries], self.where)
+        ranks = np.zeros((len(self.queries), max(len(query.targets) for query in self.queries)), dtype=np.int64)
+        for index, query in enumerate(self.queries):
+            rank = {image_id: place for place, image_id in enumerate(lists[query.query_id], start=1)}
+            ranks[index, : len(query.targets)] = [rank.get(target, 0) for target in query.targets]
+        return {one.metric: one.percent for one in self.measures_of({"targets": ranks})}
+
+    def _by_aspect(self, values: Any) -> list[Measure]:
+        rows = {
+            aspect: np.array([i for i, query in enumerate(self.queries) if aspect in query.aspects], dtype=np.int64)
+            for aspect in sorted({a for query in self.queries for a in query.aspects}, key=_aspect_order)
+        }
+        return [
+            Measure(f"semantic_mAP@{ASPECT_CUT}/{aspect}", values[at], at, graded=True) for aspect, at in rows.items()
+        ]
+
+    def _submission(self, blocks: Any) -> dict[str, dict[str, Any]]:
+        lists = []
+        for rows, scores in blocks:
+            lists += [[self.gallery[column] for column in best] for best in self.top(scores, rows, 50)]
+        return circo_files(self.split, self.queries, self.gallery, lists)
+
+
+def load_circo(root: Path | str, split: str, gallery_ids: Iterable[Any] | None, protocol: str) -> Circo:
+    """CIRCO below ``root`` (the official clone). The gallery is ``gallery_ids``, else COCO's image list if it is there;
+    without either, texts and prediction lists still work, and ranking asks for it."""
+    annotations = f"annotations/{split}.json"
+    base = find_root(root, ("CIRCO", "circo"), annotations, HOW_TO_GET)
+    entries = read_entries(base / annotations, HOW_TO_GET)
+    excluded = protocol == "reference_excluded"
+    queries = [_query(entry, excluded, f"{base / annotations}: entry {i}") for i, entry in enumerate(entries)]
+    for index, query in enumerate(queries):
+        if query.query_id != str(index):
+            raise RequestError(
+                f"{base / annotations}: entry {index} has id {query.query_id}; ids are 0..n-1 in file order"
+            )
+    return Circo(split, protocol, queries, _gallery(base, gallery_ids))
+
+
+def _query(entry: Entry, excluded: bool, where: str) -> Query:
+    reference = str(integer(entry, "reference_img_id", where))
+    return Query(
+        query_id=str(integer(entry, "id", where)),
+        reference=reference,
+        captions=(text(entry, "relative_caption", where),),
+        targets=_targets(entry, reference, where) if "gt_img_ids" in entry else (),
+        exclude=(reference,) if excluded else (),
+        aspects=texts(entry, "semantic_aspects", where) if "semantic_aspects" in entry else (),
+        shared_concept=text(entry, "shared_concept", where),
+    )
+
+
+def _targets(entry: Entry, reference: str, where: str) -> tuple[str, ...]:
+    """All right answers, the annotated target first."""
+    answers = distinct(map(str, integers(entry, "gt_img_ids", where)), f"{where}: gt_img_ids")
+    target = str(integer(entry, "target_img_id", where))
+    if target not in answers or reference in answers:
+        raise RequestError(f"{where}: gt_img_ids must hold target_img_id {target} and not the reference {reference}")
+    return (target, *(answer for answer in answers if answer != target))
+
+
+def _gallery(base: Path, gallery_ids: Iterable[Any] | None) -> list[str] | None:
+    if gallery_ids is not None:
+        return distinct(map(_image_id, gallery_ids), "circo: gallery_ids")
+    for name in IMAGE_INFO:
+        if (base / name).is_file():
+            images = read_json(base / name, dict, HOW_TO_GET_IMAGES).get("images")
+            if not isinstance(images, list) or not all(isinstance(image, dict) for image in images):
+                raise RequestError(f"{base / name}: 'images' is not a list of objects. Get it: {HOW_TO_GET_IMAGES}")
+            ids = (str(integer(image, "id", f"{base / name}: images[{i}]")) for i, image in enumerate(images))
+            return distinct(ids, str(base / name))
+    return None
+
+
+def _image_id(value: Any) -> str:
+    try:
+        return str(int(value))
+    except (TypeError, ValueError):
+        raise RequestError(f"circo: gallery id {value!r} is not a COCO image id (an integer)") from None
+
+
+def _aspect_order(aspect: str) -> tuple[int, str]:
+    return (ASPECTS.index(aspect) if aspect in ASPECTS else len(ASPECTS), aspect)

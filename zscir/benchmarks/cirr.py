@@ -1,0 +1,132 @@
+"""CIRR annotation files (version rc2) become a benchmark: R@K without the query's reference, and R_sub@K.
+
+Protocols: ``official`` counts the annotated target (SEARLE, LinCIR, CIReVL, CLIP4Cir); ``soft`` takes the highest
+graded label among the first K (CIRPLANT), with the reference pushed to the end instead of removed.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zscir.benchmarks.bench import GalleryBenchmark, Parts
+from zscir.benchmarks.files import Entry, distinct, find_root, inner, integer, read_entries, read_json, text, texts
+from zscir.benchmarks.measures import Measure, Values, best_labels, measure, recalls
+from zscir.benchmarks.query import Query
+from zscir.benchmarks.ranking import Ints, Scores, padded, ranks_among, ranks_of
+from zscir.benchmarks.submission import cirr_files
+from zscir.errors import RequestError
+
+SPLITS = ("val", "test1", "train")
+CIRR_PROTOCOLS = ("official", "soft")
+CUTS = (1, 5, 10, 50)
+SUBSET_CUTS = (1, 2, 3)
+SOFT_CUTS = (1, 2, 5, 10, 50, 100)
+HOW_TO_GET = "git clone -b cirr_dataset https://github.com/Cuberick-Orion/CIRR (captions/ and image_splits/)"
+
+
+class Cirr(GalleryBenchmark):
+    """R@1, 5, 10, 50 with the reference removed; R_sub@1, 2, 3 among the other members of the image set."""
+
+    name = "cirr"
+
+    @cached_property
+    def subset_QM(self) -> Ints:
+        """The gallery columns of each query's image set without the reference, filled up with -1."""
+        return padded([self.columns_of(query.subset) for query in self.queries])
+
+    def parts_of(self, scores: Scores, rows: slice) -> Parts:
+        """The target's rank in the gallery and among its image set."""
+        subset = ranks_among(scores, self.subset_QM[rows], self.targets_QT[rows, 0])
+        return {**super().parts_of(scores, rows), "subset": subset}
+
+    def measures_of(self, parts: Parts) -> list[Measure]:
+        return recalls("R", parts["targets"][:, 0], CUTS) + recalls("Rsub", parts["subset"], SUBSET_CUTS)
+
+    def top_of_subset(self, scores: Scores, rows: slice, k: int) -> list[Ints]:
+        """The best ``k`` columns of each query's image set, ties in gallery order."""
+        best = []
+        for row, columns in zip(scores, self.subset_QM[rows], strict=True):
+            members = np.sort(columns[columns >= 0])
+            best.append(members[np.argsort(-row[members], kind="stable")[:k]])
+        return best
+
+    def _submission(self, blocks: Any) -> dict[str, dict[str, Any]]:
+        recall, subset = [], []
+        for rows, scores in blocks:
+            recall += [self._names(columns) for columns in self.top(scores, rows, 50)]
+            subset += [self._names(columns) for columns in self.top_of_subset(scores, rows, 3)]
+        return cirr_files(self.split, self.queries, self.gallery, recall, subset)
+
+    def _names(self, columns: Ints) -> list[str]:
+        return [self.gallery[column] for column in columns]
+
+
+class SoftCirr(Cirr):
+    """CIRPLANT's graded recall: the highest label (1, 0.5, 0.2; at least 0) among the first K."""
+
+    @cached_property
+    def graded_QS(self) -> Ints:
+        """The gallery columns of the graded images, filled up with -1."""
+        return padded([self.columns_of([name for name, _ in query.soft]) for query in self.queries])
+
+    @cached_property
+    def labels_QS(self) -> Values:
+        """Their labels."""
+        labels = np.zeros(self.graded_QS.shape)
+        for index, query in enumerate(self.queries):
+            labels[index, : len(query.soft)] = [label for _, label in query.soft]
+        return labels
+
+    def parts_of(self, scores: Scores, rows: slice) -> Parts:
+        """The ranks of all graded images, in the gallery and among the image set."""
+        pushed = scores.copy()
+        references = self.columns_of([query.reference for query in self.queries[rows]])
+        pushed[np.arange(len(scores)), references] = scores.min(axis=1)
+        nothing = [np.empty(0, dtype=np.int64)] * len(scores)
+        graded, members = self.graded_QS[rows], self.subset_QM[rows]
+        inside = np.stack([ranks_among(scores, members, column) for column in graded.T], axis=1)
+        inside[~(graded[:, :, None] == members[:, None, :]).any(axis=2) | (graded < 0)] = 0
+        return {"graded": ranks_of(pushed, graded, nothing), "inside": inside}
+
+    def measures_of(self, parts: Parts) -> list[Measure]:
+        ranks, inside = parts["graded"], parts["inside"]
+        whole = [measure(f"softR@{cut}", best_labels(ranks, self.labels_QS, cut)) for cut in SOFT_CUTS]
+        return whole + [measure(f"softRsub@{cut}", best_labels(inside, self.labels_QS, cut)) for cut in SUBSET_CUTS]
+
+
+def load_cirr(root: Path | str, split: str, protocol: str) -> Cirr:
+    """CIRR below ``root`` (the branch cirr_dataset). RequestError names the file and entry at fault."""
+    captions = f"captions/cap.rc2.{split}.json"
+    base = find_root(root, ("CIRR", "cirr"), captions, HOW_TO_GET)
+    entries = read_entries(base / captions, HOW_TO_GET)
+    queries = [_query(entry, f"{base / captions}: entry {index}") for index, entry in enumerate(entries)]
+    distinct((query.query_id for query in queries), f"{base / captions}: pairid")
+    names = base / f"image_splits/split.rc2.{split}.json"
+    gallery = distinct(read_json(names, dict, HOW_TO_GET), str(names))
+    if protocol == "soft" and not any(query.soft for query in queries):
+        raise RequestError(f"{base / captions}: no target_soft labels, which the protocol soft counts")
+    return (SoftCirr if protocol == "soft" else Cirr)(split, protocol, queries, gallery)
+
+
+def _query(entry: Entry, where: str) -> Query:
+    reference = text(entry, "reference", where)
+    members = texts(inner(entry, "img_set", where), "members", f"{where}: img_set")
+    targets = (text(entry, "target_hard", where),) if "target_hard" in entry else ()
+    subset = tuple(member for member in members if member != reference)
+    if not set(targets) <= set(subset):
+        raise RequestError(f"{where}: target_hard {targets} is not a member of img_set, or is the reference")
+    captions = (text(entry, "caption", where),)
+    pair_id = str(integer(entry, "pairid", where))
+    return Query(pair_id, reference, captions, targets, (reference,), subset, soft=_soft(entry, where))
+
+
+def _soft(entry: Entry, where: str) -> tuple[tuple[str, float], ...]:
+    labels = inner(entry, "target_soft", where) if "target_soft" in entry else {}
+    for name, label in labels.items():
+        if not isinstance(label, int | float) or isinstance(label, bool):
+            raise RequestError(f"{where}: target_soft[{name!r}] is {label!r}, expected a number")
+    return tuple((name, float(label)) for name, label in labels.items())

@@ -1,0 +1,75 @@
+"""FashionIQ annotation files become a benchmark: one category, gallery by protocol, R@K of the target.
+
+Protocols (never comparable): ``original`` ranks the whole split and keeps the reference (the zero-shot literature);
+``val`` ranks references and targets only (VAL, CoSMo); ``pli`` also takes the reference out of its query's ranking;
+``pli_orders`` further asks each query twice, once per caption order, as PLI's evaluator does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from zscir.benchmarks.bench import GalleryBenchmark, Parts
+from zscir.benchmarks.files import Entry, distinct, find_root, read_entries, read_json, text, texts
+from zscir.benchmarks.measures import Measure, recalls
+from zscir.benchmarks.query import Query
+from zscir.errors import RequestError
+
+CATEGORIES = ("dress", "shirt", "toptee")
+SPLITS = ("val", "test", "train")
+FASHIONIQ_PROTOCOLS = ("original", "val", "pli", "pli_orders")
+CUTS = (1, 5, 10, 50)
+HOW_TO_GET = "git clone https://github.com/XiaoxiaoGuo/fashion-iq (captions/ and image_splits/)"
+
+
+class FashionIQ(GalleryBenchmark):
+    """R@1, R@5, R@10, R@50 of the target; the literature prints R@10 and R@50."""
+
+    name = "fashioniq"
+
+    def measures_of(self, parts: Parts) -> list[Measure]:
+        return recalls("R", parts["targets"][:, 0], CUTS)
+
+
+def load_fashioniq(root: Path | str, split: str, category: str | None, protocol: str) -> FashionIQ:
+    """One category of FashionIQ below ``root`` (the official clone). RequestError names the file and entry at fault."""
+    if category not in CATEGORIES:
+        raise RequestError(f"fashioniq: category {category!r} is not one of {', '.join(CATEGORIES)}")
+    captions = f"captions/cap.{category}.{split}.json"
+    base = find_root(root, ("FashionIQ", "fashioniq", "fashion-iq"), captions, HOW_TO_GET)
+    entries = read_entries(base / captions, HOW_TO_GET)
+    queries = [_query(index, entry, f"{base / captions}: entry {index}") for index, entry in enumerate(entries)]
+    gallery = _gallery(base / f"image_splits/split.{category}.{split}.json")
+    if protocol != "original":
+        used = {image_id for query in queries for image_id in (query.reference, *query.targets)}
+        gallery = [image_id for image_id in gallery if image_id in used] if used <= set(gallery) else gallery
+    if protocol in ("pli", "pli_orders"):
+        queries = [replace(query, exclude=(query.reference,)) for query in queries]
+    if protocol == "pli_orders":
+        queries = [turned for query in queries for turned in _both_orders(query)]
+    return FashionIQ(split, protocol, queries, gallery, category)
+
+
+def _query(index: int, entry: Entry, where: str) -> Query:
+    captions = texts(entry, "captions", where)
+    if len(captions) != 2:
+        raise RequestError(f"{where}: {len(captions)} captions, expected 2")
+    targets = (text(entry, "target", where),) if "target" in entry else ()
+    return Query(str(index), text(entry, "candidate", where), captions, targets)
+
+
+def _both_orders(query: Query) -> tuple[Query, Query]:
+    backward = tuple(reversed(query.captions))
+    return (
+        replace(query, query_id=f"{query.query_id}/forward"),
+        replace(query, query_id=f"{query.query_id}/reversed", captions=backward),
+    )
+
+
+def _gallery(path: Path) -> list[str]:
+    ids = read_json(path, list, HOW_TO_GET)
+    for index, image_id in enumerate(ids):
+        if not isinstance(image_id, str):
+            raise RequestError(f"{path}: entry {index} is {image_id!r}, expected an image id")
+    return distinct(ids, str(path))

@@ -1,0 +1,114 @@
+"""Annotation files on disk become checked JSON values; what is missing or wrong is named with its path and entry."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from zscir.errors import RequestError
+
+Entry = dict[str, Any]
+
+
+def find_root(root: Path | str, names: Sequence[str], probe: str, how_to_get: str) -> Path:
+    """The folder that holds ``probe``: ``root`` itself or its subfolder called one of ``names``."""
+    base = Path(root)
+    places = [base, *(base / name for name in names)]
+    for place in places:
+        if (place / probe).is_file():
+            return place
+    tried = ", ".join(str(place / probe) for place in places)
+    raise RequestError(f"annotation file {probe} not found; tried {tried}. Get it: {how_to_get}")
+
+
+def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]], how_to_get: str) -> Any:
+    """The list or dictionary in a JSON file; RequestError when it is missing, broken or of another kind."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RequestError(f"{path}: no such file. Get it: {how_to_get}") from None
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror})") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(f"{path}: not valid JSON ({error}). Get it again: {how_to_get}") from None
+    if not isinstance(value, kind):
+        raise RequestError(f"{path}: holds a {type(value).__name__}, expected a {kind.__name__}")
+    return value
+
+
+def read_entries(path: Path, how_to_get: str) -> list[Entry]:
+    """The dictionaries in a JSON list; RequestError when the list is empty or an entry is something else."""
+    entries: list[Entry] = read_json(path, list, how_to_get)
+    if not entries:
+        raise RequestError(f"{path}: no entries; a benchmark without queries has no score")
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise RequestError(f"{path}: entry {index} is a {type(entry).__name__}, expected an object")
+    return entries
+
+
+def text(entry: Entry, name: str, where: str) -> str:
+    """The string ``entry[name]``."""
+    value = entry.get(name)
+    if not isinstance(value, str):
+        raise RequestError(f"{where}: '{name}' is {_shown(entry, name)}, expected a string")
+    return value
+
+
+def integer(entry: Entry, name: str, where: str) -> int:
+    """The integer ``entry[name]``."""
+    value = entry.get(name)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise RequestError(f"{where}: '{name}' is {_shown(entry, name)}, expected an integer")
+    return value
+
+
+def texts(entry: Entry, name: str, where: str) -> tuple[str, ...]:
+    """The strings in the list ``entry[name]``."""
+    value = entry.get(name)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise RequestError(f"{where}: '{name}' is {_shown(entry, name)}, expected a list of strings")
+    return tuple(value)
+
+
+def integers(entry: Entry, name: str, where: str) -> tuple[int, ...]:
+    """The integers in the list ``entry[name]``."""
+    value = entry.get(name)
+    if not isinstance(value, list) or not all(isinstance(i, int) and not isinstance(i, bool) for i in value):
+        raise RequestError(f"{where}: '{name}' is {_shown(entry, name)}, expected a list of integers")
+    return tuple(value)
+
+
+def inner(entry: Entry, name: str, where: str) -> Entry:
+    """The object ``entry[name]``."""
+    value = entry.get(name)
+    if not isinstance(value, dict):
+        raise RequestError(f"{where}: '{name}' is {_shown(entry, name)}, expected an object")
+    return value
+
+
+def distinct(ids: Iterable[str], where: str) -> list[str]:
+    """``ids`` as a list; RequestError names those that occur twice."""
+    listed = list(ids)
+    seen: set[str] = set()
+    twice = sorted({item for item in listed if item in seen or seen.add(item)})  # type: ignore[func-returns-value]
+    if twice:
+        raise RequestError(f"{where}: {len(twice)} ids occur more than once: {shortened(twice)}")
+    if not listed:
+        raise RequestError(f"{where}: no ids")
+    return listed
+
+
+def shortened(items: Sequence[str], most: int = 5) -> str:
+    """The first few of ``items`` as text, and how many more there are."""
+    rest = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + rest
+
+
+def _shown(entry: Entry, name: str) -> str:
+    if name not in entry:
+        return "missing"
+    shown = repr(entry[name])
+    return shown if len(shown) <= 60 else shown[:57] + "..."

@@ -1,0 +1,156 @@
+"""GeneCIS task files become a benchmark: each query ranks its own few candidates, the target first among them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zscir.benchmarks.bench import Benchmark, Parts
+from zscir.benchmarks.files import Entry, find_root, inner, integer, read_entries, text
+from zscir.benchmarks.measures import Measure, recalls
+from zscir.benchmarks.query import Query
+from zscir.benchmarks.ranking import Ints, Scores
+from zscir.benchmarks.similarity import BLOCK_BYTES, check_features, pairwise_cosines
+from zscir.errors import RequestError
+
+TASKS = ("focus_attribute", "change_attribute", "focus_object", "change_object")
+SPLITS = ("val",)
+GENECIS_PROTOCOLS = ("official",)
+CUTS = (1, 2, 3)
+HOW_TO_GET = "git clone https://github.com/facebookresearch/genecis (genecis/*.json)"
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """What a query or a candidate shows: an image, or the box (x, y, width, height in pixels) of an instance in it."""
+
+    image_id: str
+    box: tuple[float, float, float, float] | None = None
+
+    @property
+    def region_id(self) -> str:
+        """``image_id``, or ``image_id[x,y,w,h]``."""
+        return self.image_id if self.box is None else f"{self.image_id}[{','.join(map(str, self.box))}]"
+
+    @property
+    def file_name(self) -> str:
+        """``2378121.jpg`` in Visual Genome, ``000000121506.jpg`` in COCO."""
+        return f"{self.image_id}.jpg" if self.box is not None else f"{int(self.image_id):012d}.jpg"
+
+
+class Genecis(Benchmark):
+    """R@1, 2, 3 of the target among a query's own candidates; the target stands first and so wins exact ties."""
+
+    name = "genecis"
+
+    def __init__(
+        self, queries: Sequence[Query], candidates: Sequence[Sequence[str]], regions: dict[str, Region], task: str
+    ):
+        super().__init__("val", "official", queries, task)
+        self.candidates = [list(row) for row in candidates]
+        self.regions = regions
+        self._gallery = list(dict.fromkeys(region_id for row in self.candidates for region_id in row))
+        columns = {region_id: column for column, region_id in enumerate(self._gallery)}
+        self.candidates_QC: Ints = np.array([[columns[one] for one in row] for row in self.candidates], dtype=np.int64)
+
+    @property
+    def gallery(self) -> list[str]:
+        """The ids of all candidate regions, in order of first appearance."""
+        return self._gallery
+
+    def blocks(self, query: Any, gallery: Any, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[slice, Scores]]:
+        """Yield (rows, cosines [rows, 1+G]); features are [Q, 1+G, D], or [regions, D] in the order of ``gallery``."""
+        query_QD, features = np.asarray(query), np.asarray(gallery)
+        shape = (len(self.gallery),) if features.ndim == 2 else self.candidates_QC.shape
+        check_features(query_QD, features, len(self.queries), shape, self.where)
+        rows_at_once = max(1, block_bytes // (4 * max(1, self.candidates_QC.shape[1] * query_QD.shape[1])))
+        for start in range(0, len(query_QD), rows_at_once):
+            rows = slice(start, min(start + rows_at_once, len(query_QD)))
+            yield rows, pairwise_cosines(query_QD[rows], self._candidate_features(features, rows), self.where)
+
+    def parts_of(self, scores: Scores, rows: slice) -> Parts:
+        """The target's rank among the candidates of its query."""
+        return {"targets": 1 + np.count_nonzero(scores[:, 1:] > scores[:, :1], axis=1)[:, None]}
+
+    def measures_of(self, parts: Parts) -> list[Measure]:
+        return recalls("R", parts["targets"][:, 0], CUTS)
+
+    def top(self, scores: Scores, rows: slice, k: int) -> list[Ints]:
+        """The best ``k`` candidates of each query, as columns of its own candidate list."""
+        return [np.argsort(-row, kind="stable")[:k] for row in scores]
+
+    def without(self, absent: Collection[str]) -> Genecis:
+        """A query needs its reference and all of its candidates."""
+        needed = [{query.reference, *row} for query, row in zip(self.queries, self.candidates, strict=True)]
+        gone = set(absent) & set().union(*needed)
+        kept = [row for row, ids in enumerate(needed) if gone.isdisjoint(ids)]
+        if not gone:
+            return self
+        if not kept:
+            raise RequestError(f"{self.where}: no query is left without {len(gone)} images")
+        queries, candidates = [self.queries[row] for row in kept], [self.candidates[row] for row in kept]
+        other = Genecis(queries, candidates, self.regions, self.part)
+        other.protocol = f"{self.protocol} without {len(gone)} images"
+        return other
+
+    def candidate_ids(self, row: int) -> Sequence[str]:
+        """The query's own candidates, the target first."""
+        return self.candidates[row]
+
+    def target_columns(self, row: int) -> list[int]:
+        """The target is the first candidate by construction."""
+        return [0]
+
+    def _candidate_features(self, features: NDArray[Any], rows: slice) -> NDArray[Any]:
+        return features[self.candidates_QC[rows]] if features.ndim == 2 else features[rows]
+
+    def _score_shape(self) -> tuple[int, int]:
+        queries, width = self.candidates_QC.shape
+        return queries, width
+
+
+def load_genecis(root: Path | str, task: str | None) -> Genecis:
+    """One task of GeneCIS below ``root`` (the official clone). RequestError names the file and entry at fault."""
+    if task not in TASKS:
+        raise RequestError(f"genecis: task {task!r} is not one of {', '.join(TASKS)}")
+    base = find_root(root, ("genecis", "GeneCIS"), f"{task}.json", HOW_TO_GET)
+    path = base / f"{task}.json"
+    queries, candidates, regions = [], [], {}
+    for index, entry in enumerate(read_entries(path, HOW_TO_GET)):
+        where = f"{path}: entry {index}"
+        shown = [_region(inner(entry, "target", where), f"{where}: target"), *_listed(entry, where)]
+        reference = _region(inner(entry, "reference", where), f"{where}: reference")
+        regions.update({region.region_id: region for region in (reference, *shown)})
+        condition = text(entry, "condition", where)
+        queries.append(Query(str(index), reference.region_id, (condition,), (shown[0].region_id,)))
+        candidates.append([region.region_id for region in shown])
+        if len(shown) != len(candidates[0]):
+            raise RequestError(
+                f"{where}: {len(shown) - 1} images in the gallery, the first entry has {len(candidates[0]) - 1}"
+            )
+    return Genecis(queries, candidates, regions, task)
+
+
+def _listed(entry: Entry, where: str) -> list[Region]:
+    gallery = entry.get("gallery")
+    if not isinstance(gallery, list) or not gallery or not all(isinstance(item, dict) for item in gallery):
+        raise RequestError(f"{where}: 'gallery' is not a list of images")
+    return [_region(item, f"{where}: gallery[{index}]") for index, item in enumerate(gallery)]
+
+
+def _region(item: Entry, where: str) -> Region:
+    if "val_image_id" in item:
+        return Region(str(integer(item, "val_image_id", where)))
+    box = item.get("instance_bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(side) for side in box):
+        raise RequestError(f"{where}: 'instance_bbox' is {box!r}, expected [x, y, width, height]")
+    return Region(text(item, "image_id", where), (box[0], box[1], box[2], box[3]))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))

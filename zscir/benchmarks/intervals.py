@@ -1,0 +1,88 @@
+"""Per-query values become 95 % bootstrap intervals and paired tests between two methods; every draw has a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zscir.benchmarks.measures import Measure, Values
+from zscir.errors import RequestError
+
+RESAMPLES = 1000
+FLIPS = 10_000
+DRAWN_AT_ONCE = 1 << 22
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Method ``b`` minus method ``a`` on the same queries: points of percent, queries won and lost, two-sided p."""
+
+    metric: str
+    difference: float
+    won: int
+    lost: int
+    n: int
+    p_value: float
+
+
+def seeded(seed: int, name: str) -> np.random.Generator:
+    """A generator of its own for ``name``: adding a metric moves no other metric's interval."""
+    return np.random.default_rng(int.from_bytes(sha256(f"{seed}:{name}".encode()).digest()[:8], "big"))
+
+
+def resampled(one: Measure, seed: int, name: str, times: int = RESAMPLES) -> Values:
+    """Percentages [times] of ``times`` resamples of the queries with replacement."""
+    rng = seeded(seed, name)
+    if one.hits is not None:  # resampling 0/1 values and counting the ones is one binomial draw
+        return 100.0 * rng.binomial(one.n, one.hits / one.n, times) / one.n
+    rows = max(1, DRAWN_AT_ONCE // one.n)
+    chunks = [
+        one.values[rng.integers(0, one.n, (min(rows, times - start), one.n))].mean(axis=1)
+        for start in range(0, times, rows)
+    ]
+    return 100.0 * np.concatenate(chunks)
+
+
+def interval(percentages: Values) -> tuple[float, float]:
+    """The central 95 % of resampled percentages."""
+    low, high = np.quantile(percentages, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def mean_measure(metric: str, parts: Sequence[Measure]) -> Measure:
+    """The per-query mean of metrics over the same queries, as CIRR's (R@5 + Rsub@1) / 2."""
+    return Measure(metric, np.mean([part.values for part in parts], axis=0), parts[0].rows, graded=True)
+
+
+def compare(a: Measure, b: Measure, seed: int = 0) -> Comparison:
+    """Is ``b`` better than ``a``? McNemar's exact test for hits, a sign-flip test for graded values."""
+    if a.metric != b.metric or not np.array_equal(a.rows, b.rows):
+        raise RequestError(f"cannot pair {a.metric} (n {a.n}) with {b.metric} (n {b.n}): other metric or other queries")
+    gains: Values = b.values - a.values
+    won, lost = int((gains > 0).sum()), int((gains < 0).sum())
+    p_value = _sign_flips(gains[gains != 0], seeded(seed, a.metric)) if a.graded else _mcnemar(won, lost)
+    return Comparison(a.metric, b.percent - a.percent, won, lost, a.n, p_value)
+
+
+def _mcnemar(won: int, lost: int) -> float:
+    """Two-sided: how often would a fair coin split the discordant queries at least this unevenly?"""
+    tail = sum(comb(won + lost, k) for k in range(min(won, lost) + 1))
+    return float(min(1.0, 2 * tail / 2 ** (won + lost)))
+
+
+def _sign_flips(gains: Values, rng: np.random.Generator) -> float:
+    """Share of random sign patterns whose total is at least as far from 0; the observed pattern counts as one."""
+    if not len(gains):
+        return 1.0
+    observed = abs(gains.sum()) * (1 - 1e-12)
+    rows = max(1, DRAWN_AT_ONCE // len(gains))
+    as_far = 1
+    for start in range(0, FLIPS, rows):
+        flips: NDArray[np.int8] = rng.integers(0, 2, (min(rows, FLIPS - start), len(gains)), dtype=np.int8)
+        as_far += int((np.abs((2.0 * flips - 1.0) @ gains) >= observed).sum())
+    return as_far / (FLIPS + 1)

@@ -1,0 +1,114 @@
+"""Ranked lists become the JSON files that the CIRR and CIRCO servers take, checked before they are written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zscir.benchmarks.files import shortened
+from zscir.benchmarks.query import Query
+from zscir.errors import RequestError
+
+MOST_BYTES = 5_000_000
+CIRR_LENGTHS = {"recall": 50, "recall_subset": 3}
+CIRCO_LENGTH = 50
+Lists = Sequence[Sequence[str]]
+
+
+def cirr_files(
+    split: str, queries: Sequence[Query], gallery: Sequence[str], recall: Lists, subset: Lists
+) -> dict[str, dict[str, Any]]:
+    """The two files of the CIRR server: 50 names per query from the whole gallery, 3 from the query's image set."""
+    files = {}
+    for metric, lists in (("recall", recall), ("recall_subset", subset)):
+        ranked = {query.query_id: list(names) for query, names in zip(queries, lists, strict=True)}
+        content = {"version": "rc2", "metric": metric, **ranked}
+        check_cirr(content, queries, gallery)
+        files[f"cirr_{split}_{metric}.json"] = content
+    return files
+
+
+def circo_files(
+    split: str, queries: Sequence[Query], gallery: Sequence[str], lists: Lists
+) -> dict[str, dict[str, Any]]:
+    """The one file of the CIRCO server: 50 image ids per query, as integers."""
+    content = {query.query_id: [int(name) for name in names] for query, names in zip(queries, lists, strict=True)}
+    check_circo(content, queries, gallery)
+    return {f"circo_{split}.json": content}
+
+
+def check_cirr(content: Mapping[str, Any], queries: Sequence[Query], gallery: Sequence[str]) -> None:
+    """RequestError unless the CIRR server would take it: header, all pair ids, distinct names, no reference."""
+    metric = content.get("metric")
+    if content.get("version") != "rc2" or metric not in CIRR_LENGTHS:
+        raise RequestError(
+            f"CIRR submission: version {content.get('version')!r} and metric {metric!r} are not rc2 and recall*"
+        )
+    where = f"CIRR submission ({metric})"
+    lists = {key: value for key, value in content.items() if key not in ("version", "metric")}
+    named = check_keys(lists, [query.query_id for query in queries], where)
+    for query in queries:
+        allowed = set(query.subset) if metric == "recall_subset" else set(gallery) - {query.reference}
+        length = min(CIRR_LENGTHS[metric], len(allowed))
+        _check_list(named[query.query_id], allowed, length, f"{where}: query {query.query_id}")
+    check_size(content, where)
+
+
+def check_circo(content: Mapping[str, Any], queries: Sequence[Query], gallery: Sequence[str]) -> None:
+    """RequestError unless the CIRCO server would take ``content``: all query ids, 50 distinct gallery ids each."""
+    where = "CIRCO submission"
+    named = check_keys(content, [query.query_id for query in queries], where)
+    allowed = set(gallery)
+    for query in queries:
+        _check_list(named[query.query_id], allowed, min(CIRCO_LENGTH, len(allowed)), f"{where}: query {query.query_id}")
+    check_size(content, where)
+
+
+def check_keys(lists: Mapping[Any, Sequence[Any]], query_ids: Sequence[str], where: str) -> dict[str, list[str]]:
+    """The lists by query id, their items as strings; RequestError unless every query has one list of distinct items."""
+    named = {str(key): [str(item) for item in value] for key, value in lists.items()}
+    missing = [query_id for query_id in query_ids if query_id not in named]
+    unknown = sorted(named.keys() - set(query_ids))
+    if missing or unknown or len(named) != len(lists):
+        raise RequestError(
+            f"{where}: {len(missing)} queries have no list ({shortened(missing)}), "
+            f"{len(unknown)} lists have no query ({shortened(unknown)}); expected one for each of {len(query_ids)}"
+        )
+    for query_id, items in named.items():
+        if len(set(items)) != len(items):
+            twice = sorted({item for item in items if items.count(item) > 1})
+            raise RequestError(f"{where}: the list of query {query_id} names images twice: {shortened(twice)}")
+    return named
+
+
+def check_size(content: Mapping[str, Any], where: str) -> None:
+    """RequestError when the file would be larger than the server takes."""
+    size = len(submission_text(content).encode())
+    if size >= MOST_BYTES:
+        raise RequestError(f"{where}: {size:,} bytes; the server takes less than {MOST_BYTES:,}")
+
+
+def submission_text(content: Mapping[str, Any]) -> str:
+    """The bytes-stable text of a submission file (keys sorted, as the public code dumps it)."""
+    return json.dumps(content, sort_keys=True)
+
+
+def write_submission(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> list[Path]:
+    """Write checked submission files into ``folder`` and return their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, content in files.items():
+        check_size(content, name)
+        (folder / name).write_text(submission_text(content), encoding="utf-8")
+        paths.append(folder / name)
+    return paths
+
+
+def _check_list(items: Sequence[str], allowed: set[str], length: int, where: str) -> None:
+    strangers = [item for item in items if item not in allowed]
+    if strangers:
+        raise RequestError(f"{where}: names that may not stand there: {shortened(strangers)} (unknown, or reference)")
+    if len(items) != length:
+        raise RequestError(f"{where}: {len(items)} names, expected {length}")

@@ -1,0 +1,82 @@
+"""Captions become the exact query strings of a named text protocol (the literature's evaluation code)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from zscir.benchmarks.query import Query
+from zscir.errors import RequestError
+
+Maker = Callable[[Query], list[str]]
+STRIPPED = ".?, "
+
+
+def query_texts(benchmark: str, protocol: str, queries: Sequence[Query]) -> list[list[str]]:
+    """Per query the strings of ``protocol``; two where the features of both caption orders are averaged."""
+    makers = PROTOCOLS[benchmark]
+    if protocol not in makers:
+        raise RequestError(f"no text protocol '{protocol}' for {benchmark}; it has {', '.join(sorted(makers))}")
+    return [makers[protocol](query) for query in queries]
+
+
+def _two(template: str, *, strip: bool, swap: bool) -> Maker:
+    """FashionIQ, one order: ``{0}`` and ``{1}`` are the first and second caption."""
+
+    def make(query: Query) -> list[str]:
+        first, second = (caption.strip(STRIPPED) if strip else caption for caption in query.captions)
+        return [template.format(second, first) if swap else template.format(first, second)]
+
+    return make
+
+
+def _both(template: str, *, strip: bool) -> Maker:
+    forward, backward = _two(template, strip=strip, swap=False), _two(template, strip=strip, swap=True)
+    return lambda query: forward(query) + backward(query)
+
+
+def _clip4cir(query: Query) -> list[str]:
+    first, second = (caption.strip(STRIPPED) for caption in query.captions)
+    return [f"{first.capitalize()} and {second}"]
+
+
+def _one(template: str) -> Maker:
+    return lambda query: [template.format(query.captions[0], query.shared_concept)]
+
+
+_PLAIN = {name: _one("{0}") for name in ("clip4cir", "cirevl", "pli", "raw")}
+_SEARLE = "a photo of $ that {0}"
+
+PROTOCOLS: dict[str, dict[str, Maker]] = {
+    "fashioniq": {
+        "searle": _both("a photo of $ that {0} and {1}", strip=True),
+        "pic2word": _two("a photo of * , {0} and {1}", strip=False, swap=True),
+        "clip4cir": _clip4cir,
+        "cirevl": _two("{0} and {1}", strip=True, swap=False),
+        "pli": _both("{0} and {1}", strip=False),
+        "tscir": _two("a photo of * , that {0} and {1}", strip=False, swap=True),
+        "tscir_training": _two("a photo of * that {0} and {1}", strip=False, swap=True),
+        "raw": _two("{0} and {1}", strip=False, swap=False),
+    },
+    "cirr": {
+        **_PLAIN,
+        "searle": _one(_SEARLE),
+        "pic2word": _one("a photo of * , {0}"),
+        "tscir": _one("a photo of * , that {0}"),
+        "tscir_training": _one("a photo of * that {0}"),
+    },
+    "circo": {
+        **_PLAIN,
+        "searle": _one(_SEARLE),
+        "pic2word": _one("a photo of * , {0}"),
+        "tscir": _one("a photo of * that {0}"),
+        "tscir_training": _one("a photo of * that {0}"),
+        "shared_concept": _one("find {1} but {0}"),  # MagicLens: another, easier input; never beside the others
+    },
+    "genecis": {
+        **_PLAIN,
+        "searle": _one(_SEARLE),
+        "pic2word": _one(_SEARLE),  # the published Pic2Word numbers are LinCIR's, with LinCIR's string
+        "tscir": _one("a photo of * that {0}"),
+        "tscir_training": _one("a photo of * that {0}"),
+    },
+}

@@ -1,0 +1,38 @@
+"""What a spec may ask of an evaluation: a benchmark's split, parts and protocols, and a preprocessing by name."""
+
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, Field
+
+from zscir.specs import Spec
+
+Name = Literal["fashioniq", "cirr", "circo", "genecis"]
+Preprocessing = Literal["clip", "targetpad", "warp"]
+FITS = {"clip": "crop", "targetpad": "pad", "warp": "warp"}  # preprocessing -> fit of the method's pixel spec
+P = TypeVar("P", bound=BaseModel)
+
+
+class BenchmarkEntry(Spec):
+    """One benchmark of an evaluation. No ``parts``: all categories or tasks. No ``texts``: the method's own protocol.
+
+    ``sha256`` (file -> digest, as in data_specs/benchmarks) refuses annotation files that are not the official ones.
+    ``allow_missing``: so many images may be missing or broken; the table's header then tells how many are.
+    """
+
+    name: Name
+    split: str = "val"
+    parts: tuple[str, ...] | None = None
+    protocol: str | None = None
+    texts: str | None = None
+    sha256: dict[str, str] | None = None
+    allow_missing: Annotated[int, Field(ge=1)] | None = None
+
+
+def pixels_for(pixels: P, preprocessing: str | None) -> P:
+    """The method's own pixel spec, or the same fitted as ``preprocessing`` says."""
+    return pixels if preprocessing is None else pixels.model_copy(update={"fit": FITS[preprocessing]})
+
+
+def preprocessing_of(fit: str) -> str:
+    """The name of a fit in tables."""
+    return next(name for name, own in FITS.items() if own == fit)

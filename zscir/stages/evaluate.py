@@ -1,0 +1,137 @@
+"""evaluate: a checkpoint (or a control over a stock backbone) and benchmarks become scores, rankings and query rows."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from zscir.artifacts import Artifact
+from zscir.errors import RequestError
+from zscir.evaluation.specs import BenchmarkEntry, Name, Preprocessing, pixels_for
+from zscir.records import CURVE, RANKINGS, SCORES, schema_of, write_table
+from zscir.specs import Spec
+from zscir.stage import Facts, stage
+
+TABLES = {
+    "scores": SCORES,
+    "intervals": schema_of(
+        benchmark="str", split="str", protocol="str", method="str", backbone="str", metric="str", value="f64", n="i64",
+        hits="i64?", low="f64", high="f64",
+    ),
+    "rankings": RANKINGS,
+    "queries": schema_of(
+        benchmark="str", split="str", query_id="str", reference="str", text="str", targets="str", target_rank="i64?",
+        best_rank="i64?", reference_rank="i64?", words="i64", aspects="str",
+    ),
+    "per_query": schema_of(benchmark="str", split="str", metric="str", query_id="str", value="f64"),
+}  # fmt: skip
+TUNED_BENCHMARK: Name = "cirr"
+TUNED_METRIC = "R@1"
+Weight = Annotated[float, Field(ge=0)]
+
+
+class EvaluateSpec(Spec):
+    """What to score. ``control`` asks a clip or pli checkpoint by image, text, or text + ``weight`` x image.
+
+    A grid of ``weights`` is tried on the input ``validation``; the first best R@1 of CIRR wins and is then reported.
+    ``method`` and ``backbone`` are the labels in tables; ``seed`` is that of the bootstrap intervals.
+    """
+
+    benchmarks: Annotated[tuple[BenchmarkEntry, ...], Field(min_length=1)]
+    method: str | None = None
+    backbone: str | None = None
+    control: Literal["image", "text", "sum"] | None = None
+    weight: Weight | None = None
+    weights: Annotated[tuple[Weight, ...], Field(min_length=1)] | None = None
+    preprocessing: Preprocessing | None = None
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "EvaluateSpec":
+        given = (self.weight is not None) + (self.weights is not None)
+        if given != (1 if self.control == "sum" else 0):
+            raise ValueError("control = 'sum' takes either weight or weights; nothing else takes them")
+        named = [(entry.name, entry.split) for entry in self.benchmarks]
+        if len(set(named)) < len(named):
+            raise ValueError("a benchmark's split may come once; rank it by another protocol in another evaluation")
+        return self
+
+
+@stage(version=1)
+def evaluate(
+    spec: EvaluateSpec,
+    checkpoint: Artifact,
+    benchmarks: Artifact,
+    out: Path,
+    backbone: Artifact | None = None,
+    gallery: Artifact | None = None,
+    validation: Artifact | None = None,
+) -> Facts:
+    """Write ``scores``, ``intervals``, ``rankings``, ``queries`` and ``per_query`` (``.parquet``), ``curve.parquet``
+    of a tuned weight, and ``submissions/*.json`` for splits whose answers only a server has.
+
+    ``benchmarks`` and ``validation`` hold annotation files and images per benchmark; ``gallery`` (of the stage
+    ``embed_benchmarks``) spares embedding the images again. StageError lists images that are missing or broken.
+    """
+    from zscir.benchmarks import write_submission
+    from zscir.evaluation.hall import hear, open_hall, submissions_of, tables_of
+
+    respondent = _respondent(spec, checkpoint, backbone)
+    grid = _tuning(spec, respondent, validation)
+    if grid:
+        respondent = respondent.weighing(max(grid, key=lambda one: one[1])[0])
+        _write_curve(out / "curve.parquet", grid)
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+    for entry in spec.benchmarks:
+        hall = open_hall(respondent, benchmarks, gallery, entry)
+        heard = hear(respondent, hall)
+        for name, more in tables_of(respondent, hall, heard, spec.seed).items():
+            rows[name] += more
+        for files in submissions_of(heard):
+            write_submission(out / "submissions", files)
+    for name, schema in TABLES.items():
+        write_table(out / f"{name}.parquet", schema, rows[name])
+    return {"rows": len(rows["scores"]), "queries": len(rows["queries"]), **_tuning_facts(grid, respondent)}
+
+
+def _respondent(spec: EvaluateSpec, checkpoint: Artifact, backbone: Artifact | None) -> Any:
+    from dataclasses import replace
+
+    from zscir.evaluation.respondent import control_of, method_of
+
+    if spec.control is None:
+        one = method_of(checkpoint, backbone, spec.method, spec.backbone)
+    else:
+        one = control_of(checkpoint, spec.control, spec.weight, spec.method, spec.backbone)
+    return replace(one, pixels=pixels_for(one.pixels, spec.preprocessing))
+
+
+def _tuning(spec: EvaluateSpec, respondent: Any, validation: Artifact | None) -> list[tuple[float, float]]:
+    """(weight, R@1 of CIRR) of every weight of the grid, on the validation benchmarks."""
+    from zscir.evaluation.hall import open_hall, tried
+
+    if (spec.weights is None) != (validation is None):
+        raise RequestError("evaluate: spec.weights and the input 'validation' belong together; give both or neither")
+    if validation is None or spec.weights is None:
+        return []
+    asked = next((one for one in spec.benchmarks if one.name == TUNED_BENCHMARK), None)
+    entry = BenchmarkEntry(name=TUNED_BENCHMARK, texts=asked.texts if asked else None)
+    return tried(respondent, open_hall(respondent, validation, None, entry), spec.weights, TUNED_METRIC)
+
+
+def _write_curve(path: Path, grid: list[tuple[float, float]]) -> None:
+    names = ("lambda", f"validation {TUNED_BENCHMARK} {TUNED_METRIC}")
+    rows = [
+        {"step": step, "name": name, "value": value}
+        for step, one in enumerate(grid)
+        for name, value in zip(names, one, strict=True)
+    ]
+    write_table(path, CURVE, rows)
+
+
+def _tuning_facts(grid: list[tuple[float, float]], respondent: Any) -> Facts:
+    if not grid:
+        return {}
+    shown = json.dumps({f"{weight:g}": round(value, 2) for weight, value in grid})
+    return {"lambda": respondent.image_weight, f"validation {TUNED_METRIC} by lambda": shown}

@@ -1,0 +1,63 @@
+"""tabulate: the scores of several evaluations become one table, as Parquet, Markdown and CSV."""
+
+import csv
+from io import StringIO
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from zscir.artifacts import Artifact
+from zscir.evaluation.tables import grid_of, markdown, split_protocol, wide_rows
+from zscir.records import SCORES, read_rows, schema_of, write_table
+from zscir.specs import Spec
+from zscir.stage import Facts, stage
+
+TABLE = schema_of(
+    evaluation="i64", method="str", backbone="str", benchmark="str", split="str", ranking="str", texts="str",
+    preprocessing="str", metric="str", value="f64", n="i64", hits="i64?", low="f64?", high="f64?",
+)  # fmt: skip
+INTERVALS = schema_of(
+    benchmark="str", split="str", protocol="str", method="str", backbone="str", metric="str", value="f64", n="i64",
+    hits="i64?", low="f64", high="f64",
+)  # fmt: skip
+
+
+class TabulateSpec(Spec):
+    """The table's title; methods stand in the order of the input ``scores``."""
+
+    title: Annotated[str, Field(min_length=1, max_length=200)] = "Scores"
+
+
+@stage(version=1)
+def tabulate(spec: TabulateSpec, scores: list[Artifact], out: Path) -> Facts:
+    """Write ``table.parquet`` (a row per number), ``table.md`` (overview, then a table per benchmark and protocol) and
+    ``table.csv`` (a row per evaluation). Two protocols never share a column.
+    """
+    evaluations = [_rows(one) for one in scores]
+    rows = [_row(number, row) for number, own in enumerate(evaluations) for row in own]
+    write_table(out / "table.parquet", TABLE, rows)
+    grid = grid_of(evaluations)
+    (out / "table.md").write_text(markdown(grid, spec.title), encoding="utf-8")
+    (out / "table.csv").write_text(_csv(wide_rows(grid)), encoding="utf-8", newline="")
+    return {"rows": len(rows), "evaluations": len(scores)}
+
+
+def _rows(evaluation: Artifact) -> list[dict[str, Any]]:
+    if "intervals.parquet" in evaluation.entries:
+        return read_rows(evaluation.path("intervals.parquet"), INTERVALS)
+    return read_rows(evaluation.path("scores.parquet"), SCORES)
+
+
+def _row(number: int, row: dict[str, Any]) -> dict[str, Any]:
+    ranking, texts, preprocessing = split_protocol(row["protocol"])
+    kept = {name: value for name, value in row.items() if name != "protocol"}
+    return {"evaluation": number, "ranking": ranking, "texts": texts, "preprocessing": preprocessing, **kept}
+
+
+def _csv(rows: list[list[str]]) -> str:
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    # a cell that a spreadsheet would run as a formula gets a leading apostrophe
+    writer.writerows([[f"'{cell}" if cell[:1] in "=+@" and cell else cell for cell in row] for row in rows])
+    return text.getvalue()
