@@ -1,0 +1,149 @@
+"""One URL of a hostile server at a time: what the client gives, and what the server saw."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from urllib.parse import unquote
+
+import pytest
+
+from tests.faults.hostile_server import HostileServer
+from zscir.fetch.client import Client, Fetched
+from zscir.fetch.limits import FetchSpec
+
+QUICK = {"deadline_s": 0.8, "retries": 1, "backoff_s": 0.02, "max_bytes": 1_000_000}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[HostileServer]:
+    with HostileServer() as server:
+        yield server
+
+
+def fetch(server: HostileServer, *paths: str, **limits: object) -> list[Fetched]:
+    spec = FetchSpec.model_validate({**QUICK, "allow_hosts": [server.host], **limits}, strict=False)
+
+    async def all_of_them() -> list[Fetched]:
+        async with Client(spec) as client:
+            return await asyncio.gather(*(client.fetch(server.url(path)) for path in paths))
+
+    return asyncio.run(all_of_them())
+
+
+def seen(server: HostileServer, path: str) -> int:
+    return [unquote(one) for one in server.paths()].count(unquote(path))
+
+
+@pytest.mark.parametrize(
+    ("path", "error_class", "http_status", "attempts"),
+    [
+        ("/status/404", "http_404", 404, 1),
+        ("/status/410", "http_410", 410, 1),
+        ("/status/403", "http_403", 403, 1),
+        ("/status/451", "http_451", 451, 1),
+        ("/status/500", "http_500", 500, 2),
+        ("/flaky/9", "http_503", 503, 2),
+        ("/busy/always?after=0", "http_429", 429, 2),
+        ("/busy/always?after=3600", "http_429", 429, 1),
+        ("/truncated/1.jpg", "incomplete", None, 2),
+        ("/reset/1.jpg", "incomplete", None, 2),
+        ("/garbage", "bad_answer", None, 1),
+        ("/hang/1.jpg", "timeout", None, 1),
+        ("/drip/1.jpg", "timeout", None, 1),
+        ("/endless/1.jpg", "too_large", 200, 1),
+        ("/announced/1.jpg", "too_large", 200, 1),
+        ("/bomb", "too_large", 200, 1),
+        ("/brotli", "bad_encoding", 200, 1),
+        ("/robots/a?tag=noai", "robots_tag", 200, 1),
+        ("/robots/b?tag=noindex,%20nofollow", "robots_tag", 200, 1),
+        ("/loop", "too_many_redirects", 302, 1),
+        ("/chain/6", "too_many_redirects", 301, 1),
+        ("/redirect/302?to=http://127.0.0.1:9/private", "forbidden_address", 302, 1),
+        ("/redirect/301?to=http://169.254.169.254/latest/meta-data/", "forbidden_address", 301, 1),
+        ("/redirect/307?to=http://[::1]/", "forbidden_address", 307, 1),
+        ("/redirect/308?to=http://2130706433/", "forbidden_address", 308, 1),
+        ("/redirect/303?to=http://localhost/", "forbidden_address", 303, 1),
+        ("/redirect/302?to=file:///etc/passwd", "bad_url", 302, 1),
+        ("/redirect/302?to=http://[broken", "bad_url", 302, 1),
+    ],
+)
+def test_what_fails_says_why(
+    server: HostileServer, path: str, error_class: str, http_status: int | None, attempts: int
+) -> None:
+    [got] = fetch(server, path)
+    assert got.body is None
+    assert got.failure is not None
+    assert (got.failure.error_class, got.http_status, got.attempts) == (error_class, http_status, attempts)
+    assert str(server.port) not in got.failure.error
+    assert seen(server, path) == (6 if path == "/loop" else attempts)
+
+
+@pytest.mark.parametrize(
+    ("path", "attempts"),
+    [
+        ("/ok/1.jpg", 1), ("/no-length/1.jpg", 1), ("/long/1.jpg", 1), ("/gzip", 1), ("/chain/5", 1),
+        ("/flaky/1", 2), ("/busy/once?after=0", 2), ("/image/grey.jpg?type=text/html", 1),
+        ("/robots/c?tag=googlebot:%20noindex", 1), ("/redirect/302?to=/ok/3.jpg", 1),
+    ],
+)  # fmt: skip
+def test_what_works_in_the_end_gives_the_bytes(server: HostileServer, path: str, attempts: int) -> None:
+    [got] = fetch(server, path)
+    assert got.failure is None
+    assert got.body is not None
+    assert got.body.startswith(b"\xff\xd8")
+    assert (got.http_status, got.attempts) == (200, attempts)
+
+
+def test_retry_after_is_waited_for(server: HostileServer) -> None:
+    began = time.monotonic()
+    [got] = fetch(server, "/busy/once?after=1&it", deadline_s=5.0)
+    assert got.failure is None
+    assert time.monotonic() - began >= 1.0
+
+
+def test_a_retry_after_beyond_the_deadline_is_not_waited_for(server: HostileServer) -> None:
+    began = time.monotonic()
+    [got] = fetch(server, "/busy/always?after=15")
+    assert got.attempts == 1
+    assert time.monotonic() - began < 0.7
+
+
+def test_hanging_urls_cost_their_deadline_side_by_side(server: HostileServer) -> None:
+    began = time.monotonic()
+    got = fetch(server, *(f"/hang/{number}" for number in range(40)), deadline_s=0.5, per_host=40)
+    assert {one.failure.error_class for one in got if one.failure} == {"timeout"}
+    assert time.monotonic() - began < 3.0
+
+
+def test_waiting_for_a_slot_of_the_host_is_not_counted(server: HostileServer) -> None:
+    got = fetch(server, *(f"/hang/{number}" for number in range(3)), "/ok/1.jpg", deadline_s=0.3, per_host=1)
+    assert [one.failure is None for one in got] == [False, False, False, True]
+
+
+def test_nothing_private_is_asked_unless_the_spec_allows_it(server: HostileServer) -> None:
+    before = len(server.requests)
+    [got] = fetch(server, "/ok/1.jpg", allow_hosts=())
+    assert got.failure is not None
+    assert got.failure.error_class == "forbidden_address"
+    with HostileServer() as private:
+        [got] = fetch(server, f"/redirect/302?to={private.url('/secret')}")
+        assert got.failure is not None
+        assert private.requests == []
+    assert len(server.requests) == before + 1
+
+
+def test_a_host_that_refuses_the_connection_is_tried_again() -> None:
+    with HostileServer() as gone:
+        pass
+    [got] = fetch(gone, "/ok/1.jpg")
+    assert got.failure is not None
+    assert (got.failure.error_class, got.failure.error, got.attempts) == ("connect", "Connection refused", 2)
+
+
+def test_a_request_says_who_asks_and_asks_for_no_encoding(server: HostileServer) -> None:
+    fetch(server, "/ok/77.jpg")
+    headers = dict(server.requests)["/ok/77.jpg"]
+    assert headers["user-agent"].startswith("zscir/")
+    assert "contact" in headers["user-agent"]
+    assert headers["accept-encoding"] == "identity"
+    assert "cookie" not in headers

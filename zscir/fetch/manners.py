@@ -1,0 +1,78 @@
+"""Manners: per-host slots, back-off, Retry-After and X-Robots-Tag become when, and whether, a URL is asked."""
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from zscir import __version__
+
+AGENT = "zscir"
+NO_THANKS = {"noai", "noimageai", "noindex", "noimageindex", "none"}
+
+
+def user_agent() -> str:
+    """Who asks and whom to write to: ``ZSCIR_CONTACT`` is a mail address or a page of the person who runs this."""
+    contact = os.environ.get("ZSCIR_CONTACT", "").strip()
+    if not (contact and contact.isascii() and contact.isprintable()):
+        contact = "not given"
+    return f"{AGENT}/{__version__} (image dataset builder; contact: {contact})"
+
+
+class Hosts:
+    """At most ``per_host`` requests at the same time to each host; a host in nobody's use is forgotten."""
+
+    def __init__(self, per_host: int) -> None:
+        self._per_host = per_host
+        self._slots: dict[str, asyncio.Semaphore] = {}
+        self._users: dict[str, int] = {}
+
+    @asynccontextmanager
+    async def slot(self, host: str) -> AsyncIterator[None]:
+        """Wait for a free slot of ``host`` and hold it."""
+        slots = self._slots.setdefault(host, asyncio.Semaphore(self._per_host))
+        self._users[host] = self._users.get(host, 0) + 1
+        try:
+            async with slots:
+                yield
+        finally:
+            self._users[host] -= 1
+            if not self._users[host]:
+                del self._users[host], self._slots[host]
+
+
+def back_off_s(attempt: int, first_s: float) -> float:
+    """Seconds before the retry that follows ``attempt`` (1, 2, ...): doubling, between half and all of it."""
+    return first_s * 2.0 ** (attempt - 1) * random.uniform(0.5, 1.0)
+
+
+def retry_after_s(value: str | None, now: datetime | None = None) -> float | None:
+    """Seconds that a Retry-After header (a number or an HTTP date) asks for; None when it asks for nothing readable."""
+    text = (value or "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        when = parsedate_to_datetime(text)
+    except (TypeError, ValueError, IndexError):
+        return None
+    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())
+
+
+def robots_refuse(headers: Iterable[str]) -> str | None:
+    """The directive among X-Robots-Tag headers that asks us not to use an image, or None.
+
+    A header may start with the name of one robot; it speaks to us only if that is ours.
+    """
+    for header in headers:
+        agent, colon, rest = header.partition(":")
+        named = bool(colon) and "," not in agent and agent.strip().lower() != "unavailable_after"
+        if named and agent.strip().lower() != AGENT:
+            continue
+        for directive in (rest if named else header).split(","):
+            if directive.strip().lower() in NO_THANKS:
+                return directive.strip().lower()
+    return None
