@@ -1,0 +1,1 @@
+"""Language models: two captions become a short request that leads from one picture to the other."""

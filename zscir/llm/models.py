@@ -1,0 +1,87 @@
+"""Which model to ask: one spec per backend, each with the fields that its answers depend on and no others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from zscir.errors import RequestError
+from zscir.llm.protocol import Backend
+from zscir.specs import Spec
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+
+
+class TemplateModel(Spec):
+    """Rules instead of a model. Pairs that differ in more than ``max_changes`` ways are refused."""
+
+    backend: Literal["template"]
+    max_changes: Annotated[int, Field(ge=1, le=5)] = 3
+
+    @property
+    def name(self) -> str:
+        """What the records call it."""
+        return "template"
+
+
+class LocalModel(Spec):
+    """A causal language model on this machine; its files are the input ``weights``, which bear its identity."""
+
+    backend: Literal["transformers"]
+    name: Name
+    temperature: Temperature = 0.0
+    max_tokens: Annotated[int, Field(ge=1)] = 400
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+
+class OpenAIModel(Spec):
+    """A model behind an OpenAI-compatible service; ``ZSCIR_LLM_BASE_URL`` and ``ZSCIR_LLM_API_KEY`` say where.
+
+    ``structure`` is how the answer's form is asked for: ``schema`` (a JSON schema), ``strict_schema`` (the same with
+    ``strict``, without the lengths that this mode rejects), ``json_object``, or ``free`` (by the prompt alone).
+    ``temperature`` and ``seed`` are left out of requests where they are None (some models reject them).
+    """
+
+    backend: Literal["openai"]
+    name: Name
+    temperature: Temperature | None = 0.7
+    seeded: bool = True
+    max_tokens: Annotated[int, Field(ge=1)] = 400
+    limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    structure: Literal["schema", "strict_schema", "json_object", "free"] = "schema"
+    extra: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("extra")
+    @classmethod
+    def _only_extra(cls, value: dict[str, Any]) -> dict[str, Any]:
+        taken = {"model", "messages", "temperature", "seed", "max_tokens", "max_completion_tokens", "response_format"}
+        if taken & set(value):
+            raise ValueError(f"'extra' may not set {sorted(taken & set(value))}; the spec has fields for them")
+        return value
+
+
+Model = Annotated[TemplateModel | LocalModel | OpenAIModel, Field(discriminator="backend")]
+
+
+def open_backend(model: TemplateModel | LocalModel | OpenAIModel, weights: Path | None) -> Backend:
+    """The backend of ``model``; RequestError when what it needs is not there. ``weights``: folder of a local model."""
+    if isinstance(model, TemplateModel):
+        from zscir.llm.template import TemplateBackend
+
+        return TemplateBackend(model.max_changes)
+    if isinstance(model, OpenAIModel):
+        from zscir.llm.chat import ChatBackend
+        from zscir.llm.endpoint import Endpoint
+
+        return ChatBackend(model, Endpoint.from_env())
+    if weights is None:
+        raise RequestError(
+            "the backend 'transformers' needs the input 'weights': the folder of a causal language model"
+        )
+    from zscir.llm.local import LocalBackend
+
+    return LocalBackend(model, weights)

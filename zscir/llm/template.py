@@ -1,0 +1,90 @@
+"""The template backend: two captions become three requests by rule, without a model.
+
+It is the demo's backend and the control against which a language model's triplets are measured. It knows
+few words and refuses freely; what it says is always told by the target's caption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from random import Random
+
+from zscir.llm.answer import INSTRUCTIONS, Answer, refusal
+from zscir.llm.difference import Change, Difference, compare, merge_attributes
+from zscir.llm.phrases import parse_caption
+from zscir.llm.phrasing import edit_type_of, requests_for
+from zscir.llm.prompt import answer_text
+from zscir.llm.protocol import Reply, Request
+
+TEMPLATE_VERSION = "1"
+MIN_SHARED = 1.0
+MAX_UNCERTAIN = 2
+
+
+class TemplateBackend:
+    """Answers by ``describe_change``; reads no messages and cannot fail."""
+
+    def __init__(self, max_changes: int = 3) -> None:
+        self.max_changes = max_changes
+
+    def answer(self, requests: Sequence[Request]) -> Iterator[Reply]:
+        """One answer each, in order."""
+        for request in requests:
+            answer = describe_change(request.reference_caption, request.target_caption, request.seed, self.max_changes)
+            yield Reply(request.request_id, answer_text(answer), model_revision=TEMPLATE_VERSION)
+
+
+def describe_change(reference_caption: str, target_caption: str, seed: int, max_changes: int = 3) -> Answer:
+    """How a user would get from reference to target; a refusal (``valid`` false) where that makes no sense.
+
+    Equal arguments give equal answers.
+    """
+    reference, target = parse_caption(reference_caption), parse_caption(target_caption)
+    difference = compare(reference, target)
+    changes = _worth_saying(difference)
+    if reason := _why_not(difference, changes, max_changes):
+        return refusal(reason)
+    texts = requests_for(changes, len(reference.things) == 1, _rng(seed, reference_caption, target_caption))
+    if len(set(texts)) < INSTRUCTIONS:
+        return refusal("the change cannot be said in 3 to 20 words")
+    return Answer(
+        valid=True,
+        reason="",
+        preserved=tuple(name[:60] for name in difference.preserved[:5]),
+        changed=tuple(_told(change)[:60] for change in changes[:5]),
+        edit_type=edit_type_of(changes),
+        instructions=tuple(texts),
+        target_caption=" ".join(target_caption.split())[:300],
+    )
+
+
+def _worth_saying(difference: Difference) -> tuple[Change, ...]:
+    """The certain changes; where there are none, the first details that only the target tells."""
+    certain = tuple(change for change in difference.changes if change.certain)
+    return merge_attributes(certain or difference.changes[:MAX_UNCERTAIN])
+
+
+def _why_not(difference: Difference, changes: tuple[Change, ...], max_changes: int) -> str:
+    if not changes:
+        return "both captions say the same"
+    if difference.shared < MIN_SHARED:
+        return "the captions share nothing"
+    if len(changes) > max_changes:
+        return f"the captions differ in {len(changes)} ways, more than {max_changes}"
+    if not all(change.sayable for change in changes):
+        return "the captions name things too long to say"
+    return ""
+
+
+def _told(change: Change) -> str:
+    if change.kind == "add":
+        return f"+ {change.new}"
+    if change.kind == "remove":
+        return f"no {change.old}"
+    return f"{change.old or change.subject} -> {change.new}".strip()
+
+
+def _rng(seed: int, reference_caption: str, target_caption: str) -> Random:
+    text = "\n".join((str(seed), reference_caption, target_caption))
+    return Random(int.from_bytes(sha256(text.encode("utf-8", "surrogatepass")).digest()[:16], "big"))

@@ -1,0 +1,149 @@
+"""embed: images and their captions become unit vectors of a two-tower backbone."""
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+from pydantic import Field
+
+from zscir.artifacts import Artifact, finished
+from zscir.progress import track
+from zscir.records import IMAGES, REJECTS, read_table, schema_of, write_table
+from zscir.specs import Spec
+from zscir.stage import Facts, stage
+
+KEYS = schema_of(image_key="str")
+FILES = ("image.npy", "text.npy", "rejects.parquet", "keys.parquet")
+BATCHES_AHEAD = 2
+Row = dict[str, Any]
+
+
+class EmbedSpec(Spec):
+    """``shard_rows``: how many pairs are embedded between two saves; a killed run loses at most one such shard."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    shard_rows: Annotated[int, Field(ge=1)] = 10_000
+
+
+@stage(version=1)
+def embed(spec: EmbedSpec, images: Artifact, backbone: Artifact, out: Path) -> Facts:
+    """Write ``keys.parquet``, ``image.npy`` and ``text.npy`` ([N, D] float32, unit rows, one per image, in the order of
+    the pairs) and ``rejects.parquet`` (images that cannot be decoded). ``backbone`` is a clip or pli checkpoint.
+    """
+    if not all((out / name).exists() for name in FILES):
+        rows = _first_of_each(images)
+        firsts = range(0, len(rows), spec.shard_rows)
+        paths = [out / f"vectors-{number:05d}.npz" for number in range(len(firsts))]
+        encoder = _Encoder(spec, images, backbone)
+        for path, first in track(zip(paths, firsts, strict=True), len(paths), "embed"):
+            if not path.exists():
+                encoder.save(path, rows[first : first + spec.shard_rows])
+        _join(out, paths, rows, encoder.width)
+    for path in out.glob("vectors-*.npz"):
+        path.unlink()
+    rows_kept, width = np.load(out / "image.npy", mmap_mode="r", allow_pickle=False).shape
+    return {"rows": rows_kept, "rejects": len(read_table(out / "rejects.parquet", REJECTS)), "width": width}
+
+
+def _first_of_each(images: Artifact) -> list[Row]:
+    """The rows of downloaded images; of several captions of one image, the first."""
+    table = read_table(images.path("images.parquet"), IMAGES)
+    first: dict[str, Row] = {}
+    for row in table.select(["image_key", "text", "status", "shard", "offset", "size"]).to_pylist():
+        if row["status"] == "ok":
+            first.setdefault(row["image_key"], row)
+    return list(first.values())
+
+
+class _Encoder:
+    """A backbone and a reader of image shards."""
+
+    def __init__(self, spec: EmbedSpec, images: Artifact, backbone: Artifact) -> None:
+        from zscir.methods.checkpoint import default_device, load_towers
+        from zscir.shards import ShardReader
+
+        self.batch_size, self.reader = spec.batch_size, ShardReader(images.path)
+        self.device = default_device()
+        self.towers = load_towers(backbone).to(self.device)
+        self.width = int(self.towers.embed_dim)
+
+    def save(self, path: Path, rows: list[Row]) -> None:
+        """Write ``image`` and ``text`` [rows, D] and ``bad`` [rows], the reason where an image could not be decoded."""
+        parts = [self._encode(batch, pixels) for batch, pixels in self._decoded(rows)]
+        image, text, bad = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        with finished(path) as part, part.open("wb") as stream:
+            np.savez(stream, image=image, text=text, bad=bad)
+
+    def _decoded(self, rows: list[Row]) -> Iterator[tuple[list[Row], list[NDArray[np.uint8] | str]]]:
+        """Batches of rows with their pixels or the reason why there are none; a few are decoded ahead, in order."""
+        waiting: deque[tuple[list[Row], list[Future[NDArray[np.uint8] | str]]]] = deque()
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for first in range(0, len(rows), self.batch_size):
+                batch = rows[first : first + self.batch_size]
+                waiting.append((batch, [pool.submit(self._pixels, row) for row in batch]))
+                if len(waiting) > BATCHES_AHEAD:
+                    done, futures = waiting.popleft()
+                    yield done, [future.result() for future in futures]
+            for done, futures in waiting:
+                yield done, [future.result() for future in futures]
+
+    def _pixels(self, row: Row) -> NDArray[np.uint8] | str:
+        from zscir.images import BadImage, decode
+        from zscir.methods.pixels import MAX_PIXELS, square
+
+        try:
+            image = decode(self.reader.read(row["shard"], row["offset"], row["size"]), MAX_PIXELS)
+        except BadImage as error:
+            return f"{error.reason}: {error}"
+        return square(image, self.towers.pixels)
+
+    def _encode(self, rows: list[Row], pixels: list[NDArray[np.uint8] | str]) -> tuple[NDArray[Any], ...]:
+        """Unit vectors of the images and captions of one batch; a bad image is encoded as black and marked."""
+        import torch
+        from torch.nn.functional import normalize
+
+        side = self.towers.pixels.size_px
+        black = np.zeros((side, side, 3), dtype=np.uint8)
+        stacked = np.stack([black if isinstance(one, str) else one for one in pixels]).transpose(0, 3, 1, 2)
+        with torch.inference_mode():
+            seen = torch.from_numpy(np.ascontiguousarray(stacked)).to(self.device)
+            image = normalize(self.towers.encode_image(seen).float(), dim=1)
+            text = normalize(self.towers.encode_texts([row["text"] for row in rows]).float(), dim=1)
+        bad = np.array([one if isinstance(one, str) else "" for one in pixels], dtype=np.str_)
+        return image.cpu().numpy(), text.cpu().numpy(), bad
+
+
+def _join(out: Path, paths: list[Path], rows: list[Row], width: int) -> None:
+    """Write the final files from all shards, one shard in memory at a time."""
+    bad = [str(reason) for path in paths for reason in _of_shard(path, "bad")]
+    good = [row["image_key"] for row, reason in zip(rows, bad, strict=True) if not reason]
+    for name in ("image", "text"):
+        with finished(out / f"{name}.npy") as part:
+            vectors = open_memmap(part, mode="w+", dtype=np.float32, shape=(len(good), width))
+            at = 0
+            for path in paths:
+                kept = _of_shard(path, name)[_of_shard(path, "bad") == ""]
+                vectors[at : at + len(kept)] = kept
+                at += len(kept)
+            vectors.flush()
+    rejects = [
+        {"stage": "embed", "id": row["image_key"], "reason": reason.partition(":")[0], "detail": reason}
+        for row, reason in zip(rows, bad, strict=True)
+        if reason
+    ]
+    with finished(out / "rejects.parquet") as part:
+        write_table(part, REJECTS, rejects)
+    with finished(out / "keys.parquet") as part:
+        write_table(part, KEYS, [{"image_key": key} for key in good])
+
+
+def _of_shard(path: Path, name: str) -> NDArray[Any]:
+    with np.load(path, allow_pickle=False) as shard:
+        array: NDArray[Any] = shard[name]
+    return array

@@ -1,0 +1,187 @@
+"""parse_llm: recorded responses become triplets, and everything that is not good enough a reject with a reason."""
+
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import Field
+
+from zscir.artifacts import Artifact, finished
+from zscir.errors import RequestError
+from zscir.llm.answer import Answer, AnswerError, read_answer
+from zscir.llm.filters import Tally, normalised, why_not
+from zscir.llm.protocol import failure_kind, unwrap_reply
+from zscir.progress import track
+from zscir.records import CANDIDATES, REJECTS, RESPONSES, TRIPLETS, check, read_table, table_of, table_writer
+from zscir.specs import Spec
+from zscir.stage import Facts, stage
+
+ROWS_AT_ONCE = 5_000
+Row = dict[str, Any]
+
+
+class ParseSpec(Spec):
+    """What a good instruction is. ``per_pair``: how many instructions of an answer become triplets. ``max_uses``: how
+    many triplets may have the same text. ``max_type_share``: largest share of one kind of edit, so that no kind drowns
+    the others. ``min_direction``: smallest cosine between the step from caption to caption
+    and the step from image to image; needs the input ``embed``.
+    """
+
+    per_pair: Annotated[int, Field(ge=1, le=3)] = 1
+    min_words: Annotated[int, Field(ge=1)] = 3
+    max_words: Annotated[int, Field(ge=1)] = 20
+    max_uses: Annotated[int, Field(ge=1)] = 5
+    max_type_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    min_direction: Annotated[float, Field(ge=-1, le=1)] | None = None
+
+
+@stage(version=1)
+def parse_llm(
+    spec: ParseSpec, candidates: Artifact, responses: Artifact, out: Path, embed: Artifact | None = None
+) -> Facts:
+    """Write ``triplets.parquet`` and ``rejects.parquet``, both in the order of the responses."""
+    parser = _Parser(spec, _Pairs(candidates), _directions(spec, embed))
+    names = [name for name in responses.files(".parquet") if name.startswith("responses")]
+    total = sum(pq.ParquetFile(responses.path(name)).metadata.num_rows for name in names)
+    batches = (batch for name in names for batch in pq.ParquetFile(responses.path(name)).iter_batches(ROWS_AT_ONCE))
+    with (
+        finished(out / "triplets.parquet") as kept,
+        finished(out / "rejects.parquet") as dropped,
+        table_writer(kept, TRIPLETS) as triplets,
+        table_writer(dropped, REJECTS) as rejects,
+    ):
+        for batch in track(batches, -(-total // ROWS_AT_ONCE), "parse"):
+            rows = check(pa.Table.from_batches([batch]), RESPONSES, "responses.parquet").to_pylist()
+            made, refused = parser.parse(rows)
+            triplets.write_table(table_of(made, TRIPLETS))
+            rejects.write_table(table_of(refused, REJECTS))
+    return {"responses": total, **parser.tally.facts()}
+
+
+class _Pairs:
+    """The candidates by id, as an Arrow table and a dictionary of row numbers."""
+
+    def __init__(self, candidates: Artifact) -> None:
+        self.table = read_table(candidates.path("candidates.parquet"), CANDIDATES)
+        self.number = {name: row for row, name in enumerate(self.table.column("candidate_id").to_pylist())}
+
+    def of(self, responses: list[Row]) -> Iterator[tuple[Row, Row]]:
+        """(response, its candidate); RequestError when a response belongs to other candidates."""
+        names = [row["response_id"].rpartition(":")[0] for row in responses]
+        strange = [name for name in names if name not in self.number]
+        if strange:
+            raise RequestError(
+                f"response of candidate {strange[0]!r}: no such candidate; the inputs do not belong together"
+            )
+        yield from zip(responses, self.table.take([self.number[name] for name in names]).to_pylist(), strict=True)
+
+
+class _Directions:
+    """Cosine of (target text - reference text) and (target image - reference image) in the space of ``embed``."""
+
+    def __init__(self, embed: Artifact) -> None:
+        keys = pq.read_table(embed.path("keys.parquet"), columns=["image_key"]).column(0).to_pylist()
+        self.number = {key: row for row, key in enumerate(keys)}
+        self.image: NDArray[np.float32] = np.load(embed.path("image.npy"), mmap_mode="r", allow_pickle=False)
+        self.text: NDArray[np.float32] = np.load(embed.path("text.npy"), mmap_mode="r", allow_pickle=False)
+
+    def cosine(self, reference_key: str, target_key: str) -> float | None:
+        """The cosine, or None where an image is not embedded or nothing moves."""
+        if reference_key not in self.number or target_key not in self.number:
+            return None
+        one, other = self.number[reference_key], self.number[target_key]
+        text = np.asarray(self.text[other], np.float64) - self.text[one]
+        image = np.asarray(self.image[other], np.float64) - self.image[one]
+        length = float(np.linalg.norm(text) * np.linalg.norm(image))
+        return float(text @ image) / length if length > 0 else None
+
+
+def _directions(spec: ParseSpec, embed: Artifact | None) -> _Directions | None:
+    if spec.min_direction is None:
+        return None
+    if embed is None:
+        raise RequestError("parse_llm: min_direction needs the input 'embed'; give it, or leave min_direction out")
+    return _Directions(embed)
+
+
+class _Parser:
+    """Parses responses in order; what it counts (uses of a text) makes the order matter."""
+
+    def __init__(self, spec: ParseSpec, pairs: _Pairs, directions: _Directions | None) -> None:
+        self.spec, self.pairs, self.directions = spec, pairs, directions
+        self.tally = Tally()
+
+    def parse(self, responses: list[Row]) -> tuple[list[Row], list[Row]]:
+        """(triplets, rejects) of some responses."""
+        triplets: list[Row] = []
+        rejects: list[Row] = []
+        for response, pair in self.pairs.of(responses):
+            answer, reason, detail = self._answer(response, pair)
+            self.tally.asked(pair["image_similarity"], refused=reason == "refusal")
+            if answer is None:
+                rejects.append(self._reject(response["response_id"], reason, detail))
+            else:
+                self._instructions(response, pair, answer, triplets, rejects)
+        return triplets, rejects
+
+    def _answer(self, response: Row, pair: Row) -> tuple[Answer | None, str, str]:
+        """(answer, "", "") or (None, reason, detail) where the whole pair is rejected."""
+        if response["error"] is not None:
+            return None, failure_kind(response["error"]), response["error"]
+        try:
+            answer = read_answer(unwrap_reply(response["response"] or ""))
+        except AnswerError as error:
+            return None, error.reason, error.detail
+        except (ValueError, RecursionError):
+            return None, "not_json", "the response is not one that ask_llm writes"
+        if not answer.valid:
+            return None, "refusal", answer.reason
+        if len({normalised(text).lower() for text in answer.instructions}) < len(answer.instructions):
+            return None, "same_instructions", " | ".join(answer.instructions)
+        if self.spec.max_type_share is not None and self.tally.is_full(answer.edit_type, self.spec.max_type_share):
+            return None, "edit_type_too_common", answer.edit_type
+        if self.directions is not None and self.spec.min_direction is not None:
+            cosine = self.directions.cosine(pair["reference_key"], pair["target_key"])
+            if cosine is None or cosine < self.spec.min_direction:
+                return None, "direction", "not embedded" if cosine is None else f"cosine {cosine:.3f}"
+        return answer, "", ""
+
+    def _instructions(self, response: Row, pair: Row, answer: Answer, triplets: list[Row], rejects: list[Row]) -> None:
+        """The first ``per_pair`` good instructions become triplets, bad ones before them rejects."""
+        made = 0
+        for number, instruction in enumerate(answer.instructions):
+            if made == self.spec.per_pair:
+                break
+            text = normalised(instruction)
+            reason = why_not(text, self.spec.min_words, self.spec.max_words)
+            if not reason and self.tally.uses(text) >= self.spec.max_uses:
+                reason = "text_used_too_often"
+            if reason:
+                rejects.append(self._reject(f"{response['response_id']}#{number}", reason, instruction))
+                continue
+            self.tally.keep(text, answer.edit_type)
+            triplets.append(_triplet(response, pair, text))
+            made += 1
+
+    def _reject(self, name: str, reason: str, detail: str) -> Row:
+        self.tally.reject(reason)
+        return {"stage": "parse_llm", "id": name, "reason": reason, "detail": detail[:300]}
+
+
+def _triplet(response: Row, pair: Row, text: str) -> Row:
+    identity = f"{response['response_id']}\n{text}"
+    return {
+        "triplet_id": sha256(identity.encode()).hexdigest()[:32],
+        "source": "template" if response["model"] == "template" else "llm",
+        "reference_key": pair["reference_key"],
+        "target_key": pair["target_key"],
+        "text": text,
+        "response_id": response["response_id"],
+        "reference_caption": pair["reference_caption"],
+        "target_caption": pair["target_caption"],
+    }
