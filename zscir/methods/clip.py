@@ -1,0 +1,53 @@
+"""clip: two towers trained on image-text pairs by symmetric contrast; the stock backbone of every other method."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zscir.methods.batch import Batch
+from zscir.methods.contrast import both_ways
+from zscir.methods.specs import ClipSpec
+from zscir.methods.towers import Towers
+from zscir.methods.views import view
+
+
+class Clip(nn.Module):
+    """As a query it is the plain sum of unit features (weights 1 and 1): the paper's own control."""
+
+    name = "clip"
+    text_protocol = "pli"
+
+    def __init__(self, towers: Towers, spec: ClipSpec) -> None:
+        super().__init__()
+        self.towers, self.spec, self.pixels = towers, spec, towers.pixels
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Symmetric cross-entropy of the target images and their texts at the learned scale."""
+        seen = view(
+            batch.target_pixels, "clip", batch.seed, batch.epoch, batch.target_keys, self.spec.crop_area, self.spec.flip
+        )
+        image = F.normalize(self.towers.encode_image(seen), dim=1)
+        text = F.normalize(self.towers.encode_texts(batch.texts), dim=1)
+        scale = self.towers.logit_scale().clamp(max=self.spec.max_scale)
+        return {"loss": both_ways(image, text, scale), "scale": scale.detach()}
+
+    @torch.no_grad()
+    def queries(self, reference_pixels_B3HW: Tensor, texts: Sequence[str]) -> Tensor:
+        """[B, D] unit sums of the unit features."""
+        return F.normalize(self.gallery(reference_pixels_B3HW) + self.embed_texts(texts), dim=1)
+
+    @torch.no_grad()
+    def gallery(self, pixels_B3HW: Tensor) -> Tensor:
+        """[B, D] unit image features."""
+        return F.normalize(self.towers.encode_image(pixels_B3HW), dim=1)
+
+    @torch.no_grad()
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """[B, D] unit text features."""
+        return F.normalize(self.towers.encode_texts(texts), dim=1)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Both towers, under open_clip's names."""
+        return dict(self.towers.clip.state_dict())

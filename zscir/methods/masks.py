@@ -1,0 +1,28 @@
+"""Masks: (seed, epoch, image key) becomes the patches that a masked view keeps (dropped, not blanked)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zscir.methods.draws import bits, stream
+
+
+def kept_count(patches: int, ratio: float) -> int:
+    """How many of ``patches`` stay when the share ``ratio`` is hidden: int(L * (1 - ratio)), as PLI counts."""
+    return int(patches * (1 - ratio))
+
+
+def kept_patches(
+    seeds: Sequence[int], epoch: int, keys: Sequence[str], patches: int, ratio: float
+) -> NDArray[np.int64]:
+    """[len(keys), K] indices of the kept patches, ascending in each row.
+
+    A row depends on its own seed, ``epoch`` and key only. A patch's index fills the low bits of its random
+    number, so that two patches never tie.
+    """
+    streams = [stream("mask", seed, epoch, key) for seed, key in zip(seeds, keys, strict=True)]
+    low = np.uint64(16)
+    numbers = (bits(streams, patches) >> low << low) | np.arange(patches, dtype=np.uint64)
+    kept = np.argsort(numbers, axis=1)[:, : kept_count(patches, ratio)]
+    return np.sort(kept, axis=1).astype(np.int64)

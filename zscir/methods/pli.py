@@ -1,0 +1,67 @@
+"""pli: masked tuning; (image on a few of its patches + caption) learns to find the whole image (arXiv 2311.07622).
+
+What is computed follows the released code, not the abstract: patches are dropped (no mask token), the sum is raw,
+the softmax is one-way at temperature 1, and the target branch has the same weights and a gradient.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zscir.methods.batch import Batch
+from zscir.methods.contrast import one_way
+from zscir.methods.masks import kept_patches
+from zscir.methods.specs import PliSpec
+from zscir.methods.towers import Towers
+
+
+class Pli(nn.Module):
+    """Query = norm(norm(text) + image_weight * norm(image))."""
+
+    name = "pli"
+    text_protocol = "pli"
+
+    def __init__(self, towers: Towers, spec: PliSpec) -> None:
+        super().__init__()
+        self.towers, self.spec, self.pixels = towers, spec, towers.pixels
+        self._choose_trained()
+
+    def _choose_trained(self) -> None:
+        """Only the tuned part takes a gradient; the learned scale has no part in this loss."""
+        for name, parameter in self.towers.clip.named_parameters():
+            image = name.startswith("visual.")
+            tuned = self.spec.tune == "both" or (self.spec.tune == "image") == image
+            parameter.requires_grad_(tuned and name != "logit_scale")
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """-log softmax of (masked reference + text) . target over the batch's targets."""
+        kept = kept_patches(batch.mask_seeds, batch.epoch, batch.reference_keys, self.towers.patches, batch.mask_ratio)
+        masked = self.towers.encode_image(batch.reference_pixels, torch.from_numpy(kept))
+        query = masked + self.towers.encode_texts(batch.texts)
+        target = self.towers.encode_image(batch.target_pixels)
+        logits = self._logits(query, target)
+        hits = (logits.argmax(dim=1) == torch.arange(len(logits), device=logits.device)).float().mean()
+        return {"loss": one_way(logits), "hits": hits}
+
+    def _logits(self, query_BD: Tensor, target_BD: Tensor) -> Tensor:
+        if self.spec.space == "raw":
+            return (self.spec.scale or 1.0) * query_BD @ target_BD.T
+        scale = self.spec.scale or self.towers.logit_scale().detach()
+        return scale * F.normalize(query_BD, dim=1) @ F.normalize(target_BD, dim=1).T
+
+    @torch.no_grad()
+    def queries(self, reference_pixels_B3HW: Tensor, texts: Sequence[str]) -> Tensor:
+        """[B, D] unit queries: text first, the whole reference image at ``image_weight``."""
+        text = F.normalize(self.towers.encode_texts(texts), dim=1)
+        return F.normalize(text + self.spec.image_weight * self.gallery(reference_pixels_B3HW), dim=1)
+
+    @torch.no_grad()
+    def gallery(self, pixels_B3HW: Tensor) -> Tensor:
+        """[B, D] unit image features of the tuned tower."""
+        return F.normalize(self.towers.encode_image(pixels_B3HW), dim=1)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Both tuned towers, under open_clip's names."""
+        return dict(self.towers.clip.state_dict())

@@ -1,0 +1,113 @@
+"""Method specs: what a TOML file may ask of each method, with the published values as defaults (no torch here)."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from zscir.specs import Spec
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class PixelSpec(Spec):
+    """How an image becomes a square of pixels; it travels with the weights, because scores depend on it.
+
+    ``crop`` scales the short side to ``size_px`` and cuts the centre; ``pad`` first pads images longer than
+    ``pad_ratio`` to that ratio (TargetPad); ``warp`` scales both sides.
+    """
+
+    size_px: Annotated[int, Field(ge=8, le=1024)] = 224
+    fit: Literal["crop", "pad", "warp"] = "crop"
+    pad_ratio: Annotated[float, Field(ge=1)] = 1.25
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+
+
+class VisionSpec(Spec):
+    """A vision transformer's sizes; ``size_px`` of the pixels and ``patch_px`` give the grid."""
+
+    patch_px: Annotated[int, Field(gt=0)]
+    width: Annotated[int, Field(gt=0)]
+    layers: Annotated[int, Field(gt=0)]
+    head_width: Annotated[int, Field(gt=0)] = 64
+
+
+class TextSpec(Spec):
+    """A text transformer's sizes; the tokenizer gives the vocabulary."""
+
+    context_length: Annotated[int, Field(ge=8)] = 77
+    width: Annotated[int, Field(gt=0)]
+    heads: Annotated[int, Field(gt=0)]
+    layers: Annotated[int, Field(gt=0)]
+
+
+class ArchitectureSpec(Spec):
+    """A two-tower model of open_clip's CLIP class, made from random weights."""
+
+    embed_dim: Annotated[int, Field(gt=0)]
+    quick_gelu: bool = False
+    vision: VisionSpec
+    text: TextSpec
+    tokenizer: Literal["clip", "compact"] = "clip"
+
+
+class ClipSpec(Spec):
+    """Contrastive training of both towers on image-text pairs: symmetric, normalised, learned scale."""
+
+    name: Literal["clip"] = "clip"
+    architecture: ArchitectureSpec | None = None
+    pixels: PixelSpec | None = None
+    init_scale: Positive = 14.285714285714286
+    max_scale: Positive = 100.0
+    crop_area: Annotated[float, Field(gt=0, le=1)] = 1.0
+    flip: Share = 0.0
+
+
+class PliSpec(Spec):
+    """Masked tuning (PLI, arXiv 2311.07622): masked image + text -> the whole image."""
+
+    name: Literal["pli"] = "pli"
+    tune: Literal["both", "text", "image"] = "both"
+    space: Literal["raw", "normalised"] = "raw"
+    scale: Positive | None = None
+    image_weight: Annotated[float, Field(ge=0)] = 0.25
+
+
+class TscirMapSpec(Spec):
+    """TSCIR stage I (arXiv 2504.17990): an image becomes the word ``*`` and visual injections into the text tower."""
+
+    name: Literal["tscir_map"] = "tscir_map"
+    tau: Positive = 0.07
+    sta_weight: Annotated[float, Field(ge=0)] = 0.2
+    sites: tuple[int, ...] | None = None
+    word_hidden: Annotated[int, Field(gt=0)] = 512
+    inject_width: Annotated[int, Field(gt=0)] = 128
+    inject_heads: Annotated[int, Field(gt=0)] = 8
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    zero_init: bool = False
+    view_a_area: Annotated[float, Field(gt=0, le=1)] = 0.8
+    view_b_area: Annotated[float, Field(gt=0, le=1)] = 0.9
+    flip: Share = 0.5
+
+
+class TscirComposeSpec(Spec):
+    """TSCIR stage II: small adapters in the text tower learn to compose ``*`` with a modification text."""
+
+    name: Literal["tscir_compose"] = "tscir_compose"
+    tau: Positive = 0.01
+    rank: Annotated[int, Field(gt=0)] = 128
+    sites: tuple[int, ...] | None = None
+    zero_init: bool = False
+    negatives: Literal["plain", "mixed", "mixed_unscaled"] = "mixed"
+    hardest: Annotated[int, Field(gt=0)] = 10
+    map_weight: Annotated[float, Field(ge=0)] = 1.0
+    sta_weight: Annotated[float, Field(ge=0)] = 0.2
+    sta_images: Literal["target", "reference"] = "target"
+    view_area: Annotated[float, Field(gt=0, le=1)] = 0.9
+
+
+MethodSpec = Annotated[ClipSpec | PliSpec | TscirMapSpec | TscirComposeSpec, Field(discriminator="name")]

@@ -1,0 +1,92 @@
+"""tscir_compose: stage II of TSCIR; adapters in the text tower learn "a photo of * that ..." (arXiv 2504.17990).
+
+The mapping is frozen and in evaluation mode (the released code leaves its dropout and batch norm running).
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zscir.methods.adapters import Adapters
+from zscir.methods.batch import Batch
+from zscir.methods.contrast import both_ways, one_way, soft_text_alignment, with_mixed_negatives
+from zscir.methods.mapping import Mapping, at_relative_depth
+from zscir.methods.specs import TscirComposeSpec
+from zscir.methods.towers import Towers
+from zscir.methods.tscir_map import MAPPING_PROMPT, Seen, Speaker
+from zscir.methods.views import view
+
+COMPOSED_PROMPT = "a photo of * that {text}"
+
+
+def new_adapters(towers: Towers, spec: TscirComposeSpec) -> Adapters:
+    """Freshly initialised adapters that fit ``towers``."""
+    sites = spec.sites or at_relative_depth(Adapters.PUBLISHED_SITES, towers.text_blocks)
+    return Adapters(towers.text_width, spec.rank, sites, spec.zero_init)
+
+
+class TscirCompose(nn.Module):
+    """Query = norm(adapted text tower of the prompt with ``*`` replaced)."""
+
+    name = "tscir_compose"
+    text_protocol = "tscir"
+
+    def __init__(self, towers: Towers, mapping: Mapping, adapters: Adapters, spec: TscirComposeSpec) -> None:
+        super().__init__()
+        self.speaker, self.adapters = Speaker(towers, mapping.requires_grad_(False)), adapters
+        self.spec, self.pixels = spec, towers.pixels
+
+    def train(self, mode: bool = True) -> "TscirCompose":
+        """Only the adapters ever train; towers and mapping stay in evaluation mode."""
+        super().train(mode)
+        self.speaker.eval()
+        return self
+
+    def say(self, texts: Sequence[str], seen: Seen) -> Tensor:
+        """[B, D] unit features of texts with the image in the star's place, adapters on."""
+        hooks = {int(name): module for name, module in self.adapters.items()}
+        return F.normalize(self.speaker.say(self.speaker.towers.tokens(texts), seen, hooks), dim=1)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Composition both ways (mixed hard negatives one way) + mapping + soft text alignment."""
+        spec, tau = self.spec, self.spec.tau
+        with torch.no_grad():
+            seen = self.speaker.see(self._view(batch.reference_pixels, "reference", batch, batch.reference_keys))
+            target = self._view(batch.target_pixels, "target", batch, batch.target_keys)
+            g = F.normalize(self.speaker.towers.encode_image(target), dim=1)
+            c = F.normalize(self.speaker.towers.encode_texts(batch.captions), dim=1)
+        r = F.normalize(seen.image, dim=1)
+        composed = self.say([COMPOSED_PROMPT.format(text=text) for text in batch.texts], seen)
+        mapped = self.say([MAPPING_PROMPT] * len(r), seen)
+        compose = (one_way(g @ composed.T / tau) + self._to_target(composed, g)) / 2
+        mapping = both_ways(mapped, r, 1 / tau)
+        sta = soft_text_alignment(c, mapped, g if spec.sta_images == "target" else r, tau)
+        total = compose + spec.map_weight * mapping + spec.sta_weight * sta
+        return {"loss": total, "compose": compose, "map": mapping, "sta": sta}
+
+    def _view(self, pixels: Tensor, name: str, batch: Batch, keys: Sequence[str]) -> Tensor:
+        return view(pixels, name, batch.seed, batch.epoch, keys, self.spec.view_area, 0.0)
+
+    def _to_target(self, composed_BD: Tensor, target_BD: Tensor) -> Tensor:
+        spec = self.spec
+        if spec.negatives == "plain":
+            return one_way(composed_BD @ target_BD.T / spec.tau)
+        tau_mixed = spec.tau if spec.negatives == "mixed" else 1.0
+        return with_mixed_negatives(composed_BD, target_BD, spec.tau, spec.hardest, tau_mixed)
+
+    @torch.no_grad()
+    def queries(self, reference_pixels_B3HW: Tensor, texts: Sequence[str]) -> Tensor:
+        """[B, D] unit queries; every text holds a ``*``."""
+        return self.say(texts, self.speaker.see(reference_pixels_B3HW))
+
+    @torch.no_grad()
+    def gallery(self, pixels_B3HW: Tensor) -> Tensor:
+        """[B, D] unit image features of the frozen backbone."""
+        return F.normalize(self.speaker.towers.encode_image(pixels_B3HW), dim=1)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The adapters' tensors and the mapping's, so that the checkpoint needs the backbone alone."""
+        mapping = {f"mapping.{name}": tensor for name, tensor in self.speaker.mapping.state_dict().items()}
+        return mapping | {f"adapters.{name}": tensor for name, tensor in self.adapters.state_dict().items()}

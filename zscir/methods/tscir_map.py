@@ -1,0 +1,120 @@
+"""tscir_map: stage I of TSCIR; an image learns to speak as ``*`` in "a photo of *" (arXiv 2504.17990)."""
+
+from collections.abc import Mapping as MappingType
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zscir.methods.batch import Batch
+from zscir.methods.contrast import both_ways, soft_text_alignment
+from zscir.methods.mapping import Mapping, at_relative_depth
+from zscir.methods.specs import TscirMapSpec
+from zscir.methods.towers import NO_HOOKS, BlockHook, Towers
+from zscir.methods.views import view
+
+MAPPING_PROMPT = "a photo of *"
+
+
+def new_mapping(towers: Towers, spec: TscirMapSpec) -> Mapping:
+    """Freshly initialised mapping modules that fit ``towers``."""
+    sites = spec.sites or at_relative_depth(Mapping.PUBLISHED_SITES, towers.text_blocks)
+    width, heads = spec.inject_width, spec.inject_heads
+    return Mapping(
+        towers.embed_dim, towers.text_width, sites, spec.word_hidden, width, heads, spec.dropout, spec.zero_init
+    )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A batch of images, ready to be spoken of: raw features, the words for ``*``, and each site's view."""
+
+    image: Tensor
+    word: Tensor
+    looked: dict[int, Tensor]
+
+
+class Speaker(nn.Module):
+    """A frozen backbone and a mapping: texts with ``*`` are read with an image in the star's place."""
+
+    def __init__(self, towers: Towers, mapping: Mapping) -> None:
+        super().__init__()
+        self.towers, self.mapping = towers.requires_grad_(False), mapping
+
+    def see(self, pixels_B3HW: Tensor) -> Seen:
+        """The images as the mapping turns them into words; only the mapping takes a gradient."""
+        with torch.no_grad():
+            tokens = self.towers.encode_patches(pixels_B3HW)
+        word, looked = self.mapping(tokens)
+        return Seen(tokens[:, 0], word, looked)
+
+    def say(self, ids_BL: Tensor, seen: Seen, also: MappingType[int, BlockHook] = NO_HOOKS) -> Tensor:
+        """[B, D] raw features of texts whose ``*`` stands for the image; ``also`` runs after the injections."""
+        stars, ends = self.towers.stars(ids_BL), self.towers.ends(ids_BL)
+        hooks: dict[int, BlockHook] = dict(also)
+        for site, looked in seen.looked.items():
+            hooks[site] = _injected(self.mapping.injections[str(site)], stars, ends, looked, also.get(site))
+        return self.towers.encode_text(ids_BL, seen.word, hooks)
+
+
+def _injected(module: nn.Module, stars_B: Tensor, ends_B: Tensor, looked: Tensor, then: BlockHook | None) -> BlockHook:
+    """A block hook that adds the injection at ``*`` alone, then applies ``then``."""
+    rows = torch.arange(len(stars_B), device=stars_B.device)
+
+    def hook(x_BLW: Tensor) -> Tensor:
+        added = module(x_BLW[rows, stars_B], x_BLW[rows, ends_B], looked)
+        at_star = torch.arange(x_BLW.shape[1], device=x_BLW.device)[None, :] == stars_B[:, None]
+        x_BLW = x_BLW + at_star[:, :, None] * added[:, None, :]
+        return then(x_BLW) if then else x_BLW
+
+    return hook
+
+
+class TscirMap(nn.Module):
+    """Query = norm(text tower of the prompt with ``*`` replaced); the image feature itself is not added."""
+
+    name = "tscir_map"
+    text_protocol = "tscir"
+
+    def __init__(self, towers: Towers, mapping: Mapping, spec: TscirMapSpec) -> None:
+        super().__init__()
+        self.speaker, self.spec, self.pixels = Speaker(towers, mapping), spec, towers.pixels
+
+    def train(self, mode: bool = True) -> "TscirMap":
+        """Only the mapping ever trains; the frozen towers stay in evaluation mode."""
+        super().train(mode)
+        self.speaker.towers.eval()
+        return self
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """NCE to both views of the image, plus soft text alignment through its caption."""
+        spec, keys = self.spec, batch.target_keys
+        view_a = view(batch.target_pixels, "a", batch.seed, batch.epoch, keys, spec.view_a_area, spec.flip)
+        view_b = view(batch.target_pixels, "b", batch.seed, batch.epoch, keys, spec.view_b_area, 0.0)
+        seen = self.speaker.see(view_a)
+        with torch.no_grad():
+            b = F.normalize(self.speaker.towers.encode_image(view_b), dim=1)
+            caption = F.normalize(self.speaker.towers.encode_texts(batch.captions), dim=1)
+        a = F.normalize(seen.image, dim=1)
+        ids = self.speaker.towers.tokens([MAPPING_PROMPT]).expand(len(a), -1)
+        said = F.normalize(self.speaker.say(ids, seen), dim=1)
+        to_b, to_a = both_ways(said, b, 1 / spec.tau), both_ways(said, a, 1 / spec.tau)
+        sta = soft_text_alignment(caption, said, b, spec.tau)
+        return {"loss": to_b + to_a + spec.sta_weight * sta, "to_b": to_b, "to_a": to_a, "sta": sta}
+
+    @torch.no_grad()
+    def queries(self, reference_pixels_B3HW: Tensor, texts: Sequence[str]) -> Tensor:
+        """[B, D] unit queries; every text holds a ``*``."""
+        seen = self.speaker.see(reference_pixels_B3HW)
+        return F.normalize(self.speaker.say(self.speaker.towers.tokens(texts), seen), dim=1)
+
+    @torch.no_grad()
+    def gallery(self, pixels_B3HW: Tensor) -> Tensor:
+        """[B, D] unit image features of the frozen backbone."""
+        return F.normalize(self.speaker.towers.encode_image(pixels_B3HW), dim=1)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The mapping's tensors, batch-norm statistics included."""
+        return {f"mapping.{name}": tensor for name, tensor in self.speaker.mapping.state_dict().items()}

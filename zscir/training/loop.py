@@ -1,0 +1,97 @@
+"""The loop: a method, a pack and a plan become trained tensors; a killed run goes on and ends with the same bytes.
+
+Guaranteed on one machine's CPU with one number of threads: equal inputs, spec and code give equal bytes, interrupted
+or not. Not guaranteed: equal bytes across processors, thread counts, torch versions, or on CUDA.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from zscir.errors import StageError
+from zscir.methods.batch import Batch
+from zscir.methods.checkpoint import Trainable, default_device
+from zscir.methods.draws import stream
+from zscir.progress import note, track
+from zscir.training.data import Pack, batches, steps_per_epoch
+from zscir.training.optim import lr_at, new_optimiser, trained
+from zscir.training.resume import Curve, load_state, save_state
+from zscir.training.specs import OptimSpec
+
+SAVE_EVERY_S = 15.0
+SAVE_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how: ``steps`` updates of ``batch_size`` triplets."""
+
+    steps: int
+    batch_size: int
+    seed: int
+    optim: OptimSpec
+    bfloat16: bool = False
+
+
+def planned_steps(count: int, batch_size: int, epochs: int, steps: int | None) -> int:
+    """The number of updates in ``epochs`` passes over ``count`` triplets, at most ``steps``."""
+    whole = epochs * steps_per_epoch(count, batch_size)
+    return whole if steps is None else min(whole, steps)
+
+
+def fit(method: Trainable, pack: Pack, plan: Plan, out: Path, save_every_s: float = SAVE_EVERY_S) -> Curve:
+    """Train ``method`` in place and return its curve. State for a resumed run is kept under ``out/.resume``."""
+    method.to(default_device()).train()
+    optimiser = new_optimiser(method, plan.optim)
+    done, curve = load_state(out, method, optimiser)
+    if done:
+        note(f"train {method.name}: goes on after step {done} of {plan.steps}")
+    saver = _Saver(save_every_s)
+    per_epoch = steps_per_epoch(len(pack), plan.batch_size)
+    work = batches(pack, done, plan.steps, plan.batch_size, plan.seed)
+    for step, batch in enumerate(track(work, plan.steps - done, f"train {method.name}"), start=done):
+        lr = lr_at(step, plan.steps, per_epoch, plan.optim)
+        curve.add(step, {"lr": lr, **_update(method, optimiser, batch, plan, step, lr)})
+        if saver.due() and step + 1 < plan.steps:
+            saver.timed(out, method, optimiser, step + 1, curve)
+    method.eval()
+    return curve
+
+
+def _update(
+    method: Trainable, optimiser: torch.optim.Optimizer, batch: Batch, plan: Plan, step: int, lr: float
+) -> dict[str, float]:
+    """One update; the measured parts of the loss."""
+    torch.manual_seed(stream("step", plan.seed, step) >> 1)
+    for group in optimiser.param_groups:
+        group["lr"] = lr
+    with torch.autocast(default_device().type, torch.bfloat16, enabled=plan.bfloat16):
+        parts = method.loss(batch)
+    optimiser.zero_grad(set_to_none=True)
+    torch.autograd.backward(parts["loss"])
+    if plan.optim.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(trained(method).values(), plan.optim.clip_norm)
+    optimiser.step()
+    values = {name: float(value.detach()) for name, value in parts.items()}
+    if not math.isfinite(values["loss"]):
+        raise StageError(f"train {method.name}: the loss is {values['loss']} at step {step}; lower optim.lr")
+    return values
+
+
+class _Saver:
+    """Decides when a state is worth saving: every few seconds, and never more than a twentieth of the time."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s, self._wait_s, self._last = every_s, every_s, time.monotonic()
+
+    def due(self) -> bool:
+        return time.monotonic() - self._last >= self._wait_s
+
+    def timed(self, out: Path, method: Trainable, optimiser: torch.optim.Optimizer, step: int, curve: Curve) -> None:
+        begun = time.monotonic()
+        save_state(out, method, optimiser, step, curve)
+        self._last = time.monotonic()
+        self._wait_s = 0.0 if self._every_s == 0 else max(self._every_s, (self._last - begun) / SAVE_SHARE)

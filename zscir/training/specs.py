@@ -1,0 +1,27 @@
+"""Training specs: how a method's tensors are moved (no torch here)."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from zscir.specs import Spec
+
+DECAY_FREE = ("bias", "bn", "ln", "logit_scale")
+
+
+class OptimSpec(Spec):
+    """AdamW and its schedule, stepped per step.
+
+    ``staircase`` is PLI's: a linear rise from 1 % over five epochs, stepped once per epoch.
+    Tensors whose name contains one of ``no_decay`` take no weight decay.
+    """
+
+    lr: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    schedule: Literal["constant", "cosine", "staircase"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_start: Annotated[float, Field(gt=0, le=1)] = 0.01
+    no_decay: tuple[str, ...] = DECAY_FREE
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
