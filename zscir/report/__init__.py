@@ -1,0 +1,1 @@
+"""The report: a run's record and artifacts become one self-contained HTML page."""

@@ -1,0 +1,142 @@
+"""Charts: series of numbers become small SVG pictures that take their colours from the page's style."""
+
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from html import escape
+from io import StringIO
+from typing import Any
+
+from zscir.artifacts import Artifact
+from zscir.report.peek import BATCH_ROWS, opened
+
+MAX_POINTS = 240
+MAX_NAMES = 24
+# Stand-ins for the style's colours; each becomes a CSS variable, so that charts follow light and dark.
+INK, LINE = "#010203", "#040506"
+SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06")
+_VARIABLES = {INK: "var(--soft)", LINE: "var(--line)"} | {one: f"var(--c{n})" for n, one in enumerate(SERIES, start=1)}
+_STYLE: Any = {
+    "svg.hashsalt": "zscir", "svg.fonttype": "none", "text.parse_math": False, "font.size": 8, "axes.titlesize": 9,
+    "text.color": INK, "axes.edgecolor": LINE, "axes.labelcolor": INK, "axes.titlecolor": INK, "xtick.color": INK,
+    "ytick.color": INK, "grid.color": LINE, "axes.grid": True, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.titlelocation": "left", "lines.linewidth": 1.4, "grid.linewidth": 0.6, "axes.formatter.useoffset": False,
+    "legend.frameon": False, "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one line, in order of x."""
+
+    name: str
+    x: list[float]
+    y: list[float]
+
+
+def read_curve(artifact: Artifact) -> list[Series]:
+    """The curves of a training, each thinned to at most 240 points by averaging over equal stretches of steps."""
+    with opened(artifact, "curve.parquet") as table:
+        last = max((one for one in _steps_at_ends(table)), default=0)
+        stretch = -(-(last + 1) // MAX_POINTS)
+        sums: dict[str, dict[int, list[float]]] = {}
+        for batch in table.iter_batches(batch_size=BATCH_ROWS, columns=["step", "name", "value"]):
+            for step, name, value in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                if name in sums or len(sums) < MAX_NAMES:
+                    cell = sums.setdefault(name, {}).setdefault(step // stretch, [0.0, 0.0, 0.0])
+                    cell[0], cell[1], cell[2] = cell[0] + step, cell[1] + value, cell[2] + 1
+    return [_averaged(name, cells) for name, cells in sums.items()]
+
+
+def _steps_at_ends(table: Any) -> list[int]:
+    """The largest step of each row group, from the file's statistics where it has them."""
+    found = []
+    for number in range(table.num_row_groups):
+        group = table.metadata.row_group(number)
+        if group.num_rows:
+            statistics = group.column(table.schema_arrow.names.index("step")).statistics
+            found.append(statistics.max if statistics is not None and statistics.has_min_max else group.num_rows)
+    return found
+
+
+def _averaged(name: str, cells: dict[int, list[float]]) -> Series:
+    ordered = [cells[number] for number in sorted(cells)]
+    return Series(name, [steps / count for steps, _, count in ordered], [total / count for _, total, count in ordered])
+
+
+def smoothed(values: Sequence[float], window: int) -> list[float]:
+    """The mean of the values at most ``window // 2`` places away; at the ends of fewer."""
+    half = window // 2
+    sums = [0.0]
+    for value in values:
+        sums.append(sums[-1] + value)
+    ends = [(max(0, place - half), min(len(values), place + half + 1)) for place in range(len(values))]
+    return [(sums[stop] - sums[start]) / (stop - start) for start, stop in ends]
+
+
+def curve_panel(series: Series, colour: int, title: str) -> str:
+    """One training curve as SVG: the values pale, their running mean strong."""
+    shade = SERIES[colour % len(SERIES)]
+    window = len(series.y) // 12
+
+    def draw(axes: Any) -> None:
+        if window >= 3:
+            axes.plot(series.x, series.y, color=shade, alpha=0.3, linewidth=0.8)
+        axes.plot(series.x, smoothed(series.y, window) if window >= 3 else series.y, color=shade)
+        axes.set_title(series.name)
+        axes.set_xlabel("step")
+        axes.margins(x=0.01)
+
+    return _picture(3.3, 1.9, title, draw)
+
+
+def line_chart(lines: Sequence[Series], x_label: str, y_label: str, title: str) -> str:
+    """Several lines with their points marked, and a legend beside them."""
+
+    def draw(axes: Any) -> None:
+        for number, line in enumerate(lines):
+            axes.plot(line.x, line.y, color=SERIES[number % len(SERIES)], marker="o", markersize=3)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.legend(axes.lines, [line.name for line in lines], loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+    return _picture(6.6, 2.6, title, draw)
+
+
+def _picture(width: float, height: float, title: str, draw: Callable[[Any], None]) -> str:
+    """What ``draw`` puts on axes of that size (inches), as an SVG element."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    stream = StringIO()
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        # a name may use letters that the measuring font lacks; the browser draws the text with its own fonts
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.add_subplot()
+        axes.locator_params(nbins=6)
+        axes.xaxis.set_major_formatter(_plain)
+        axes.yaxis.set_major_formatter(_plain)
+        draw(axes)
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return inlined(stream.getvalue(), title)
+
+
+def _plain(value: float, _: float) -> str:
+    return f"{value:g}"
+
+
+def inlined(svg: str, title: str) -> str:
+    """Matplotlib's SVG file as an element of a page: named, without prologue and own style, ids apart from others'."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<style[^>]*>.*?</style>|<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
+    mark = "c" + sha256(title.encode()).hexdigest()[:8]
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{mark}-", svg)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, variable)
+    end = svg.index(">")
+    box = re.search(r'viewBox="[^"]*"', svg[:end])
+    return f'<svg class="chart" role="img" aria-label="{escape(title)}" {box[0] if box else ""}{svg[end:]}'

@@ -1,0 +1,135 @@
+"""The page: a run becomes one HTML file that needs no network, no script and no other file.
+
+Everything that comes from outside (captions, addresses, answers, errors) passes through Jinja's escaping.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jinja2
+from markupsafe import Markup
+
+from zscir.artifacts import Artifact, finished
+from zscir.errors import RequestError, ZscirError
+from zscir.lineage.surroundings import redact
+from zscir.report import graph, words
+from zscir.report.head import alarm_of, bars_of, tiles_of, took_s
+from zscir.report.masked import masked_sheets
+from zscir.report.record import RunRecord, read_record
+from zscir.report.rejects import reject_examples
+from zscir.report.retrieval import retrieval_sheets
+from zscir.report.scores import lambda_curves, score_tables
+from zscir.report.sheets import pair_sheets, triplet_sheets
+from zscir.report.training import training_curves
+from zscir.report.walk import OUTCOMES, draw_graph, walk_rows
+from zscir.store import Store
+
+FOLDER = Path(__file__).parent
+# A damaged or foreign table costs its own part of the page, not the page.
+TROUBLE = (ZscirError, OSError, ValueError, KeyError, TypeError)
+SHEETS = (pair_sheets, masked_sheets, triplet_sheets, retrieval_sheets)
+CURVES = (training_curves, lambda_curves)
+PACKAGES = (
+    "torch", "open_clip_torch", "transformers", "numpy", "pillow", "pyarrow", "duckdb", "webdataset", "img2dataset",
+    "prefect",
+)  # fmt: skip
+MAX_FILES = 40
+T = TypeVar("T")
+
+
+def write_report(store: Store, run_id: str, out: Path | None) -> Path:
+    """Write the page of a run (id, unique prefix or ``latest``) and return its path.
+
+    Default: ``STORE/reports/RUN_ID.html``, or ``./zscir-report-RUN_ID.html`` when the store is on S3.
+    """
+    record = read_record(store, run_id)
+    path = out or default_path(store, record.run_id)
+    if path.is_dir():
+        raise RequestError(f"--out {path}: this is a folder; give the name of the HTML file")
+    html = render(record)
+    try:
+        with finished(path) as part:
+            part.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"{path}: cannot write the report there ({error.strerror})") from None
+    return path
+
+
+def default_path(store: Store, run_id: str) -> Path:
+    """Where the page of a run goes when nothing else is asked."""
+    return Path(f"zscir-report-{run_id}.html") if store.remote else Path(store.root) / "reports" / f"{run_id}.html"
+
+
+def render(record: RunRecord) -> str:
+    """The HTML text of a run; equal records give equal text."""
+    made = (one.artifact for one in record.steps)
+    packages = json.loads(record.row["packages"])
+    return environment().get_template("page.html.j2").render(
+        style=Markup((FOLDER / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+        run=record.row, took=took_s(record), where=redact(record.store.uri), alarm=alarm_of(record),
+        bars=bars_of(record),
+        workers=sorted({step.worker.rsplit(":", 2)[0] for step in record.steps if step.worker}),
+        reused=sum(step.outcome == "reused" for step in record.steps), rejects=reject_examples(record),
+        packages=packages, main_packages={name: packages[name] for name in PACKAGES if name in packages},
+        asked=json.dumps(record.config, indent=2, ensure_ascii=False),
+        anatomy=[anatomy(step.name, artifact) for step, artifact in zip(record.steps, made, strict=True) if artifact],
+        **_walk(record), **_parts(record),
+    )  # fmt: skip
+
+
+def environment() -> jinja2.Environment:
+    """Templates beside this module; every value is escaped and an unknown name is an error."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    filters = (words.number, words.seconds, words.size, words.when, words.percent, words.share, words.cut)
+    made.filters.update({one.__name__: one for one in filters})
+    return made
+
+
+def _walk(record: RunRecord) -> dict[str, Any]:
+    walk = walk_rows(record)
+    drawing, boxes = draw_graph(walk)
+    seen = {row.step.outcome for row in walk}
+    return {
+        "walk": walk, "tiles": tiles_of(walk), "drawing": drawing, "boxes": boxes, "box_width": graph.BOX_WIDTH,
+        "box_height": graph.BOX_HEIGHT, "outcomes": {name: OUTCOMES[name] for name in OUTCOMES if name in seen},
+    }  # fmt: skip
+
+
+def _parts(record: RunRecord) -> dict[str, Any]:
+    """Tables, charts and sheets, each with the words for why it cannot be shown (empty when it can)."""
+    tables, tables_problem = _tried(score_tables, record)
+    curves = [_tried(make, record) for make in CURVES]
+    sheets = [_tried(make, record) for make in SHEETS]
+    return {
+        "score_tables": tables, "scores_problem": tables_problem,
+        "curves": [one for found, _ in curves for one in found], "curve_problems": [one for _, one in curves if one],
+        "sheets": [one for found, _ in sheets for one in found], "sheet_problems": [one for _, one in sheets if one],
+    }  # fmt: skip
+
+
+def _tried(make: Callable[[RunRecord], list[T]], record: RunRecord) -> tuple[list[T], str]:
+    try:
+        return make(record), ""
+    except TROUBLE as error:
+        return [], f"{type(error).__name__}: {words.cut(str(error), 300)}"
+
+
+def anatomy(name: str, artifact: Artifact) -> dict[str, Any]:
+    """What exactly a step was asked, what it read and what it wrote."""
+    files = [f"{file}  {words.size(artifact.entries[file].size)}" for file in artifact.files()]
+    more = [f"... and {len(files) - MAX_FILES} more"] if len(files) > MAX_FILES else []
+    manifest = artifact.manifest
+    inputs = manifest.inputs if manifest is not None else {}
+    spec = manifest.spec if manifest is not None else {}
+    return {
+        "name": name, "stage": artifact.stage, "version": manifest.stage_version if manifest is not None else "",
+        "key": artifact.key, "digest": artifact.digest, "files": "\n".join([*files[:MAX_FILES], *more]),
+        "facts": json.dumps(artifact.facts, indent=2, ensure_ascii=False, sort_keys=True),
+        "spec": json.dumps(spec, indent=2, ensure_ascii=False, sort_keys=True),
+        "inputs": "\n".join(f"{role}: {one.stage} {one.key[:12]}" for role, one in inputs.items()) or "none",
+    }  # fmt: skip

@@ -1,0 +1,47 @@
+"""Training: the curves of a run's trainings become charts."""
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from zscir.artifacts import Artifact
+from zscir.report.charts import Series, curve_panel, read_curve
+from zscir.report.record import RunRecord
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Charts under a title; ``broad`` ones take the whole width."""
+
+    title: str
+    about: str
+    svgs: tuple[Markup, ...]
+    broad: bool = False
+
+
+def training_curves(record: RunRecord) -> list[Curve]:
+    """One group of charts for each training: the loss, its parts, the learning rate."""
+    return [_curve(step.name, artifact) for step, artifact in record.made_by("train")]
+
+
+def _curve(name: str, checkpoint: Artifact) -> Curve:
+    series = sorted(read_curve(checkpoint), key=_place)
+    svgs = [_svg(one, number, name) for number, one in enumerate(series)]
+    facts = checkpoint.facts
+    counts = [
+        f"{facts[fact]:,} {word}"
+        for fact, word in (("steps", "steps"), ("rows", "triplets"), ("parameters", "stored numbers"))
+        if isinstance(facts.get(fact), int)
+    ]
+    loss = next((one for one in series if one.name == "loss" and one.y), None)
+    ends = [f"loss {loss.y[0]:.3g} → {loss.y[-1]:.3g}"] if loss is not None else []
+    return Curve(name, " · ".join([*counts, *ends]), tuple(svgs))
+
+
+def _place(series: Series) -> tuple[int, str]:
+    """The loss first, the learning rate last, parts by name between them."""
+    return ({"loss": 0, "lr": 2}.get(series.name, 1), series.name)
+
+
+def _svg(series: Series, number: int, step: str) -> Markup:
+    return Markup(curve_panel(series, number, f"{step}: {series.name} by training step"))  # noqa: S704 - charts escape names

@@ -1,0 +1,65 @@
+"""Words: numbers, times and sizes become short texts that a person reads."""
+
+from datetime import datetime
+from typing import Any
+
+NONE = "\u2013"
+
+
+def number(value: Any) -> str:
+    """An integer with thousands separators, a float with two decimals, a dash for nothing."""
+    if value is None:
+        return NONE
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
+
+
+def seconds(value: float | None) -> str:
+    """A duration: ``< 0.1 s``, ``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if value is None:
+        return NONE
+    if 0 < value < 0.05:
+        return "< 0.1 s"
+    if value < 10:
+        return f"{value:.1f} s"
+    whole = round(value)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def size(value: int | None) -> str:
+    """Bytes in powers of 1024: ``512 B``, ``3.4 MiB``."""
+    if value is None:
+        return NONE
+    amount, unit = float(value), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024 or unit == "TiB":
+            break
+        amount /= 1024
+    return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
+
+
+def when(value: datetime | None) -> str:
+    """A moment, UTC."""
+    return NONE if value is None else f"{value:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def percent(value: float | None) -> str:
+    """A score in percent with two decimals, as the literature prints it."""
+    return NONE if value is None else f"{value:.2f}"
+
+
+def share(part: float, whole: float) -> str:
+    """``part`` of ``whole`` in percent; tiny shares are not rounded to nothing."""
+    if not whole:
+        return NONE
+    value = 100 * part / whole
+    return "< 0.1 %" if 0 < value < 0.1 else f"{value:.1f} %"
+
+
+def cut(text: str | None, length: int = 160) -> str:
+    """At most ``length`` characters of ``text`` on one line."""
+    flat = " ".join((text or "").split())
+    return flat if len(flat) <= length else flat[: length - 1].rstrip() + "…"
