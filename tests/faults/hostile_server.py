@@ -154,8 +154,8 @@ class HostileServer:
                 async for block in self._answer(target, writer):
                     writer.write(block)
                     await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the client is gone, or the path asks for an end
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
+            pass  # the client is gone, the server ends, or the path asks for an end
         finally:
             writer.close()
 

@@ -14,7 +14,7 @@ import pytest
 from zscir.artifacts import Artifact
 from zscir.errors import RequestError, StageError
 from zscir.llm.protocol import unwrap_reply
-from zscir.records import CANDIDATES, RESPONSES, read_rows, write_table
+from zscir.records import CANDIDATES, RESPONSES, read_rows, read_table, table_writer, write_table
 from zscir.settings import data_specs
 from zscir.stages.ask_llm import AskSpec, ask_llm
 
@@ -60,6 +60,24 @@ def test_every_candidate_gets_one_response_in_its_order(tmp_path: Path) -> None:
     assert json.loads(first["request"])["reference"] == "a green cube and a ring on sand"
     assert json.loads(unwrap_reply(first["response"]))["changed"] == ["on sand -> on grass"]
     assert (first["model"], first["error"], first["attempts"]) == ("template", None, 1)
+
+
+def test_no_candidates_give_no_shards(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    facts = ask_llm(AskSpec.parse(TEMPLATE, "t"), candidates=candidates(tmp_path / "in", 0), out=tmp_path / "out")
+    assert facts == {"rows": 0, "answered": 0, "failures": {}}
+
+
+def test_shards_do_not_follow_the_row_groups_of_the_candidates(tmp_path: Path) -> None:
+    table = read_table(candidates(tmp_path / "in", 25).path("candidates.parquet"), CANDIDATES)
+    with table_writer(tmp_path / "in" / "candidates.parquet", CANDIDATES) as writer:
+        for first in range(0, 25, 7):
+            writer.write_table(table.slice(first, 7))
+    (tmp_path / "out").mkdir()
+    given = Artifact.of_folder(tmp_path / "in")
+    ask_llm(AskSpec.parse({**TEMPLATE, "shard_rows": 10}, "t"), candidates=given, out=tmp_path / "out")
+    sizes = [len(read_rows(path, RESPONSES)) for path in sorted((tmp_path / "out").iterdir())]
+    assert sizes == [10, 10, 5]
 
 
 def test_two_runs_give_the_same_bytes_and_another_seed_other_words(tmp_path: Path) -> None:

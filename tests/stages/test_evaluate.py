@@ -257,7 +257,8 @@ def spoilt(made: dict[str, Any], folder: Path, *bad: str, broken: bytes | None) 
 
 def test_missing_images_are_listed(made: dict[str, Any], tmp_path: Path) -> None:
     gone = spoilt(made, tmp_path / "x", "dev-3.png", "dev-8.png", broken=None)
-    with pytest.raises(StageError, match=r"cirr: 2 of 9 images are missing: dev-3, dev-8\. data_specs/benchmarks/cirr"):
+    words = r"cirr: 2 of 9 images are missing .*none may be.*: dev-3 \(missing\), dev-8 \(missing\)\. data_specs"
+    with pytest.raises(StageError, match=words):
         run(made, tmp_path / "o", inputs={"benchmarks": gone}, control="text")
 
 
@@ -266,8 +267,24 @@ def test_unreadable_images_are_listed_all_at_once(made: dict[str, Any], tmp_path
     Image.new("RGB", (9000, 9000)).save(stream, "PNG")  # unfolds beyond the pixel limit
     for number, data in enumerate([b"<html>not found</html>", squares.picture(3)[:200], stream.getvalue()]):
         bad = spoilt(made, tmp_path / f"x{number}", "dev-3.png", "dev-8.png", broken=data)
-        with pytest.raises(StageError, match=r"cirr: 2 images cannot be read: dev-3 \(.*dev-8 \("):
+        with pytest.raises(StageError, match=r"cirr: 2 of 9 images .*dev-3 \(.*dev-8 \("):
             run(made, tmp_path / "o", inputs={"benchmarks": bad}, control="text")
+
+
+def test_images_that_may_be_missing_are_counted_in_the_protocol_and_shrink_n(
+    made: dict[str, Any], tmp_path: Path
+) -> None:
+    bad = spoilt(made, tmp_path / "x", "dev-4.png", "dev-8.png", broken=b"nothing")
+    asked = [{"name": "cirr", "allow_missing": 2}]
+    for number, (checkpoint, more) in enumerate([("clip", {}), ("map", {"backbone": made["clip"]})]):
+        out = tmp_path / f"o{number}"
+        run(made, out, checkpoint, {"benchmarks": bad, **more}, benchmarks=asked)
+        (protocol,) = {row["protocol"].split("/")[0] for row in rows(out, "scores")}
+        assert protocol == "official without 2 images"
+        assert {row["n"] for row in rows(out, "scores")} == {3}  # dev-4 is the fourth query's target
+        assert len(rows(out, "rankings")) == 3 * 6
+    with pytest.raises(StageError, match=r"2 of 9 images .* 1 may be missing"):
+        run(made, tmp_path / "p", inputs={"benchmarks": bad}, benchmarks=[{"name": "cirr", "allow_missing": 1}])
 
 
 def test_altered_annotation_files_are_refused_when_checksums_are_given(made: dict[str, Any], tmp_path: Path) -> None:

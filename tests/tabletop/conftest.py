@@ -3,6 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.tabletop.worlds import BUILDERS, SPEC
+from zscir.stages.tabletop_benchmarks import tabletop_benchmarks
+from zscir.tabletop.exhibits import Exhibition
+
 REPO = Path(__file__).resolve().parents[2]
 
 
@@ -13,3 +17,15 @@ def shared() -> Path:
     if not (folder / "annotations").is_dir():
         pytest.skip(f"no real annotations at {folder}; set ZSCIR_SHARED")
     return folder
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("benchmarks")
+    tabletop_benchmarks(SPEC, out=out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def built() -> dict[str, Exhibition]:
+    return {name: build(SPEC) for name, build in BUILDERS.items()}

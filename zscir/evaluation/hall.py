@@ -28,6 +28,12 @@ class Hall:
     pictures: Pictures
     images: Features
 
+    @property
+    def protocol(self) -> str:
+        """The ranking protocol of the whole benchmark; images that are allowed to be missing are counted in it."""
+        first, absent = self.parts[0].protocol.split(" without ")[0], len(self.pictures.absent)
+        return f"{first} without {absent} images" if absent else first
+
 
 @dataclass(frozen=True)
 class Heard:
@@ -68,12 +74,12 @@ def hear(one: Respondent, hall: Hall) -> list[Heard]:
 def tables_of(one: Respondent, hall: Hall, heard: Sequence[Heard], seed: int) -> dict[str, list[Row]]:
     """The rows of ``scores``, ``intervals``, ``rankings``, ``queries`` and ``per_query``."""
     found = [(own.bench, results_of(own.bench, own.queries, own.shown, own.texts)) for own in heard]
-    ways = (_shared_protocol(hall.parts), one.texts(hall.entry.texts), preprocessing_of(one.pixels.fit))
-    label = Label(protocol_label(*ways), one.label, one.backbone, seed)
     answered = [(bench, results.measures) for bench, results in found if bench.answered]
-    numbers = [row for bench, measures in answered for row in scored(bench, measures, label)]
+    numbers = [
+        row for bench, measures in answered for row in scored(bench, measures, _label(one, hall, bench.protocol, seed))
+    ]
     if len(answered) > 1 and hall.entry.parts is None:
-        numbers += macro_mean(answered, label)
+        numbers += macro_mean(answered, _label(one, hall, hall.protocol, seed))
     return {
         "scores": [number.row() for number in numbers],
         "intervals": [asdict(number) for number in numbers],
@@ -83,9 +89,9 @@ def tables_of(one: Respondent, hall: Hall, heard: Sequence[Heard], seed: int) ->
     }
 
 
-def _shared_protocol(parts: Sequence[Benchmark]) -> str:
-    """The protocol of all parts; where images are missing, the one that says of the most."""
-    return max((part.protocol for part in parts), key=len)
+def _label(one: Respondent, hall: Hall, ranking: str, seed: int) -> Label:
+    named = protocol_label(ranking, one.texts(hall.entry.texts), preprocessing_of(one.pixels.fit))
+    return Label(named, one.label, one.backbone, seed)
 
 
 def submissions_of(heard: Sequence[Heard]) -> list[dict[str, Row]]:

@@ -87,8 +87,8 @@ class Pictures:
             listed = shortened([f"{one} ({reason})" for one, reason in self.absent.items()], 10)
             allowed = f"{self.allowed} may be missing" if self.allowed else "none may be missing (allow_missing)"
             raise StageError(
-                f"{self.name}: {len(self.absent)} of {total} images are missing or cannot be read, {allowed}: {listed}. "
-                f"data_specs/benchmarks/{self.name}.toml says where to get them"
+                f"{self.name}: {len(self.absent)} of {total} images are missing or cannot be read, {allowed}: "
+                f"{listed}. data_specs/benchmarks/{self.name}.toml says where to get them"
             )
 
     def _has(self, image_id: str) -> bool:

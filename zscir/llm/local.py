@@ -12,6 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 from jinja2 import TemplateError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from zscir.errors import RequestError
 from zscir.llm.models import LocalModel
@@ -26,6 +27,7 @@ class LocalBackend:
 
     def __init__(self, model: LocalModel, folder: Path) -> None:
         self.spec = model
+        disable_progress_bar()
         device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")

@@ -12,8 +12,8 @@ from zscir.report.gallery import Gallery
 from zscir.report.peek import batches, evenly, first_rows, rows_with
 from zscir.report.pictures import Picture, missing
 from zscir.report.record import RunRecord
-from zscir.report.scores import NAMES
-from zscir.report.words import cut
+from zscir.report.scores import HEADLINES, NAMES
+from zscir.report.words import cut, number, percent
 
 MAX_EVALUATIONS = 12
 PER_KIND = 2
@@ -25,6 +25,7 @@ ABOUT = (
 )
 Row = dict[str, Any]
 Hall = tuple[str, str]  # benchmark without its part, split
+Galleries = dict[tuple[str, str], Gallery]  # by (key of the benchmarks, benchmark)
 Place = tuple[str, str, str]  # benchmark with its part, split, query
 
 
@@ -52,17 +53,26 @@ class Asked:
 def retrieval_sheets(record: RunRecord) -> list[Sheet]:
     """One sheet for each benchmark and split, in it a fold for each evaluation; trained methods come first."""
     folds: dict[Hall, list[Fold]] = {}
-    galleries: dict[tuple[str, str], Gallery] = {}
+    galleries: Galleries = {}
     newest_first = list(reversed(record.made_by("evaluate")))
     steps = sorted(newest_first, key=lambda one: _is_control(one[1]))
     for step, artifact in steps[:MAX_EVALUATIONS]:
-        for hall, (about, cards) in _cards(record, artifact, galleries).items():
-            fold = Fold(step.name, about, not _is_control(artifact), cards)
+        for hall, cards in _cards(record, artifact, galleries).items():
+            method, score = _headline(artifact, hall)
+            fold = Fold(
+                method or step.name, f"{step.name} · {score}" if score else step.name, not _is_control(artifact), cards
+            )
             folds.setdefault(hall, []).append(fold)
     left = f" Shown are {MAX_EVALUATIONS} of {len(steps)} evaluations." if len(steps) > MAX_EVALUATIONS else ""
     return [
-        Sheet("retrieval", f"Retrieval: {NAMES.get(family, family)} ({split})", ABOUT + left, (), tuple(own))
-        for (family, split), own in folds.items()
+        Sheet(
+            "retrieval",
+            f"Retrieval: {NAMES.get(family, family)} ({split})",
+            "" if place else ABOUT + left,
+            (),
+            tuple(own),
+        )
+        for place, ((family, split), own) in enumerate(folds.items())
     ]
 
 
@@ -70,10 +80,8 @@ def _is_control(evaluation: Artifact) -> bool:
     return evaluation.manifest is not None and "control" in evaluation.manifest.spec
 
 
-def _cards(
-    record: RunRecord, evaluation: Artifact, galleries: dict[tuple[str, str], Gallery]
-) -> dict[Hall, tuple[str, tuple[Card, ...]]]:
-    """For each benchmark and split of an evaluation: its first score in words, and the cards."""
+def _cards(record: RunRecord, evaluation: Artifact, galleries: Galleries) -> dict[Hall, tuple[Card, ...]]:
+    """The cards of each benchmark and split of an evaluation."""
     source = _benchmarks_of(record, evaluation)
     found = {}
     for hall, asked in _asked(evaluation).items():
@@ -81,7 +89,7 @@ def _cards(
         if source is not None:
             gallery = galleries.setdefault((source.key, hall[0]), Gallery(source, hall[0]))
             gallery.find({one for each in asked for one in _images_of(each)})
-        found[hall] = (_first_score(evaluation, hall), tuple(_card(one, gallery) for one in asked))
+        found[hall] = tuple(_card(one, gallery) for one in asked)
     return found
 
 
@@ -132,32 +140,32 @@ def _images_of(asked: Asked) -> list[str]:
     return [asked.query["reference"], *(row["image_id"] for row in asked.shown())]
 
 
-def _first_score(artifact: Artifact, hall: Hall) -> str:
-    """The method's own name and its first score on this benchmark."""
+def _headline(evaluation: Artifact, hall: Hall) -> tuple[str, str]:
+    """The method's own name, and its headline score on this benchmark (the mean where it has parts)."""
     keep = (pc.field("split") == hall[1]) & pc.starts_with(pc.field("benchmark"), hall[0])
-    rows = [
-        row for row in first_rows(artifact, "scores.parquet", 2_000, keep) if row["benchmark"].split("/")[0] == hall[0]
-    ]
-    averaged = [row for row in rows if row["benchmark"].endswith("/mean")] or rows
-    return f"{averaged[0]['method']} · {averaged[0]['metric']} {averaged[0]['value']:.2f}" if averaged else ""
+    rows = first_rows(evaluation, "scores.parquet", 2_000, keep)
+    whole = [row for row in rows if row["benchmark"] in (hall[0], f"{hall[0]}/mean")]
+    best = [row for metric in HEADLINES.get(hall[0], ()) for row in whole if row["metric"] == metric]
+    method = rows[0]["method"] if rows else ""
+    return method, f"{best[0]['metric']} {percent(best[0]['value'])}" if best else ""
 
 
 def _card(asked: Asked, gallery: Gallery | None) -> Card:
-    query, targets = asked.query, asked.targets
-    text = cut(query["text"]) or "(asked by the image alone)"
-    shown = [Framed(_picture(gallery, query["reference"], f"reference: {text}"), "reference", "reference")]
-    for row in asked.shown():
-        right = row["image_id"] in targets
-        frame = "right" if right else "reference" if row["image_id"] == query["reference"] else ""
-        word = "right answer" if right else "the reference itself" if frame else "answer"
-        shown.append(
-            Framed(
-                _picture(gallery, row["image_id"], f"{word} at rank {row['rank']}"),
-                f"{'✓ ' if right else ''}{row['rank']}",
-                frame,
-            )
+    text = cut(asked.query["text"]) or "(asked by the image alone)"
+    reference = _picture(gallery, asked.query["reference"], f"reference: {text}")
+    answers = [_answer(asked, row, gallery) for row in asked.shown()]
+    return Card((Framed(reference, "reference", "reference"), *answers), text, _verdict(asked))
+
+
+def _answer(asked: Asked, row: Row, gallery: Gallery | None) -> Framed:
+    rank, image_id = row["rank"], row["image_id"]
+    if image_id in asked.targets:
+        return Framed(_picture(gallery, image_id, f"right answer at rank {rank}"), f"✓ {rank}", "right")
+    if image_id == asked.query["reference"]:
+        return Framed(
+            _picture(gallery, image_id, f"the reference itself at rank {rank}"), f"{rank} reference", "reference"
         )
-    return Card(tuple(shown), text, _verdict(asked))
+    return Framed(_picture(gallery, image_id, f"answer at rank {rank}"), str(rank))
 
 
 def _picture(gallery: Gallery | None, image_id: str, alt: str) -> Picture:
@@ -172,5 +180,5 @@ def _verdict(asked: Asked) -> str:
     elif right > 1:
         words = f"{found} of {right} right answers among the first {SHOWN}"
     else:
-        words = f"right answer at rank {asked.query['best_rank']:,}"
+        words = f"right answer at rank {number(asked.query['best_rank'])}"
     return " · ".join(one for one in (part, words, f"query {cut(asked.query['query_id'], 30)}") if one)

@@ -42,8 +42,8 @@ class DownloadSpec(FetchSpec):
     """What is downloaded, how far (FetchSpec) and to which pixels. Resize modes are img2dataset's."""
 
     chunk_rows: Annotated[int, Field(ge=1, le=100_000)] = 10_000  # URLs per shard; a crash costs one per worker
-    resize_mode: Literal["keep_ratio", "keep_ratio_largest", "center_crop", "border", "no"] = "keep_ratio"  # of the short side
-    image_size: Annotated[int, Field(ge=16, le=4096)] = 256  # the side that resize_mode speaks of, in pixels
+    resize_mode: Literal["keep_ratio", "keep_ratio_largest", "center_crop", "border", "no"] = "keep_ratio"
+    image_size: Annotated[int, Field(ge=16, le=4096)] = 256  # px: short side (keep_ratio, center_crop) or long
     only_if_bigger: bool = True
     quality: Annotated[int, Field(ge=1, le=100)] = 92
     keep_jpegs: bool = False  # a plain JPEG that needs no resizing keeps its bytes (and its metadata)

@@ -1,0 +1,73 @@
+"""kill -9 at every single step of a commit, one after the other, not only where chance takes it."""
+
+import itertools
+import signal
+
+import pytest
+
+from tests.core.conftest import s3  # noqa: F401 - a fixture
+from tests.core.toys import ShardsSpec, make_shards, shards, store_at
+from tests.faults.processes import dying_at, finish, start, watched
+from tests.services import CREDENTIALS, s3_endpoint
+from zscir.stage import key_of, materialize
+
+SPEC = ShardsSpec(shards=2, blocks=1)
+KEY = key_of(shards, SPEC, {})
+# Every call that changes what a folder or a disk holds, on the way from the first shard to the artifact's last name.
+STEPS = ["os.fsync", "os.replace", "os.rename", "os.unlink", "os.rmdir", "os.mkdir"]
+
+
+def expected_digest(tmp_path):
+    store = store_at(tmp_path / "undisturbed", tmp_path / "cache")
+    return materialize(store, shards, SPEC, {}).artifact.digest
+
+
+def death_at(number, steps, uri, tmp_path, environment, digest):
+    """Die before the ``number``-th step, look, and run again; False when there were fewer steps than that."""
+    store = store_at(uri, tmp_path / f"cache-{number}")
+    log = tmp_path / f"log-{number}"
+    work = (make_shards, uri, tmp_path / f"cache-{number}", environment | {"TOY_LOG": str(log)}, SPEC)
+    with watched(store, "shards", KEY, digest):
+        process = start(dying_at, number, steps, *work)
+        process.join(120)
+        assert process.exitcode in (0, -signal.SIGKILL)
+        finish(start(*work))
+    assert store.look("shards", KEY, verify=True).problem == ""
+    lines = log.read_text().splitlines() if log.exists() else []
+    assert sum(line.startswith("made") for line in lines) <= SPEC.shards
+    return process.exitcode != 0
+
+
+def test_death_at_any_step_of_making_and_committing_leaves_nothing_half_made(tmp_path):
+    digest = expected_digest(tmp_path)
+    for number in itertools.count(1):
+        if not death_at(number, STEPS, f"{tmp_path}/store-{number}", tmp_path, {}, digest):
+            break
+    assert number > 15
+
+
+def test_death_at_any_step_of_replacing_a_damaged_artifact_leaves_nothing_half_made(tmp_path):
+    digest = expected_digest(tmp_path)
+    for number in itertools.count(1):
+        uri = f"{tmp_path}/store-{number}"
+        damaged = materialize(store_at(uri, tmp_path / "cache"), shards, SPEC, {}).artifact
+        damaged.path("00000.bin").unlink()
+        if not death_at(number, STEPS, uri, tmp_path, {}, digest):
+            break
+    assert number > 20
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_death_at_any_change_of_a_bucket_leaves_nothing_half_made(tmp_path, s3, damaged):  # noqa: F811 - a fixture
+    digest = expected_digest(tmp_path)
+    environment = {"AWS_ENDPOINT_URL": s3_endpoint()} | CREDENTIALS
+    for number in itertools.count(1):
+        uri = f"{s3}/{number}"
+        if damaged:
+            store = store_at(uri, tmp_path / "cache")
+            materialize(store, shards, SPEC, {})
+            store.fs.rm_file(store.address("shards", KEY, "00000.bin"))
+        steps = ["s3.put_object", "s3.delete_object", "s3.delete_objects"]
+        if not death_at(number, steps, uri, tmp_path, environment, digest):
+            break
+    assert number == (6 if damaged else 5)

@@ -1,0 +1,107 @@
+"""kill -9 while a stage works: nothing half-made is ever read, and the next attempt goes on where this one stopped."""
+
+import random
+import time
+
+import pytest
+
+from tests.core.conftest import s3  # noqa: F401 - a fixture
+from tests.core.toys import ShardsSpec, make_shards, shards, store_at
+from tests.faults.processes import finish, kill_after, start, watched
+from zscir.stage import key_of, materialize
+
+SPEC = ShardsSpec(shards=6, blocks=4)
+KEY = key_of(shards, SPEC, {})
+PAUSE_S = 0.01
+
+
+def undisturbed(tmp_path):
+    """The artifact of a run that nobody killed, in a store of its own, with its manifest's text."""
+    store = store_at(tmp_path / "undisturbed", tmp_path / "cache")
+    artifact = materialize(store, shards, SPEC, {}).artifact
+    return artifact, store.read_text("shards", KEY, "manifest.json")
+
+
+def lines_of(path):
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def check_log(lines, kills):
+    """No shard is begun again after it was finished, and each kill costs at most one shard."""
+    for number in range(SPEC.shards):
+        mine = [line.split()[0] for line in lines if line.endswith(f" {number:05d}.bin")]
+        assert mine.count("made") <= 1
+        assert "made" not in mine or mine[-1] == "made"
+    begun = sum(line.startswith("begin") for line in lines)
+    assert SPEC.shards <= begun <= SPEC.shards + kills
+
+
+def kill_and_rerun(seed, uri, tmp_path, environment, expected, most_kills):
+    """Kill this seed's attempts at random moments, then let one end; returns (kills, times the reader looked)."""
+    rng = random.Random(seed)
+    artifact, manifest = expected
+    log = tmp_path / f"log-{seed}"
+    environment = environment | {"TOY_LOG": str(log), "TOY_PAUSE_S": str(PAUSE_S)}
+    store = store_at(uri, tmp_path / f"cache-{seed}")
+    work = (make_shards, uri, tmp_path / f"cache-{seed}", environment, SPEC)
+    kills = 0
+    with watched(store, "shards", KEY, artifact.digest) as counts:
+        for _ in range(rng.randint(1, most_kills)):
+            kills += kill_after(start(*work), rng.uniform(0, 1.3 * PAUSE_S * SPEC.shards * SPEC.blocks))
+            assert store.look("shards", KEY).problem in ("", "no artifact")
+        finish(start(*work))
+    assert store.look("shards", KEY, verify=True).problem == ""
+    assert store.read_text("shards", KEY, "manifest.json") == manifest
+    check_log(lines_of(log), kills)
+    return kills, counts["looks"]
+
+
+def test_killed_stages_go_on_and_end_with_the_same_bytes(tmp_path):
+    expected = undisturbed(tmp_path)
+    done = [kill_and_rerun(seed, f"{tmp_path}/store-{seed}", tmp_path, {}, expected, 5) for seed in range(20)]
+    assert sum(kills for kills, _ in done) >= 25
+    assert sum(looks for _, looks in done) >= 200
+
+
+def test_killed_stages_of_a_store_on_s3_end_with_the_same_bytes(tmp_path, s3):  # noqa: F811 - a fixture
+    from tests.services import CREDENTIALS, s3_endpoint
+
+    environment = {"AWS_ENDPOINT_URL": s3_endpoint()} | CREDENTIALS
+    expected = undisturbed(tmp_path)
+    done = [kill_and_rerun(seed, f"{s3}/{seed}", tmp_path, environment, expected, 4) for seed in range(4)]
+    assert sum(kills for kills, _ in done) >= 4
+
+
+def test_two_processes_that_want_the_same_make_it_once(tmp_path):
+    log = tmp_path / "log"
+    environment = {"TOY_LOG": str(log), "TOY_PAUSE_S": "0.02"}
+    work = (make_shards, str(tmp_path / "store"), tmp_path / "cache", environment, SPEC)
+    processes = [start(*work) for _ in range(3)]
+    for process in processes:
+        finish(process)
+    assert sum(line.startswith("begin") for line in lines_of(log)) == SPEC.shards
+    assert sum(line.startswith("made") for line in lines_of(log)) == SPEC.shards
+
+
+def test_who_waits_for_a_process_that_is_killed_goes_on_with_its_shards(tmp_path):
+    log = tmp_path / "log"
+    environment = {"TOY_LOG": str(log), "TOY_PAUSE_S": "0.05"}
+    work = (make_shards, str(tmp_path / "store"), tmp_path / "cache", environment, SPEC)
+    first = start(*work)
+    deadline = time.monotonic() + 60
+    while "made 00001.bin" not in lines_of(log) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    second = start(*work)
+    assert kill_after(first, 0.3)
+    finish(second)
+    check_log(lines_of(log), 1)
+
+
+@pytest.mark.parametrize("name", ["00002.bin.part", ".00002.bin.tmp", "manifest.json"])
+def test_what_a_killed_attempt_left_half_written_is_not_in_the_artifact(tmp_path, name):
+    expected, _ = undisturbed(tmp_path)
+    store = store_at(tmp_path / "store", tmp_path / "cache")
+    folder = store.scratch / "shards" / KEY
+    folder.mkdir(parents=True)
+    (folder / name).write_bytes(b"half")
+    assert materialize(store, shards, SPEC, {}).artifact.digest == expected.digest

@@ -1,0 +1,31 @@
+"""A small benchmark spec becomes what the tests look at: the builders' exhibitions and the files that were written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from zscir.tabletop.circo import build_circo
+from zscir.tabletop.cirr import build_cirr
+from zscir.tabletop.exhibits import Exhibition
+from zscir.tabletop.fashioniq import build_fashioniq
+from zscir.tabletop.genecis import build_genecis
+from zscir.tabletop.scenes import Scene
+from zscir.tabletop.spec import TabletopBenchmarksSpec
+
+SPEC = TabletopBenchmarksSpec(
+    size_px=48, fashioniq_queries=30, fashioniq_gallery=80, cirr_sets=12, cirr_test_sets=2, circo_queries=30,
+    circo_test_queries=5, circo_gallery=300, genecis_queries=12, genecis_vg_images=200,
+)  # fmt: skip
+BUILDERS = {"fashioniq": build_fashioniq, "cirr": build_cirr, "circo": build_circo, "genecis": build_genecis}
+CATEGORIES = ("dress", "shirt", "toptee")
+TASKS = ("focus_attribute", "change_attribute", "focus_object", "change_object")
+
+
+def scenes(exhibition: Exhibition) -> dict[str, Scene]:
+    """Image id -> what it shows."""
+    return {one.image_id: one.scene for one in exhibition.exhibits}
+
+
+def load(path: Path) -> Any:
+    """The value in a JSON file."""
+    return json.loads(path.read_text())
