@@ -1,4 +1,4 @@
-"""infra/venv.sh with a made-up Python and uv that write down what they are asked: what is made, mended, left alone."""
+"""infra/venv.sh and browser.sh on made-up machines: what is made, mended and left alone."""
 
 import shutil
 import subprocess
@@ -180,3 +180,37 @@ def test_two_at_once_make_one_environment(checkout: Checkout) -> None:
     assert checkout.calls("-m venv") == 1
     for process in (first, second):
         process.communicate()
+
+
+def run_browser(folder: Path, apt: str, user: int = 0) -> tuple[int, str]:
+    """infra/browser.sh on a machine without a browser, with this apt-get and this user's number."""
+    for name, text in {"apt-get": apt, "id": f"echo {user}"}.items():
+        if text:
+            (folder / name).write_text(f"#!/bin/bash\n{text}\n")
+            (folder / name).chmod(0o755)
+    for name in ("bash", "sh", "env", "mktemp", "timeout", "tail", "rm", "touch", "chmod"):
+        (folder / name).symlink_to(str(shutil.which(name)))
+    done = subprocess.run(
+        [REPO / "infra/browser.sh"], env={"PATH": str(folder)}, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stderr
+
+
+def test_a_machine_without_a_browser_gets_one(tmp_path: Path) -> None:
+    install = f'[ "$1" = update ] || {{ echo "#!/bin/bash" >{tmp_path}/chromium; chmod 755 {tmp_path}/chromium; }}'
+    assert run_browser(tmp_path, install)[0] == 0
+    assert (tmp_path / "chromium").exists()
+
+
+def test_a_browser_that_cannot_be_installed_is_told_and_stops_nothing(tmp_path: Path) -> None:
+    code, errors = run_browser(tmp_path, "echo E: no network; exit 100")
+    assert code == 0
+    assert "will be skipped" in errors
+    assert "E: no network" in errors
+
+
+@pytest.mark.parametrize(("apt", "user"), [("", 0), ("exit 0", 1000)])
+def test_a_machine_that_is_not_ours_to_change_is_left_alone(tmp_path: Path, apt: str, user: int) -> None:
+    code, errors = run_browser(tmp_path, apt, user)
+    assert code == 0
+    assert "takes root and apt-get" in errors

@@ -25,6 +25,15 @@ def test_an_altered_file_is_named(tmp_path: Path) -> None:
         require_official(tmp_path, official_checksums(FACTS / "fashioniq.toml"), "git clone")
 
 
+def test_a_folder_that_holds_a_clone_is_searched_and_an_empty_one_is_refused(shared: Path, tmp_path: Path) -> None:
+    checksums = official_checksums(FACTS / "circo.toml")
+    require_official(shared / "annotations", checksums, "")
+    with pytest.raises(RequestError, match=r"none of the official annotation files is there. Get them: git clone"):
+        require_official(tmp_path, checksums, "git clone")
+    with pytest.raises(RequestError, match="none of the official annotation files"):
+        require_official(tmp_path / "nowhere", checksums, "git clone")
+
+
 @pytest.mark.parametrize("content", ["", "sha256 = 3", "[sha256\n", "[sha256]\na = 1"])
 def test_facts_without_checksums_are_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "x.toml").write_text(content)

@@ -80,6 +80,18 @@ def test_fashioniq_mean_over_categories(shared: Path, recipes: ModuleType, golde
         assert np.mean(values) == pytest.approx(case["expected_average"][f"average {metric}"], abs=1e-9)
 
 
+def test_one_caption_order_scores_otherwise_than_the_average_of_both(shared: Path, recipes: ModuleType) -> None:
+    bench = load_benchmark("fashioniq", shared / "annotations", category="dress")
+    gallery = recipes.fiq_caption_gallery("dress", 11, 32)
+    orders = []
+    for slot in (0, 1):
+        rows = zip(bench.texts("searle"), bench.queries, strict=True)
+        made = np.stack([recipes.fake_composed(texts[slot], query.reference, 32) for texts, query in rows])
+        orders.append(made / np.linalg.norm(made, axis=1, keepdims=True))
+    forward, backward, both = (bench.score_features(q, gallery)["R@10"] for q in (*orders, orders[0] + orders[1]))
+    assert len({forward, backward, both}) == 3
+
+
 def test_cirr_hits_are_those_of_five_public_evaluators(shared: Path, recipes: ModuleType, golden: Golden) -> None:
     case = golden("cirr_val_planted")
     bench = load_benchmark("cirr", shared / "annotations/CIRR", split="val")

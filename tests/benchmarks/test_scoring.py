@@ -77,6 +77,12 @@ def test_a_spoilt_file_is_named(root: Path, spoil: Any, words: str) -> None:
         score_files("cirr", root, "val", root / "q.npy", root / "g.npy")
 
 
+def test_files_that_are_not_the_official_ones_are_refused_when_asked(root: Path) -> None:
+    facts = Path(__file__).resolve().parents[2] / "data_specs/benchmarks/cirr.toml"
+    with pytest.raises(RequestError, match=r"4 annotation files were altered:\n.*captions/cap.rc2.test1.json: sha256"):
+        score_files("cirr", root, "val", root / "q.npy", root / "g.npy", facts=facts)
+
+
 def test_an_archive_of_arrays_is_refused(root: Path) -> None:
     np.savez(root / "q.npz", a=np.ones((1, 2)))
     with pytest.raises(RequestError, match=r"an \.npz archive; give one .npy file"):

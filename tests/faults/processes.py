@@ -13,7 +13,7 @@ from typing import Any
 from zscir.store import Store
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.faults.processes", "tests.core.toys", "s3fs", "duckdb", "psutil"])
+CONTEXT.set_forkserver_preload(["tests.faults.processes", "tests.core.toys", "s3fs", "duckdb", "psutil", "pandas", "filelock"])
 
 
 def start(work: Callable[..., Any], *args: Any) -> multiprocessing.process.BaseProcess:

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zscir.llm.answer import Answer, AnswerError, json_schema, read_answer, refusal
@@ -89,10 +89,11 @@ _json = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4) | st.dictionaries(_texts | st.sampled_from(list(GOOD)), inner, max_size=8)
     ),
-    max_leaves=12,
+    max_leaves=6,
 )
 
 
+@settings(max_examples=60)
 @given(
     _texts
     | _json.map(json.dumps)

@@ -88,7 +88,7 @@ def serving(script: Script) -> Iterator[Service]:
 
 
 def backend(service: Service, model: OpenAIModel | None = None, **patience: Any) -> ChatBackend:
-    endpoint = Endpoint(service.url, KEY, concurrency=4, attempts=4, timeout_s=5, first_wait_s=0.02, longest_wait_s=2)
+    endpoint = Endpoint(service.url, KEY, concurrency=4, attempts=4, timeout_s=60, first_wait_s=0.02, longest_wait_s=2)
     return ChatBackend(model or OpenAIModel(backend="openai", name="tiny"), replace(endpoint, **patience))
 
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+from contextlib import suppress
+from functools import cache
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -9,13 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from tests.conftest import SCRATCH
 from zscir.artifacts import Artifact
 from zscir.benchmarks import PARTS, load_part
-from zscir.benchmarks.results import results_of
+from zscir.benchmarks.results import per_query_rows, results_of
 from zscir.benchmarks.scoring import Label, macro_mean, protocol_label, scored
 from zscir.errors import ZscirError
 from zscir.lineage.recorder import Recorder, RunInfo
 from zscir.records import CURVE, IMAGES, PAIRS, RANKINGS, REJECTS, SCORES, TRIPLETS, read_rows, schema_of, write_table
+from zscir.report.page import write_report
 from zscir.shards import write_shard
 from zscir.specs import Spec
 from zscir.stage import Facts, Stage, materialize, stage
@@ -39,6 +43,8 @@ QUERIES = schema_of(
     benchmark="str", split="str", query_id="str", reference="str", text="str", targets="str", target_rank="i64?",
     best_rank="i64?", reference_rank="i64?", words="i64", aspects="str",
 )  # fmt: skip
+PER_QUERY = schema_of(benchmark="str", split="str", metric="str", query_id="str", value="f64")
+TABLES = {"scores": SCORES, "intervals": INTERVALS, "rankings": RANKINGS, "queries": QUERIES, "per_query": PER_QUERY}
 
 
 class PlainSpec(Spec):
@@ -150,7 +156,7 @@ def train(spec: TrainSpec, data: Artifact, out: Path) -> Facts:
 @stage(version=1)
 def evaluate(spec: EvaluateSpec, benchmarks: Artifact, out: Path) -> Facts:
     """All tables of a real evaluation, of made-up vectors."""
-    tables: dict[str, list[dict[str, Any]]] = {"scores": [], "intervals": [], "rankings": [], "queries": []}
+    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
     for name in ("fashioniq", "cirr", "circo", "genecis"):
         root = benchmarks.path(f"{name}/images.tar").parent
         measured = []
@@ -158,15 +164,15 @@ def evaluate(spec: EvaluateSpec, benchmarks: Artifact, out: Path) -> Facts:
             found = results_of(part, *_vectors(part, spec), part.texts("pli"))
             tables["rankings"] += found.rankings
             tables["queries"] += found.queries
+            tables["per_query"] += per_query_rows(part, found.measures)
             measured.append((part, found.measures))
         label = Label(protocol_label(measured[0][0].protocol, "pli", "clip"), spec.method, "ViT 4x64/8 at 64")
         numbers = [row for part, measures in measured for row in scored(part, measures, label)]
         numbers += macro_mean(measured, label) if len(measured) > 1 else []
         tables["scores"] += [one.row() for one in numbers]
         tables["intervals"] += [one.__dict__ for one in numbers]
-    schemas = {"scores": SCORES, "intervals": INTERVALS, "rankings": RANKINGS, "queries": QUERIES}
     for name, rows in tables.items():
-        write_table(out / f"{name}.parquet", schemas[name], rows)
+        write_table(out / f"{name}.parquet", TABLES[name], rows)
     if spec.weights is not None:
         curve = [
             {"step": step, "name": name, "value": value}
@@ -196,9 +202,11 @@ def embed(spec: FailSpec, images: Artifact, out: Path) -> Facts:
 class Walk:
     """A run under way: ``step`` makes or reuses an artifact and records it."""
 
-    def __init__(self, store: Store, run_id: str, pipeline: str = "tabletop", parent: str | None = None) -> None:
-        config = json.dumps({"pipeline": "gone.toml", "set": [], "only": None, "from": None, "store": store.uri})
-        self.recorder = Recorder(store, RunInfo(run_id, pipeline, "0" * 64, "cli", config, parent))
+    def __init__(
+        self, store: Store, run_id: str, pipeline: str = "tabletop", parent: str | None = None, process: str = ""
+    ) -> None:
+        config = {"pipeline": "gone.toml", "set": [], "only": None, "from": None, "process": process}
+        self.recorder = Recorder(store, RunInfo(run_id, pipeline, "0" * 64, "cli", json.dumps(config), parent))
         self.store = store
 
     def step(self, name: str, what: Stage, spec: Spec, **inputs: Any) -> Artifact:
@@ -232,3 +240,50 @@ def whole_run(store: Store, run_id: str = "20260101-120000-aaaaaa", captions: di
     scores = [walk.step(name, evaluate, spec, benchmarks=world) for name, spec in asked.items()]
     walk.step("table", tabulate, TabulateSpec(), scores=scores)
     return walk
+
+
+HOSTILE = (
+    "<script>window.pwned = 1</script>",
+    '"><img src=x onerror="window.pwned=1">',
+    "' onmouseover='window.pwned=1",
+    "{{7*7}} {% for x in y %} {# no #}",
+    "</style></title><svg onload=window.pwned=1>",
+    "&lt;b&gt; &amp; &#x3c;i&#x3e;",
+    "javascript:window.pwned=1",
+)
+
+
+def new_store(name: str) -> Store:
+    """An empty store below the tests' scratch folder."""
+    return Store(str(SCRATCH / "reports" / name / "store"), SCRATCH / "reports" / name / "cache")
+
+
+@cache
+def shared_store() -> Store:
+    """The store of one finished run with everything in it."""
+    store = new_store("shared")
+    whole_run(store).recorder.finish("succeeded")
+    return store
+
+
+@cache
+def shared_page() -> Path:
+    """The page of that run."""
+    return write_report(shared_store(), "latest", None)
+
+
+@cache
+def hostile_page() -> Path:
+    """The page of a run in which captions, texts, an error and a step's name try to break out of the page."""
+    store = new_store("hostile")
+    captions = {str(number): words for number, words in enumerate(HOSTILE)} | {"9": HOSTILE[0], "19": HOSTILE[1]}
+    walk = Walk(store, "20260101-130000-bbbbbb", pipeline=HOSTILE[4])
+    pairs = walk.step(HOSTILE[1], ingest, PlainSpec(captions=captions))
+    images = walk.step("download", download, PlainSpec(), pairs=pairs)
+    masks = walk.step("mask_triplets", mask_triplets, MaskSpec(), images=images)
+    walk.step("parse_llm", parse_llm, PlainSpec(captions=captions), images=images)
+    walk.step(HOSTILE[0], train, TrainSpec(method=HOSTILE[0]), data=masks)
+    with suppress(ZscirError):
+        walk.step("embed", embed, FailSpec(message=" ".join(HOSTILE)), images=images)
+    walk.recorder.finish("failed")
+    return write_report(store, "latest", None)

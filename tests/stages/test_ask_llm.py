@@ -90,20 +90,24 @@ def test_two_runs_give_the_same_bytes_and_another_seed_other_words(tmp_path: Pat
     assert said[0] != said[1]
 
 
+# The same stage, only slower, so that the kill comes in the middle.
 KILLED = """
-import sys
+import sys, time
 from pathlib import Path
+from zscir.llm import template
 from zscir.artifacts import Artifact
 from zscir.stages.ask_llm import AskSpec, ask_llm
-spec = AskSpec.parse({"model": {"backend": "template"}, "shard_rows": 100}, "t")
+describe = template.describe_change
+template.describe_change = lambda *arguments: time.sleep(0.005) or describe(*arguments)
+spec = AskSpec.parse({"model": {"backend": "template"}, "shard_rows": 40}, "t")
 ask_llm(spec, candidates=Artifact.of_folder(sys.argv[1]), out=Path(sys.argv[2]))
 """
 
 
 @pytest.mark.parametrize("shards", [1, 4])
 def test_a_killed_run_goes_on_after_its_last_whole_shard(tmp_path: Path, shards: int) -> None:
-    given = candidates(tmp_path / "in", 4000)
-    spec = AskSpec.parse({**TEMPLATE, "shard_rows": 100}, "t")
+    given = candidates(tmp_path / "in", 1600)
+    spec = AskSpec.parse({**TEMPLATE, "shard_rows": 40}, "t")
     for name in ("killed", "whole"):
         (tmp_path / name).mkdir()
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "in"), str(tmp_path / "killed")])
@@ -120,7 +124,7 @@ def test_a_killed_run_goes_on_after_its_last_whole_shard(tmp_path: Path, shards:
         path.unlink()
     assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "whole")
     assert {name: (tmp_path / "killed" / name).stat().st_mtime_ns for name in kept} == kept
-    assert facts["rows"] == 4000
+    assert facts["rows"] == 1600
 
 
 class Service:

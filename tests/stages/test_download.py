@@ -243,8 +243,9 @@ def test_nothing_of_the_run_is_left_or_told(web: Web) -> None:
 # ------------------------------------------------------------------------------------------------ crashes and signals
 
 CHILD = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would their children
 from zscir.artifacts import Artifact
 from zscir.stages.download import DownloadSpec, download
 download(DownloadSpec.load(sys.argv[1]), pairs=Artifact.of_folder(sys.argv[2]), out=Path(sys.argv[3]))

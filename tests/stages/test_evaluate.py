@@ -242,7 +242,8 @@ def test_the_same_evaluation_gives_the_same_bytes(made: dict[str, Any], tmp_path
     for name in ("a", "b"):
         run(made, tmp_path / name, benchmarks=ALL, control="sum", weight=0.25)
     files = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert files == ["intervals.parquet", "per_query.parquet", "queries.parquet", "rankings.parquet", "scores.parquet"]
+    names = ("breakdown", "intervals", "per_query", "queries", "rankings", "scores")
+    assert files == [f"{name}.parquet" for name in names]
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files)
 
 

@@ -184,7 +184,7 @@ _ANY = st.one_of(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.lists(_ANY, min_size=1, max_size=6))
 def test_no_answer_makes_the_parser_fail_and_each_is_a_triplet_or_a_reject(
     tmp_path_factory: Any, replies: list[str | None]

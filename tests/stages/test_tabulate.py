@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 
 from zscir.artifacts import Artifact
 from zscir.records import SCORES, write_table
-from zscir.stages.tabulate import INTERVALS, TabulateSpec, tabulate
+from zscir.stages.tabulate import INTERVALS, PER_QUERY, TabulateSpec, tabulate
 
 WHO = ["method", "backbone", "texts", "preprocessing"]
 
@@ -123,6 +123,47 @@ def test_the_same_scores_give_the_same_bytes(tmp_path: Path) -> None:
         table(tmp_path / name, one)
     for name in ("table.md", "table.csv", "table.parquet"):
         assert (tmp_path / "x" / name).read_bytes() == (tmp_path / "y" / name).read_bytes()
+
+
+def with_hits(folder: Path, protocol: str, hits: str, method: str) -> Artifact:
+    """An evaluation of CIRR whose queries were answered (1) or not (0)."""
+    evaluation(folder, ("cirr", protocol, "R@1", 100 * hits.count("1") / len(hits), len(hits)), method=method)
+    rows = [
+        {"benchmark": "cirr", "split": "val", "metric": "R@1", "query_id": str(n), "value": float(hit)}
+        for n, hit in enumerate(hits)
+    ]
+    write_table(folder / "per_query.parquet", PER_QUERY, rows)
+    return Artifact.of_folder(folder)
+
+
+def test_methods_are_tested_in_pairs_on_the_same_queries(tmp_path: Path) -> None:
+    one = with_hits(tmp_path / "a", "official/pli/clip", "1000000000", "one")
+    two = with_hits(tmp_path / "b", "official/tscir/clip", "0111111110", "two")
+    text = table(tmp_path / "o", one, two)
+    (row,) = pq.read_table(tmp_path / "o/pairs.parquet").to_pylist()
+    assert (row["first"], row["second"], row["won"], row["lost"], row["n"]) == (0, 1, 8, 1, 10)
+    assert (row["difference"], row["p_value"]) == (70.0, 2 * (1 + 9) / 2**9)
+    assert "| cirr val (official) R@1 | 2. two against 1. one | +70.00 | 8 / 1 of 10 | 0.039 |" in text
+
+
+def test_the_table_shows_the_best_of_a_column_against_each_other(tmp_path: Path) -> None:
+    hits = {"worst": "100000", "best": "111110", "middle": "111000"}
+    evaluations = [with_hits(tmp_path / name, "official", own, name) for name, own in hits.items()]
+    text = table(tmp_path / "o", *evaluations)
+    assert section(text, "corrected for many tests.")[2:] == [
+        ["cirr val (official) R@1", "2. best against 1. worst", "+66.67", "4 / 0 of 6", "0.12"],
+        ["cirr val (official) R@1", "2. best against 3. middle", "+33.33", "2 / 0 of 6", "0.5"],
+    ]
+    assert pq.read_table(tmp_path / "o/pairs.parquet").num_rows == 3
+
+
+def test_other_protocols_and_other_queries_are_never_paired(tmp_path: Path) -> None:
+    one = with_hits(tmp_path / "a", "official/pli/clip", "1000", "one")
+    soft = with_hits(tmp_path / "b", "soft/pli/clip", "0111", "two")
+    fewer = with_hits(tmp_path / "c", "official/pli/clip", "011", "three")
+    text = table(tmp_path / "o", one, soft, fewer)
+    assert pq.read_table(tmp_path / "o/pairs.parquet").num_rows == 0
+    assert "Paired" not in text
 
 
 def test_an_evaluation_without_answers_adds_a_line_and_no_number(tmp_path: Path) -> None:

@@ -37,8 +37,15 @@ def altered_files(root: Path, checksums: Mapping[str, str]) -> list[str]:
 
 
 def require_official(root: Path, checksums: Mapping[str, str], how_to_get: str) -> None:
-    """RequestError that names every altered annotation file (PLI, for one, ships its own toptee captions)."""
-    altered = altered_files(root, checksums)
+    """RequestError that names every altered annotation file (PLI, for one, ships its own toptee captions).
+
+    The files lie in ``root``, or in the subfolders of ``root`` that hold any of them. None at all is an error too.
+    """
+    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())] if root.is_dir() else []
+    holding = [folder for folder in folders if any((folder / name).is_file() for name in checksums)]
+    if not holding:
+        raise RequestError(f"{root}: none of the official annotation files is there. Get them: {how_to_get}")
+    altered = [line for folder in holding for line in altered_files(folder, checksums)]
     if altered:
         listed = "\n  ".join(altered)
         raise RequestError(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zscir.benchmarks.bench import Benchmark
+from zscir.benchmarks.checksums import official_checksums, require_official
 from zscir.benchmarks.intervals import interval, mean_measure, resampled
 from zscir.benchmarks.load import load_benchmark
 from zscir.benchmarks.measures import Measure
@@ -101,14 +102,18 @@ def score_files(
     method: str = "",
     backbone: str = "",
     submission_out: Path | None = None,
+    facts: Path | None = None,
     seed: int = 0,
 ) -> list[Scored]:
     """Rows for query features [Q, D] and gallery features [G, D] (GeneCIS [Q, 1+G, D]) in ``.npy`` files.
 
     Both are normalised here. ``gallery_ids`` is a file of CIRCO image ids (JSON list, or one per line) in the order of
     the gallery features. ``submission_out`` is a folder for the server's files; without answers they are all there is.
+    ``facts`` (data_specs/benchmarks/NAME.toml) refuses annotation files that are not the official ones.
     RequestError says which file, row or id does not fit.
     """
+    if facts is not None:
+        require_official(Path(root), official_checksums(facts), f"{facts} says where")
     ids = read_ids(gallery_ids) if gallery_ids else None
     bench = load_benchmark(name, root, split, category=category, task=task, gallery_ids=ids, protocol=protocol)
     if submission_out is None and not bench.answered:

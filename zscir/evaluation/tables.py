@@ -1,16 +1,12 @@
-"""Score rows of several evaluations become tables: a row per evaluation, a column per benchmark, protocol and metric.
-
-The protocol of a score is ``ranking/texts/preprocessing``. Ranking decides what is comparable and heads a column; texts
-and preprocessing belong to the method and stand in its row. Texts that give more away than the modification (CIRCO's
-shared concept) are another protocol, so they head a column of their own.
-"""
+"""Score rows of several evaluations become tables: a row per evaluation, one column per benchmark, protocol, metric."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from zscir.benchmarks.sheets import Sheet, markdown_row, plain, sheet_of, split_protocol
+
 Row = dict[str, Any]
-EASIER_TEXTS = ("shared_concept",)
 # What the literature prints first: benchmark -> metrics; the first of each is the overview's.
 HEADLINES = {
     "fashioniq/mean": ("R@10", "R@50"),
@@ -18,20 +14,6 @@ HEADLINES = {
     "circo": ("mAP@5", "mAP@10", "mAP@25", "mAP@50"),
     "genecis/mean": ("R@1", "R@2", "R@3"),
 }
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """One benchmark, split and protocol: what a table has as its heading. Numbers in it may be compared."""
-
-    benchmark: str
-    split: str
-    protocol: str
-
-    @property
-    def title(self) -> str:
-        """``cirr val (official)``."""
-        return f"{self.benchmark} {self.split} ({self.protocol})"
 
 
 @dataclass(frozen=True)
@@ -88,23 +70,15 @@ def grid_of(evaluations: Sequence[Sequence[Row]]) -> Grid:
         who = rows[0] if rows else {"method": "?", "backbone": "?"}
         shown = (_joined(texts for _, texts, _ in ways), _joined(fit for _, _, fit in ways))
         lines.append(Line(who["method"], who["backbone"], *shown))
-        for row, (ranking, texts, _) in zip(rows, ways, strict=True):
-            protocol = f"{ranking}, {texts}" if texts in EASIER_TEXTS else ranking
-            sheet = Sheet(row["benchmark"], row["split"], protocol)
-            cells[number, sheet, row["metric"]] = Cell(row["value"], row["n"], row.get("low"), row.get("high"))
+        for row in rows:
+            cells[number, sheet_of(row), row["metric"]] = Cell(row["value"], row["n"], row.get("low"), row.get("high"))
     return Grid(lines, cells)
-
-
-def split_protocol(protocol: str) -> tuple[str, str, str]:
-    """(ranking, texts, preprocessing) of a score's protocol; what is not named is empty."""
-    ranking, texts, preprocessing = [*protocol.split("/"), "", ""][:3]
-    return ranking, texts, preprocessing
 
 
 def markdown(grid: Grid, title: str) -> str:
     """An overview (the first metric of each headline benchmark), then one table per sheet with intervals."""
-    parts = [f"# {_plain(title)}", overview(grid)]
-    parts += [f"## {_plain(sheet.title)}\n\n{_sheet_table(grid, sheet)}" for sheet in grid.sheets()]
+    parts = [f"# {plain(title)}", overview(grid)]
+    parts += [f"## {plain(sheet.title)}\n\n{_sheet_table(grid, sheet)}" for sheet in grid.sheets()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -141,7 +115,7 @@ def _table(grid: Grid, heads: list[str], columns: list[tuple[Sheet, str]], with_
         if any(cells):
             rows.append([line.method, line.backbone, line.texts, line.preprocessing, *(cell or "-" for cell in cells)])
     rule = ["---"] * 4 + ["---:"] * len(columns)
-    return "\n".join("| " + " | ".join(map(_plain, row)) + " |" for row in [rows[0], rule, *rows[1:]])
+    return "\n".join(markdown_row([plain(cell) for cell in row]) for row in [rows[0], rule, *rows[1:]])
 
 
 def _cell(grid: Grid, number: int, sheet: Sheet, metric: str, with_interval: bool) -> str:
@@ -169,6 +143,42 @@ def _joined(names: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(name for name in names if name)) or "-"
 
 
-def _plain(text: str) -> str:
-    """Text that cannot break out of a Markdown cell or become HTML."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+def compared(grid: Grid, pairs: Sequence[Row]) -> str:
+    """A section of paired tests, the best of each column against all others; empty when nothing can be paired."""
+    if not pairs:
+        return ""
+    names = [f"{number + 1}. {line.method}" for number, line in enumerate(grid.lines)]
+    lines = [
+        markdown_row(["column", "methods (by row)", "points", "queries won / lost", "p"]),
+        markdown_row(["---"] * 5),
+    ]
+    for column in dict.fromkeys(_column(one) for one in pairs):
+        own = [one for one in pairs if _column(one) == column]
+        best = _best_of(own)
+        tests = [_against(one, best, names) for one in own if best in (one["first"], one["second"])]
+        lines += [markdown_row([plain(column), *cells]) for cells in tests]
+    said = "Same queries, two-sided: McNemar's exact test for R@K, sign flips for mAP; not corrected for many tests."
+    return f"\n## Paired tests\n\n{said}\n\n" + "\n".join(lines) + "\n"
+
+
+def _column(pair: Row) -> str:
+    return f"{pair['benchmark']} {pair['split']} ({pair['ranking']}) {pair['metric']}"
+
+
+def _best_of(pairs: Sequence[Row]) -> int:
+    """The evaluation that is ahead of the others by most points; the first of equals."""
+    lead: dict[int, float] = {}
+    for one in pairs:
+        lead[one["second"]] = lead.get(one["second"], 0.0) + one["difference"]
+        lead[one["first"]] = lead.get(one["first"], 0.0) - one["difference"]
+    return max(sorted(lead), key=lambda number: lead[number])
+
+
+def _against(pair: Row, best: int, names: Sequence[str]) -> list[str]:
+    """The cells of one test, seen from the best."""
+    turned = pair["first"] == best
+    other = pair["second"] if turned else pair["first"]
+    points = -pair["difference"] if turned else pair["difference"]
+    won, lost = (pair["lost"], pair["won"]) if turned else (pair["won"], pair["lost"])
+    who = f"{plain(names[best])} against {plain(names[other])}"
+    return [who, f"{points + 0.0:+.2f}", f"{won} / {lost} of {pair['n']}", f"{pair['p_value']:.2g}"]

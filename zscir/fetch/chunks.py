@@ -73,6 +73,8 @@ def assemble(pairs: Path, records: Path, images: Path) -> None:
         ORDER BY p.file_row_number
     """  # noqa: S608 - column names of our own schemas
     with finished(images) as part, table_writer(part, IMAGES) as writer:
+        if not records.exists():
+            return  # an empty list has no chunks
         files = {"pairs": literal(pairs), "records": f"{literal(records)}/*.parquet"}
         for table in query(sql, images.parent, BATCH_ROWS, IMAGES, **files):
             writer.write_table(table)

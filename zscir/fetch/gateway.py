@@ -61,7 +61,6 @@ class Gateway:
     ) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
-        self._loop.close()
 
     def expect(self, urls: dict[str, str]) -> None:
         """Answer for these image keys from now on, by fetching the URL of each."""
@@ -78,9 +77,9 @@ class Gateway:
             self._outcomes.pop(key, None)
 
     def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_until_complete(self._serve())
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self._serve())
         finally:
             self._ready.set()
 
@@ -89,7 +88,8 @@ class Gateway:
             self._client = client
             app = web.Application()
             app.router.add_get("/{key}", self._answer)
-            runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0)
+            # Nobody waits for answers any more when this ends; aiohttp reads 0 as "for ever".
+            runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05)
             await runner.setup()
             site = web.TCPSite(runner, "127.0.0.1", 0, backlog=BACKLOG)
             await site.start()

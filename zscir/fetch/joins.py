@@ -20,6 +20,7 @@ def query(sql: str, scratch: Path, rows: int, schema: pa.Schema, **values: str) 
         "autoinstall_known_extensions": "false",
     }
     with duckdb.connect(config=settings) as connection:
+        connection.execute("SET enable_progress_bar = false")  # it would draw over our own
         held: list[pa.RecordBatch] = []
         for batch in connection.sql(sql, params=values).to_arrow_reader(rows):
             held.append(batch)

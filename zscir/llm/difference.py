@@ -8,7 +8,9 @@ from typing import Literal
 from zscir.llm.phrases import Parsed, Setting, Thing, canonical, with_article
 
 ChangeKind = Literal["attribute", "position", "action", "count", "replace", "add", "remove", "setting", "all"]
-_ATTRIBUTES = ("colour", "size", "pattern", "material", "age", "state")
+# As English orders adjectives; to tell two things apart people take the colour first.
+_ATTRIBUTES = ("size", "age", "state", "pattern", "colour", "material")
+_TELLING = ("colour", "pattern", "size", "material", "age", "state")
 _DETAILS: tuple[ChangeKind, ...] = ("setting", "attribute", "replace", "action", "count", "position")
 _MAX_NAME_WORDS = 6
 
@@ -72,7 +74,7 @@ def subject_of(thing: Thing, among: list[Thing]) -> str:
     rivals = [other for other in among if other is not thing and other.head == thing.head]
     if not rivals:
         return thing.noun
-    for kind in _ATTRIBUTES:
+    for kind in _TELLING:
         if thing.values(kind) and all(other.values(kind) != thing.values(kind) for other in rivals):
             return f"{thing.own_words(kind)} {thing.noun}"
     return thing.name

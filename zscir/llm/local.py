@@ -27,7 +27,7 @@ class LocalBackend:
 
     def __init__(self, model: LocalModel, folder: Path) -> None:
         self.spec = model
-        disable_progress_bar()
+        disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it without annotations
         device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")

@@ -15,6 +15,7 @@ from zscir.artifacts import Artifact, finished
 from zscir.errors import RequestError, ZscirError
 from zscir.lineage.surroundings import redact
 from zscir.report import graph, words
+from zscir.report.comparisons import comparisons
 from zscir.report.head import alarm_of, bars_of, tiles_of, took_s
 from zscir.report.masked import masked_sheets
 from zscir.report.record import RunRecord, read_record
@@ -85,7 +86,17 @@ def environment() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    filters = (words.number, words.seconds, words.size, words.when, words.percent, words.share, words.cut)
+    filters = (
+        words.number,
+        words.seconds,
+        words.size,
+        words.when,
+        words.percent,
+        words.points,
+        words.share,
+        words.cut,
+        words.breakable,
+    )
     made.filters.update({one.__name__: one for one in filters})
     return made
 
@@ -103,10 +114,12 @@ def _walk(record: RunRecord) -> dict[str, Any]:
 def _parts(record: RunRecord) -> dict[str, Any]:
     """Tables, charts and sheets, each with the words for why it cannot be shown (empty when it can)."""
     tables, tables_problem = _tried(score_tables, record)
+    compared, compared_problem = _tried(comparisons, record)
     curves = [_tried(make, record) for make in CURVES]
     sheets = [_tried(make, record) for make in SHEETS]
     return {
-        "score_tables": tables, "scores_problem": tables_problem,
+        "score_tables": tables, "comparisons": compared,
+        "score_problems": [one for one in (tables_problem, compared_problem) if one],
         "curves": [one for found, _ in curves for one in found], "curve_problems": [one for _, one in curves if one],
         "sheets": [one for found, _ in sheets for one in found], "sheet_problems": [one for _, one in sheets if one],
     }  # fmt: skip

@@ -1,7 +1,6 @@
 """Scores: the evaluations of a run become rows for the console and tables for the page."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -9,7 +8,8 @@ from typing import Any
 from markupsafe import Markup
 
 from zscir.artifacts import Artifact
-from zscir.evaluation.tables import Cell, Grid, Sheet, grid_of
+from zscir.benchmarks.sheets import Sheet
+from zscir.evaluation.tables import Cell, Grid, grid_of
 from zscir.report.charts import Series, line_chart, read_curve
 from zscir.report.peek import first_rows, has_columns
 from zscir.report.record import RunRecord, read_record
@@ -98,13 +98,18 @@ def _number(cell: Cell | None) -> float | None:
 
 def read_scores(record: RunRecord) -> Scores:
     """The grid of a run: what its ``tabulate`` put together, else all its evaluations; controls first."""
-    evaluations = [(artifact, _evaluated(artifact)) for _, artifact in record.made_by("evaluate")]
-    marked = {_who(rows) for artifact, rows in evaluations if rows and _asks_control(artifact)}
-    told = [rows for _, artifact in record.made_by("tabulate") for rows in _tabulated(artifact)]
-    found = [rows for rows in told or [rows for _, rows in evaluations] if rows]
-    ordered = sorted(found, key=lambda rows: not _is_control(rows, marked))
-    controls = (number for number, rows in enumerate(ordered) if _is_control(rows, marked))
+    marked = marked_controls(record)
+    told = [rows for _, artifact in record.made_by("tabulate") for rows in tabulated(artifact)]
+    own = [_evaluated(artifact) for _, artifact in record.made_by("evaluate")] if not told else []
+    ordered = sorted((rows for rows in told or own if rows), key=lambda rows: not is_control(rows, marked))
+    controls = (number for number, rows in enumerate(ordered) if is_control(rows, marked))
     return Scores(grid_of(ordered), frozenset(controls))
+
+
+def marked_controls(record: RunRecord) -> set[tuple[str, str]]:
+    """Method and backbone of every evaluation of the run whose spec asks for a control."""
+    asked = [artifact for _, artifact in record.made_by("evaluate") if _asks_control(artifact)]
+    return {_who(rows) for rows in map(_evaluated, asked) if rows}
 
 
 def _evaluated(artifact: Artifact) -> list[Row]:
@@ -114,7 +119,7 @@ def _evaluated(artifact: Artifact) -> list[Row]:
     return []
 
 
-def _tabulated(artifact: Artifact) -> list[list[Row]]:
+def tabulated(artifact: Artifact) -> list[list[Row]]:
     """The rows of each evaluation in a table, with the protocol put together again."""
     if not has_columns(artifact, "table.parquet", (*COLUMNS, "evaluation", "ranking", "texts", "preprocessing")):
         return []
@@ -132,7 +137,7 @@ def _who(rows: list[Row]) -> tuple[str, str]:
     return rows[0]["method"], rows[0]["backbone"]
 
 
-def _is_control(rows: list[Row], marked: Iterable[tuple[str, str]]) -> bool:
+def is_control(rows: list[Row], marked: set[tuple[str, str]]) -> bool:
     """Whether nothing was trained for these scores: the evaluation's spec says so, or else its name does."""
     return _who(rows) in marked or CONTROL.fullmatch(rows[0]["method"]) is not None
 

@@ -12,7 +12,7 @@ from zscir.report.rejects import TABLE
 from zscir.report.words import cut, number, seconds
 
 MAX_REASONS_SHOWN = 6
-MAX_WORDS_SHOWN = 6
+MAX_WORDS_SHOWN = 3
 MAX_FACTS_SHOWN = 7
 OUTCOMES = {
     "made": "made by this run", "reused": "made before, reused", "failed": "failed", "running": "under way",

@@ -3,6 +3,8 @@
 from datetime import datetime
 from typing import Any
 
+from markupsafe import Markup
+
 NONE = "\u2013"
 
 
@@ -51,12 +53,22 @@ def percent(value: float | None) -> str:
     return NONE if value is None else f"{value:.2f}"
 
 
+def points(value: float) -> str:
+    """A difference of two scores, always with its sign."""
+    return f"{value + 0.0:+.2f}"
+
+
 def share(part: float, whole: float) -> str:
     """``part`` of ``whole`` in percent; tiny shares are not rounded to nothing."""
     if not whole:
         return NONE
     value = 100 * part / whole
     return "< 0.1 %" if 0 < value < 0.1 else f"{value:.1f} %"
+
+
+def breakable(name: str) -> Markup:
+    """A name that may be broken after each underscore; everything else in it is escaped."""
+    return Markup("_<wbr>").join(name.split("_"))
 
 
 def cut(text: str | None, length: int = 160) -> str:

@@ -25,6 +25,9 @@ TABLES = {
         best_rank="i64?", reference_rank="i64?", words="i64", aspects="str",
     ),
     "per_query": schema_of(benchmark="str", split="str", metric="str", query_id="str", value="f64"),
+    "breakdown": schema_of(
+        benchmark="str", split="str", metric="str", by="str", group="str", value="f64", n="i64",
+    ),
 }  # fmt: skip
 TUNED_BENCHMARK: Name = "cirr"
 TUNED_METRIC = "R@1"
@@ -68,13 +71,14 @@ def evaluate(
     gallery: Artifact | None = None,
     validation: Artifact | None = None,
 ) -> Facts:
-    """Write ``scores``, ``intervals``, ``rankings``, ``queries`` and ``per_query`` (``.parquet``), ``curve.parquet``
-    of a tuned weight, and ``submissions/*.json`` for splits whose answers only a server has.
+    """Write ``scores``, ``intervals``, ``rankings``, ``queries``, ``per_query`` and ``breakdown`` (``.parquet``),
+    ``curve.parquet`` of a tuned weight, and ``submissions/*.json`` for splits whose answers only a server has.
 
     ``benchmarks`` and ``validation`` hold annotation files and images per benchmark; ``gallery`` (of the stage
     ``embed_benchmarks``) spares embedding the images again. StageError lists images that are missing or broken.
     """
     from zscir.benchmarks import write_submission
+    from zscir.benchmarks.breakdown import breakdown
     from zscir.evaluation.hall import hear, open_hall, submissions_of, tables_of
 
     respondent = _respondent(spec, checkpoint, backbone)
@@ -90,6 +94,7 @@ def evaluate(
             rows[name] += more
         for files in submissions_of(heard):
             write_submission(out / "submissions", files)
+    rows["breakdown"] = list(breakdown(rows["queries"], rows["per_query"]))
     for name, schema in TABLES.items():
         write_table(out / f"{name}.parquet", schema, rows[name])
     return {"rows": len(rows["scores"]), "queries": len(rows["queries"]), **_tuning_facts(grid, respondent)}

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from zscir.artifacts import Artifact
-from zscir.evaluation.tables import grid_of, markdown, split_protocol, wide_rows
+from zscir.benchmarks.sheets import sheet_of, split_protocol
+from zscir.evaluation.pairs import paired
+from zscir.evaluation.tables import compared, grid_of, markdown, wide_rows
 from zscir.records import SCORES, read_rows, schema_of, write_table
 from zscir.specs import Spec
 from zscir.stage import Facts, stage
@@ -21,6 +23,11 @@ INTERVALS = schema_of(
     benchmark="str", split="str", protocol="str", method="str", backbone="str", metric="str", value="f64", n="i64",
     hits="i64?", low="f64", high="f64",
 )  # fmt: skip
+PER_QUERY = schema_of(benchmark="str", split="str", metric="str", query_id="str", value="f64")
+PAIRS = schema_of(
+    first="i64", second="i64", benchmark="str", split="str", ranking="str", metric="str", difference="f64", won="i64",
+    lost="i64", n="i64", p_value="f64",
+)  # fmt: skip
 
 
 class TabulateSpec(Spec):
@@ -31,14 +38,17 @@ class TabulateSpec(Spec):
 
 @stage(version=1)
 def tabulate(spec: TabulateSpec, scores: list[Artifact], out: Path) -> Facts:
-    """Write ``table.parquet`` (a row per number), ``table.md`` (overview, then a table per benchmark and protocol) and
-    ``table.csv`` (a row per evaluation). Two protocols never share a column.
+    """Write ``table.parquet`` (a row per number), ``table.md`` (overview, then a table per benchmark and protocol),
+    ``table.csv`` (a row per evaluation) and ``pairs.parquet`` (paired tests of the headline metrics, evaluations by
+    their place in ``scores``; ``difference`` is second minus first). Two protocols never share a column.
     """
     evaluations = [_rows(one) for one in scores]
     rows = [_row(number, row) for number, own in enumerate(evaluations) for row in own]
     write_table(out / "table.parquet", TABLE, rows)
     grid = grid_of(evaluations)
-    (out / "table.md").write_text(markdown(grid, spec.title), encoding="utf-8")
+    pairs = list(paired([_per_query(one) for one in scores], [_rankings(own) for own in evaluations]))
+    write_table(out / "pairs.parquet", PAIRS, pairs)
+    (out / "table.md").write_text(markdown(grid, spec.title) + compared(grid, pairs), encoding="utf-8")
     (out / "table.csv").write_text(_csv(wide_rows(grid)), encoding="utf-8", newline="")
     return {"rows": len(rows), "evaluations": len(scores)}
 
@@ -47,6 +57,17 @@ def _rows(evaluation: Artifact) -> list[dict[str, Any]]:
     if "intervals.parquet" in evaluation.entries:
         return read_rows(evaluation.path("intervals.parquet"), INTERVALS)
     return read_rows(evaluation.path("scores.parquet"), SCORES)
+
+
+def _per_query(evaluation: Artifact) -> list[dict[str, Any]]:
+    if "per_query.parquet" not in evaluation.entries:
+        return []
+    return read_rows(evaluation.path("per_query.parquet"), PER_QUERY)
+
+
+def _rankings(rows: list[dict[str, Any]]) -> dict[tuple[str, str], str]:
+    """The ranking protocol of each (benchmark, split), categories and tasks together."""
+    return {(row["benchmark"].split("/")[0], row["split"]): sheet_of(row).protocol for row in rows}
 
 
 def _row(number: int, row: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,136 @@
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zscir.benchmarks.leaderboard import Entry, html, latex, markdown, measured, published, ranked, sheets
+from zscir.benchmarks.sheets import Sheet
+from zscir.errors import RequestError
+
+SHIPPED = Path(__file__).resolve().parents[2] / "data_specs" / "published"
+CIRR = Sheet("cirr", "test1", "official")
+
+
+def row(benchmark: str, protocol: str, value: float, metric: str = "R@1", split: str = "val") -> dict[str, Any]:
+    who = {"method": "mine", "backbone": "tiny"}
+    return {
+        "benchmark": benchmark,
+        "split": split,
+        "protocol": protocol,
+        "metric": metric,
+        "value": value,
+        "n": 9,
+        **who,
+    }
+
+
+def test_shipped_rows_have_a_source_and_their_protocol() -> None:
+    entries = published(SHIPPED)
+    assert len(entries) > 150
+    assert all(entry.source for entry in entries)
+    by_name = {(entry.method, entry.backbone, entry.sheet.benchmark): entry for entry in entries}
+    assert by_name["Pic2Word", "CLIP ViT-L/14", "cirr"].values == {"R@1": 23.9, "R@5": 51.7, "R@10": 65.3, "R@50": 87.8}
+    assert by_name["Pic2Word", "CLIP ViT-L/14", "cirr"].second_hand
+    assert by_name["MagicLens-L", "CLIP ViT-L/14", "circo"].sheet.protocol == "official, shared_concept"
+    pli = by_name["PLI (v1, ImageNet)", "CLIP ViT-L/14", "fashioniq/mean"]
+    assert (pli.sheet.protocol, pli.values["R@10"]) == ("pli_orders", 35.39)
+    assert by_name["PLI (v1, ImageNet)", "CLIP ViT-L/14", "circo"].sheet.protocol == "reference_excluded"
+
+
+def test_means_of_published_categories_are_the_published_means() -> None:
+    """A check against slips in copying: three categories must average to the mean beside them."""
+    entries = published(SHIPPED)
+    for entry in entries:
+        parts = [
+            other for other in entries
+            if other.sheet.benchmark in ("fashioniq/dress", "fashioniq/shirt", "fashioniq/toptee")
+            and (other.method, other.backbone, other.source) == (entry.method, entry.backbone, entry.source)
+        ]  # fmt: skip
+        if entry.sheet.benchmark == "fashioniq/mean" and len(parts) == 3:
+            for metric, value in entry.values.items():
+                assert sum(part.values[metric] for part in parts) / 3 == pytest.approx(value, abs=0.11), entry.method
+
+
+def test_published_recalls_and_precisions_grow_with_k_but_for_the_one_that_is_noted() -> None:
+    for entry in published(SHIPPED):
+        for prefix in ("R@", "Rsub@", "mAP@"):
+            values = [value for metric, value in entry.values.items() if metric.startswith(prefix)]
+            if not entry.note.startswith("its mAP@5 exceeds"):
+                assert values == sorted(values), entry
+
+
+def test_our_scores_stand_in_their_own_sheets() -> None:
+    entries = measured([
+        row("cirr", "official/tscir/clip", 30.0), row("cirr", "official/tscir/clip", 60.0, "R@5"),
+        row("circo", "official/shared_concept/clip", 12.0, "mAP@5"), row("circo", "official/pli/clip", 10.0, "mAP@5"),
+    ])  # fmt: skip
+    assert [(entry.sheet.title, dict(entry.values)) for entry in entries] == [
+        ("cirr val (official)", {"R@1": 30.0, "R@5": 60.0}),
+        ("circo val (official, shared_concept)", {"mAP@5": 12.0}),
+        ("circo val (official)", {"mAP@5": 10.0}),
+    ]
+    assert entries[0].note == "texts tscir, preprocessing clip"
+    assert len(sheets(entries)) == 3
+
+
+def test_the_best_comes_first_and_who_has_no_number_last() -> None:
+    entries = [Entry(CIRR, name, "B", values) for name, values in
+               [("low", {"R@1": 1.0}), ("none", {"R@5": 9.0}), ("high", {"R@1": 2.0})]]  # fmt: skip
+    assert [entry.method for entry in ranked(entries, CIRR, "R@1")] == ["high", "low", "none"]
+    assert "| high | B | 2.0 | - |" in markdown(entries)
+
+
+def test_second_hand_rows_are_marked_and_ours_are_bold() -> None:
+    entries = [
+        Entry(CIRR, "theirs", "B", {"R@1": 3.0}, "a paper", second_hand=True),
+        *measured([row("cirr", "official", 2.0)]),
+    ]
+    text = markdown(entries)
+    assert "| theirs † | B | 3.0 | a paper |" in text
+    assert "| **mine** | tiny | 2.00 | this run |" in text
+    assert r"\textbf{mine} & tiny & 2.00 \\" in latex(entries)
+    assert r"theirs $\dagger$ & B & 3.0 \\" in latex(entries)
+    assert '<tr class="ours"><td>mine</td>' in html(entries)
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.open.append(tag)
+        self.seen.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_names_from_outside_stay_text() -> None:
+    entries = [Entry(CIRR, "<script>alert(1)</script>|%_&", "B#{}", {"R@1": 3.0}, "<img src=x>", "~^")]
+    page = Tags()
+    page.feed(html(entries))
+    assert page.open == []
+    assert page.seen.count("script") == 1  # the sorting script
+    assert "img" not in page.seen
+    assert "&lt;script>alert(1)&lt;/script>\\|" in markdown(entries)
+    assert r"\%\_\& & B\#\{\}" in latex(entries)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("methods = [", "cannot be read"),
+        ("[[methods]]\nname = 'a'", r"methods\[0\]: a method needs a 'name' and a 'source'"),
+        ("[[methods]]\nname = 'a'\nsource = 'b'\ncirr = {'R@1' = 1.0}", "a has no 'backbone'"),
+        ("backbone = 'x'\n[[methods]]\nname = 'a'\nsource = 'b'\nflickr = {'R@1' = 1.0}", "unknown key 'flickr'"),
+        ("backbone = 'x'\n[[methods]]\nname = 'a'\nsource = 'b'\ncirr = {'R@1' = 120.0}", "expected metric -> percent"),
+        ("backbone = 'x'\n[[methods]]\nname = 'a'\nsource = 'b'\ncirr = 3.0", "expected metric -> percent"),
+    ],
+)
+def test_a_published_file_with_a_slip_is_refused(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "x.toml").write_text(content)
+    with pytest.raises(RequestError, match=words):
+        published(tmp_path)

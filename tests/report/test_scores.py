@@ -1,0 +1,167 @@
+from pathlib import Path
+
+import pytest
+
+from tests.report.small_run import Walk, new_store, shared_store
+from zscir.artifacts import Artifact
+from zscir.records import SCORES, write_table
+from zscir.report.record import read_record
+from zscir.report.scores import lambda_curves, read_scores, score_rows, score_tables
+from zscir.specs import Spec
+from zscir.stage import Facts, stage
+from zscir.stages.tabulate import TabulateSpec, tabulate
+
+
+class GivenSpec(Spec):
+    """Scores as they are: benchmark, metric, value."""
+
+    method: str
+    numbers: tuple[tuple[str, str, float], ...]
+    protocol: str = "official/pli/clip"
+    backbone: str = "ViT"
+    split: str = "val"
+
+
+@stage(version=1)
+def evaluate(spec: GivenSpec, out: Path) -> Facts:
+    """Scores without intervals."""
+    who = {"split": spec.split, "protocol": spec.protocol, "method": spec.method, "backbone": spec.backbone, "n": 200}
+    rows = [{**who, "benchmark": name, "metric": metric, "value": value} for name, metric, value in spec.numbers]
+    write_table(out / "scores.parquet", SCORES, rows)
+    return {"rows": len(rows)}
+
+
+def run_of(name: str, specs: list[GivenSpec], table: bool = False) -> Walk:
+    walk = Walk(new_store(name), f"20260101-000000-{name}")
+    made: list[Artifact] = [walk.step(f"score_{number}", evaluate, spec) for number, spec in enumerate(specs)]
+    if table:
+        walk.step("tabulate", tabulate, TabulateSpec(), scores=made)
+    walk.recorder.finish("succeeded")
+    return walk
+
+
+CIRR = (("cirr", "R@1", 20.0), ("cirr", "R@5", 50.0), ("cirr", "Rsub@1", 60.0))
+BETTER = (("cirr", "R@1", 25.0), ("cirr", "R@5", 45.0), ("cirr", "Rsub@1", 60.0))
+ALL = (
+    ("fashioniq/mean", "R@10", 30.0), ("fashioniq/dress", "R@10", 31.0), ("cirr", "R@1", 20.0),
+    ("cirr", "Rsub@1", 60.0), ("circo", "mAP@5", 12.0), ("genecis/focus_object", "R@1", 14.0),
+    ("genecis/mean", "R@1", 15.0),
+)  # fmt: skip
+
+
+def test_each_method_is_a_row_of_headline_numbers() -> None:
+    walk = run_of("heads", [GivenSpec(method="pli", numbers=ALL)])
+    expected = {"FashionIQ R@10": 30.0, "CIRR R@1": 20.0, "CIRR Rsub@1": 60.0, "CIRCO mAP@5": 12.0, "GeneCIS R@1": 15.0}
+    assert score_rows(walk.store, "latest") == [{"method": "pli", **expected}]
+
+
+def test_what_was_not_measured_is_empty_and_every_row_has_the_same_columns() -> None:
+    walk = run_of("holes", [GivenSpec(method="a", numbers=CIRR), GivenSpec(method="b", numbers=ALL)])
+    first, second = score_rows(walk.store, "latest")
+    assert list(first) == list(second)
+    assert (first["CIRR R@1"], first["CIRCO mAP@5"]) == (20.0, None)
+
+
+def test_parts_stand_for_themselves_where_there_is_no_mean() -> None:
+    walk = run_of("parts", [GivenSpec(method="pli", numbers=(("fashioniq/dress", "R@10", 31.0),))])
+    assert score_rows(walk.store, "latest") == [{"method": "pli", "FashionIQ dress R@10": 31.0}]
+
+
+def test_controls_stand_above_the_methods() -> None:
+    names = ["pli", "image only", "sum, lambda 1", "my text only"]
+    walk = run_of("order", [GivenSpec(method=name, numbers=CIRR) for name in names])
+    assert [row["method"] for row in score_rows(walk.store, "latest")] == [
+        "image only",
+        "sum, lambda 1",
+        "pli",
+        "my text only",
+    ]
+    (overview, *_) = score_tables(read_record(walk.store, "latest"))
+    assert [line.kind for line in overview.rows] == ["control", "control", "method", "method"]
+
+
+def test_the_best_of_each_column_is_marked_and_equals_share_it() -> None:
+    walk = run_of("best", [GivenSpec(method="a", numbers=CIRR), GivenSpec(method="b", numbers=BETTER)])
+    table = score_tables(read_record(walk.store, "latest"))[1]
+    assert [head.name for head in table.columns] == ["R@1", "R@5", "Rsub@1"]
+    assert [[cell.best for cell in line.cells if cell] for line in table.rows] == [
+        [False, True, True],
+        [True, False, True],
+    ]
+
+
+def test_a_lone_method_is_not_called_the_best() -> None:
+    walk = run_of("lone", [GivenSpec(method="a", numbers=CIRR)])
+    assert not any(cell.best for cell in score_tables(read_record(walk.store, "latest"))[0].rows[0].cells if cell)
+
+
+def test_other_splits_and_ranking_protocols_never_share_a_column() -> None:
+    specs = [
+        GivenSpec(method="a", numbers=(("fashioniq/mean", "R@10", 30.0),), protocol="original/pli/clip"),
+        GivenSpec(method="b", numbers=(("fashioniq/mean", "R@10", 40.0),), protocol="val/pli/clip"),
+        GivenSpec(method="c", numbers=(("fashioniq/mean", "R@10", 50.0),), protocol="original/pli/clip", split="test"),
+    ]
+    walk = run_of("protocols", specs)
+    rows = score_rows(walk.store, "latest")
+    titles = ["FashionIQ R@10 (test, original)", "FashionIQ R@10 (val, original)", "FashionIQ R@10 (val, val)"]
+    assert sorted(set(rows[0]) - {"method"}) == titles
+    assert [rows[0][titles[1]], rows[0][titles[0]], rows[1][titles[2]]] == [30.0, None, 40.0]
+    overview = score_tables(read_record(walk.store, "latest"))[0]
+    assert sorted(head.about for head in overview.groups) == ["test, original", "val, original", "val, val"]
+
+
+def test_text_protocols_may_differ_between_methods_and_stand_in_the_small_print() -> None:
+    specs = [GivenSpec(method=name, numbers=CIRR, protocol=f"official/{name}/clip") for name in ("pli", "tscir")]
+    overview = score_tables(read_record(run_of("texts", specs).store, "latest"))[0]
+    assert len(overview.groups) == 1
+    assert [line.about for line in overview.rows] == ["ViT · pli · clip", "ViT · tscir · clip"]
+
+
+def test_two_backbones_are_told_apart() -> None:
+    specs = [GivenSpec(method="pli", numbers=CIRR, backbone=name) for name in ("ViT-B", "ViT-L")]
+    rows = score_rows(run_of("backbones", specs).store, "latest")
+    assert [row["backbone"] for row in rows] == ["ViT-B", "ViT-L"]
+
+
+def test_the_table_of_the_run_is_the_truth_where_there_is_one() -> None:
+    specs = [GivenSpec(method="a", numbers=CIRR), GivenSpec(method="text only", numbers=BETTER)]
+    walk = run_of("table", specs, table=True)
+    without = run_of("bare", specs)
+    assert score_rows(walk.store, "latest") == score_rows(without.store, "latest")
+    only_some = Walk(walk.store, "20260101-000001-some")
+    made = [only_some.step(f"score_{number}", evaluate, spec) for number, spec in enumerate(specs)]
+    only_some.step("tabulate", tabulate, TabulateSpec(), scores=made[:1])
+    only_some.recorder.finish("succeeded")
+    assert [row["method"] for row in score_rows(walk.store, "20260101-000001-some")] == ["a"]
+
+
+def test_intervals_of_the_evaluations_are_shown() -> None:
+    overview, *more = score_tables(read_record(shared_store(), "latest"))
+    scores = read_scores(read_record(shared_store(), "latest"))
+    assert len(overview.rows) == len(scores.grid.lines) == 4
+    for line in overview.rows:
+        for cell in line.cells:
+            assert cell is not None
+            low, high = (float(word) for word in cell.interval.split(" to "))
+            assert low - 0.05 <= cell.value <= high + 0.05
+    titles = [table.title for table in more]
+    assert titles[:3] == ["FashionIQ", "FashionIQ part by part", "CIRR"]
+    assert "GeneCIS part by part" in titles
+
+
+def test_a_run_without_evaluation_has_no_scores() -> None:
+    walk = run_of("none", [])
+    assert score_rows(walk.store, "latest") == []
+    assert score_tables(read_record(walk.store, "latest")) == []
+
+
+def test_the_grid_that_tuned_lambda_is_drawn_and_its_best_named() -> None:
+    (curve,) = lambda_curves(read_record(shared_store(), "latest"))
+    assert "score_sum: 0.4" in curve.about
+    assert "validation cirr R@1" in curve.svgs[0]
+
+
+@pytest.mark.parametrize("asked", ["latest", "20260101-0000"])
+def test_a_run_is_found_by_prefix(asked: str) -> None:
+    walk = run_of("prefix", [GivenSpec(method="a", numbers=CIRR)])
+    assert len(score_rows(walk.store, asked)) == 1

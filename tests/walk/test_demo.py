@@ -1,0 +1,84 @@
+"""The whole walk as a newcomer sees it."""
+
+import json
+import re
+import subprocess
+import time
+from pathlib import Path
+
+from tests.walk.conftest import ROOT, SETS, Shell
+
+Walked = tuple[Shell, "subprocess.CompletedProcess[str]"]
+
+
+def test_the_demo_ends_well_and_prints_methods_by_benchmarks(walked: Walked) -> None:
+    shell, demo = walked
+    assert demo.returncode == 0, demo.stderr
+    for word in (
+        "pli",
+        "tscir_map",
+        "tscir_compose",
+        "image only",
+        "text only",
+        "FashionIQ",
+        "CIRR",
+        "CIRCO",
+        "GeneCIS",
+    ):
+        assert word.lower() in demo.stdout.lower(), f"{word} is not in the printed table:\n{demo.stdout}"
+    report = Path(re.search(r"report: (\S+)", demo.stdout).group(1))  # type: ignore[union-attr]
+    assert (shell.folder / report).stat().st_size > 50_000
+
+
+def test_a_second_walk_reuses_every_artifact_in_seconds_without_prefect(walked: Walked) -> None:
+    shell, _ = walked
+    began = time.monotonic()
+    again = shell.zscir("run", "data_specs/pipelines/tabletop.toml", *SETS, "--json")
+    assert again.returncode == 0, again.stderr
+    assert {row["outcome"] for row in json.loads(again.stdout)} == {"reused"}
+    assert time.monotonic() - began < 60, "a finished pipeline took a minute"
+
+
+def test_every_stage_of_the_issue_was_walked(walked: Walked) -> None:
+    shell, _ = walked
+    found = json.loads(shell.zscir("sql", "SELECT DISTINCT stage FROM stages", "--json").stdout)
+    walk = {
+        "tabletop", "ingest", "download", "mask_triplets", "embed", "mine_pairs", "ask_llm", "parse_llm", "pack",
+        "train", "evaluate", "tabulate", "tabletop_benchmarks", "embed_benchmarks",
+    }  # fmt: skip
+    assert {row["stage"] for row in found} == walk
+
+
+def test_broken_urls_are_rows_with_a_reason(walked: Walked) -> None:
+    shell, _ = walked
+    query = "SELECT status, error_class, count(*) AS n FROM images GROUP BY ALL"
+    found = json.loads(shell.zscir("sql", query, "--json").stdout)
+    failed = [row for row in found if row["status"] != "ok"]
+    assert failed
+    assert all(row["error_class"] for row in failed)
+
+
+def test_a_changed_field_is_named_in_the_plan(walked: Walked) -> None:
+    shell, _ = walked
+    plan = shell.zscir("plan", "data_specs/pipelines/tabletop.toml", *SETS, "--set", "parse_llm.max_words=12", "--json")
+    by_step = {row["step"]: row for row in json.loads(plan.stdout)}
+    assert by_step["parse_llm"]["action"] == "make"
+    assert "max_words 20 -> 12" in by_step["parse_llm"]["reason"]
+    assert by_step["download"]["action"] == "reuse"
+    assert "parse_llm" in by_step["pack_triplets"]["reason"]
+
+
+def test_the_scores_carry_their_protocol(walked: Walked) -> None:
+    shell, _ = walked
+    found = json.loads(shell.zscir("sql", "SELECT DISTINCT benchmark, protocol, n FROM scores", "--json").stdout)
+    assert found
+    assert all(row["protocol"] for row in found)
+    assert all(row["n"] > 0 for row in found)
+
+
+def test_the_shipped_pipelines_load(walked: Walked) -> None:
+    shell, _ = walked
+    for path in sorted((ROOT / "data_specs" / "pipelines").glob("*.toml")):
+        if path.stem != "own":  # its list of URLs is the user's
+            plan = shell.zscir("plan", str(path))
+            assert plan.returncode == 0, f"{path.name}: {plan.stderr}"

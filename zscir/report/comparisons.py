@@ -1,0 +1,86 @@
+"""Comparisons: the paired tests of a run's table become each trained method against the strongest control."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from zscir.artifacts import Artifact
+from zscir.report.peek import Rows, first_rows, has_columns
+from zscir.report.record import RunRecord
+from zscir.report.scores import NAMES, Head, is_control, marked_controls, tabulated
+
+MAX_PAIRS = 20_000
+COLUMNS = ("first", "second", "benchmark", "split", "ranking", "metric", "difference", "won", "lost", "n", "p_value")
+Key = tuple[str, str, str, str]  # benchmark, split, ranking, metric
+
+
+@dataclass(frozen=True)
+class Test:
+    """One method minus one control on the same queries: points of percent, queries won and lost, two-sided p."""
+
+    points: float
+    against: str
+    won: int
+    lost: int
+    p_value: float
+
+    @property
+    def sure(self) -> bool:
+        """Whether so large a difference would come by luck of the queries in less than one of twenty cases."""
+        return self.p_value < 0.05
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods by headline metrics."""
+
+    columns: tuple[Head, ...]
+    rows: tuple[tuple[str, tuple[Test | None, ...]], ...]
+
+
+def comparisons(record: RunRecord) -> list[Comparison]:
+    """One table for each ``tabulate`` of the run that could pair a method with a control."""
+    marked = marked_controls(record)
+    found = [_comparison(artifact, marked) for _, artifact in record.made_by("tabulate")]
+    return [one for one in found if one is not None]
+
+
+def _comparison(table: Artifact, marked: set[tuple[str, str]]) -> Comparison | None:
+    if not has_columns(table, "pairs.parquet", COLUMNS):
+        return None
+    own = {rows[0]["evaluation"]: rows for rows in tabulated(table)}
+    names = {number: rows[0]["method"] for number, rows in own.items()}
+    controls = {number for number, rows in own.items() if is_control(rows, marked)}
+    by_key: dict[Key, Rows] = {}
+    for row in first_rows(table, "pairs.parquet", MAX_PAIRS):
+        by_key.setdefault((row["benchmark"], row["split"], row["ranking"], row["metric"]), []).append(row)
+    tests = {key: _tests(rows, controls, names) for key, rows in by_key.items()}
+    keys = [key for key, found in tests.items() if found]
+    methods = [number for number in names if any(number in tests[key] for key in keys)]
+    heads = tuple(Head(f"{NAMES.get(key[0], key[0])} {key[3]}", f"{key[1]}, {key[2]}") for key in keys)
+    lines = tuple((names[one], tuple(tests[key].get(one) for key in keys)) for one in methods)
+    return Comparison(heads, lines) if lines else None
+
+
+def _tests(pairs: Rows, controls: set[int], names: dict[int, str]) -> dict[int, Test]:
+    """Each method's test against the control that is ahead of the other controls."""
+    best = strongest(pairs, controls)
+    found = {}
+    for row in pairs:
+        both = (row["first"], row["second"])
+        if best in both and not controls.issuperset(both):
+            sign = 1 if best == row["first"] else -1
+            won, lost = (row["won"], row["lost"]) if sign > 0 else (row["lost"], row["won"])
+            method = both[1] if sign > 0 else both[0]
+            found[method] = Test(sign * row["difference"], names[best], won, lost, row["p_value"])
+    return found
+
+
+def strongest(pairs: Rows, controls: set[int]) -> int:
+    """The control with the most points over the other controls; the first of equals, -1 when there is none."""
+    there = sorted({number for row in pairs for number in (row["first"], row["second"]) if number in controls})
+    lead: dict[int, Any] = dict.fromkeys(there, 0.0)
+    for row in pairs:
+        if row["first"] in lead and row["second"] in lead:
+            lead[row["second"]] += row["difference"]
+            lead[row["first"]] -= row["difference"]
+    return max(lead, key=lambda number: lead[number], default=-1)
