@@ -259,7 +259,8 @@ def _code(arguments: list[str], debug: bool) -> int:
     except OSError as error:
         return _tell(error, 2, debug)
     except Exception as error:  # noqa: BLE001 - a mistake of zscir's own; its traceback is for --debug
-        return _tell(error, 1, debug, f"{type(error).__name__}: {error}\nthis is a mistake in zscir; --debug shows where")
+        what = f"{type(error).__name__}: {error}\nthis is a mistake in zscir; --debug shows where"
+        return _tell(error, 1, debug, what)
     return 0
 
 
