@@ -55,7 +55,7 @@ def test_a_truncated_shard_is_never_read_as_a_whole_one(tmp_path_factory: pytest
         found = [(span.name, data) for span, data in members(path)]
     except BadShard:
         return
-    # tarfile takes a cut between two members for the end: what it gave is right, and is_whole or an index tells the rest
+    # tarfile takes a cut between two members for the end: what it gave is right, and is_whole tells the rest
     assert found == SOME[: len(found)]
     assert found == SOME or not is_whole(path)
 

@@ -194,6 +194,7 @@ def score(
     protocol: Annotated[str | None, typer.Option(help="FashionIQ: original, val or pli; CIRR: soft")] = None,
     gallery_ids: Annotated[Path | None, typer.Option(help="CIRCO: ids in the order of the gallery")] = None,
     submission: Annotated[Path | None, typer.Option(help="Folder for the test server's files")] = None,
+    official: Annotated[bool, typer.Option(help="Refuse annotation files that differ from the official ones")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Score features made elsewhere with the benchmark's own metrics; write the test server's files.
@@ -205,11 +206,28 @@ def score(
     scored = score_files(
         benchmark, root, split, queries, gallery, category=category, task=task, protocol=protocol,
         gallery_ids=gallery_ids, submission_out=submission,
+        facts=data_specs() / "benchmarks" / f"{benchmark}.toml" if official else None,
     )  # fmt: skip
     columns = ("benchmark", "split", "protocol", "metric", "value", "hits", "n", "low", "high")
     show_rows([vars(row) for row in scored], as_json, "", columns)
     if submission is not None and not as_json:
         say(f"submission files: {submission}")
+
+
+@app.command()
+def leaderboard(
+    store: StoreOption = None,
+    as_latex: Annotated[bool, typer.Option("--latex", help="LaTeX tables instead of Markdown")] = False,
+) -> None:
+    """Published scores beside the store's own, a table per protocol; toy benchmarks are left out.
+
+    Example: zscir leaderboard
+    """
+    from zscir.benchmarks.leaderboard import latex, markdown, measured, published
+    from zscir.lineage.query import REAL_SCORES, rows
+
+    entries = [*published(data_specs() / "published"), *measured(rows(_store(store), REAL_SCORES))]
+    say(latex(entries) if as_latex else markdown(entries))
 
 
 @app.command()

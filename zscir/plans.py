@@ -66,9 +66,9 @@ def previous_steps(store: Store, pipeline: str) -> dict[str, Previous]:
         SELECT step, stage, arg_max(key, stages.started_at) AS key,
                arg_max(wall_s, stages.started_at) FILTER (outcome = 'made') AS wall_s
         FROM stages JOIN run USING (run_id)
-        WHERE pipeline = $name$ AND key IS NOT NULL GROUP BY step, stage
+        WHERE pipeline = $1 AND key IS NOT NULL GROUP BY step, stage
     """
-    found = rows(store, query.replace("$name$", "'" + pipeline.replace("'", "''") + "'"))
+    found = rows(store, query, [pipeline])
     return {row["step"]: Previous(row["stage"], row["key"], row["wall_s"]) for row in found}
 
 

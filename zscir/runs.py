@@ -1,6 +1,5 @@
 """Runs: a planned pipeline becomes artifacts, step by step, and a record of who made what, when and why."""
 
-import json
 import secrets
 import shlex
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from zscir.artifacts import Artifact
 from zscir.errors import GateError, RequestError, StageError, ZscirError
 from zscir.lineage.query import rows
 from zscir.lineage.recorder import Recorder, RunInfo
-from zscir.lineage.surroundings import is_alive, redact, worker_name
+from zscir.lineage.surroundings import redact, status_now, worker_name
 from zscir.pipelines import Pipeline, Step
 from zscir.plans import PlannedStep, resolve_inputs
 from zscir.progress import note
@@ -142,7 +141,7 @@ def find_run(store: Store, run_id: str) -> dict[str, Any]:
     found = list_runs(store)
     if run_id == "latest" and found:
         return found[-1]
-    matching = [row for row in found if row["run_id"].startswith(run_id)]
+    matching = [row for row in found if run_id and row["run_id"].startswith(run_id)]
     if len(matching) != 1:
         known = ", ".join(row["run_id"] for row in found[-5:]) or "none yet"
         what = "no run" if not matching else f"{len(matching)} runs"
@@ -160,9 +159,7 @@ def list_runs(store: Store) -> list[dict[str, Any]]:
     """
     found = rows(store, query)
     for row in found:
-        process = json.loads(row["user_config"]).get("process")
-        if row["status"] == "running" and process and not is_alive(process):
-            row["status"] = "died"
+        row["status"] = status_now(row)
     return found
 
 

@@ -147,7 +147,7 @@ class Store:
             )
         return found.artifact
 
-    def keys(self, stage: str | None = None) -> list[tuple[str, str]]:
+    def committed(self, stage: str | None = None) -> list[tuple[str, str]]:
         """(stage, key) of every folder that has a manifest, sorted."""
         found = [path.split("/")[-3:-1] for path in self._glob(stage or "*", "*", MANIFEST)]
         return sorted((stage_name, key) for stage_name, key in found)
@@ -158,7 +158,7 @@ class Store:
 
     def artifact_files(self, name: str, scratch: Path) -> list[str]:
         """Local paths of the file ``name`` of every artifact that has one; half-made ones have no manifest."""
-        made = {"/".join(pair) for pair in self.keys()}
+        made = {"/".join(pair) for pair in self.committed()}
         found = self._glob("*", "*", name)
         return self._bring([path for path in found if "/".join(path.split("/")[-3:-1]) in made], scratch)
 

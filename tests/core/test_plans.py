@@ -3,10 +3,16 @@ import dataclasses
 import pytest
 
 from tests.core.toy_pipelines import ORDER, SOURCE, STEPS, load_toy, walk_toy, write_toy
+from tests.core.toys import store_at
 from zscir.errors import RequestError
 from zscir.pipelines import Pipeline, load_pipeline
 from zscir.plans import make_plan
 from zscir.runs import choose
+
+
+@pytest.fixture
+def store(tmp_path):
+    return store_at(tmp_path / "store", tmp_path / "cache")
 
 
 @pytest.fixture
@@ -99,6 +105,15 @@ def test_going_back_to_an_earlier_spec_reuses_what_it_made(store, path):
     assert told(store, path)["short"].startswith("reuse")
 
 
+def test_a_store_on_s3_is_planned_like_a_folder(s3, path, tmp_path):
+    remote = store_at(s3, tmp_path / "cache")
+    made = walk_toy(remote, path).made["ingest"]
+    remote.fs.rm_file(remote.address("ingest", made.key, "pairs.parquet"))
+    plan = told(remote, path, "short.max_text_chars=30")
+    assert plan["short"] == "make: spec changed: max_text_chars 40 -> 30"
+    assert plan["ingest"] == "make: file missing: pairs.parquet"
+
+
 def test_a_plan_knows_how_long_a_step_took_last_time(store, path):
     walk_toy(store, path)
     plan = make_plan(store, load_pipeline(path, ["tabletop.scenes=41"]))
@@ -127,7 +142,7 @@ def test_only_one_step_is_walked_when_its_inputs_are_made(store, path):
     assert store.fs.find(store.root) == []
     assert list(walk_toy(store, path, only="tabletop").made) == ["tabletop"]
     assert [row["step"] for row in walk_toy(store, path, only="short").recorder.steps()] == ["short"]
-    assert store.keys("ingest") == [("ingest", walk_toy(store, path, only="short").made["short"].key)]
+    assert store.committed("ingest") == [("ingest", walk_toy(store, path, only="short").made["short"].key)]
 
 
 def test_only_with_the_name_of_a_stage_walks_all_its_steps(store, path):

@@ -181,7 +181,7 @@ def test_a_stage_that_fails_leaves_no_artifact_and_its_shards_for_the_next_attem
 def test_a_gate_keeps_its_own_kind_of_error_and_commits_nothing(store):
     with pytest.raises(GateError, match="at least 100"):
         materialize(store, gated, ShardsSpec(), {})
-    assert store.keys() == []
+    assert store.committed() == []
 
 
 @pytest.mark.parametrize("facts", [{"share": float("nan")}, {"path": Path("x")}])
@@ -192,4 +192,4 @@ def test_facts_that_are_no_json_commit_nothing(store, facts):
 
     with pytest.raises((ValueError, TypeError)):
         materialize(store, odd, ShardsSpec(), {})
-    assert store.keys() == []
+    assert store.committed() == []

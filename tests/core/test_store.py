@@ -29,14 +29,14 @@ def test_an_artifact_lies_under_stage_and_key_with_its_manifest(store, made):
     names = sorted(path[len(store.root) + 1 :] for path in store.fs.find(store.address("shards")))
     files = ["00000.bin", "00001.bin", "00002.bin", "manifest.json", "rejects.parquet"]
     assert names == [f"shards/{KEY}/{name}" for name in files]
-    assert store.keys() == [("shards", KEY)]
+    assert store.committed() == [("shards", KEY)]
     assert store.get("shards", KEY) == made
 
 
 def test_an_artifact_without_a_manifest_is_none(store, made):
     store.fs.rm_file(store.address("shards", KEY, MANIFEST))
     assert store.look("shards", KEY).problem == "no artifact"
-    assert store.keys() == []
+    assert store.committed() == []
     with pytest.raises(RequestError, match="no artifact; run the pipeline again"):
         store.get("shards", KEY)
 
@@ -100,7 +100,7 @@ def test_a_store_in_a_folder_with_odd_signs_works(tmp_path):
     store = store_at(tmp_path / "a [b] *c? 'd' 100%", tmp_path / "cache")
     parent = materialize(store, shards, SPEC, {}).artifact
     child = materialize(store, copies, CopySpec(), {"first": parent, "others": []}).artifact
-    assert store.keys() == sorted([("shards", parent.key), ("copies", child.key)])
+    assert store.committed() == sorted([("shards", parent.key), ("copies", child.key)])
     assert child.path("deep/copy.bin").exists()
 
 

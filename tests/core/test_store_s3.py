@@ -122,7 +122,7 @@ def test_a_bucket_itself_is_a_store(s3, tmp_path):
     store = store_at(s3.removesuffix("/some/prefix"), tmp_path / "cache")
     store.check()
     made = materialize(store, shards, SPEC, {}).artifact
-    assert store.keys() == [("shards", KEY)]
+    assert store.committed() == [("shards", KEY)]
     assert made.path("00001.bin").read_bytes() == b"\0\1\0" * 1000
 
 

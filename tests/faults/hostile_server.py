@@ -93,11 +93,12 @@ IMAGES: dict[str, Callable[[], bytes]] = {
     "empty.jpg": lambda: b"",
     "cut.jpg": lambda: saved(picture(1), "JPEG")[:-400],
 }
+BOMB = gzip.compress(b"\0" * 50_000_000)
 PAGE = b"<!doctype html><title>No</title>"
 
 
 class HostileServer:
-    """``with HostileServer() as server``: `server.url("/ok/1.jpg")`, `server.paths()` and what each path does, below."""
+    """``with HostileServer() as server``: `server.url("/ok/1.jpg")`, `server.paths()`; what each path does is below."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, dict[str, str]]] = []
@@ -235,8 +236,7 @@ class HostileServer:
                 yield head(10_000_000_000)
                 await asyncio.sleep(60)
             case "bomb":
-                packed = gzip.compress(b"\0" * 50_000_000)
-                yield whole(packed, "image/jpeg", 200, "Content-Encoding: gzip\r\n")
+                yield whole(BOMB, "image/jpeg", 200, "Content-Encoding: gzip\r\n")
             case "gzip":
                 yield whole(gzip.compress(body), "image/jpeg", 200, "Content-Encoding: gzip\r\n")
             case "brotli":

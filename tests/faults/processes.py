@@ -1,4 +1,4 @@
-"""Processes to kill: each starts in a few milliseconds from a warm one, works on a store, and dies where a test says."""
+"""Processes to kill: each starts in milliseconds from a warm one, works on a store, and dies where a test says."""
 
 import multiprocessing
 import os
@@ -13,7 +13,9 @@ from typing import Any
 from zscir.store import Store
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.faults.processes", "tests.core.toys", "s3fs", "duckdb", "psutil", "pandas", "filelock"])
+CONTEXT.set_forkserver_preload(
+    ["tests.faults.processes", "tests.core.toys", "s3fs", "duckdb", "psutil", "pandas", "filelock"]
+)
 
 
 def start(work: Callable[..., Any], *args: Any) -> multiprocessing.process.BaseProcess:

@@ -65,9 +65,9 @@ def test_a_file_without_a_header_is_read_by_the_names_given(tmp_path: Path) -> N
 def test_quotes_in_a_tsv_are_plain_characters_unless_asked_for(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", 'url\ttext\nu1\t"open\nu2\t"a ""b"""\n')
     assert [row.text for row in read(path)] == ['"open', '"a ""b"""']
-    assert [row.text for row in read(write(path, 'url\ttext\nu2\t"a ""b"""\n'), Layout("url", "text", quoted=True))] == [
-        'a "b"'
-    ]
+    assert [
+        row.text for row in read(write(path, 'url\ttext\nu2\t"a ""b"""\n'), Layout("url", "text", quoted=True))
+    ] == ['a "b"']
 
 
 def test_bad_rows_are_rows_with_a_problem(tmp_path: Path) -> None:
@@ -75,7 +75,9 @@ def test_bad_rows_are_rows_with_a_problem(tmp_path: Path) -> None:
     assert [(row.number, row.url, row.problem) for row in rows] == [
         (1, "u1", None), (2, None, "1 fields instead of 2"), (3, None, "3 fields instead of 2"), (4, "u4", None),
     ]  # fmt: skip
-    lines = b'{"url": "u1", "text": "t"}\n{"url": \n[1]\n"\xff"\n\n' + b"[" * 100_000 + b'\n{"url": "u2", "text": null}\n'
+    lines = (
+        b'{"url": "u1", "text": "t"}\n{"url": \n[1]\n"\xff"\n\n' + b"[" * 100_000 + b'\n{"url": "u2", "text": null}\n'
+    )
     rows = read(write(tmp_path / "a.jsonl", lines))
     assert [(row.number, row.url) for row in rows] == [(1, "u1"), (2, None), (3, None), (4, None), (6, None), (7, "u2")]
     problems = [row.problem for row in rows]

@@ -118,7 +118,9 @@ def test_a_chunk_without_an_image_has_a_record_and_no_tar(tmp_path: Path) -> Non
 
 def test_a_finished_tar_that_differs_from_its_record_is_noticed(tmp_path: Path) -> None:
     rows, tar = run(tmp_path, [0, 2])
-    spans = {row["image_key"]: Span(f"{row['image_key']}.jpg", row["offset"], row["size"]) for row in rows if row["shard"]}
+    spans = {
+        row["image_key"]: Span(f"{row['image_key']}.jpg", row["offset"], row["size"]) for row in rows if row["shard"]
+    }
     digests = {row["image_key"]: row["sha256"] for row in rows}
     verify(tar, spans, digests)
     whole = bytearray(tar.read_bytes())

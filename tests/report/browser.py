@@ -18,7 +18,7 @@ QUIET = (
     "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
     "--remote-debugging-pipe",
 )  # fmt: skip
-PATIENCE_S = 90.0
+PATIENCE_S = 150.0
 
 
 def find_browser() -> str | None:
@@ -70,10 +70,11 @@ class Page:
 
     def picture(self, clip: tuple[int, int, int, int] | None = None) -> bytes:
         """A PNG of the window, or of (x, y, width, height) of the page."""
+        names = ("x", "y", "width", "height", "scale")
         area = (
-            {} if clip is None else {"clip": dict(zip(("x", "y", "width", "height"), clip, strict=True)) | {"scale": 1}}
+            {} if clip is None else {"clip": dict(zip(names, (*clip, 1), strict=True)), "captureBeyondViewport": True}
         )
-        return base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True, **area)["data"])
+        return base64.b64decode(self.call("Page.captureScreenshot", **area)["data"])
 
     def _next(self) -> dict[str, Any]:
         deadline = time.monotonic() + PATIENCE_S

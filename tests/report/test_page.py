@@ -28,7 +28,7 @@ from zscir.store import Store
 class Reader(HTMLParser):
     """What a browser would see: tags with attributes, and the text outside of the style."""
 
-    VOID = ("meta", "img", "br")
+    VOID = ("meta", "img", "br", "wbr")
 
     def __init__(self, page: Path) -> None:
         super().__init__()

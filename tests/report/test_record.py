@@ -11,6 +11,7 @@ from zscir.errors import RequestError, ZscirError
 from zscir.lineage.recorder import Recorder, RunInfo
 from zscir.pipelines import load_pipeline
 from zscir.report.head import alarm_of, bars_of, took_s
+from zscir.report.outside import outside
 from zscir.report.record import RunRecord, read_record
 from zscir.store import Store
 
@@ -154,3 +155,33 @@ def test_a_run_with_an_end_took_the_time_between() -> None:
     begun_at = datetime(2026, 1, 1, tzinfo=UTC)
     record.row.update(started_at=begun_at, finished_at=begun_at + timedelta(minutes=2))
     assert took_s(record) == 120
+
+
+BENCHMARKS = """
+name = "p"
+[[steps]]
+stage = "tabletop"
+spec = { scenes = 4 }
+[[steps]]
+stage = "embed_benchmarks"
+inputs = { backbone = "file:model", benchmarks = "file:there" }
+"""
+
+
+def test_a_folder_outside_of_the_store_is_found_again_by_the_pipeline(tmp_path: Path) -> None:
+    pipeline = tmp_path / "p.toml"
+    pipeline.write_text(BENCHMARKS)
+    (tmp_path / "there" / "cirr" / "images").mkdir(parents=True)
+    (tmp_path / "there" / "cirr" / "images" / "dev-0.png").write_bytes(b"1234")
+    store = Store(str(tmp_path / "store"), tmp_path / "cache")
+    begun(store, pipeline)
+    record, seen = read_record(store, "latest"), dict[str, Any]()
+    found = outside(record, "embed_benchmarks", "benchmarks", seen)
+    assert found is not None
+    assert {name: entry.size for name, entry in found.entries.items()} == {"cirr/images/dev-0.png": 4}
+    assert found.path("cirr/images/dev-0.png").read_bytes() == b"1234"
+    assert outside(record, "embed_benchmarks", "benchmarks", seen) is found
+    assert outside(record, "embed_benchmarks", "backbone", seen) is None  # no such folder
+    assert outside(record, "tabletop", "benchmarks", seen) is None
+    pipeline.write_text(BENCHMARKS.replace("scenes = 4", "scenes = 5"))
+    assert outside(record, "embed_benchmarks", "benchmarks", {}) is None

@@ -26,10 +26,10 @@ from zscir.records import IMAGES, PAIRS, REJECTS, read_rows, write_table
 from zscir.shards import ShardReader
 from zscir.stages.download import DownloadSpec, download
 from zscir.tabletop.spec import TabletopSpec
-from zscir.tabletop.web import fate_of, url_of
+from zscir.tabletop.web import fate_of, url_of, web_jpeg
 
 REPO = Path(__file__).parents[2]
-QUICK: dict[str, Any] = {"deadline_s": 2.0, "retries": 1, "backoff_s": 0.05, "max_bytes": 1_000_000, "per_host": 64}
+QUICK: dict[str, Any] = {"deadline_s": 4.0, "retries": 1, "backoff_s": 0.05, "max_bytes": 1_000_000, "per_host": 64}
 
 
 def pairs_in(folder: Path, rows: list[tuple[str, str]]) -> Artifact:
@@ -245,7 +245,7 @@ def test_nothing_of_the_run_is_left_or_told(web: Web) -> None:
 CHILD = """
 import signal, sys
 from pathlib import Path
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would their children
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the jobs of a shell may ignore it
 from zscir.artifacts import Artifact
 from zscir.stages.download import DownloadSpec, download
 download(DownloadSpec.load(sys.argv[1]), pairs=Artifact.of_folder(sys.argv[2]), out=Path(sys.argv[3]))
@@ -343,7 +343,8 @@ def test_the_tabletop_world_is_downloaded_with_its_broken_urls(tmp_path: Path) -
         hang_share=0.05,
     )  # fmt: skip
     pairs = pairs_in(tmp_path / "pairs", [(url_of(world, index), f"scene {index}") for index in range(60)])
-    spec = DownloadSpec.parse({**QUICK, "chunk_rows": 30, "tabletop": world.literals()}, "test")
+    fields = {**QUICK, "chunk_rows": 30, "keep_jpegs": True, "tabletop": world.literals()}
+    spec = DownloadSpec.parse(fields, "test")
     (tmp_path / "out").mkdir()
     download(spec, pairs=pairs, out=tmp_path / "out")
     classes = {
@@ -353,6 +354,8 @@ def test_the_tabletop_world_is_downloaded_with_its_broken_urls(tmp_path: Path) -
     rows = read_rows(tmp_path / "out" / "images.parquet", IMAGES)
     assert [row["error_class"] for row in rows] == [classes[fate_of(world, index)] for index in range(60)]
     assert {row["url"].split("/")[2] for row in rows} == {"tabletop.test"}
+    kept = [row["sha256"] for row in rows if row["status"] == "ok"]  # small enough: the bytes that the server gave
+    assert kept == [sha256(web_jpeg(world, n)).hexdigest() for n in range(60) if fate_of(world, n) == "ok"]
 
 
 def test_an_empty_list_is_an_empty_download(tmp_path: Path) -> None:

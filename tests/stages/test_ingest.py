@@ -110,7 +110,9 @@ ANY_ROW = st.fixed_dictionaries({
 
 
 @given(rows=st.lists(ANY_ROW, min_size=1, max_size=30))
-def test_every_row_is_a_pair_or_a_reject(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, object]]) -> None:
+def test_every_row_is_a_pair_or_a_reject(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, object]]
+) -> None:
     rows.append({"url": "http://c.test/", "text": "always there"})
     pairs, rejects, facts = run(listed(tmp_path_factory.mktemp("rows") / "in", rows))
     assert len(pairs) + len(rejects) == len(rows) == facts["rows"] + facts["rejects"]
@@ -131,7 +133,8 @@ def test_a_source_reads_a_file_in_its_own_format(tmp_path: Path, name: str) -> N
     folder.mkdir()
     if name == "laion":
         columns = {
-            "URL": ["http://a.test/1.jpg"], "TEXT": ['a very typical "bus" station'], "WIDTH": [640.0], "HEIGHT": [480.0],
+            "URL": ["http://a.test/1.jpg"], "TEXT": ['a very typical "bus" station'], "WIDTH": [640.0],
+            "HEIGHT": [480.0],
             "similarity": [0.31], "LICENSE": ["?"], "NSFW": ["UNLIKELY"], "hash": [123], "punsafe": [0.01],
         }  # fmt: skip
         pq.write_table(pa.table(columns), folder / "part-00000-abc-c000.snappy.parquet", compression="snappy")

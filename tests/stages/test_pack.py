@@ -25,7 +25,10 @@ def key(number: int) -> str:
 def images_in(folder: Path, pictures: dict[int, bytes], failed: tuple[int, ...] = ()) -> Artifact:
     """A download artifact: one shard, one row per picture (each twice, for two texts) and per failed URL."""
     folder.mkdir()
-    spans = {span.name: span for span in write_shard(folder / "00000.tar", [(f"{key(n)}.jpg", d) for n, d in pictures.items()])}
+    spans = {
+        span.name: span
+        for span in write_shard(folder / "00000.tar", [(f"{key(n)}.jpg", d) for n, d in pictures.items()])
+    }
     rows = []
     for number in [*pictures, *pictures, *failed]:
         row: dict[str, Any] = {
@@ -62,7 +65,9 @@ def images(tmp_path: Path) -> Artifact:
     return images_in(tmp_path / "images", pictures, failed=(8,))
 
 
-def run(tmp_path: Path, images: Artifact, ends: list[tuple[int, int]], name: str = "out", **spec: Any) -> tuple[list[dict], Path]:
+def run(
+    tmp_path: Path, images: Artifact, ends: list[tuple[int, int]], name: str = "out", **spec: Any
+) -> tuple[list[dict], Path]:
     out = tmp_path / name
     out.mkdir(exist_ok=True)
     folder = tmp_path / f"triplets of {name}"
@@ -121,7 +126,9 @@ def test_triplets_without_their_images_are_rejects(tmp_path: Path, images: Artif
 
 
 def test_an_image_that_cannot_be_shrunk_is_a_reject(tmp_path: Path) -> None:
-    broken = images_in(tmp_path / "broken", {0: saved(picture(0, 300, 300), "JPEG")[:-3000], 1: saved(picture(), "JPEG")})
+    broken = images_in(
+        tmp_path / "broken", {0: saved(picture(0, 300, 300), "JPEG")[:-3000], 1: saved(picture(), "JPEG")}
+    )
     rows, out = run(tmp_path, broken, [(0, 0), (1, 1)], size_px=100)
     assert [row["triplet_id"] for row in rows] == ["t001"]
     assert [one["reason"] for one in read_rows(out / "rejects.parquet", REJECTS)] == ["bad_image"]
@@ -150,7 +157,13 @@ def test_a_crashed_pack_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, ima
     ends = [(number % 4, (number * 3 + 1) % 4) for number in range(30)]
     _, whole = run(tmp_path, images, ends, "whole", shard_rows=7, size_px=100)
     _, crashed = run(tmp_path, images, ends, "crashed", shard_rows=7, size_px=100)
-    for name in ("index.parquet", "rejects.parquet", ".parts/00002.rejects.parquet", "00004.tar", ".parts/00004.index.parquet"):
+    for name in (
+        "index.parquet",
+        "rejects.parquet",
+        ".parts/00002.rejects.parquet",
+        "00004.tar",
+        ".parts/00004.index.parquet",
+    ):
         (crashed / name).unlink()
     (crashed / ".parts/00004.rejects.parquet").unlink()
     (crashed / "00002.tar.part").write_bytes(b"half")

@@ -5,11 +5,12 @@ DuckDB does the grouping and joining: both spill to disk, so a list of 10^8 pair
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
 from zscir.artifacts import finished
-from zscir.fetch.joins import literal, query
+from zscir.fetch.joins import answers, literal, query
 from zscir.records import IMAGES, REJECTS, schema_of, table_writer
 
 # What a chunk records of each of its URLs: an images row without the columns that belong to a pair.
@@ -89,3 +90,21 @@ def reject(images: Path, rejects: Path) -> None:
     with finished(rejects) as part, table_writer(part, REJECTS) as writer:
         for table in query(sql, rejects.parent, BATCH_ROWS, REJECTS, images=literal(images)):
             writer.write_table(table)
+
+
+def summary(images: Path) -> dict[str, Any]:
+    """What the facts say of an images table: rows, ok, rejects, success rate, distinct images, error classes."""
+    table = "FROM read_parquet($images)"
+    counts = (
+        f"SELECT count(*), count(*) FILTER (status = 'ok'), count(DISTINCT image_key) FILTER (status = 'ok') {table}"
+    )
+    classes = f"SELECT error_class, count(*) {table} WHERE status <> 'ok' GROUP BY ALL ORDER BY ALL"
+    [(rows, ok, distinct)] = answers(counts, images.parent, images=literal(images))
+    return {
+        "rows": rows,
+        "ok": ok,
+        "rejects": rows - ok,
+        "success_rate": round(ok / rows, 6) if rows else None,
+        "images": distinct,
+        "failed_by_class": dict(answers(classes, images.parent, images=literal(images))),
+    }

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -15,12 +17,7 @@ def query(sql: str, scratch: Path, rows: int, schema: pa.Schema, **values: str) 
 
     DuckDB spills into a dot folder of ``scratch`` and nowhere else. ``values`` fill the $names in ``sql``.
     """
-    settings: dict[str, str | bool | int | float | list[str]] = {
-        "temp_directory": str(scratch / ".duckdb"),
-        "autoinstall_known_extensions": "false",
-    }
-    with duckdb.connect(config=settings) as connection:
-        connection.execute("SET enable_progress_bar = false")  # it would draw over our own
+    with _database(scratch) as connection:
         held: list[pa.RecordBatch] = []
         for batch in connection.sql(sql, params=values).to_arrow_reader(rows):
             held.append(batch)
@@ -31,6 +28,23 @@ def query(sql: str, scratch: Path, rows: int, schema: pa.Schema, **values: str) 
             held = table.to_batches()
         if held:
             yield check(pa.Table.from_batches(held), schema, "a joined table")
+
+
+def answers(sql: str, scratch: Path, **values: str) -> list[tuple[Any, ...]]:
+    """The few rows of a small answer."""
+    with _database(scratch) as connection:
+        return connection.execute(sql, values).fetchall()
+
+
+@contextmanager
+def _database(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "temp_directory": str(scratch / ".duckdb"),
+        "autoinstall_known_extensions": "false",
+    }
+    with duckdb.connect(config=settings) as connection:
+        connection.execute("SET enable_progress_bar = false")  # it would draw over our own
+        yield connection
 
 
 def literal(path: Path) -> str:

@@ -2,8 +2,11 @@
 
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
 
 from zscir.errors import RequestError
 from zscir.lineage.tables import TABLES
@@ -39,15 +42,25 @@ CREATE VIEW ancestry AS WITH RECURSIVE up(key, ancestor_key) AS (
 ) SELECT * FROM up
 """
 
+# Scores on real benchmarks: the tabletop world's carry the same names and belong beside no published number.
+REAL_SCORES = """
+SELECT scores.* FROM scores WHERE artifact_key NOT IN (
+    SELECT ancestry.key FROM ancestry JOIN artifacts ON artifacts.key = ancestor_key WHERE stage = 'tabletop_benchmarks'
+) ORDER BY ALL
+"""
 
-def sql(store: Store, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Column names and rows of ``query``; RequestError with DuckDB's own words when it is wrong."""
+
+def sql(store: Store, query: str, values: Sequence[Any] = ()) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Column names and rows of ``query`` (``values`` stand in for its $1, $2, ...).
+
+    RequestError with DuckDB's own words when the query is wrong.
+    """
     import duckdb
 
     with tempfile.TemporaryDirectory(prefix="zscir-sql-") as folder, duckdb.connect() as connection:
         try:
             make_views(connection, store, query, Path(folder))
-            result = connection.execute(query)
+            result = connection.execute(query, list(values))
             names = [column[0] for column in result.description or []]
             return names, result.fetchall()
         except duckdb.Error as error:
@@ -55,9 +68,9 @@ def sql(store: Store, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
             raise RequestError(f"sql: {str(error).splitlines()[0]}\nthe tables are: {tables}") from None
 
 
-def rows(store: Store, query: str) -> list[dict[str, Any]]:
+def rows(store: Store, query: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
     """The rows of ``query`` as dictionaries."""
-    names, found = sql(store, query)
+    names, found = sql(store, query, values)
     return [dict(zip(names, row, strict=True)) for row in found]
 
 
@@ -69,7 +82,8 @@ def make_views(connection: "duckdb.DuckDBPyConnection", store: Store, query: str
     connection.execute(ANCESTRY)
     for name, schema in RECORDS.items():
         if re.search(rf"\b{name}\b", query, re.IGNORECASE):
-            paths = store.artifact_files(FILES.get(name, f"{name}.parquet"), scratch / name)
+            found = store.artifact_files(FILES.get(name, f"{name}.parquet"), scratch / name)
+            paths = [path for path in found if set(schema.names) <= set(pq.read_schema(path).names)]
             key = ", regexp_extract(filename, '/([0-9a-f]{64})/[^/]*$', 1) AS artifact_key"
             _view(connection, scratch, name, schema, paths, key)
 

@@ -1,5 +1,6 @@
 """Surroundings: this machine and checkout become the columns that say where a run happened, secrets left out."""
 
+import json
 import os
 import platform
 import re
@@ -56,6 +57,13 @@ def is_alive(worker: str) -> bool:
         return abs(int(psutil.Process(int(pid)).create_time()) - int(start)) <= 1
     except psutil.Error:
         return False
+
+
+def status_now(run: dict[str, Any]) -> str:
+    """The status of a row of the ``run`` table; ``died`` when it says running and its process is gone."""
+    process = json.loads(run["user_config"]).get("process")
+    gone = run["status"] == "running" and process and not is_alive(process)
+    return "died" if gone else str(run["status"])
 
 
 def _git() -> tuple[str | None, bool | None]:

@@ -85,6 +85,7 @@ def curve_panel(series: Series, colour: int, title: str) -> str:
         if window >= 3:
             axes.plot(series.x, series.y, color=shade, alpha=0.3, linewidth=0.8)
         axes.plot(series.x, smoothed(series.y, window) if window >= 3 else series.y, color=shade)
+        axes.locator_params(axis="x", integer=True)
         axes.set_title(series.name)
         axes.set_xlabel("step")
         axes.margins(x=0.01)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from PIL import Image
 
 from zscir.artifacts import Artifact
@@ -19,7 +20,7 @@ THUMB_PX = 144
 QUALITY = 80
 MAX_BYTES = 64 * 1024 * 1024
 MAX_PIXELS = 50_000_000
-GREY = 138
+GREY, STRIPE = 138, 158
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,22 @@ def squared(data: bytes, pixels: PixelSpec) -> Image.Image:
 
 
 def masked(whole: Image.Image, patches: Patches, draw: tuple[int, int, str], ratio: float, alt: str) -> Picture:
-    """The square with only the patches that ``draw`` (seed, epoch, image key) keeps; the dropped ones are grey."""
+    """The square with only the patches that ``draw`` (seed, epoch, image key) keeps; the rest is striped grey."""
     seed, epoch, key = draw
     grid, side = patches.grid, patches.patch_px
     shown = np.zeros(grid * grid, dtype=bool)
     shown[kept_patches([seed], epoch, [key], grid * grid, ratio)[0]] = True
     pixels = np.asarray(whole).copy()
-    pixels[~np.kron(shown.reshape(grid, grid), np.ones((side, side), dtype=bool))] = GREY
+    hidden = ~np.kron(shown.reshape(grid, grid), np.ones((side, side), dtype=bool))
+    pixels[hidden] = stripes(grid * side)[hidden, None]
     return enlarged(Image.fromarray(pixels), alt)
+
+
+def stripes(size_px: int) -> NDArray[np.uint8]:
+    """[S, S] greys in diagonal stripes, which no photograph of something grey is taken for."""
+    period = max(4, size_px // 24)
+    diagonal = np.add.outer(np.arange(size_px), np.arange(size_px)) % period
+    return np.where(diagonal < period // 3, STRIPE, GREY).astype(np.uint8)
 
 
 def enlarged(image: Image.Image, alt: str) -> Picture:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from zscir.artifacts import Artifact
@@ -112,7 +111,7 @@ def read_record(store: Store, run_id: str) -> RunRecord:
     quoted = "'" + str(row["run_id"]).replace("'", "''") + "'"
     stage_rows = rows(store, f"SELECT * FROM stages WHERE run_id = {quoted} ORDER BY started_at, step")  # noqa: S608
     library = Library(store)
-    pipeline = _pipeline_of(row)
+    pipeline = _whole_pipeline(row)
     names = {one["key"]: one["step"] for one in stage_rows if one["key"]}
     steps = [_step(one, row["status"], library, names, pipeline) for one in stage_rows]
     return RunRecord(store, row, (*steps, *_not_reached(row, steps, pipeline)), library)
@@ -151,17 +150,23 @@ def _not_reached(row: dict[str, Any], steps: list[StepRecord], pipeline: Pipelin
     ]
 
 
-def _pipeline_of(row: dict[str, Any]) -> Pipeline | None:
-    """The pipeline file of a run that did not succeed, if it still says what it said then."""
+def pipeline_of(row: dict[str, Any]) -> Pipeline | None:
+    """The pipeline of a run if its file still asks for what it asked for then; else the lineage alone must do."""
     config = json.loads(row["user_config"])
-    if row["status"] == "succeeded" or config.get("only") or config.get("from") or not config.get("pipeline"):
+    if not config.get("pipeline"):
         return None
-    path = spec_path(str(Path(config["pipeline"])))
     try:
-        pipeline = load_pipeline(path, list(config.get("set") or []))
+        pipeline = load_pipeline(spec_path(str(config["pipeline"])), list(config.get("set") or []))
     except ZscirError:
-        return None  # moved or changed since: the page shows what the lineage alone knows
+        return None
     return pipeline if pipeline.digest() == row["spec_digest"] else None
+
+
+def _whole_pipeline(row: dict[str, Any]) -> Pipeline | None:
+    """The pipeline of a run that did not come to all of its steps and was not told to walk only some."""
+    config = json.loads(row["user_config"])
+    partial = row["status"] == "succeeded" or config.get("only") or config.get("from")
+    return None if partial else pipeline_of(row)
 
 
 def _parents(pipeline: Pipeline | None, name: str) -> tuple[str, ...]:

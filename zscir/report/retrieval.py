@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from zscir.artifacts import Artifact
 from zscir.report.cards import Card, Fold, Framed, Sheet
 from zscir.report.gallery import Gallery
+from zscir.report.outside import outside
 from zscir.report.peek import batches, evenly, first_rows, rows_with
 from zscir.report.pictures import Picture, missing
 from zscir.report.record import RunRecord
@@ -54,14 +55,15 @@ def retrieval_sheets(record: RunRecord) -> list[Sheet]:
     """One sheet for each benchmark and split, in it a fold for each evaluation; trained methods come first."""
     folds: dict[Hall, list[Fold]] = {}
     galleries: Galleries = {}
+    folders: dict[str, Artifact] = {}
     newest_first = list(reversed(record.made_by("evaluate")))
     steps = sorted(newest_first, key=lambda one: _is_control(one[1]))
     for step, artifact in steps[:MAX_EVALUATIONS]:
-        for hall, cards in _cards(record, artifact, galleries).items():
+        source = _benchmarks_of(record, artifact) or outside(record, step.name, "benchmarks", folders)
+        for hall, cards in _cards(artifact, source, galleries).items():
             method, score = _headline(artifact, hall)
-            fold = Fold(
-                method or step.name, f"{step.name} · {score}" if score else step.name, not _is_control(artifact), cards
-            )
+            about = " · ".join(word for word in (step.name, score) if word)
+            fold = Fold(method or step.name, about, not _is_control(artifact), cards)
             folds.setdefault(hall, []).append(fold)
     left = f" Shown are {MAX_EVALUATIONS} of {len(steps)} evaluations." if len(steps) > MAX_EVALUATIONS else ""
     return [
@@ -80,9 +82,8 @@ def _is_control(evaluation: Artifact) -> bool:
     return evaluation.manifest is not None and "control" in evaluation.manifest.spec
 
 
-def _cards(record: RunRecord, evaluation: Artifact, galleries: Galleries) -> dict[Hall, tuple[Card, ...]]:
-    """The cards of each benchmark and split of an evaluation."""
-    source = _benchmarks_of(record, evaluation)
+def _cards(evaluation: Artifact, source: Artifact | None, galleries: Galleries) -> dict[Hall, tuple[Card, ...]]:
+    """The cards of each benchmark and split of an evaluation; ``source`` holds the benchmarks' images."""
     found = {}
     for hall, asked in _asked(evaluation).items():
         gallery = None

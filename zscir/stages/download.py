@@ -5,19 +5,18 @@ and accounts for each URL (zscir/fetch); what img2dataset leaves is repacked, re
 """
 
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
 from zscir.artifacts import Artifact, finished
 from zscir.errors import StageError
-from zscir.fetch.chunks import Chunk, assemble, chunk, plan, reject
+from zscir.fetch.chunks import Chunk, assemble, chunk, plan, reject, summary
 from zscir.fetch.gateway import Gateway
 from zscir.fetch.limits import FetchSpec
 from zscir.fetch.repack import repack
@@ -34,7 +33,7 @@ RECORDS = ".chunks"
 PLAN = ".plan.parquet"
 ENGINE_ATTEMPTS = 3
 STALL_S = 90.0  # beyond the deadline of a URL: the start of img2dataset alone may take a minute on a busy machine
-CHUNKS_PER_ENGINE = 64  # img2dataset holds its whole URL list in memory
+CHUNKS_PER_ENGINE = 32  # img2dataset and the gateway hold their URLs in memory
 TABLETOP = (HOST.removeprefix("http://"), 80)
 
 
@@ -78,7 +77,7 @@ def download(spec: DownloadSpec, pairs: Artifact, out: Path) -> Facts:
             pass
     assemble(pair_table, out / RECORDS, out / "images.parquet")
     reject(out / "images.parquet", out / "rejects.parquet")
-    return _facts(out / "images.parquet", total)
+    return summary(out / "images.parquet") | {"chunks": total}
 
 
 def _record(out: Path, number: int) -> Path:
@@ -111,12 +110,11 @@ def _run(spec: DownloadSpec, numbers: list[int], gateway: Gateway, out: Path) ->
     """One run of img2dataset over some chunks; a raw shard that is no good is left to the next attempt."""
     scratch = out / SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)
-    chunks = [chunk(out / PLAN, number) for number in numbers]
-    job = Job(scratch / "urls.parquet", scratch / "raw", spec.chunk_rows, len(chunks), spec.engine_options())
-    _expect(chunks, gateway, job.urls)
+    job = Job(scratch / "urls.parquet", scratch / "raw", spec.chunk_rows, len(numbers), spec.engine_options())
+    _expect((chunk(out / PLAN, number) for number in numbers), gateway, job.urls)
     for shard in raw_shards(job, lambda: gateway.last_news, STALL_S + spec.deadline_s):
         raw_tar = job.folder / f"{shard:05d}.tar"
-        one = chunks[shard]
+        one = chunk(out / PLAN, numbers[shard])
         try:
             repack(raw_tar, one, gateway.outcome, out, _record(out, one.number))
         except BadShard as error:
@@ -128,25 +126,13 @@ def _run(spec: DownloadSpec, numbers: list[int], gateway: Gateway, out: Path) ->
         yield one.number
 
 
-def _expect(chunks: list[Chunk], gateway: Gateway, urls: Path) -> None:
+def _expect(chunks: Iterable[Chunk], gateway: Gateway, urls: Path) -> None:
     """Tell the gateway what will be asked for, and write the list of what img2dataset shall ask."""
-    keys = [target.image_key for one in chunks for target in one.targets]
-    gateway.forget(keys)
-    gateway.expect({target.image_key: target.url for one in chunks for target in one.targets})
+    keys: list[str] = []
+    for one in chunks:
+        wanted = {target.image_key: target.url for target in one.targets}
+        gateway.forget(list(wanted))
+        gateway.expect(wanted)
+        keys += wanted
     with finished(urls) as part:
         pq.write_table(pa.table({"url": [f"http://127.0.0.1:{gateway.port}/{key}" for key in keys]}), part)
-
-
-def _facts(images: Path, chunks: int) -> Facts:
-    table = pq.read_table(images, columns=["image_key", "status", "error_class", "size"])
-    ok = table.filter(pc.equal(table["status"], "ok"))
-    classes = table["error_class"].drop_null().value_counts().to_pylist()
-    return {
-        "rows": table.num_rows,
-        "ok": ok.num_rows,
-        "rejects": table.num_rows - ok.num_rows,
-        "success_rate": round(ok.num_rows / table.num_rows, 6) if table.num_rows else None,
-        "images": len(pc.unique(ok["image_key"])),
-        "chunks": chunks,
-        "failed_by_class": {one["values"]: one["counts"] for one in sorted(classes, key=lambda c: str(c["values"]))},
-    }

@@ -1,0 +1,81 @@
+"""kill -9 of a whole run at random moments: the next one goes on, and ends with what an undisturbed run makes."""
+
+import random
+import signal
+import subprocess
+import time
+
+from tests.core.toy_pipelines import clean_environment, command, digests, json_of, walk_toy, write_toy, zscir
+from tests.core.toys import store_at
+from tests.faults.processes import finish, kill_after, start
+from tests.services import prefect_api
+from zscir.lineage.query import rows
+from zscir.pipelines import load_pipeline
+from zscir.plans import make_plan
+from zscir.runs import list_runs
+
+
+def one_walk(uri, cache, path):
+    walk_toy(store_at(uri, cache), path)
+
+
+def check_against(store, path, expected):
+    """Every artifact whole to the last bit and equal to the undisturbed one; no leftovers that a reader could see."""
+    plan = make_plan(store, load_pipeline(path))
+    assert {one.step.name: one.artifact.digest for one in plan if one.artifact} == expected
+    for stage, key in store.committed():
+        assert store.look(stage, key, verify=True).problem == ""
+
+
+def test_runs_killed_at_any_moment_end_with_the_same_digests(tmp_path):
+    path = write_toy(tmp_path / "specs")
+    finish(start(time.sleep, 0))  # the process that all others come from is warm now
+    began = time.monotonic()
+    finish(start(one_walk, str(tmp_path / "undisturbed"), tmp_path / "cache", path))
+    usual_s = time.monotonic() - began
+    whole = store_at(tmp_path / "undisturbed", tmp_path / "cache")
+    expected = {one.step.name: one.artifact.digest for one in make_plan(whole, load_pipeline(path))}
+    kills = 0
+    for seed in range(8):
+        rng = random.Random(seed)
+        uri = f"{tmp_path}/store-{seed}"
+        store = store_at(uri, tmp_path / "cache")
+        for _ in range(rng.randint(1, 4)):
+            kills += kill_after(start(one_walk, uri, tmp_path / "cache", path), rng.uniform(0, usual_s))
+            list_runs(store)
+            assert all(store.look(stage, key, verify=True).problem == "" for stage, key in store.committed())
+        finish(start(one_walk, uri, tmp_path / "cache", path))
+        check_against(store, path, expected)
+        statuses = [row["status"] for row in list_runs(store)]
+        assert statuses[-1] == "succeeded"
+        assert set(statuses[:-1]) <= {"died", "succeeded"}
+        made = rows(store, "SELECT key, count(*) AS n FROM stages WHERE outcome = 'made' GROUP BY key HAVING n > 1")
+        assert made == [], "a step that was recorded as made was made again"
+    assert kills >= 10
+
+
+def test_the_command_killed_again_and_again_and_rerun_ends_with_the_same_digests(tmp_path):
+    """Through the command line and Prefect: run, kill -9, ``rerun latest``, kill -9, ..., to the end."""
+    path = write_toy(tmp_path / "specs")
+    expected = digests(walk_toy(store_at(tmp_path / "undisturbed", tmp_path / "cache"), path).made)
+    store = store_at(tmp_path / "store", tmp_path / "cache")
+    environment = {"ZSCIR_STORE": store.uri, "PREFECT_API_URL": prefect_api()}
+    rng = random.Random(7)
+    for attempt in range(4):
+        words = ("rerun", "latest") if list_runs(store) else ("run", str(path))
+        process = subprocess.Popen(
+            command(*words), env=clean_environment(environment), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        known = len(list_runs(store))
+        while len(list_runs(store)) == known and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0, 1.5 + attempt))
+        process.kill()
+        assert process.wait() in (0, -signal.SIGKILL)
+        assert all(store.look(stage, key, verify=True).problem == "" for stage, key in store.committed())
+    runs = json_of(zscir(tmp_path, "rerun", "latest", "--json", **environment))
+    assert {row["outcome"] for row in runs} <= {"made", "reused"}
+    check_against(store, path, expected)
+    newest = list_runs(store)[-1]
+    assert (newest["status"], newest["trigger"]) == ("succeeded", "rerun")
+    assert newest["parent_run_id"] == list_runs(store)[-2]["run_id"]

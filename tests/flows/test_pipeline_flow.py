@@ -1,0 +1,158 @@
+"""The pipeline as a Prefect flow, through the command line, as users start it."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.core.toy_pipelines import (
+    ORDER, STEPS, clean_environment, command, digests, json_of, walk_toy, write_toy, zscir,
+)  # fmt: skip
+from tests.core.toys import store_at
+from tests.services import prefect_api
+from zscir.runs import list_runs
+
+BROKEN = STEPS.replace('source = "short", text_column = "caption"', 'source = "short", text_column = "nothing"')
+# Big enough to be at work for many seconds, and it makes one file of a few megabytes only.
+SLOW = STEPS + '[[steps]]\nname = "slow"\nstage = "tabletop"\nspec = { scenes = 400000 }\n'
+NOISE = ("Traceback", "prefect", "Prefect", "Flow run", "Task run", "Warning", "ERROR", "INFO")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return store_at(tmp_path / "store", tmp_path / "cache")
+
+
+@pytest.fixture
+def environment(store):
+    return {"ZSCIR_STORE": store.uri, "PREFECT_API_URL": prefect_api()}
+
+
+def quiet(text):
+    return [word for word in NOISE if word in text] == []
+
+
+@pytest.mark.slow
+def test_a_run_needs_no_server_and_a_second_one_not_even_prefect(tmp_path, store):
+    """On Prefect's own ephemeral API, in a home folder of its own; the second run reuses all."""
+    path = write_toy(tmp_path / "specs")
+    home = {"ZSCIR_STORE": store.uri, "PREFECT_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}
+    done = zscir(tmp_path, "run", str(path), **home)
+    assert done.returncode == 0, done.stderr
+    assert quiet(done.stdout + done.stderr), done.stderr
+    assert [row["outcome"] for row in list_runs(store)] if False else list_runs(store)[0]["status"] == "succeeded"
+    assert list_runs(store)[0]["flow_run_id"]
+    undisturbed = walk_toy(store_at(tmp_path / "direct", tmp_path / "cache"), path)
+    again = walk_toy(store, path)
+    assert digests(again.made) == digests(undisturbed.made)
+    (tmp_path / "home").rename(tmp_path / "gone")
+    second = zscir(tmp_path, "run", str(path), "--json", **home)
+    assert {row["outcome"] for row in json_of(second)} == {"reused"}
+    assert not (tmp_path / "home").exists()
+    assert list_runs(store)[-1]["flow_run_id"] is None
+
+
+def test_reuse_imports_no_prefect_and_is_quick(tmp_path, store):
+    path = write_toy(tmp_path / "specs")
+    walk_toy(store, path)
+    code = (
+        "import sys, time; sys.argv = ['zscir', 'run', sys.argv[1]]\n"
+        "from zscir.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "assert not {'prefect', 'torch'} & set(sys.modules)\n"
+        "print('cpu', time.process_time())"
+    )
+    done = subprocess.run(
+        [*command()[:2], code, str(path)],
+        env=clean_environment({"ZSCIR_STORE": store.uri}),
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split("cpu ")[1]) < 3
+
+
+def test_a_run_through_a_server_is_known_to_it_by_the_names_of_its_stages(tmp_path, store, environment):
+    path = write_toy(tmp_path / "specs")
+    rows = json_of(zscir(tmp_path, "run", str(path), "--json", **environment))
+    assert [(row["step"], row["outcome"]) for row in rows] == [(name, "made") for name in ORDER]
+    (run,) = list_runs(store)
+    from urllib.request import Request, urlopen
+
+    def ask(what, query):
+        import json
+
+        request = Request(
+            f"{environment['PREFECT_API_URL']}/{what}/filter",
+            json.dumps(query).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    (flow_run,) = ask("flow_runs", {"flow_runs": {"id": {"any_": [run["flow_run_id"]]}}})
+    assert (flow_run["state_type"], flow_run["name"]) == ("COMPLETED", f"toy-{run['run_id']}")
+    tasks = ask("task_runs", {"flow_runs": {"id": {"any_": [run["flow_run_id"]]}}})
+    assert sorted(task["name"] for task in tasks) == sorted(ORDER)
+    assert store.uri not in str(flow_run["parameters"])
+
+
+def test_a_failing_stage_ends_with_3_a_few_lines_and_the_line_to_type(tmp_path, store, environment):
+    path = write_toy(tmp_path / "specs", BROKEN)
+    done = zscir(tmp_path, "run", str(path), **environment)
+    assert done.returncode == 3
+    assert quiet(done.stderr), done.stderr
+    (run,) = list_runs(store)
+    assert (run["status"], run["stopped_at"]) == ("failed", "short")
+    said = done.stderr[done.stderr.index("zscir: ") :]
+    assert "step 'short' (stage ingest)" in said
+    assert "nothing" in said
+    assert said.rstrip().endswith(f"zscir rerun {run['run_id']}")
+    assert len(said.splitlines()) <= 6
+    loud = zscir(tmp_path, "rerun", run["run_id"], "--debug", **environment)
+    assert loud.returncode == 3
+    assert "Traceback" in loud.stderr
+    write_toy(tmp_path / "specs")
+    mended = json_of(zscir(tmp_path, *said.split()[-2:], "--json", **environment))
+    assert [row["outcome"] for row in mended] == ["reused", "made", "made"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_told_to_stop_ends_with_130_and_is_recorded_as_interrupted(tmp_path, store, environment, number):
+    path = write_toy(tmp_path / "specs", SLOW)
+    process = subprocess.Popen(
+        command("run", str(path)), env=clean_environment(environment), text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(store.scratch.glob("tabletop/*/urls.parquet")):
+        time.sleep(0.02)
+    while time.monotonic() < deadline and not any(row["stopped_at"] == "slow" for row in list_runs(store)):
+        time.sleep(0.02)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert quiet(err), err
+    (run,) = list_runs(store)
+    assert (run["status"], run["stopped_at"]) == ("interrupted", "slow")
+    assert run["finished_at"] is not None
+    assert err.rstrip().endswith(f"zscir rerun {run['run_id']}")
+    assert store.committed("tabletop") != []
+
+
+def test_a_prefect_that_cannot_be_reached_is_told_without_a_traceback(tmp_path, store):
+    path = write_toy(tmp_path / "specs")
+    environment = {
+        "ZSCIR_STORE": store.uri,
+        "PREFECT_API_URL": "http://127.0.0.1:9/api",
+        "PREFECT_CLIENT_MAX_RETRIES": "0",
+    }
+    done = zscir(tmp_path, "run", str(path), **environment)
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    assert "zscir rerun " in done.stderr
+    assert [row["status"] for row in list_runs(store)] == ["failed"]
+    assert os.listdir(tmp_path / "specs")

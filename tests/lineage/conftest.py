@@ -1,0 +1,21 @@
+import pytest
+
+from tests.core.conftest import s3  # noqa: F401 - a fixture
+from tests.core.toy_pipelines import walk_toy, write_toy
+from tests.core.toys import store_at
+
+
+@pytest.fixture
+def store(tmp_path):
+    return store_at(tmp_path / "store", tmp_path / "cache")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return write_toy(tmp_path / "specs")
+
+
+@pytest.fixture
+def walked(store, path):
+    """A run of the toy pipeline that succeeded."""
+    return walk_toy(store, path)
