@@ -7,7 +7,7 @@ from zscir.artifacts import MANIFEST, Artifact, DamagedManifest, Manifest, parse
 from zscir.errors import RequestError
 from zscir.lineage.query import rows
 from zscir.pipelines import FILE, Pipeline, Step, external, external_paths
-from zscir.stage import flat_inputs, key_of
+from zscir.stage import Inputs, flat_inputs, key_of
 from zscir.store import NO_ARTIFACT, Store
 
 
@@ -81,7 +81,12 @@ def _plan_step(store: Store, step: Step, planned: dict[str, PlannedStep], before
             step, "make", f"input to be made first: {', '.join(dict.fromkeys(waiting))}", last_wall_s=last
         )
     made = {name: artifact for name in step.parents() if (artifact := planned[name].artifact) is not None}
-    inputs = resolve_inputs(step, made)
+    return judge(store, step, resolve_inputs(step, made), before)
+
+
+def judge(store: Store, step: Step, inputs: Inputs, before: Previous | None) -> PlannedStep:
+    """Whether a step whose inputs are all there would be reused or made, and why."""
+    last = before.wall_s if before else None
     key = key_of(step.stage, step.spec, inputs)
     found = store.look(step.stage.name, key)
     if found.artifact is not None:

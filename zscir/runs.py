@@ -12,23 +12,23 @@ from zscir.lineage.query import rows
 from zscir.lineage.recorder import Recorder, RunInfo
 from zscir.lineage.surroundings import redact, status_now, worker_name
 from zscir.pipelines import Pipeline, Step
-from zscir.plans import PlannedStep, resolve_inputs
+from zscir.plans import PlannedStep, Previous, judge, previous_steps, resolve_inputs
 from zscir.progress import note
 from zscir.settings import Settings
 from zscir.specs import canonical_json
-from zscir.stage import materialize
+from zscir.stage import Inputs, materialize
 from zscir.store import Store
 
 
 @dataclass
 class Run:
-    """A run under way in this process: its recorder, the artifacts it has so far, and each step's reason."""
+    """A run under way in this process: its recorder, the artifacts it has so far, what each step had before."""
 
     store: Store
     pipeline: Pipeline
     recorder: Recorder
     made: dict[str, Artifact]
-    reasons: dict[str, str]
+    history: dict[str, Previous]
 
     @property
     def run_id(self) -> str:
@@ -47,12 +47,11 @@ def begin(store: Store, pipeline: Pipeline, plan: list[PlannedStep], config: dic
         run_id=new_run_id(), pipeline=pipeline.name, spec_digest=pipeline.digest(), trigger=trigger,
         user_config=canonical_json(redact({**config, "process": worker_name()})), parent_run_id=parent_run_id,
     )  # fmt: skip
-    reasons = {planned.step.name: planned.reason for planned in plan}
     ready = {planned.step.name: planned.artifact for planned in plan if planned.artifact is not None}
     prior = {
         row["key"]: row for row in rows(store, "SELECT DISTINCT ON (key) * FROM artifacts ORDER BY key, created_at")
     }
-    run = Run(store, pipeline, Recorder(store, info, prior), ready, reasons)
+    run = Run(store, pipeline, Recorder(store, info, prior), ready, previous_steps(store, pipeline.name))
     UNDER_WAY[run.run_id] = run
     return run
 
@@ -67,9 +66,10 @@ def do_step(run_id: str, name: str) -> str:
     """Make or reuse the artifact of one step of a run under way; return its key."""
     run = UNDER_WAY[run_id]
     step = next(step for step in run.pipeline.steps if step.name == name)
-    reason = run.reasons.get(name, "")
+    inputs = resolve_inputs(step, run.made)
+    reason = judge(run.store, step, inputs, run.history.get(name)).reason
     with run.recorder.step(name, step.stage.name, reason) as row:
-        made = _materialize(run, step)
+        made = _materialize(run, step, inputs)
         row.update(key=made.key, outcome=made.outcome)
     return made.key
 
@@ -80,9 +80,9 @@ class _Done:
     outcome: str
 
 
-def _materialize(run: Run, step: Step) -> _Done:
+def _materialize(run: Run, step: Step, inputs: Inputs) -> _Done:
     try:
-        made = materialize(run.store, step.stage, step.spec, resolve_inputs(step, run.made))
+        made = materialize(run.store, step.stage, step.spec, inputs)
     except GateError as error:
         raise GateError(f"step '{step.name}' (stage {step.stage.name}): {error}") from error
     except Exception as error:

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.faults.downloads import files_in, pairs_in, spec_for
 from tests.faults.hostile_server import HostileServer
-from tests.stages.test_download import files_in, pairs_in, spec_for
 from zscir.errors import StageError
 from zscir.fetch.supervise import Job, processes, raw_shards, threads
 from zscir.stages.download import download

@@ -42,7 +42,7 @@ def test_a_run_needs_no_server_and_a_second_one_not_even_prefect(tmp_path, store
     done = zscir(tmp_path, "run", str(path), **home)
     assert done.returncode == 0, done.stderr
     assert quiet(done.stdout + done.stderr), done.stderr
-    assert [row["outcome"] for row in list_runs(store)] if False else list_runs(store)[0]["status"] == "succeeded"
+    assert list_runs(store)[0]["status"] == "succeeded"
     assert list_runs(store)[0]["flow_run_id"]
     undisturbed = walk_toy(store_at(tmp_path / "direct", tmp_path / "cache"), path)
     again = walk_toy(store, path)
@@ -112,9 +112,6 @@ def test_a_failing_stage_ends_with_3_a_few_lines_and_the_line_to_type(tmp_path, 
     assert "nothing" in said
     assert said.rstrip().endswith(f"zscir rerun {run['run_id']}")
     assert len(said.splitlines()) <= 6
-    loud = zscir(tmp_path, "rerun", run["run_id"], "--debug", **environment)
-    assert loud.returncode == 3
-    assert "Traceback" in loud.stderr
     write_toy(tmp_path / "specs")
     mended = json_of(zscir(tmp_path, *said.split()[-2:], "--json", **environment))
     assert [row["outcome"] for row in mended] == ["reused", "made", "made"]
@@ -133,7 +130,7 @@ def test_a_run_that_is_told_to_stop_ends_with_130_and_is_recorded_as_interrupted
     while time.monotonic() < deadline and not any(row["stopped_at"] == "slow" for row in list_runs(store)):
         time.sleep(0.02)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert quiet(err), err
     (run,) = list_runs(store)

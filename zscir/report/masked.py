@@ -38,8 +38,9 @@ def masked_sheets(record: RunRecord) -> list[Sheet]:
 
 def _about(patches: Patches, origin: str, ratios: str) -> str:
     return (
-        f"{origin}: {patches.grid} x {patches.grid} patches of {patches.patch_px} px, {ratios} of them dropped (striped) "
-        "and drawn anew in each epoch. The model learns to find the whole image from what is left and the caption."
+        f"{origin}: {patches.grid} x {patches.grid} patches of {patches.patch_px} px, {ratios} of them dropped "
+        "(striped) and drawn anew in each epoch. The model learns to find the whole image "
+        "from what is left and the caption."
     )
 
 
