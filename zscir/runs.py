@@ -66,9 +66,9 @@ def do_step(run_id: str, name: str) -> str:
     """Make or reuse the artifact of one step of a run under way; return its key."""
     run = UNDER_WAY[run_id]
     step = next(step for step in run.pipeline.steps if step.name == name)
-    inputs = resolve_inputs(step, run.made)
-    reason = judge(run.store, step, inputs, run.history.get(name)).reason
-    with run.recorder.step(name, step.stage.name, reason) as row:
+    with run.recorder.step(name, step.stage.name) as row:
+        inputs = resolve_inputs(step, run.made)
+        row.update(reason=judge(run.store, step, inputs, run.history.get(name)).reason)
         made = _materialize(run, step, inputs)
         row.update(key=made.key, outcome=made.outcome)
     return made.key

@@ -127,7 +127,7 @@ def begin_and_die(uri, cache, path, at_step):
     def engine(run, chosen):
         for name in chosen:
             if name == at_step:
-                with run.recorder.step(name, "ingest", "no artifact"):
+                with run.recorder.step(name, "ingest"):
                     os.kill(os.getpid(), 9)
             do_step(run.run_id, name)
 

@@ -211,7 +211,8 @@ class Walk:
 
     def step(self, name: str, what: Stage, spec: Spec, **inputs: Any) -> Artifact:
         """The artifact of one step; its error is recorded and raised."""
-        with self.recorder.step(name, what.name, "no artifact") as row:
+        with self.recorder.step(name, what.name) as row:
+            row.update(reason="no artifact")
             made = materialize(self.store, what, spec, inputs)
             row.update(key=made.artifact.key, outcome=made.outcome)
         self.recorder.add_artifact(made.artifact)

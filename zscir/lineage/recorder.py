@@ -51,10 +51,10 @@ class Recorder:
         self._write("run")
 
     @contextmanager
-    def step(self, step: str, stage: str, reason: str, attempts: int = 1) -> Iterator[dict[str, Any]]:
+    def step(self, step: str, stage: str, attempts: int = 1) -> Iterator[dict[str, Any]]:
         """Record one step: ``running`` now, then what the block puts into the yielded row, or its error."""
         row = {
-            "run_id": self.run_id, "step": step, "stage": stage, "key": None, "outcome": "running", "reason": reason,
+            "run_id": self.run_id, "step": step, "stage": stage, "key": None, "outcome": "running", "reason": None,
             "started_at": now(), "attempts": attempts, "worker": worker_name(),
         }  # fmt: skip
         self._put("stages", step, row)

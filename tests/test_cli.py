@@ -1,0 +1,235 @@
+"""The command line: exit codes, a few lines on standard error, JSON that parses, help with an example."""
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+
+import pytest
+
+from tests.core.conftest import s3  # noqa: F401 - a fixture
+from tests.core.toy_pipelines import STEPS, walk_toy, write_toy
+from tests.core.toys import store_at
+from zscir import cli as command_line
+from zscir.lineage.recorder import Recorder, RunInfo
+
+COMMANDS = sorted(command.callback.__name__ for command in command_line.app.registered_commands)
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch, capsys):
+    """``cli(words...)`` -> (exit code, standard output, standard error); what it changes in the process is put back."""
+    handler, logger = signal.getsignal(signal.SIGTERM), logging.getLogger("zscir")
+    before = (list(logger.handlers), logger.level, logger.propagate)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZSCIR_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("ZSCIR_CACHE", str(tmp_path / "cache"))
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["zscir", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+        out, err = capsys.readouterr()
+        return ended.value.code, out, err
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)
+    logger.handlers[:], logger.level, logger.propagate = before
+
+
+@pytest.fixture
+def store(tmp_path):
+    return store_at(tmp_path / "store", tmp_path / "cache")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return write_toy(tmp_path / "specs")
+
+
+def files_below(folder):
+    return sorted(os.path.join(at, name) for at, _, names in os.walk(folder) for name in names)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_every_command_shows_an_example_of_it(cli, name):
+    code, out, _ = cli(name, "--help")
+    assert code == 0
+    assert f"Example: zscir {name}" in out
+    assert len(out.splitlines()) < 60
+
+
+def test_the_help_lists_every_command(cli):
+    code, out, _ = cli("--help")
+    assert code == 0
+    for name in COMMANDS:
+        assert f"\n  {name}" in out
+
+
+def test_a_finished_pipeline_is_run_and_rerun_at_once(cli, store, path):
+    walk_toy(store, path)
+    code, out, err = cli("run", path)
+    assert code == 0
+    assert "reused" in out
+    assert "all 3 steps are made already" in err
+    code, out, _ = cli("rerun", "latest", "--json")
+    assert code == 0
+    assert [row["outcome"] for row in json.loads(out)] == ["reused"] * 3
+
+
+def test_json_parses_on_every_command_that_prints_a_table(cli, store, path):
+    run = walk_toy(store, path)
+    key = run.made["short"].key
+    asked = {
+        ("plan", path): "step",
+        ("runs",): "run_id",
+        ("run", path): "outcome",
+        ("show", "latest"): "steps",
+        ("show", key): "files",
+        ("sql", "SELECT * FROM run"): "packages",
+        ("sql", "SELECT NULL AS a, 1.5 AS b, now() AS c, [1, 2] AS d"): "d",
+        ("doctor",): "status",
+    }
+    for words, field in asked.items():
+        _, out, _ = cli(*words, "--json")
+        rows = json.loads(out)
+        assert field in rows[0], words
+
+
+def test_json_of_nothing_is_an_empty_list(cli, store):
+    assert json.loads(cli("runs", "--json")[1]) == []
+    assert json.loads(cli("sql", "SELECT * FROM run", "--json")[1]) == []
+    assert cli("runs")[0] == 0
+
+
+def test_a_plan_is_a_table_of_steps_actions_and_reasons(cli, store, path):
+    walk_toy(store, path)
+    code, out, _ = cli("plan", path, "--set", "short.max_text_chars=30")
+    assert code == 0
+    assert "spec changed: max_text_chars 40 -> 30" in out
+
+
+def test_markup_in_data_is_shown_and_not_obeyed(cli, store):
+    _, out, _ = cli("sql", "SELECT '[bold red]x[/] [link=http://a]y' AS a")
+    assert "[bold red]x[/] [link=http://a]y" in out
+
+
+def test_show_tells_a_run_and_an_artifact(cli, store, path):
+    run = walk_toy(store, path)
+    code, out, _ = cli("show", "latest")
+    assert code == 0
+    assert f"run {run.run_id}" in out
+    assert "status: succeeded" in out
+    code, out, _ = cli("show", run.made["short"].key[:8])
+    assert code == 0
+    assert "pairs.parquet" in out
+
+
+WRONG = {
+    "a pipeline that is not there": (("run", "no.toml"), "no.toml: cannot read"),
+    "a folder as a pipeline": (("run", "specs"), "cannot read"),
+    "an unknown step in --set": (("run", "specs/toy.toml", "--set", "nothing.x=1"), "no step 'nothing'"),
+    "an unknown field in --set": (("run", "specs/toy.toml", "--set", "short.nothing=1"), "unknown key 'nothing'"),
+    "a wrong type in --set": (("plan", "specs/toy.toml", "--set", "short.limit=x"), "'limit' = 'x'"),
+    "a --set without a value": (("plan", "specs/toy.toml", "--set", "short"), "STEP.field=value"),
+    "an unknown step in --only": (("run", "specs/toy.toml", "--only", "nothing"), "no step or stage 'nothing'"),
+    "--only before its inputs": (("run", "specs/toy.toml", "--only", "short"), "not made yet: tabletop"),
+    "an unknown run": (("rerun", "20200101"), "no run with id '20200101'"),
+    "no run yet": (("rerun", "latest"), "none yet"),
+    "an unknown run to show": (("show", "20200101-000000-aaaaaa"), "20200101-000000-aaaaaa"),
+    "a wrong question": (("sql", "SELECT * FROM nothing"), "the tables are"),
+    "a store that is no address": (("runs", "--store", "ftp://x/y"), "use a folder or s3://bucket/prefix"),
+    "a store that is a file": (("run", "specs/toy.toml", "--store", "specs/toy.toml"), "is a file, not a folder"),
+    "a store below a file": (("runs", "--store", "specs/toy.toml/store"), "is a file, not a folder"),
+    "an unknown command": (("walk",), "No such command"),
+    "an unknown option": (("run", "specs/toy.toml", "--force"), "No such option"),
+    "a missing argument": (("run",), "Missing argument"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_request_is_told_in_a_few_lines_with_code_2_and_nothing_is_written(cli, path, tmp_path, case):
+    words, said = WRONG[case]
+    before = files_below(tmp_path)
+    code, out, err = cli(*words)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert "Traceback" not in err
+    assert len(err.splitlines()) <= 6
+    assert files_below(tmp_path) == before
+
+
+def test_a_wrong_pipeline_is_told_with_file_and_field_and_nothing_is_written(cli, tmp_path):
+    write_toy(tmp_path / "specs", STEPS.replace("max_text_chars", "max_chars"))
+    before = files_below(tmp_path)
+    code, _, err = cli("run", "specs/toy.toml")
+    assert code == 2
+    assert err.startswith("zscir: specs/toy.toml: step 'short': unknown key 'max_chars'; allowed: ")
+    assert files_below(tmp_path) == before
+
+
+def test_a_missing_input_file_is_told_before_anything_is_written(cli, tmp_path):
+    write_toy(tmp_path / "specs", STEPS.replace('urls = "tabletop"', 'urls = "file:list.csv"', 1))
+    before = files_below(tmp_path)
+    code, _, err = cli("run", "specs/toy.toml")
+    assert code == 2
+    assert f"{tmp_path}/specs/list.csv: no such file" in err
+    assert files_below(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "words", [("run", "specs/toy.toml"), ("plan", "specs/toy.toml"), ("runs",), ("show", "latest")]
+)
+def test_a_store_on_s3_that_cannot_be_reached_is_told_with_code_2(cli, path, tmp_path, s3, monkeypatch, words):  # noqa: F811
+    import s3fs
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    s3fs.S3FileSystem.clear_instance_cache()
+    before = files_below(tmp_path)
+    code, _, err = cli(*words, "--store", s3)
+    assert code == 2
+    assert err.startswith(f"zscir: store {s3}: ")
+    assert "check --store / ZSCIR_STORE, the endpoint and the credentials" in err
+    assert len(err.splitlines()) <= 3
+    assert files_below(tmp_path) == before
+
+
+def test_a_bucket_that_is_not_there_is_told_with_code_2(cli, path, s3):  # noqa: F811 - a fixture
+    code, _, err = cli("run", path, "--store", "s3://no-such-bucket-at-all/x")
+    assert code == 2
+    assert "no-such-bucket-at-all" in err
+
+
+def test_a_traceback_is_shown_with_debug_only(cli, path):
+    assert "Traceback" not in cli("plan", "no.toml")[2]
+    code, _, err = cli("--debug", "plan", "no.toml")
+    assert code == 2
+    assert "Traceback" in err
+    assert err.rstrip().endswith("check the path")
+    assert "Traceback" in cli("plan", "no.toml", "--debug")[2]
+
+
+def test_a_mistake_of_our_own_is_told_as_one_without_a_traceback(cli, store):
+    Recorder(store, RunInfo("r1", "p", "d", "cli", "this is not JSON"))
+    code, _, err = cli("runs")
+    assert code == 1
+    assert "this is a mistake in zscir; --debug shows where" in err
+    assert "Traceback" not in err
+
+
+def test_a_file_that_may_not_be_written_is_told(cli, store, path):
+    walk_toy(store, path)
+    code, _, err = cli("report", "latest", "--out", "/proc/nowhere/report.html")
+    assert code == 2
+    assert "Traceback" not in err
+    assert "/proc/nowhere" in err
+
+
+def test_the_option_debug_may_stand_anywhere_and_reaches_no_command(cli, store):
+    assert cli("--debug", "runs")[0] == 0
+    assert cli("runs", "--debug")[0] == 0
