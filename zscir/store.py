@@ -153,23 +153,25 @@ class Store:
         return sorted((stage_name, key) for stage_name, key in found)
 
     def lineage_tables(self, name: str, scratch: Path) -> list[str]:
-        """Local paths of one lineage table of every run; from S3 they are copied to ``scratch``."""
-        return self._bring(self._glob(LINEAGE, "*", f"{name}.parquet"), scratch)
+        """Copies, below ``scratch``, of one lineage table of every run.
+
+        A run under way replaces its tables at any moment; a reader that opens a file twice needs one that stays.
+        """
+        return self._copy(self._glob(LINEAGE, "*", f"{name}.parquet"), scratch)
 
     def artifact_files(self, name: str, scratch: Path) -> list[str]:
         """Local paths of the file ``name`` of every artifact that has one; half-made ones have no manifest."""
         made = {"/".join(pair) for pair in self.committed()}
         found = self._glob("*", "*", name)
-        return self._bring([path for path in found if "/".join(path.split("/")[-3:-1]) in made], scratch)
+        found = [path for path in found if "/".join(path.split("/")[-3:-1]) in made]
+        return self._copy(found, scratch) if self.remote else found
 
     def _glob(self, *parts: str) -> list[str]:
         with problems(self.uri):
             found = self.fs.glob("/".join([glob.escape(self.root), *parts]))
         return sorted(path for path in found if "/." not in path[len(self.root) :])
 
-    def _bring(self, found: list[str], scratch: Path) -> list[str]:
-        if not self.remote:
-            return found
+    def _copy(self, found: list[str], scratch: Path) -> list[str]:
         copies = []
         for path in found:
             local = scratch / path[len(self.root) + 1 :]

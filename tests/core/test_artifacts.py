@@ -145,9 +145,14 @@ def test_a_finished_file_appears_whole_under_its_name(tmp_path):
 
 def test_a_file_that_fails_leaves_the_old_one_and_no_part(tmp_path):
     (tmp_path / "a.bin").write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt), finished(tmp_path / "a.bin") as part:
-        part.write_bytes(b"half")
-        raise KeyboardInterrupt
+
+    def half():
+        with finished(tmp_path / "a.bin") as part:
+            part.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        half()
     assert (tmp_path / "a.bin").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.bin"]
 

@@ -33,7 +33,8 @@ def test_the_columns_are_those_of_the_design():
         "original_width original_height shard offset size",
         "TRIPLETS": "triplet_id source reference_key target_key text mask_seed mask_ratio response_id "
         "reference_caption target_caption",
-        "RESPONSES": "response_id prompt_digest model model_revision request response error tokens_in tokens_out attempts",
+        "RESPONSES": "response_id prompt_digest model model_revision request response error tokens_in tokens_out "
+        "attempts",
         "RANKINGS": "benchmark split query_id rank image_id score",
         "SCORES": "benchmark split protocol method backbone metric value n",
         "REJECTS": "stage id reason detail",

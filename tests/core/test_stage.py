@@ -66,7 +66,7 @@ def test_every_stage_of_the_package_has_the_name_of_its_file_and_function():
 
 
 def test_an_unknown_stage_is_told_the_known_ones():
-    with pytest.raises(RequestError, match="no stage 'nothing'; the stages are .*tabletop"):
+    with pytest.raises(RequestError, match=r"no stage 'nothing'; the stages are .*tabletop"):
         stage_named("nothing")
     with pytest.raises(RequestError):
         stage_named("../errors")

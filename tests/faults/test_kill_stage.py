@@ -58,7 +58,7 @@ def kill_and_rerun(seed, uri, tmp_path, environment, expected, most_kills):
 
 def test_killed_stages_go_on_and_end_with_the_same_bytes(tmp_path):
     expected = undisturbed(tmp_path)
-    done = [kill_and_rerun(seed, f"{tmp_path}/store-{seed}", tmp_path, {}, expected, 4) for seed in range(14)]
+    done = [kill_and_rerun(seed, f"{tmp_path}/store-{seed}", tmp_path, {}, expected, 4) for seed in range(25)]
     assert sum(kills for kills, _ in done) >= 25
     assert sum(looks for _, looks in done) >= 200
 

@@ -101,7 +101,7 @@ def test_the_tables_can_be_read_at_any_moment_of_a_run(store, path):
                 rows(store, "SELECT * FROM run JOIN stages USING (run_id) LEFT JOIN artifacts USING (key)")
             except Exception as error:
                 wrong.append(error)
-                raise
+                return
 
     def slowly(run, chosen):
         for name in chosen:

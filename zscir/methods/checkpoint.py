@@ -49,6 +49,7 @@ def save_checkpoint(method: Trainable, out: Path, half: bool = False, more: dict
     if half:
         weights = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
     save_file(weights, out / WEIGHTS)
+    (out / WEIGHTS).chmod(0o644)  # safetensors makes the file readable by its owner alone
     towers = towers_of(method)
     compact = isinstance(towers.tokenizer, CompactTokenizer)
     config = {

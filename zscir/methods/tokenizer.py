@@ -19,14 +19,11 @@ from zscir.errors import RequestError
 STAR = "*"
 # Words that a compact vocabulary always knows by themselves, so that a modification text is never a row of buckets.
 PROMPT_WORDS = """
-a an the photo picture image of * that , . and or but is are was be has have with without no not instead
-rather than replace replaced remove removed add added another one two three four more less fewer same
-different other change changed make made turn turned into become becomes now to from in on at bigger smaller
-larger left right top bottom corner up down both all only still move moved show shows there it they them its
-their this these those gone any each every everything thing things object objects paint swap like similar
-scene keep rest please want should use include leave out place where too also as well join joins together next
-put get rid take away lie lies seen photographed background color colour look compared for i would when while
-just even
+a an the photo picture image of * that , . and or but is are was has have with without no not instead rather than
+replace replaced remove removed add added another one two three four more less fewer same different other change
+changed make made turn turned into become becomes now to from in on at bigger smaller larger left right top bottom
+corner up down both all only still move moved show shows there it they them its their this these those gone any each
+every thing things object
 """
 BUCKETS = 64
 
