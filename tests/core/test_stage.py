@@ -193,3 +193,29 @@ def test_facts_that_are_no_json_commit_nothing(store, facts):
     with pytest.raises((ValueError, TypeError)):
         materialize(store, odd, ShardsSpec(), {})
     assert store.committed() == []
+
+
+def test_hidden_files_of_a_stage_outlive_a_failure_and_are_no_part_of_the_artifact(store):
+    @stage(version=1)
+    def notes(spec: ShardsSpec, out: Path) -> Facts:
+        if not (out / ".notes" / "seen").exists():
+            (out / ".notes").mkdir()
+            (out / ".notes" / "seen").write_text("once")
+            raise StageError("not yet")
+        (out / "done.bin").write_bytes(b"done")
+        return {}
+
+    with pytest.raises(StageError, match="not yet"):
+        materialize(store, notes, ShardsSpec(), {})
+    assert materialize(store, notes, ShardsSpec(), {}).artifact.files() == ["done.bin"]
+
+
+def test_a_link_left_by_a_stage_is_refused(store):
+    @stage(version=1)
+    def linking(spec: ShardsSpec, out: Path) -> Facts:
+        (out / "link").symlink_to("/etc/passwd")
+        return {}
+
+    with pytest.raises(StageError, match="symbolic link"):
+        materialize(store, linking, ShardsSpec(), {})
+    assert store.committed() == []
