@@ -19,7 +19,8 @@ HELP_LIMIT_S = 1.0
 # Floor -> groups; a module belongs to the group with the longest matching name. A new module needs a place here.
 FLOORS = {
     0: ("zscir", "zscir.torchvision_guard"),
-    1: ("zscir.errors", "zscir.specs", "zscir.records", "zscir.settings", "zscir.progress", "zscir.breakages"),
+    1: ("zscir.errors", "zscir.specs", "zscir.records", "zscir.settings", "zscir.progress", "zscir.breakages",
+        "zscir.warden"),
     2: ("zscir.artifacts", "zscir.store"),
     3: ("zscir.stage", "zscir.lineage", "zscir.doctor"),
     4: ("zscir.methods", "zscir.benchmarks", "zscir.llm",

@@ -43,7 +43,11 @@ def _through_prefect(run: Any, chosen: list[str]) -> None:
     import logging
     import os
 
+    from zscir.warden import guard
+
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    if "PREFECT_API_URL" not in os.environ:
+        guard("prefect.server.api.server")
     from flows.pipeline import pipeline
 
     logging.getLogger("prefect").setLevel(os.environ["PREFECT_LOGGING_LEVEL"])

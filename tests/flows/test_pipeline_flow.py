@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 
+import psutil
 import pytest
 
 from tests.core.toy_pipelines import (
@@ -43,15 +44,21 @@ def quiet(text):
 
 
 @pytest.mark.slow
-def test_a_run_needs_no_server_and_a_second_one_not_even_prefect(tmp_path, store):
-    """On Prefect's own ephemeral API, in a home folder of its own; the second run reuses all."""
-    path = write_toy(tmp_path / "specs")
+def test_a_run_needs_no_server_leaves_none_and_a_second_one_not_even_prefect(tmp_path, store):
+    """On Prefect's own ephemeral API, in a home folder of its own: killed by force, run to its end, run again."""
     home = {"ZSCIR_STORE": store.uri, "PREFECT_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}
+    process = run_until_slow(tmp_path, store, home)
+    servers = [one for one in psutil.Process(process.pid).children(recursive=True) if "uvicorn" in one.cmdline()]
+    assert len(servers) == 1
+    process.kill()
+    process.communicate(timeout=30)  # ends when the server is gone, which holds the other end of standard error
+    path = write_toy(tmp_path / "specs")
     done = zscir(tmp_path, "run", str(path), **home)
     assert done.returncode == 0, done.stderr
     assert quiet(done.stdout + done.stderr), done.stderr
-    assert list_runs(store)[0]["status"] == "succeeded"
-    assert list_runs(store)[0]["flow_run_id"]
+    assert [one for one in servers if one.is_running()] == []
+    assert [row["status"] for row in list_runs(store)] == ["died", "succeeded"]
+    assert list_runs(store)[1]["flow_run_id"]
     undisturbed = walk_toy(store_at(tmp_path / "direct", tmp_path / "cache"), path)
     again = walk_toy(store, path)
     assert digests(again.made) == digests(undisturbed.made)
@@ -60,6 +67,18 @@ def test_a_run_needs_no_server_and_a_second_one_not_even_prefect(tmp_path, store
     assert {row["outcome"] for row in json_of(second)} == {"reused"}
     assert not (tmp_path / "home").exists()
     assert list_runs(store)[-1]["flow_run_id"] is None
+
+
+def run_until_slow(tmp_path, store, environment):
+    """A run that is at work on the slow step of its pipeline."""
+    process = subprocess.Popen(
+        command("run", str(write_toy(tmp_path / "specs", SLOW))), env=clean_environment(environment), text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    deadline = time.monotonic() + 150
+    while time.monotonic() < deadline and not any(row["stopped_at"] == "slow" for row in list_runs(store)):
+        time.sleep(0.05)
+    return process
 
 
 def test_reuse_imports_no_prefect_and_is_quick(tmp_path, store):
@@ -128,16 +147,7 @@ def test_a_failing_stage_ends_with_3_a_few_lines_and_the_line_to_type(tmp_path, 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_told_to_stop_ends_with_130_and_is_recorded_as_interrupted(tmp_path, store, environment, number):
-    path = write_toy(tmp_path / "specs", SLOW)
-    process = subprocess.Popen(
-        command("run", str(path)), env=clean_environment(environment), text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not list(store.scratch.glob("tabletop/*/urls.parquet")):
-        time.sleep(0.02)
-    while time.monotonic() < deadline and not any(row["stopped_at"] == "slow" for row in list_runs(store)):
-        time.sleep(0.02)
+    process = run_until_slow(tmp_path, store, environment)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err

@@ -99,7 +99,7 @@ def test_the_tables_can_be_read_at_any_moment_of_a_run(store, path):
             try:
                 seen.append(len(rows(store, "SELECT * FROM stages")))
                 rows(store, "SELECT * FROM run JOIN stages USING (run_id) LEFT JOIN artifacts USING (key)")
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever a reader meets is what this test is about
                 wrong.append(error)
                 return
 
