@@ -34,7 +34,7 @@ def begun(store: Store, pipeline: Path, digest: str | None = None, **config: Any
     asked = {"pipeline": str(pipeline), "set": [], "only": None, "from": None, **config}
     info = RunInfo("20260101-000000-aaaaaa", "p", digest or load_pipeline(pipeline).digest(), "cli", json.dumps(asked))
     recorder = Recorder(store, info)
-    with pytest.raises(ZscirError), recorder.step("tabletop", "tabletop", "no artifact"):
+    with pytest.raises(ZscirError), recorder.step("tabletop", "tabletop"):
         raise ZscirError("the disk is full")
     recorder.finish("failed")
     return recorder
@@ -121,7 +121,7 @@ def test_a_failure_says_where_why_and_how_to_go_on(status: str, title: str) -> N
 def test_a_run_whose_process_is_gone_is_said_to_have_died() -> None:
     nobody = f"{platform.node()}:1:1"  # the process 1 of this machine began later than one second after 1970
     walk = Walk(new_store("died"), "20260101-000000-aaaaaa", process=nobody)
-    with walk.recorder.step("ingest", "ingest", "no artifact"):
+    with walk.recorder.step("ingest", "ingest"):
         record = read_record(walk.store, "latest")
     assert (record.row["status"], record.steps[0].outcome) == ("died", "failed")
     alarm = alarm_of(record)
@@ -132,7 +132,7 @@ def test_a_run_whose_process_is_gone_is_said_to_have_died() -> None:
 
 def test_a_run_under_way_is_no_failure() -> None:
     walk = Walk(new_store("under-way"), "20260101-000000-aaaaaa")
-    with walk.recorder.step("ingest", "ingest", "no artifact"):
+    with walk.recorder.step("ingest", "ingest"):
         record = read_record(walk.store, "latest")
     alarm = alarm_of(record)
     assert alarm is not None
