@@ -291,7 +291,9 @@ def _tell(error: BaseException, code: int, debug: bool, message: str = "") -> in
         import traceback
 
         traceback.print_exception(error)
-    sys.stderr.write(f"zscir: {message or error}\n")
+    from zscir.lineage.surroundings import redact
+
+    sys.stderr.write(f"zscir: {redact(message or str(error))}\n")
     return code
 
 

@@ -90,6 +90,11 @@ class Store:
         words = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": 1}
         sync(self.fs.loop, self.fs._call_s3, "list_objects_v2", timeout=CHECK_TIMEOUT_S, **words)
 
+    @property
+    def location(self) -> str:
+        """Where the store is, whatever folder one stands in."""
+        return self.uri if self.remote else self.root
+
     def address(self, *parts: str) -> str:
         """The file system path of something in the store."""
         return "/".join([self.root, *parts])

@@ -1,21 +1,24 @@
 """kill -9 of a whole run at random moments: the next one goes on, and ends with what an undisturbed run makes."""
 
+import os
 import random
 import signal
 import subprocess
 import time
 
+from tests.core.conftest import s3  # noqa: F401 - a fixture
 from tests.core.toy_pipelines import clean_environment, command, digests, json_of, walk_toy, write_toy, zscir
 from tests.core.toys import store_at
 from tests.faults.processes import finish, kill_after, start
-from tests.services import prefect_api
+from tests.services import CREDENTIALS, prefect_api, s3_endpoint
 from zscir.lineage.query import rows
 from zscir.pipelines import load_pipeline
 from zscir.plans import make_plan
 from zscir.runs import list_runs
 
 
-def one_walk(uri, cache, path):
+def one_walk(uri, cache, path, environment):
+    os.environ.update(environment)
     walk_toy(store_at(uri, cache), path)
 
 
@@ -27,31 +30,41 @@ def check_against(store, path, expected):
         assert store.look(stage, key, verify=True).problem == ""
 
 
-def test_runs_killed_at_any_moment_end_with_the_same_digests(tmp_path):
+def kill_and_go_on(uri, tmp_path, environment, seeds, most_kills):
+    """Kill each seed's walks at random moments, then let one end and compare; returns the number of kills."""
     path = write_toy(tmp_path / "specs")
+    cache = tmp_path / "cache"
+    expected = digests(walk_toy(store_at(tmp_path / "undisturbed", cache), path).made)
     finish(start(time.sleep, 0))  # the process that all others come from is warm now
     began = time.monotonic()
-    finish(start(one_walk, str(tmp_path / "undisturbed"), tmp_path / "cache", path))
+    finish(start(one_walk, f"{uri}-trial", cache, path, environment))
     usual_s = time.monotonic() - began
-    whole = store_at(tmp_path / "undisturbed", tmp_path / "cache")
-    expected = {one.step.name: one.artifact.digest for one in make_plan(whole, load_pipeline(path))}
     kills = 0
-    for seed in range(8):
+    for seed in range(seeds):
         rng = random.Random(seed)
-        uri = f"{tmp_path}/store-{seed}"
-        store = store_at(uri, tmp_path / "cache")
-        for _ in range(rng.randint(1, 4)):
-            kills += kill_after(start(one_walk, uri, tmp_path / "cache", path), rng.uniform(0, usual_s))
+        store = store_at(f"{uri}-{seed}", cache)
+        work = (one_walk, store.uri, cache, path, environment)
+        for _ in range(rng.randint(1, most_kills)):
+            kills += kill_after(start(*work), rng.uniform(0, usual_s))
             list_runs(store)
             assert all(store.look(stage, key, verify=True).problem == "" for stage, key in store.committed())
-        finish(start(one_walk, uri, tmp_path / "cache", path))
+        finish(start(*work))
         check_against(store, path, expected)
         statuses = [row["status"] for row in list_runs(store)]
         assert statuses[-1] == "succeeded"
         assert set(statuses[:-1]) <= {"died", "succeeded"}
         made = rows(store, "SELECT key, count(*) AS n FROM stages WHERE outcome = 'made' GROUP BY key HAVING n > 1")
         assert made == [], "a step that was recorded as made was made again"
-    assert kills >= 10
+    return kills
+
+
+def test_runs_killed_at_any_moment_end_with_the_same_digests(tmp_path):
+    assert kill_and_go_on(f"{tmp_path}/store", tmp_path, {}, seeds=8, most_kills=4) >= 10
+
+
+def test_runs_killed_on_s3_end_with_the_same_digests(tmp_path, s3):  # noqa: F811 - a fixture
+    environment = {"AWS_ENDPOINT_URL": s3_endpoint()} | CREDENTIALS
+    assert kill_and_go_on(s3, tmp_path, environment, seeds=3, most_kills=3) >= 3
 
 
 def test_the_command_killed_again_and_again_and_rerun_ends_with_the_same_digests(tmp_path):

@@ -8,6 +8,7 @@ import time
 import psutil
 import pytest
 
+from tests.core.conftest import s3  # noqa: F401 - a fixture
 from tests.core.toy_pipelines import (
     ORDER,
     SOURCE,
@@ -173,3 +174,16 @@ def test_a_prefect_that_cannot_be_reached_is_told_without_a_traceback(tmp_path, 
     assert "zscir rerun " in done.stderr
     assert [row["status"] for row in list_runs(store)] == ["failed"]
     assert os.listdir(tmp_path / "specs")
+
+
+def test_a_run_may_keep_everything_on_s3(tmp_path, s3):  # noqa: F811 - a fixture
+    path = write_toy(tmp_path / "specs")
+    environment = {"PREFECT_API_URL": prefect_api(), "ZSCIR_CACHE": str(tmp_path / "cache")}
+    rows = json_of(zscir(tmp_path, "run", str(path), "--store", s3, "--json", **environment))
+    assert [row["outcome"] for row in rows] == ["made"] * 3
+    asked = "SELECT count(*) AS n FROM pairs JOIN artifacts ON key = artifact_key"
+    ((found),) = json_of(zscir(tmp_path, "sql", asked, "--store", s3, "--json", **environment))
+    undisturbed = walk_toy(store_at(tmp_path / "direct", tmp_path / "cache"), path).made
+    assert found["n"] == undisturbed["short"].facts["rows"] + undisturbed["ingest"].facts["rows"]
+    assert digests(walk_toy(store_at(s3, tmp_path / "cache"), path).made) == digests(undisturbed)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["cache", "direct", "specs"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from zscir.artifacts import Artifact
 from zscir.lineage.meter import Meter
-from zscir.lineage.surroundings import surroundings, worker_name
+from zscir.lineage.surroundings import redact, surroundings, worker_name
 from zscir.lineage.tables import TABLES
 from zscir.records import write_table
 from zscir.specs import canonical_json
@@ -62,7 +62,7 @@ class Recorder:
         try:
             yield row
         except BaseException as error:
-            row.update(outcome="failed", error=f"{type(error).__name__}: {error}"[:2000])
+            row.update(outcome="failed", error=redact(f"{type(error).__name__}: {error}")[:2000])
             raise
         finally:
             row.update(finished_at=now(), **meter.read())
@@ -93,7 +93,7 @@ class Recorder:
             rows = manifest.facts.get("rows")
             self._rows["artifacts"][artifact.key] = {
                 "key": artifact.key, "stage": artifact.stage, "stage_version": manifest.stage_version,
-                "digest": artifact.digest, "uri": f"{self.store.uri}/{artifact.stage}/{artifact.key}",
+                "digest": artifact.digest, "uri": f"{self.store.location}/{artifact.stage}/{artifact.key}",
                 "bytes": sum(entry.size for entry in manifest.files), "files": len(manifest.files),
                 "rows": rows if isinstance(rows, int) else None, "facts": canonical_json(manifest.facts),
                 "created_at": now(), "created_by_run": self.run_id,

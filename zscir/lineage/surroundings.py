@@ -13,6 +13,7 @@ from typing import Any
 import zscir
 from zscir.specs import PASSWORD, canonical_json
 
+SHORTEST_SECRET = 8  # characters; shorter ones would blot out common words
 _SECRET = re.compile(r"(key|token|secret|password|passwd|credential|auth)", re.IGNORECASE)
 
 
@@ -31,12 +32,18 @@ def surroundings() -> dict[str, Any]:
 
 
 def redact(value: Any) -> Any:
-    """``value`` with every field that is named like a secret, and every password in a URL, replaced by ``***``."""
+    """``value`` with ``***`` for every field that is named like a secret, every password in a URL, and every secret
+    that this process was given through its environment.
+    """
     if isinstance(value, dict):
         return {key: "***" if _SECRET.search(str(key)) and one else redact(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [redact(one) for one in value]
-    return PASSWORD.sub("//***:***@", value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    for secret in [one for name, one in os.environ.items() if _SECRET.search(name) and len(one) >= SHORTEST_SECRET]:
+        value = value.replace(secret, "***")
+    return PASSWORD.sub("//***:***@", value)
 
 
 def worker_name() -> str:
@@ -78,5 +85,7 @@ def _git() -> tuple[str | None, bool | None]:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
+    if ask("ls-files", "--error-unmatch", "__init__.py") is None:
+        return None, None  # installed, perhaps into a folder of somebody else's repository
     commit = ask("rev-parse", "HEAD")
     return commit, None if commit is None else bool(ask("status", "--porcelain"))
