@@ -4,6 +4,7 @@
 #   make test     all tests            make test ARGS="tests/benchmarks -x"   some of them
 #   make check    format, lint, types
 #   make bench    what is measured, on this machine
+#   make faults   what survives: kills, full disks, stores that go away (tests/faults/README.md)
 #   make venv     only the set-up      make venv PYTHON=/path/to/python3.12
 #   make clean    what make made, not ./zscir-store
 
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 export VENV
 
-.PHONY: help demo test check format bench venv browser clean
+.PHONY: help demo test check format bench faults venv browser clean
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +36,9 @@ format: venv
 
 bench: venv
 	$(BIN)/python -m pytest tests/bench -o python_files='bench_*.py' --timeout=0 -s $(ARGS)
+
+faults: venv
+	ZSCIR_TEST_KILLS=10 $(BIN)/python -m pytest tests/faults tests/core/test_leases.py tests/core/test_patience.py --timeout=900 $(ARGS)
 
 venv:
 	@PYTHON="$(PYTHON)" infra/venv.sh

@@ -3,6 +3,7 @@
 from prefect import flow
 from prefect.runtime import flow_run
 
+from flows.artifacts import show_plan, show_scores
 from flows.steps import run_step
 from zscir.runs import UNDER_WAY
 
@@ -10,5 +11,9 @@ from zscir.runs import UNDER_WAY
 @flow(name="pipeline", flow_run_name="{pipeline_name}-{run_id}", validate_parameters=False, persist_result=False)
 def pipeline(run_id: str, pipeline_name: str, steps: list[list[str]]) -> dict[str, str]:
     """Step name -> key of its artifact; ``steps`` lists [step, stage]. Only names and keys enter and leave a flow."""
-    UNDER_WAY[run_id].recorder.set_flow_run(str(flow_run.id))
-    return {name: run_step(run_id, name, stage) for name, stage in steps}
+    run = UNDER_WAY[run_id]
+    run.recorder.set_flow_run(str(flow_run.id))
+    show_plan(run, [name for name, _ in steps])
+    made = {name: run_step(run_id, name, stage) for name, stage in steps}
+    show_scores(run)
+    return made

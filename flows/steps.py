@@ -1,9 +1,19 @@
-"""Steps: any step of a pipeline becomes a Prefect task that is named after its stage."""
+"""Steps: a step of a pipeline becomes a Prefect task named after its stage, or a flow whose tasks are its pieces."""
 
-from prefect import task
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.futures import as_completed
 
+from flows.artifacts import with_progress
+from flows.runners import task_runner
+from zscir.pieces import done_of, made_or_raised, ticket_of
 from zscir.runs import do_step
+from zscir.settings import Workers
+from zscir.stage import Piece, PieceDone, stage_named
+from zscir.store import Store
 
 
 @task(cache_policy=NO_CACHE, task_run_name="{name}", persist_result=False)
@@ -12,7 +22,31 @@ def make_step(run_id: str, name: str) -> str:
     return do_step(run_id, name)
 
 
+@flow(flow_run_name="{name}-{run_id}", validate_parameters=False, persist_result=False)
+def make_cut_step(run_id: str, name: str) -> str:
+    """The same for a step that is cut: a flow of its own, whose tasks are the pieces."""
+    return do_step(run_id, name, with_progress(map_pieces, run_id, name))
+
+
+@task(cache_policy=NO_CACHE, task_run_name="{name}", persist_result=False)
+def make_piece(name: str, ticket: dict[str, Any]) -> PieceDone:
+    """What became of one piece, wherever the task runner put it."""
+    return made_or_raised(ticket)
+
+
+def map_pieces(store: Store, pieces: Sequence[Piece]) -> Iterator[PieceDone]:
+    """Each piece as a task on the flow's task runner, in the order in which they end."""
+    named = make_piece.with_options(name=pieces[0].stage.name)
+    futures = named.map([piece.name for piece in pieces], [ticket_of(store, piece) for piece in pieces])
+    asked = {id(future): piece for future, piece in zip(futures, pieces, strict=True)}
+    for future in as_completed(list(futures)):
+        yield done_of(asked[id(future)], future.result(raise_on_failure=False))
+
+
 def run_step(run_id: str, name: str, stage: str) -> str:
-    """Run ``make_step`` under the stage's name, so that the stage is what the UI shows."""
-    key: str = make_step.with_options(name=stage)(run_id, name)
-    return key
+    """Run a step under its stage's name, so that the stage is what the UI shows."""
+    if stage_named(stage).cut is None:
+        key: str = make_step.with_options(name=stage)(run_id, name)
+        return key
+    on = make_cut_step.with_options(name=stage, task_runner=task_runner(Workers.from_env()))
+    return on(run_id, name)

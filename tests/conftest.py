@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 SCRATCH = Path(tempfile.mkdtemp(prefix="zscir-tests-"))
@@ -32,3 +33,12 @@ os.environ |= {
 # No deadline: on a shared machine the time of one example says nothing. No database: a test does the same every time.
 settings.register_profile("zscir", deadline=None, database=None, derandomize=True)
 settings.load_profile("zscir")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with the real annotations and golden cases; the tests that need it are skipped where it is not."""
+    folder = Path(os.environ.get("ZSCIR_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+    if not (folder / "golden" / "recipes.py").is_file():
+        pytest.skip(f"no real annotations and golden cases at {folder}; set ZSCIR_SHARED")
+    return folder

@@ -1,6 +1,7 @@
 """Servers that several tests share: each is started once per test process, on loopback, and ends with it."""
 
 import atexit
+import json
 import os
 import socket
 import subprocess
@@ -8,8 +9,9 @@ import sys
 import time
 from functools import cache
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
 from tests.conftest import SCRATCH
 
@@ -38,9 +40,30 @@ def prefect_api() -> str:
     """The API of a Prefect server, for tests that run several flows and need not start one each."""
     port = free_port()
     words = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_HOME": str(SCRATCH / "prefect-server")}
-    _start([sys.executable, *words], f"http://127.0.0.1:{port}/api/health", quiet)
+    own = {
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_HOME": str(SCRATCH / "prefect-server"),
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # SQLite has one writer at a time; the others wait, not fail
+    }
+    _start([sys.executable, *words], f"http://127.0.0.1:{port}/api/health", own)
     return f"http://127.0.0.1:{port}/api"
+
+
+def ask(api: str, what: str, query: object = None, method: str | None = None) -> Any:
+    """What a Prefect server answers. Busy, one on SQLite says 503: come again; Prefect's own client does so too."""
+    body = None if query is None else json.dumps(query).encode()
+    request = Request(f"{api}/{what}", body, {"Content-Type": "application/json"}, method=method)
+    for patience_s in (1, 2, 4, 8, 16, 0):
+        try:
+            with urlopen(request, timeout=60) as answer:
+                text = answer.read()
+            return json.loads(text) if text else None
+        except HTTPError as error:
+            if error.code != 503 or not patience_s:
+                raise
+            error.close()
+            time.sleep(patience_s)
+    raise AssertionError
 
 
 def _start(command: list[str], ready: str, extra: dict[str, str] | None = None, patience_s: float = 180) -> None:

@@ -112,9 +112,54 @@ def test_a_plan_is_a_table_of_steps_actions_and_reasons(cli, store, path):
     assert "spec changed: max_text_chars 40 -> 30" in out
 
 
+def test_a_plan_ends_with_totals_and_the_token_that_run_takes(cli, store, path):
+    walk_toy(store, path)
+    code, out, _ = cli("plan", path, "--set", "short.max_text_chars=30")
+    assert code == 0
+    assert "1 of 3 to make" in out
+    token = json.loads(cli("plan", path, "--json")[1])[0]["token"]
+    assert f"run {path} --plan {token}" in " ".join(cli("plan", path)[1].split())
+    assert cli("run", path, "--plan", token)[0] == 0
+    code, _, err = cli("run", path, "--plan", token, "--set", "short.max_text_chars=30")
+    assert code == 2
+    assert "short: action reuse -> make; spec changed: max_text_chars 40 -> 30" in err
+
+
+def test_a_plan_knows_dollars_when_the_environment_names_a_price(cli, store, path, monkeypatch):
+    walk_toy(store, path)
+    words = ("plan", path, "--set", "short.max_text_chars=30")
+    assert "usd" not in cli(*words)[1]
+    monkeypatch.setenv("ZSCIR_USD_PER_HOUR", "3600")
+    assert "usd" in cli(*words)[1]
+    [short] = [row for row in json.loads(cli(*words, "--json")[1]) if row["step"] == "short"]
+    assert short["usd"] == pytest.approx(short["p50_s"], rel=0.01)
+    monkeypatch.setenv("ZSCIR_USD_PER_HOUR", "much")
+    assert cli(*words)[0] == 2
+
+
+def test_a_budget_on_the_command_line_is_known_to_the_rerun(cli, store, path):
+    walk_toy(store, path)
+    assert cli("run", path, "--max-hours", "2", "--json")[0] == 0
+    assert cli("rerun", "latest", "--max-hours", "3", "--json")[0] == 0
+    asked = json.loads(cli("sql", "SELECT user_config FROM run ORDER BY started_at DESC LIMIT 1", "--json")[1])
+    assert json.loads(asked[0]["user_config"])["set"] == ["limits.max_hours=2.0", "limits.max_hours=3.0"]
+
+
 def test_markup_in_data_is_shown_and_not_obeyed(cli, store):
     _, out, _ = cli("sql", "SELECT '[bold red]x[/] [link=http://a]y' AS a")
     assert "[bold red]x[/] [link=http://a]y" in out
+
+
+def test_the_leaderboard_is_markdown_latex_or_a_page(cli, store, tmp_path):
+    code, out, _ = cli("leaderboard")
+    assert code == 0
+    assert "| Pic2Word † | CLIP ViT-L/14 | 24.7 | 43.7 |" in out
+    assert r"\begin{tabular}" in cli("leaderboard", "--latex")[1]
+    code, out, _ = cli("leaderboard", "--html", tmp_path / "board.html")
+    assert (code, out.strip()) == (0, str(tmp_path / "board.html"))
+    page = (tmp_path / "board.html").read_text()
+    assert "Pic2Word" in page
+    assert "<script" not in page
 
 
 def test_show_tells_a_run_and_an_artifact(cli, store, path):
@@ -137,6 +182,9 @@ WRONG = {
     "a --set without a value": (("plan", "specs/toy.toml", "--set", "short"), "STEP.field=value"),
     "an unknown step in --only": (("run", "specs/toy.toml", "--only", "nothing"), "no step or stage 'nothing'"),
     "--only before its inputs": (("run", "specs/toy.toml", "--only", "short"), "not made yet: tabletop"),
+    "a budget of nothing": (("run", "specs/toy.toml", "--max-hours", "0"), "limits.max_hours"),
+    "dollars without a price": (("run", "specs/toy.toml", "--max-usd", "1"), "ZSCIR_USD_PER_HOUR"),
+    "another plan": (("run", "specs/toy.toml", "--plan", "0" * 16), "is not in the store"),
     "an unknown run": (("rerun", "20200101"), "no run with id '20200101'"),
     "no run yet": (("rerun", "latest"), "none yet"),
     "an unknown run to show": (("show", "20200101-000000-aaaaaa"), "20200101-000000-aaaaaa"),

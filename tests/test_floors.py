@@ -20,19 +20,24 @@ HELP_LIMIT_S = 1.0
 FLOORS = {
     0: ("zscir", "zscir.torchvision_guard"),
     1: ("zscir.errors", "zscir.specs", "zscir.records", "zscir.settings", "zscir.progress", "zscir.breakages",
-        "zscir.warden"),
-    2: ("zscir.artifacts", "zscir.store"),
-    3: ("zscir.stage", "zscir.lineage", "zscir.doctor"),
+        "zscir.warden", "zscir.partitions", "zscir.listing", "zscir.limits"),
+    2: ("zscir.artifacts", "zscir.store", "zscir.store_problems", "zscir.patience", "zscir.conditional",
+        "zscir.leases", "zscir.locks", "zscir.uploads", "zscir.digests"),
+    3: ("zscir.stage", "zscir.retries", "zscir.alarms", "zscir.pieces", "zscir.lineage", "zscir.doctor"),
     4: ("zscir.methods", "zscir.benchmarks", "zscir.llm",
-        "zscir.shards", "zscir.images", "zscir.tabletop", "zscir.fetch"),
-    5: ("zscir.training", "zscir.evaluation"),  # in evaluation methods and benchmarks meet
-    6: ("zscir.stages", "zscir.pipelines", "zscir.plans", "zscir.runs", "zscir.walks"),
+        "zscir.shards", "zscir.images", "zscir.tabletop", "zscir.fetch", "zscir.selection", "zscir.phash",
+        "zscir.measures"),
+    5: ("zscir.gates", "zscir.training", "zscir.fingerprints",
+        "zscir.evaluation"),  # in evaluation methods and benchmarks meet
+    6: ("zscir.stages", "zscir.pipelines", "zscir.plans", "zscir.runs", "zscir.walks",
+        "zscir.backfills", "zscir.inspection", "zscir.estimates", "zscir.budgets", "zscir.piecework", "zscir.plan_tokens"),
     7: ("flows", "zscir.report"),
-    8: ("zscir.cli", "zscir.console"),
+    8: ("zscir.cli", "zscir.commands", "zscir.console"),
 }  # fmt: skip
 GROUPS = {group: floor for floor, groups in FLOORS.items() for group in groups}
 BLIND_FROM = 4  # below, what is on one floor may know its neighbours
 NEIGHBOURS = {
+    ("zscir.fetch", "zscir.tabletop"),  # the tabletop world serves itself while it is fetched
     ("zscir.fetch", "zscir.images"),  # what is fetched is looked at before it is kept,
     ("zscir.fetch", "zscir.shards"),  # and kept in shards
     ("zscir.shards", "zscir.images"),
@@ -40,10 +45,28 @@ NEIGHBOURS = {
     ("zscir.plans", "zscir.pipelines"),  # four rooms of one flat: a pipeline is planned, run, walked
     ("zscir.runs", "zscir.pipelines"),
     ("zscir.runs", "zscir.plans"),
+    ("zscir.runs", "zscir.inspection"),  # what a step made is looked at before the next one reads it
+    ("zscir.inspection", "zscir.pipelines"),
+    ("zscir.inspection", "zscir.plans"),
+    ("zscir.estimates", "zscir.plans"),  # what a planned step will take,
+    ("zscir.budgets", "zscir.estimates"),  # whether the run may still take it,
+    ("zscir.plan_tokens", "zscir.pipelines"),  # and whether it is the plan that was looked at
+    ("zscir.plan_tokens", "zscir.plans"),
+    ("zscir.piecework", "zscir.budgets"),
+    ("zscir.runs", "zscir.piecework"),
+    ("zscir.runs", "zscir.budgets"),
+    ("zscir.runs", "zscir.estimates"),
+    ("zscir.walks", "zscir.plan_tokens"),
     ("zscir.walks", "zscir.pipelines"),
     ("zscir.walks", "zscir.plans"),
     ("zscir.walks", "zscir.runs"),
+    ("zscir.backfills", "zscir.pipelines"),
+    ("zscir.backfills", "zscir.plans"),
+    ("zscir.backfills", "zscir.walks"),
+    ("flows", "zscir.report"),  # the score table and the report's place are shown on Prefect's page
     ("zscir.cli", "zscir.console"),
+    ("zscir.cli", "zscir.commands"),  # what several commands share, and commands with a module of their own
+    ("zscir.commands", "zscir.console"),
 }
 
 # Third-party package -> the only modules that may import it.
@@ -56,6 +79,7 @@ KEEPERS = {
     "torchvision": ("zscir.methods.*", "zscir.training.*"),
     "huggingface_hub": ("zscir.methods.towers*", "zscir.llm.*"),
     "timm": ("zscir.methods.towers*",),
+    "py3langid": ("zscir.stages.filter_text",),
     "openai": ("zscir.llm.*",),
     "boto3": (),
     "botocore": (),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.faults.hostile_server import (
+from tests.faults.hostile_images import (
     IMAGES,
     LEFT,
     RIGHT,
@@ -20,7 +20,7 @@ from tests.faults.hostile_server import (
     saved,
     two_halves,
 )
-from zscir.images import BadImage, decode, encode_jpeg, probe, shrink, webp_size
+from zscir.images import BadImage, decode, decode_small, encode_jpeg, probe, shrink, webp_size
 
 
 def near(pixel: tuple[int, ...], colour: tuple[int, ...], by: int = 12) -> bool:
@@ -137,3 +137,22 @@ def test_shrinking_bounds_the_short_side_and_keeps_the_ratio(width: int, height:
     assert min(image.size) == min(width, height, short_px)
     scale = min(1.0, short_px / min(width, height))
     assert np.allclose(image.size, (width * scale, height * scale), atol=0.51)
+
+
+def test_a_jpeg_may_be_decoded_small_and_stands_upright() -> None:
+    data = saved(picture(0, 640, 480), "JPEG")
+    assert decode_small(data, 120).size == (160, 120)
+    assert decode_small(data, 121).size == (320, 240)
+    assert decode_small(rotated_jpeg(), 8).size == (8, 16)
+
+
+def test_other_formats_are_decoded_whole() -> None:
+    data = saved(picture(0, 64, 48), "PNG")
+    assert np.array_equal(np.asarray(decode_small(data, 8)), np.asarray(decode(data)))
+
+
+def test_decoding_small_has_the_same_bounds() -> None:
+    for data, reason in ((b"none", "not_image"), (saved(picture(0, 64, 48), "JPEG"), "too_many_pixels")):
+        with pytest.raises(BadImage) as caught:
+            decode_small(data, 8, max_pixels=3000)
+        assert caught.value.reason == reason

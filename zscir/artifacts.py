@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from errno import EINVAL, ENOTSUP
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import ValidationError, field_validator
 
 from zscir.errors import RequestError, StageError
+from zscir.listing import listed, sha256_of
 from zscir.specs import Spec, canonical_json, digest_of
 
 MANIFEST = "manifest.json"
@@ -29,20 +30,39 @@ class DamagedManifest(RequestError):
 
 
 class FileEntry(Spec):
-    """One file of an artifact: its name inside the folder, size in bytes and SHA-256."""
+    """One file of an artifact: its name inside the folder, size in bytes and SHA-256.
+
+    ``home`` (``stage/key/name``) is where its bytes lie when another artifact of the store holds them; it is no part
+    of the digest, since the bytes are the same wherever they lie.
+    """
 
     path: str
     size: int
     sha256: str
+    home: str | None = None
 
-    @field_validator("path")
+    @field_validator("path", "home")
     @classmethod
-    def _stays_inside(cls, value: str) -> str:
+    def _stays_inside(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         name = PurePosixPath(value)
         odd = "\\" in value or "\0" in value or name.as_posix() != value
         if odd or not name.parts or name.is_absolute() or ".." in name.parts:
             raise ValueError("a file name must stay inside its artifact")
         return value
+
+    @field_validator("home")
+    @classmethod
+    def _names_a_file_of_the_store(cls, value: str | None) -> str | None:
+        if value is not None and (len(PurePosixPath(value).parts) < 3 or value.startswith(".")):
+            raise ValueError("a home is stage/key/name")
+        return value
+
+    def lent(self, artifact: "Artifact", path: str) -> "FileEntry":
+        """This file of ``artifact`` as a file ``path`` of another artifact that holds no copy of it."""
+        home = self.home or f"{artifact.stage}/{artifact.key}/{self.path}"
+        return FileEntry(path=path, size=self.size, sha256=self.sha256, home=home)
 
 
 class InputEntry(Spec):
@@ -85,23 +105,31 @@ class Artifact:
         root = Path(path)
         if not root.exists():
             raise RequestError(f"{root}: no such file or folder")
-        return cls._of(root, scan(root)) if root.is_dir() else cls.of_files([root], str(root))
+        return cls.of_entries(root, scan(root)) if root.is_dir() else cls.of_files([root], str(root))
 
     @classmethod
     def of_files(cls, paths: list[Path], where: str) -> "Artifact":
         """A view of files of one folder; RequestError when there are none."""
         if not paths:
             raise RequestError(f"{where}: no file matches")
-        return cls._of(paths[0].parent, scan(paths[0].parent, paths))
+        return cls.of_entries(paths[0].parent, scan(paths[0].parent, paths))
 
     @classmethod
-    def _of(cls, root: Path, entries: list[FileEntry]) -> "Artifact":
+    def of_entries(cls, root: Path, entries: list[FileEntry]) -> "Artifact":
+        """A view of files of one folder whose sizes and digests are known."""
         digest = digest_of_files(entries)
         return cls("file", digest, digest, {entry.path: entry for entry in entries}, source=Folder(root))
 
     def files(self, suffix: str = "") -> list[str]:
         """The names that end in ``suffix``, sorted; from the manifest, never from a listing."""
         return sorted(name for name in self.entries if name.endswith(suffix))
+
+    def only(self, name: str, path: str) -> "Artifact":
+        """A view of one file under the name ``path``: an input that moves no key when its neighbours change."""
+        if name not in self.entries:
+            raise RequestError(f"artifact {self.stage}/{self.key[:12]} has no file {name!r}; it has {self.files()[:8]}")
+        entry = self.entries[name].model_copy(update={"path": path})
+        return Artifact(self.stage, self.key, digest_of_files([entry]), {path: entry}, source=Member(self, name))
 
     def path(self, name: str) -> Path:
         """A local path of one file; RequestError if the artifact has no such file."""
@@ -122,34 +150,28 @@ class Folder:
         return self.root / entry.path
 
 
+@dataclass(frozen=True)
+class Member:
+    """One file of a whole artifact, under another name."""
+
+    whole: Artifact
+    name: str
+
+    def fetch(self, artifact: Artifact, entry: FileEntry) -> Path:
+        """The path that it has in the whole."""
+        return self.whole.path(self.name)
+
+
 def digest_of_files(entries: list[FileEntry]) -> str:
     """The content digest of an artifact: SHA-256 over the sorted (name, size, SHA-256) of its files."""
     return digest_of(sorted([entry.path, entry.size, entry.sha256] for entry in entries))
 
 
 def scan(root: Path, chosen: list[Path] | None = None) -> list[FileEntry]:
-    """The files under ``root``, hashed, sorted by name; dot files and half-written ``.part`` files are left out.
-
-    A link to a file counts as that file; a link to a folder or to nothing is a RequestError, not a silent gap.
-    """
-    paths = sorted(root.rglob("*")) if chosen is None else chosen
-    entries = []
-    for path in paths:
-        name = path.relative_to(root)
-        if any(part.startswith(".") for part in name.parts) or path.suffix == ".part":
-            continue
-        if path.is_symlink() and not path.is_file():
-            raise RequestError(f"{path}: this link does not lead to a file; put the files themselves there")
-        if path.is_file():
-            with path.open("rb") as stream:
-                entries.append(
-                    FileEntry(
-                        path=name.as_posix(),
-                        size=path.stat().st_size,
-                        sha256=file_digest(stream, "sha256").hexdigest(),
-                    )
-                )
-    return entries
+    """The files under ``root``, hashed, sorted by name; which of them count is what ``listed`` says."""
+    return [
+        FileEntry(path=name, size=found.st_size, sha256=sha256_of(path)) for name, path, found in listed(root, chosen)
+    ]
 
 
 def refuse_odd_files(root: Path) -> None:
@@ -240,7 +262,9 @@ def _refuse_newer(text: str, where: str) -> None:
 
 def manifest_text(manifest: Manifest) -> str:
     """The bytes-stable text of a manifest."""
-    return canonical_json(manifest.model_dump(mode="json")) + "\n"
+    values = manifest.model_dump(mode="json")
+    values["files"] = [entry.literals() for entry in manifest.files]
+    return canonical_json(values) + "\n"
 
 
 def short_name(uri: str) -> str:

@@ -1,11 +1,15 @@
-"""The console: rows become a table for a person or JSON for a program; errors become a few lines and a code."""
+"""The console: rows become a table for a person or JSON for a program; errors and logs become lines without secrets."""
 
 import json
 import logging
 import sys
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
+
+from zscir.progress import LABELS
+from zscir.settings import logs_as_json
 
 
 def show_rows(
@@ -40,14 +44,69 @@ def say(lines: str | Iterable[str]) -> None:
     sys.stdout.write((lines if isinstance(lines, str) else "\n".join(lines)) + "\n")
 
 
+class PlainLines(logging.Formatter):
+    """Log lines for a person, every secret redacted."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Time and message."""
+        return _redacted(super().format(record))
+
+
+class JsonLines(logging.Formatter):
+    """Log lines for a program: time (UTC), level, message, and run, step and key where they are known."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One JSON object; ``logger`` names another package that speaks, ``traceback`` an error's way."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(), "message": _redacted(record.getMessage()), **LABELS.get(),
+        }  # fmt: skip
+        if record.name != "zscir":
+            line["logger"] = record.name
+        if record.exc_info:
+            line["traceback"] = _redacted(self.formatException(record.exc_info))
+        return json.dumps(line, ensure_ascii=False)
+
+
 def start_logging(debug: bool) -> None:
-    """Log lines of zscir go to standard error, plain; others' only when they warn."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    """Log lines of zscir go to standard error, plain or (``ZSCIR_LOG=json``) as JSON; others' only when they warn."""
+    as_json = logs_as_json()
+    handler = _to_stderr(JsonLines() if as_json else PlainLines("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("zscir")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.DEBUG if debug else logging.INFO)
     logger.propagate = False
+    others = logging.getLogger()
+    kept = [one for one in others.handlers if not isinstance(one.formatter, PlainLines | JsonLines)]
+    others.handlers[:] = [*kept, handler if as_json else _to_stderr(PlainLines("%(message)s"))]
+    logging.captureWarnings(True)
+
+
+def _to_stderr(lines: logging.Formatter) -> logging.Handler:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(lines)
+    return handler
+
+
+def complain(error: BaseException, debug: bool, message: str = "") -> None:
+    """An error on standard error, as a few lines or as a line of JSON; its traceback only when ``debug``."""
+    words = message or str(error)
+    if _wants_json():
+        logging.getLogger("zscir").error(words, exc_info=error if debug else None)
+        return
+    if debug:
+        sys.stderr.write(_redacted("".join(traceback.format_exception(error))))
+    sys.stderr.write(_redacted(f"zscir: {words}\n"))
+
+
+def _wants_json() -> bool:
+    return any(isinstance(handler.formatter, JsonLines) for handler in logging.getLogger("zscir").handlers)
+
+
+def _redacted(text: str) -> str:
+    from zscir.lineage.surroundings import redact  # brings pydantic, which --help has no need of
+
+    return str(redact(text))
 
 
 def _plain(value: Any) -> Any:

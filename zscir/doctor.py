@@ -136,7 +136,8 @@ def store_check(store_uri: str | None) -> Check:
     settings = Settings.from_env(store_uri)
     where = without_secrets(settings.store)
     try:
-        from zscir.store import open_store, problems
+        from zscir.store import open_store
+        from zscir.store_problems import problems
     except ImportError as error:
         return Check("store", "fail", f"{where}: not looked at: {error}", "make venv")
     remote = "://" in settings.store

@@ -19,6 +19,21 @@ class StageError(ZscirError):
     exit_code = 3
 
 
+class TransientError(StageError):
+    """A stage failed for a reason that passes: the network of the store or of a service, or one that is too busy.
+
+    It is tried again (zscir/retries.py); every other error is permanent, or says that memory ran out.
+    """
+
+
+class OverBudget(StageError):
+    """The run stopped because its limits do not let it go on; ``again`` holds the options that would."""
+
+    def __init__(self, message: str, again: str) -> None:
+        super().__init__(message)
+        self.again = again
+
+
 class GateError(ZscirError):
     """A data gate refused what a stage made; the data are kept for a look."""
 

@@ -1,5 +1,6 @@
 """Pipelines: a TOML file of steps becomes typed specs in an order that respects their inputs."""
 
+import dataclasses
 import tomllib
 from copy import deepcopy
 from dataclasses import dataclass
@@ -9,25 +10,42 @@ from typing import Any
 from pydantic import Field
 
 from zscir.artifacts import Artifact
+from zscir.digests import outside
 from zscir.errors import RequestError
+from zscir.gates import Gates
+from zscir.limits import Limits, StepLimits
+from zscir.partitions import WORD, fill
+from zscir.settings import Settings
 from zscir.specs import Spec, digest_of, read_toml
 from zscir.stage import Stage, stage_named
 
 FILE = "file:"
+GATES = "gates"  # --set STEP.gates.METRIC.fail_drop=...; gates are no part of a stage's spec, nor of any key
+LIMITS = "limits"  # --set limits.max_hours=... or STEP.limits.max_hours=...; no part of any key either
+COUNTING = ("ingest", "import_shards")  # the stages that are told how many rows the source has
+PLACES = ("urls", "images", "shards")  # what the word "source" means to an input of this name; else urls
 Edit = tuple[list[str], Any]
 
 
 class SourceSpec(Spec):
-    """Where pairs come from: a URL list and how ``ingest`` and ``download`` (or ``tabletop``) treat it."""
+    """Where pairs come from, and how the stages that begin a pipeline treat it.
+
+    A URL list (``urls``) for ``ingest`` and ``download``, or the world of ``tabletop``; a folder of pictures
+    (``images``) beside the list for ``import_images``; or tars (``shards``) for ``import_shards``.
+    """
 
     name: str
     about: str | None = None
     licence: str | None = None
     expected_rows: int | None = None
     urls: str | None = None
+    images: str | None = None
+    shards: str | None = None
     tabletop: dict[str, Any] | None = None
     ingest: dict[str, Any] | None = None
     download: dict[str, Any] | None = None
+    import_images: dict[str, Any] | None = None
+    import_shards: dict[str, Any] | None = None
 
 
 class StepSpec(Spec):
@@ -37,14 +55,20 @@ class StepSpec(Spec):
     stage: str
     spec: str | dict[str, Any] | None = None
     inputs: dict[str, str | list[str]] = Field(default_factory=dict)
+    gates: Gates | None = None
+    limits: StepLimits | None = None
 
 
 class PipelineSpec(Spec):
-    """A pipeline file. ``set`` values change single fields of it without a copy."""
+    """A pipeline file. ``set`` values change single fields of it without a copy.
+
+    ``file:`` inputs and the source's ``urls`` may hold ``{date}`` or ``{shard}`` (zscir/partitions.py).
+    """
 
     name: str
     about: str | None = None
     source: str | None = None
+    limits: Limits | None = None
     steps: tuple[StepSpec, ...]
 
 
@@ -56,6 +80,8 @@ class Step:
     stage: Stage
     spec: Spec
     inputs: dict[str, str | list[str]]
+    gates: Gates | None = None
+    limits: StepLimits = dataclasses.field(default_factory=StepLimits)
 
     def parents(self) -> list[str]:
         """The names of the steps whose artifacts this one reads."""
@@ -73,6 +99,7 @@ class Pipeline:
     name: str
     path: Path
     steps: tuple[Step, ...]
+    limits: Limits = dataclasses.field(default_factory=Limits)
 
     def digest(self) -> str:
         """What was asked, as one digest: every step's stage, version, literals and references."""
@@ -104,14 +131,18 @@ def load_pipeline(path: Path, changes: list[str] | None = None) -> Pipeline:
         if field[0] not in ("source", "name"):
             raise RequestError(f"--set {field[0]}: give source=FILE or STEP.field=value")
         values[field[0]] = str(Path(str(value)).resolve()) if field[0] == "source" else value
+    for field, value in [edit for edit in edits if len(edit[0]) > 1 and edit[0][0] == LIMITS]:
+        _set(values, field, value, f"{path}: [{LIMITS}]")
     spec = PipelineSpec.parse(values, str(path))
     source, source_folder = _load_source(spec, folder, edits)
     steps = [_load_step(step, source, source_folder, folder, path, edits) for step in spec.steps]
     known = {step.name for step in steps}
+    for word in {WORD, LIMITS} & known:
+        raise RequestError(f"{path}: no step may be named '{word}': --set {word}.NAME=... is of the whole pipeline")
     for field, _ in edits:
-        if len(field) > 1 and field[0] not in known:
+        if len(field) > 1 and field[0] not in {WORD, LIMITS, *known}:
             raise RequestError(f"--set {'.'.join(field)}: no step '{field[0]}'; the steps are {sorted(known)}")
-    return Pipeline(spec.name, path, tuple(_in_order(steps, path)))
+    return Pipeline(spec.name, path, tuple(_in_order(steps, path)), spec.limits or Limits())
 
 
 def parse_change(text: str) -> Edit:
@@ -128,10 +159,7 @@ def parse_change(text: str) -> Edit:
 
 def external(reference: str) -> Artifact:
     """The artifact-like view of a ``file:`` input: a file, a folder or a glob; it enters keys by its contents."""
-    path = Path(reference.removeprefix(FILE))
-    if path.exists() or not _is_pattern(path):
-        return Artifact.of_folder(path)
-    return Artifact.of_files(external_paths(reference), str(path))
+    return outside(external_paths(reference), reference.removeprefix(FILE), Settings.from_env().cache)
 
 
 def external_paths(reference: str) -> list[Path]:
@@ -155,7 +183,7 @@ def _load_source(spec: PipelineSpec, folder: Path, edits: list[Edit]) -> tuple[S
     if source.tabletop is not None:
         world = dict(source.tabletop)
         for field, value in edits:
-            if field[0] == "tabletop" and len(field) > 1:
+            if field[0] == "tabletop" and len(field) > 1 and field[1] not in (GATES, LIMITS):
                 _set(world, field[1:], value, f"{path}: [tabletop]")
         served = {**(source.download or {}), "tabletop": world}
         source = source.model_copy(update={"tabletop": world, "download": served})
@@ -168,12 +196,21 @@ def _load_step(step: StepSpec, source: SourceSpec | None, source_folder: Path, f
     where = f"{path}: step '{name}'"
     stage = _known_stage(step.stage, where)
     values = _spec_values(step, source, folder, where)
+    bounds = {GATES: step.gates.literals() if step.gates else {}, LIMITS: step.limits.literals() if step.limits else {}}
     for field, value in edits:
         if len(field) > 1 and field[0] == name:
-            _set(values, field[1:], value, where)
-    inputs = {role: _reference(one, source, source_folder, folder, where) for role, one in step.inputs.items()}
+            _set(bounds if field[1] in bounds else values, field[1:], value, where)
+    slices = {field[1]: value for field, value in edits if field[0] == WORD and len(field) == 2}
+    inputs = {
+        role: _reference(one, slices, _place(role, source), source_folder, folder, where)
+        for role, one in step.inputs.items()
+    }
     stage.check_inputs(inputs, where)
-    return Step(name, stage, stage.spec_type.parse(values, where), inputs)
+    gates = Gates.parse(bounds[GATES], f"{where}: gates") if bounds[GATES] else None
+    if gates is not None:
+        gates.check_counts([*inputs], f"{where}: gates")
+    limits = StepLimits.parse(bounds[LIMITS], f"{where}: {LIMITS}")
+    return Step(name, stage, stage.spec_type.parse(values, where), inputs, gates, limits)
 
 
 def _known_stage(name: str, where: str) -> Stage:
@@ -189,7 +226,10 @@ def _spec_values(step: StepSpec, source: SourceSpec | None, folder: Path, where:
     if isinstance(step.spec, str):
         return read_toml(folder / step.spec)
     section = getattr(source, step.stage, None) if source is not None else None
-    return deepcopy(section) if section is not None else {}
+    values: dict[str, Any] = deepcopy(section) if section is not None else {}
+    if section is not None and source is not None and source.expected_rows and step.stage in COUNTING:
+        values.setdefault("expected_rows", source.expected_rows)
+    return values
 
 
 def _set(values: dict[str, Any], field: list[str], value: Any, where: str) -> None:
@@ -200,16 +240,23 @@ def _set(values: dict[str, Any], field: list[str], value: Any, where: str) -> No
     values[field[-1]] = value
 
 
-def _reference(given: str | list[str], source: SourceSpec | None, source_folder: Path, folder: Path,
-               where: str) -> str | list[str]:  # fmt: skip
+def _place(role: str, source: SourceSpec | None) -> tuple[str, str | None]:
+    """The field of the source file that "source" stands for in an input of this name, and what is in it."""
+    name = role if role in PLACES else PLACES[0]
+    return name, getattr(source, name, None)
+
+
+def _reference(given: str | list[str], slices: dict[str, Any], place: tuple[str, str | None], source_folder: Path,
+               folder: Path, where: str) -> str | list[str]:  # fmt: skip
     if isinstance(given, list):
-        return [str(_reference(one, source, source_folder, folder, where)) for one in given]
+        return [str(_reference(one, slices, place, source_folder, folder, where)) for one in given]
     if given.startswith(FILE):
-        return FILE + str((folder / given.removeprefix(FILE)).resolve())
+        return FILE + str((folder / fill(given.removeprefix(FILE), slices, where)).resolve())
     if given == "source":
-        if source is None or source.urls is None:
-            raise RequestError(f"{where}: the input 'source' needs `urls = ...` in the source file")
-        return FILE + str((source_folder / Path(source.urls).expanduser()).resolve())
+        name, path = place
+        if path is None:
+            raise RequestError(f"{where}: the input 'source' needs `{name} = ...` in the source file")
+        return FILE + str((source_folder / Path(fill(path, slices, where)).expanduser()).resolve())
     return given
 
 

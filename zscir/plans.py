@@ -13,7 +13,7 @@ from zscir.store import NO_ARTIFACT, Store
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """What would happen to one step. ``key`` is None while an input is still to be made."""
+    """What would happen to one step. ``key`` is None, and ``inputs`` empty, while an input is still to be made."""
 
     step: Step
     action: str
@@ -21,15 +21,20 @@ class PlannedStep:
     key: str | None = None
     artifact: Artifact | None = None
     last_wall_s: float | None = None
+    inputs: tuple[Artifact, ...] = ()
 
 
 @dataclass(frozen=True)
 class Previous:
-    """The last time this pipeline came by a step: the stage, the key it had and how long it took to make."""
+    """The last time this pipeline came by a step: the stage, the key it had and how long it took to make.
+
+    ``good_key`` is the key that the step had in the last run that succeeded.
+    """
 
     stage: str
     key: str
     wall_s: float | None
+    good_key: str | None = None
 
 
 def make_plan(store: Store, pipeline: Pipeline) -> list[PlannedStep]:
@@ -64,12 +69,13 @@ def previous_steps(store: Store, pipeline: str) -> dict[str, Previous]:
     """Step name -> what the newest run of this pipeline that reached the step recorded."""
     query = """
         SELECT step, stage, arg_max(key, stages.started_at) AS key,
-               arg_max(wall_s, stages.started_at) FILTER (outcome = 'made') AS wall_s
+               arg_max(wall_s, stages.started_at) FILTER (outcome = 'made') AS wall_s,
+               arg_max(key, stages.started_at) FILTER (status = 'succeeded') AS good_key
         FROM stages JOIN run USING (run_id)
         WHERE pipeline = $1 AND key IS NOT NULL GROUP BY step, stage
     """
     found = rows(store, query, [pipeline])
-    return {row["step"]: Previous(row["stage"], row["key"], row["wall_s"]) for row in found}
+    return {row["step"]: Previous(row["stage"], row["key"], row["wall_s"], row["good_key"]) for row in found}
 
 
 def _plan_step(store: Store, step: Step, planned: dict[str, PlannedStep], before: Previous | None) -> PlannedStep:
@@ -91,9 +97,10 @@ def judge(store: Store, step: Step, inputs: Inputs, before: Previous | None) -> 
     found = store.look(step.stage.name, key)
     if found.artifact is not None:
         return PlannedStep(step, "reuse", "the same inputs, spec and version made it before", key, found.artifact, last)
-    digests = {role: one.digest for role, one in flat_inputs(inputs).items()}
+    flat = flat_inputs(inputs)
+    digests = {role: one.digest for role, one in flat.items()}
     reason = explain(store, step, key, digests, before, found.problem)
-    return PlannedStep(step, "make", reason, key, last_wall_s=last)
+    return PlannedStep(step, "make", reason, key, last_wall_s=last, inputs=tuple(flat.values()))
 
 
 def explain(store: Store, step: Step, key: str, digests: dict[str, str], before: Previous | None, problem: str) -> str:
@@ -111,7 +118,7 @@ def differences(step: Step, digests: dict[str, str], old: Manifest) -> list[str]
     changes = []
     if old.stage_version != step.stage.version:
         changes.append(f"code version bumped: {old.stage_version} -> {step.stage.version}")
-    changes += [f"spec changed: {line}" for line in _field_changes(old.spec, step.spec.literals(), "")]
+    changes += [f"spec changed: {line}" for line in field_changes(old.spec, step.spec.literals(), "")]
     was = {role: entry.digest for role, entry in old.inputs.items()}
     for role in sorted({*was, *digests}):
         if was.get(role) != digests.get(role):
@@ -119,12 +126,13 @@ def differences(step: Step, digests: dict[str, str], old: Manifest) -> list[str]
     return changes
 
 
-def _field_changes(old: dict[str, Any], new: dict[str, Any], prefix: str) -> list[str]:
+def field_changes(old: dict[str, Any], new: dict[str, Any], prefix: str) -> list[str]:
+    """A line for each field, at any depth, that is not the same in both."""
     lines = []
     for name in sorted({*old, *new}):
         was, now = old.get(name), new.get(name)
         if isinstance(was, dict) and isinstance(now, dict):
-            lines += _field_changes(was, now, f"{prefix}{name}.")
+            lines += field_changes(was, now, f"{prefix}{name}.")
         elif was != now:
             lines.append(f"{prefix}{name} {_word(was)} -> {_word(now)}")
     return lines

@@ -3,12 +3,28 @@
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import TypeVar
+
+from zscir.settings import logs_as_json
 
 log = logging.getLogger("zscir")
 T = TypeVar("T")
 LINE_EVERY_S = 10.0
+LABELS: ContextVar[Mapping[str, str]] = ContextVar("labels", default=MappingProxyType({}))
+
+
+@contextmanager
+def labelled(**labels: str) -> Iterator[None]:
+    """Within it every log line knows what it is about: its run, step and key."""
+    before = LABELS.set({**LABELS.get(), **labels})
+    try:
+        yield
+    finally:
+        LABELS.reset(before)
 
 
 def note(message: str) -> None:
@@ -16,9 +32,14 @@ def note(message: str) -> None:
     log.info(message)
 
 
+def warn(message: str) -> None:
+    """One line about what a person should look at; the work goes on."""
+    log.warning(message)
+
+
 def track(items: Iterable[T], total: int | None, label: str) -> Iterator[T]:
     """Yield ``items`` unchanged and show how many of ``total`` are done."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not logs_as_json():
         yield from _bar(items, total, label)
     else:
         yield from _lines(items, total, label)

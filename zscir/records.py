@@ -45,6 +45,8 @@ RESPONSES = schema_of(
     response_id="str", prompt_digest="str", model="str", model_revision="str?", request="str", response="str?",
     error="str?", tokens_in="i64?", tokens_out="i64?", attempts="i32",
 )  # fmt: skip
+KEEP = schema_of(image_key="str")  # the images that a filter leaves in play, in the order of images.parquet
+HOSTS = schema_of(host="str", error_class="str?", urls="i64")  # of a download; no class: the URLs that came
 REJECTS = schema_of(stage="str", id="str", reason="str", detail="str")
 RANKINGS = schema_of(benchmark="str", split="str", query_id="str", rank="i32", image_id="str", score="f32")
 SCORES = schema_of(
@@ -57,6 +59,13 @@ SCORES = schema_of(
     value="f64",
     n="i64",
 )
+# Scores with what stands beside them. ``control``: image, text or sum of an untrained backbone; null for a method.
+# ``allow_missing``: how many images were allowed to be missing; null where none.
+INTERVALS = schema_of(
+    benchmark="str", split="str", protocol="str", method="str", backbone="str", metric="str", value="f64", n="i64",
+    hits="i64?", low="f64", high="f64", control="str?", allow_missing="i64?",
+)  # fmt: skip
+PER_QUERY = schema_of(benchmark="str", split="str", metric="str", query_id="str", value="f64")
 CURVE = schema_of(step="i64", name="str", value="f64")
 
 

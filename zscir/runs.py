@@ -2,21 +2,32 @@
 
 import secrets
 import shlex
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
+from zscir.alarms import within
 from zscir.artifacts import Artifact
-from zscir.errors import GateError, RequestError, StageError, ZscirError
+from zscir.budgets import Budget
+from zscir.errors import GateError, OverBudget, RequestError, StageError, ZscirError
+from zscir.estimates import Estimate, estimates_of
+from zscir.inspection import pass_gates
+from zscir.limits import Limits
+from zscir.lineage.heartbeats import Heart, status_of
 from zscir.lineage.query import rows
 from zscir.lineage.recorder import Recorder, RunInfo
-from zscir.lineage.surroundings import redact, status_now, worker_name
+from zscir.lineage.surroundings import redact, worker_name
+from zscir.piecework import recorded_by
 from zscir.pipelines import Pipeline, Step
 from zscir.plans import PlannedStep, Previous, judge, previous_steps, resolve_inputs
-from zscir.progress import note
-from zscir.settings import Settings
+from zscir.progress import labelled, note
+from zscir.retries import Terms, is_out_of_memory, tried, what_to_lower
+from zscir.settings import Prices, Settings
 from zscir.specs import canonical_json
-from zscir.stage import Inputs, materialize
+from zscir.stage import Inputs, Mapper, in_turn, materialize
 from zscir.store import Store
 
 
@@ -29,11 +40,20 @@ class Run:
     recorder: Recorder
     made: dict[str, Artifact]
     history: dict[str, Previous]
+    heart: Heart
+    plan: Sequence[PlannedStep] = ()
+    budget: Budget = field(default_factory=lambda: Budget(Limits(), Prices()))
+    estimates: dict[str, Estimate] = field(default_factory=dict)
 
     @property
     def run_id(self) -> str:
         """The run's id."""
         return self.recorder.run_id
+
+    def has_done(self, chosen: list[str]) -> bool:
+        """Whether this run has made or reused every one of these steps."""
+        done = {row["step"] for row in self.recorder.steps() if row["outcome"] in ("made", "reused")}
+        return done.issuperset(chosen)
 
 
 # The flow and its tasks live in the process that began the run; only the id travels through Prefect.
@@ -43,6 +63,8 @@ UNDER_WAY: dict[str, Run] = {}
 def begin(store: Store, pipeline: Pipeline, plan: list[PlannedStep], config: dict[str, Any], trigger: str = "cli",
           parent_run_id: str | None = None) -> Run:  # fmt: skip
     """Open a run's record and make the run known to the flow's tasks by its id."""
+    budget = Budget(pipeline.limits, Prices.from_env())
+    budget.check_prices()
     info = RunInfo(
         run_id=new_run_id(), pipeline=pipeline.name, spec_digest=pipeline.digest(), trigger=trigger,
         user_config=canonical_json(redact({**config, "process": worker_name()})), parent_run_id=parent_run_id,
@@ -51,26 +73,38 @@ def begin(store: Store, pipeline: Pipeline, plan: list[PlannedStep], config: dic
     prior = {
         row["key"]: row for row in rows(store, "SELECT DISTINCT ON (key) * FROM artifacts ORDER BY key, created_at")
     }
-    run = Run(store, pipeline, Recorder(store, info, prior), ready, previous_steps(store, pipeline.name))
+    history, heart = previous_steps(store, pipeline.name), Heart(store, info.run_id)
+    run = Run(store, pipeline, Recorder(store, info, prior), ready, history, heart, plan, budget)
+    if budget.limited:
+        run.estimates = estimates_of(store, plan, budget.prices)
+    heart.start()
     UNDER_WAY[run.run_id] = run
     return run
 
 
 def end(run: Run, status: str) -> None:
     """Close a run's record."""
-    run.recorder.finish(status)
-    UNDER_WAY.pop(run.run_id, None)
+    try:
+        run.recorder.finish(status)
+    finally:
+        run.heart.stop()
+        UNDER_WAY.pop(run.run_id, None)
 
 
-def do_step(run_id: str, name: str) -> str:
-    """Make or reuse the artifact of one step of a run under way; return its key."""
+def do_step(run_id: str, name: str, mapper: Mapper = in_turn) -> str:
+    """Make or reuse the artifact of one step of a run under way; return its key. ``mapper`` makes pieces of it."""
     run = UNDER_WAY[run_id]
     step = next(step for step in run.pipeline.steps if step.name == name)
-    with run.recorder.step(name, step.stage.name) as row:
-        inputs = resolve_inputs(step, run.made)
-        row.update(reason=judge(run.store, step, inputs, run.history.get(name)).reason)
-        made = _materialize(run, step, inputs)
-        row.update(key=made.key, outcome=made.outcome)
+    with labelled(run=run_id, step=name), run.recorder.step(name, step.stage.name) as row:
+        inputs, before = resolve_inputs(step, run.made), run.history.get(name)
+        planned = judge(run.store, step, inputs, before)
+        row.update(reason=planned.reason)
+        with labelled(key=str(planned.key)):
+            if planned.action == "make":
+                run.budget.check(name, run.estimates.get(name))
+            made = _materialize(run, step, inputs, mapper, lambda number: row.update(attempts=number))
+            row.update(key=made.key, outcome=made.outcome)
+            pass_gates(run.recorder, step, run.made[name], lambda: inputs, before)
     return made.key
 
 
@@ -80,18 +114,49 @@ class _Done:
     outcome: str
 
 
-def _materialize(run: Run, step: Step, inputs: Inputs) -> _Done:
+def _materialize(run: Run, step: Step, inputs: Inputs, mapper: Mapper, count: Callable[[int], None]) -> _Done:
+    limit_s = _limit_s(run, step)
+    terms = _terms(run, limit_s)
+    recorded = recorded_by(run.recorder, run.budget, step.name, mapper, terms)
+    where = f"step '{step.name}' (stage {step.stage.name})"
+
+    def late() -> StageError:
+        return StageError(
+            f"it took longer than its limit of {(limit_s or 0) / 3600:.3g} hours; raise limits.max_step_hours, or its "
+            f"own with --set {step.name}.limits.max_hours=... at the rerun"
+        )
+
     try:
-        made = materialize(run.store, step.stage, step.spec, inputs)
+        with within(limit_s, late):
+            make = partial(materialize, run.store, step.stage, step.spec, inputs, recorded)
+            made = tried(make, terms, count, where)
     except GateError as error:
-        raise GateError(f"step '{step.name}' (stage {step.stage.name}): {error}") from error
+        raise GateError(f"{where}: {redact(str(error))}") from error
+    except OverBudget:
+        raise
     except Exception as error:
         words = str(error) if isinstance(error, ZscirError) else f"{type(error).__name__}: {error}"
-        raise StageError(f"step '{step.name}' (stage {step.stage.name}): {words}") from error
+        if is_out_of_memory(error):
+            words = f"{words}; {what_to_lower(step.name, step.spec.literals())}"
+        raise StageError(f"{where}: {redact(words)}") from error
     run.made[step.name] = made.artifact
     run.recorder.add_artifact(made.artifact)
+    if made.outcome == "made":
+        run.budget.count(made.artifact)
     note(f"{step.name}: {made.outcome} {made.artifact.key[:12]} {fact_line(made.artifact.facts)}")
     return _Done(made.artifact.key, made.outcome)
+
+
+def _limit_s(run: Run, step: Step) -> float | None:
+    hours = step.limits.max_hours or run.pipeline.limits.max_step_hours
+    return None if hours is None else 3600 * hours
+
+
+def _terms(run: Run, limit_s: float | None) -> Terms:
+    """The terms of a step that begins now, and of its pieces."""
+    ends = [run.budget.until(), None if limit_s is None else time.time() + limit_s]
+    until = min((end for end in ends if end is not None), default=None)
+    return Terms(run.pipeline.limits.retries, run.pipeline.limits.backoff_s, until)
 
 
 def reuse_all(run: Run, plan: list[PlannedStep]) -> None:
@@ -99,8 +164,21 @@ def reuse_all(run: Run, plan: list[PlannedStep]) -> None:
     for planned in plan:
         if planned.artifact is None:
             raise StageError(f"step '{planned.step.name}' has no artifact to reuse")
-        run.recorder.reuse(planned.step.name, planned.step.stage.name, planned.artifact, planned.reason)
-        run.made[planned.step.name] = planned.artifact
+        step = planned.step
+        run.recorder.reuse(step.name, step.stage.name, planned.artifact, planned.reason)
+        run.made[step.name] = planned.artifact
+        _check_reused(run, step)
+
+
+def _check_reused(run: Run, step: Step) -> None:
+    """Bounds may have moved since, and an artifact of another pipeline has met no gate of this one."""
+    try:
+        with labelled(run=run.run_id, step=step.name, key=run.made[step.name].key):
+            inputs = partial(resolve_inputs, step, run.made)
+            pass_gates(run.recorder, step, run.made[step.name], inputs, run.history.get(step.name))
+    except GateError as error:
+        run.recorder.refuse(step.name, f"GateError: {error}")
+        raise
 
 
 def choose(pipeline: Pipeline, plan: list[PlannedStep], only: str | None, start: str | None) -> list[str]:
@@ -137,11 +215,11 @@ def fact_line(facts: dict[str, Any]) -> str:
 
 
 def find_run(store: Store, run_id: str) -> dict[str, Any]:
-    """The record of a run by its id, a unique prefix, or ``latest``."""
+    """The record of a run by its id, a unique prefix, the id of its flow run in Prefect, or ``latest``."""
     found = list_runs(store)
     if run_id == "latest" and found:
         return found[-1]
-    matching = [row for row in found if run_id and row["run_id"].startswith(run_id)]
+    matching = [row for row in found if run_id and (row["run_id"].startswith(run_id) or row["flow_run_id"] == run_id)]
     if len(matching) != 1:
         known = ", ".join(row["run_id"] for row in found[-5:]) or "none yet"
         what = "no run" if not matching else f"{len(matching)} runs"
@@ -150,7 +228,7 @@ def find_run(store: Store, run_id: str) -> dict[str, Any]:
 
 
 def list_runs(store: Store) -> list[dict[str, Any]]:
-    """Every run of the store, oldest first; one whose process is gone without a word has the status ``died``."""
+    """Every run of the store, oldest first; one whose process is gone or silent has the status ``died``."""
     query = """
         SELECT run.*, count(stages.run_id) AS steps, count(*) FILTER (outcome = 'made') AS made,
                count(*) FILTER (outcome = 'reused') AS reused,
@@ -159,7 +237,7 @@ def list_runs(store: Store) -> list[dict[str, Any]]:
     """
     found = rows(store, query)
     for row in found:
-        row["status"] = status_now(row)
+        row["status"] = status_of(store, row)
     return found
 
 
@@ -168,11 +246,11 @@ def interrupted(error: BaseException) -> bool:
     return not isinstance(error, Exception)
 
 
-def what_to_do(run: Run) -> str:
-    """The lines that end the message about a run that stopped: where, what is kept, what to type."""
+def what_to_do(run: Run, options: str = "") -> str:
+    """The lines that end the message about a run that stopped: where, what is kept, what to type (``options`` too)."""
     again = f"zscir rerun {run.run_id}"
     if run.store.uri != Settings.from_env().store.rstrip("/"):
         again += f" --store {shlex.quote(run.store.uri)}"
     step = run.recorder.last_step()
     where = f"stopped at '{step}'" if step else "stopped before its first step"
-    return f"run {run.run_id} {where}; what was finished is kept. Go on with:\n  {again}"
+    return f"run {run.run_id} {where}; what was finished is kept. Go on with:\n  {again} {options}".rstrip()

@@ -4,8 +4,9 @@ import glob
 import os
 import shutil
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -30,15 +31,20 @@ from zscir.artifacts import (
     sweep,
 )
 from zscir.errors import RequestError, StageError
-from zscir.progress import note
-from zscir.settings import Settings
+from zscir.leases import Leases
+from zscir.locks import locked
+from zscir.patience import Patient
+from zscir.settings import LEASE_S, PATIENCE_S, Settings
 from zscir.specs import Spec
+from zscir.store_problems import problems
+from zscir.uploads import upload
 
 LINEAGE = "lineage"
 NO_ARTIFACT = "no artifact"
 CHECK_TIMEOUT_S = 20.0
+LISTINGS = 16
 SCHEMES = ("s3", "file")
-# Two layers retry: botocore, then s3fs five times around it. An endpoint that is gone costs seconds, not minutes.
+# Three layers retry: botocore, s3fs around it, and what takes longer than a few seconds is left to our own patience.
 REMOTE_OPTIONS = {
     "use_listings_cache": False,
     "config_kwargs": {
@@ -60,13 +66,17 @@ class Found:
 class Store:
     """A place that keeps artifacts and lineage, through fsspec; ``open_store`` makes one."""
 
-    def __init__(self, uri: str, cache: Path) -> None:
+    def __init__(self, uri: str, cache: Path, patience_s: float = PATIENCE_S, lease_s: float = LEASE_S) -> None:
         import fsspec
 
         self.uri = uri.rstrip("/")
         self.remote = "://" in uri and not uri.startswith("file://")
         self.fs: Any
         self.fs, self.root = fsspec.core.url_to_fs(self.uri, **(REMOTE_OPTIONS if self.remote else {}))
+        self.leases: Leases | None = None
+        if self.remote:
+            self.fs = Patient(self.fs, patience_s)
+            self.leases = Leases(self.uri, self.fs, self.root, lease_s)
         self.scratch = cache / "scratch" / short_name(self.uri) if self.remote else Path(self.root) / ".work"
         self.local_copies = cache / "artifacts" / short_name(self.uri)
 
@@ -114,9 +124,10 @@ class Store:
             if self.remote:
                 self.fs.put_file(str(local), target)
             else:
-                Path(target).parent.mkdir(parents=True, exist_ok=True)
-                with finished(Path(target)) as part:
+                own = Path(target).with_name(f".{parts[-1]}.{os.getpid()}-{threading.get_ident()}")
+                with finished(own) as part:
                     shutil.copyfile(local, part)
+                os.replace(own, target)
 
     def look(self, stage: str, key: str, verify: bool = False) -> Found:
         """The artifact of this key if its manifest is there and its files are (sizes; digests with ``verify``)."""
@@ -171,6 +182,10 @@ class Store:
         found = [path for path in found if "/".join(path.split("/")[-3:-1]) in made]
         return self._copy(found, scratch) if self.remote else found
 
+    def _home(self, stage: str, key: str, entry: FileEntry) -> str:
+        """The file system path of the bytes of one file of an artifact."""
+        return self.address(entry.home) if entry.home else self.address(stage, key, entry.path)
+
     def _glob(self, *parts: str) -> list[str]:
         with problems(self.uri):
             found = self.fs.glob("/".join([glob.escape(self.root), *parts]))
@@ -188,10 +203,11 @@ class Store:
 
     def fetch(self, artifact: Artifact, entry: FileEntry) -> Path:
         """A local path of one file; from S3 it is copied once, its digest checked, and kept in the cache."""
-        remote = self.address(artifact.stage, artifact.key, entry.path)
+        remote = self._home(artifact.stage, artifact.key, entry)
         if not self.remote:
             return Path(remote)
-        local = self.local_copies / artifact.stage / artifact.key / artifact.digest[:16] / entry.path
+        place = entry.home or f"{artifact.stage}/{artifact.key}/{artifact.digest[:16]}/{entry.path}"
+        local = self.local_copies / place
         if not (local.exists() and local.stat().st_size == entry.size):
             own = local.with_name(f"{local.name}.{os.getpid()}-{threading.get_ident()}")
             with problems(self.uri), finished(own) as part:
@@ -205,33 +221,30 @@ class Store:
 
     @contextmanager
     def work_folder(self, stage: str, key: str) -> Iterator[Path]:
-        """The folder where a stage works on this key, kept after a crash; one process at a time, others wait."""
-        from filelock import FileLock, Timeout
+        """The folder where a stage works on this key, kept after a crash; one process at a time, others wait.
 
+        On S3 that is one of all machines: ``commit`` raises LeaseLost if another took over while this one was away.
+        """
         folder = self.scratch / stage / key
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{folder}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            note(f"{stage} {key[:12]}: another process is making this; waiting for it")
-            lock.acquire()
-        try:
+        with locked(folder, f"{stage} {key[:12]}") as lock, ExitStack() as stack:
+            if self.leases is not None:
+                stack.enter_context(self.leases.hold(stage, key, lock))
             for trash in self.scratch.glob(f".trash-{key}-*"):
                 shutil.rmtree(trash)
             folder.mkdir(exist_ok=True)
             drop_parts(folder)
             (folder / MANIFEST).unlink(missing_ok=True)
             yield folder
-        finally:
-            lock.release()
 
     def commit(self, folder: Path, stage: str, version: int, key: str, spec: Spec, inputs: dict[str, Artifact],
-               facts: dict[str, Any]) -> Artifact:  # fmt: skip
-        """Close a finished work folder: hash and flush its files, manifest last, one rename (or PUTs)."""
+               facts: dict[str, Any], lent: Sequence[FileEntry] = ()) -> Artifact:  # fmt: skip
+        """Close a finished work folder: hash and flush its files, manifest last, one rename (or PUTs).
+
+        ``lent`` are files of other artifacts of this store that belong to this one too, without a copy.
+        """
         sweep(folder)
         refuse_odd_files(folder)
-        entries = scan(folder)
+        entries = sorted([*scan(folder), *lent], key=lambda entry: entry.path)
         manifest = Manifest(
             stage=stage, stage_version=version, key=key, digest=digest_of_files(entries), spec=spec.literals(),
             inputs={role: InputEntry(stage=one.stage, key=one.key, digest=one.digest) for role, one in inputs.items()},
@@ -256,31 +269,40 @@ class Store:
         flush(final.parent)
 
     def _upload(self, folder: Path, stage: str, key: str, manifest: Manifest) -> None:
-        closing = self.address(stage, key, MANIFEST)
-        if self.fs.exists(closing):
-            self.fs.rm_file(closing)  # a damaged artifact made again: it must not stay open to readers meanwhile
-        for entry in manifest.files:
-            self.fs.put_file(str(folder / entry.path), self.address(stage, key, entry.path))
-        self.fs.put_file(str(folder / MANIFEST), closing)
+        names = [entry.path for entry in manifest.files if entry.home is None]
+        lease = self.leases.of(stage, key) if self.leases is not None else None
+        upload(self.fs, folder, names, MANIFEST, self.address(stage, key), lease)
         shutil.rmtree(folder)
 
     def _compare(self, stage: str, key: str, manifest: Manifest) -> str:
-        folder = self.address(stage, key)
-        with problems(self.uri):
-            there = {
-                path[len(folder) :].lstrip("/"): int(info["size"])
-                for path, info in self.fs.find(folder, detail=True).items()
-            }
+        sizes = self._sizes(f"{stage}/{key}", manifest.files)
         for entry in manifest.files:
-            if entry.path not in there:
+            size = sizes.get(self._home(stage, key, entry))
+            if size is None:
                 return f"file missing: {entry.path}"
-            if there[entry.path] != entry.size:
-                return f"file damaged: {entry.path} has {there[entry.path]} bytes, the manifest says {entry.size}"
+            if size != entry.size:
+                return f"file damaged: {entry.path} has {size} bytes, the manifest says {entry.size}"
         return ""
+
+    def _sizes(self, own: str, entries: Sequence[FileEntry]) -> dict[str, int]:
+        """Path -> size of what lies in the folder ``own`` and in the folders that hold the files lent to it."""
+        folders = [own, *{"/".join(entry.home.split("/")[:2]) for entry in entries if entry.home}]
+        with problems(self.uri):
+            if self.remote and len(folders) > 1:  # a listing takes a round trip: many at the same time
+                with ThreadPoolExecutor(LISTINGS) as pool:
+                    found = list(pool.map(self._listed, folders))
+            else:
+                found = [self._listed(folder) for folder in folders]
+            return {path: size for there in found for path, size in there.items()}
+
+    def _listed(self, folder: str) -> dict[str, int]:
+        found = self.fs.find(self.address(folder), detail=True)
+        return {path: int(info["size"]) for path, info in found.items()}
 
     def _compare_digests(self, artifact: Artifact) -> str:
         for name, entry in artifact.entries.items():
-            with problems(self.uri), self.fs.open(self.address(artifact.stage, artifact.key, name), "rb") as stream:
+            home = self._home(artifact.stage, artifact.key, entry)
+            with problems(self.uri), self.fs.open(home, "rb") as stream:
                 if _sha256_of(stream) != entry.sha256:
                     return f"file damaged: {name} does not have the digest in the manifest"
         return ""
@@ -292,22 +314,9 @@ def open_store(settings: Settings) -> Store:
     if sign and (scheme not in SCHEMES or not rest.strip("/")):
         raise RequestError(f"store {settings.store}: not an address of a store; use a folder or s3://bucket/prefix")
     try:
-        return Store(settings.store, settings.cache)
+        return Store(settings.store, settings.cache, settings.patience_s, settings.lease_s)
     except (ValueError, ImportError) as error:
         raise RequestError(f"store {settings.store}: {error}; use a folder or s3://bucket/prefix") from None
-
-
-@contextmanager
-def problems(uri: str) -> Iterator[None]:
-    """Turn what the storage layer raises into a StageError that names the store."""
-    try:
-        yield
-    except (OSError, TimeoutError) as error:
-        raise StageError(f"store {uri}: {type(error).__name__}: {error}") from error
-    except Exception as error:
-        if type(error).__module__.split(".")[0] in {"botocore", "aiobotocore", "aiohttp", "fsspec", "s3fs"}:
-            raise StageError(f"store {uri}: {type(error).__name__}: {error}") from error
-        raise
 
 
 def _sha256(path: Path) -> str:

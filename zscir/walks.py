@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zscir.errors import GateError, Interrupted, RequestError, StageError, ZscirError
+from zscir.errors import GateError, Interrupted, OverBudget, RequestError, StageError, ZscirError
 from zscir.pipelines import load_pipeline
+from zscir.plan_tokens import check_token
 from zscir.plans import PlannedStep, make_plan
 from zscir.progress import note
 from zscir.runs import Run, begin, choose, end, fact_line, find_run, interrupted, reuse_all, what_to_do
@@ -28,12 +29,14 @@ class Asked:
     start: str | None = None
     parent_run_id: str | None = None
     trigger: str = "cli"
+    flow_run_id: str | None = None  # of the flow run that asks, if it is one of Prefect's
+    token: str | None = None  # of the plan that is to be carried out, and no other
 
     def config(self, store: Store) -> dict[str, Any]:
         """What the run's record keeps of it, so that ``rerun`` works from any folder."""
         return {
             "pipeline": str(spec_path(str(self.path)).resolve()),
-            "set": [_absolute(change) for change in self.changes],
+            "set": [absolute(change) for change in self.changes],
             "only": self.only,
             "from": self.start,
             "store": store.uri,
@@ -44,14 +47,18 @@ def walk(store: Store, asked: Asked, engine: Walk) -> Run:
     """Run what was asked and return the run; RequestError before anything is written, else StageError on failure."""
     pipeline = load_pipeline(spec_path(str(asked.path)), asked.changes)
     plan = make_plan(store, pipeline)
+    if asked.token is not None:
+        check_token(store, plan, asked.token)
     chosen = choose(pipeline, plan, asked.only, asked.start)
     run = begin(store, pipeline, plan, asked.config(store), asked.trigger, asked.parent_run_id)
     try:
+        if asked.flow_run_id is not None:
+            run.recorder.set_flow_run(asked.flow_run_id)
         _go(run, plan, chosen, engine)
     except BaseException as error:
         explained = _explained(run, error)
         with suppress(StageError):  # a store that is gone cannot take the record either
-            end(run, "interrupted" if interrupted(error) else "failed")
+            end(run, _status(error))
         raise explained from error
     end(run, "succeeded")
     return run
@@ -71,7 +78,8 @@ def asked_again(store: Store, run_id: str, only: str | None, start: str | None, 
     return Asked(path, [*config["set"], *changes], only, start, row["run_id"], "rerun")
 
 
-def _absolute(change: str) -> str:
+def absolute(change: str) -> str:
+    """A ``--set`` change that means the same in any folder."""
     field, _, value = change.partition("=")
     return f"source={Path(value).resolve()}" if field.strip() == "source" else change
 
@@ -83,12 +91,26 @@ def _go(run: Run, plan: list[PlannedStep], chosen: list[str], engine: Walk) -> N
         reuse_all(run, picked)
     else:
         note(f"run {run.run_id}: {sum(one.action == 'make' for one in picked)} of {len(picked)} steps to make")
-        engine(run, chosen)
+        try:
+            engine(run, chosen)
+        except Exception as error:
+            if not run.has_done(chosen):
+                raise
+            # Every artifact is there and recorded: what went wrong is the engine's own book-keeping.
+            note(f"run {run.run_id}: done, but Prefect could not be told: {type(error).__name__}: {error}")
+
+
+def _status(error: BaseException) -> str:
+    if interrupted(error):
+        return "interrupted"
+    return "over_budget" if isinstance(error, OverBudget) else "failed"
 
 
 def _explained(run: Run, error: BaseException) -> ZscirError:
     if interrupted(error):
         return Interrupted(f"interrupted; {what_to_do(run)}")
+    if isinstance(error, OverBudget):
+        return OverBudget(f"{error}\n{what_to_do(run, error.again)}", error.again)
     kind = GateError if isinstance(error, GateError) else StageError
     words = str(error) if isinstance(error, ZscirError) else f"{type(error).__name__}: {error}"
     return kind(f"{words}\n{what_to_do(run)}")

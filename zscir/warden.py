@@ -11,14 +11,31 @@ from contextlib import suppress
 from typing import Any
 
 LOOK_EVERY_S = 1.0
-_WARDENS: list[subprocess.Popen[bytes]] = []
+FAMILY = "ZSCIR_FAMILY"  # in the environment of a process: the name of those that end together
+PATIENCE_S = 10.0
+_WARDENS: dict[str, subprocess.Popen[bytes]] = {}
 
 
 def guard(mark: str) -> None:
     """Start a warden: when this process is gone it ends those children of it that have ``mark`` in their command."""
+    _start("children", mark)
+
+
+def guard_family(name: str) -> None:
+    """Start a warden: when this process is gone it ends every process whose environment says ``FAMILY=name``.
+
+    Whoever starts a process hands its environment down, so grandchildren in sessions of their own belong to it too.
+    """
+    _start("family", name)
+
+
+def _start(whom: str, mark: str) -> None:
+    if mark in _WARDENS:
+        return
     quiet = subprocess.DEVNULL
-    words = [sys.executable, "-m", "zscir.warden", str(os.getpid()), mark]
-    _WARDENS.append(subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True))
+    words = [sys.executable, "-m", "zscir.warden", whom, str(os.getpid()), mark]
+    own = {name: value for name, value in os.environ.items() if name != FAMILY}
+    _WARDENS[mark] = subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True, env=own)
 
 
 def watch(parent_pid: int, mark: str) -> None:
@@ -36,6 +53,43 @@ def watch(parent_pid: int, mark: str) -> None:
             child.terminate()
 
 
+def watch_family(parent_pid: int, name: str) -> None:
+    """Wait for the end of a process, then end its family."""
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(parent_pid)
+        while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(LOOK_EVERY_S)
+    end_all(family(name), PATIENCE_S)
+    end_all(family(name), 0)  # those that were born in the meantime
+
+
+def family(name: str) -> list[Any]:
+    """Every other process of this user whose environment says ``FAMILY=name``."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.pid != os.getpid() and process.environ().get(FAMILY) == name:
+                found.append(process)
+    return found
+
+
+def end_all(processes: list[Any], patience_s: float) -> None:
+    """Ask every process to end, and end by force those that have not after ``patience_s``."""
+    import psutil
+
+    for process in processes:
+        with suppress(psutil.Error):
+            process.terminate()
+    _, left = psutil.wait_procs(processes, timeout=patience_s)
+    for process in left:
+        with suppress(psutil.Error):
+            process.kill()
+
+
 def _marked(process: Any, mark: str) -> bool:
     import psutil
 
@@ -45,4 +99,4 @@ def _marked(process: Any, mark: str) -> bool:
 
 
 if __name__ == "__main__":
-    watch(int(sys.argv[1]), sys.argv[2])
+    {"children": watch, "family": watch_family}[sys.argv[1]](int(sys.argv[2]), sys.argv[3])

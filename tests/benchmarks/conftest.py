@@ -1,23 +1,11 @@
 import importlib.util
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-
-REPO = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder with the real annotations and golden cases; the tests that need it are skipped where it is not."""
-    folder = Path(os.environ.get("ZSCIR_SHARED", REPO.parent / "shared"))
-    if not (folder / "golden" / "recipes.py").is_file():
-        pytest.skip(f"no real annotations and golden cases at {folder}; set ZSCIR_SHARED")
-    return folder
 
 
 @pytest.fixture(scope="session")

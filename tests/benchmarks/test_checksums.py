@@ -1,43 +1,171 @@
+"""Annotation files that are not official, galleries of another size: named, with where to get the right ones."""
+
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from zscir.benchmarks.checksums import official_checksums, require_official
+from zscir.benchmarks import PARTS, Benchmark, load_benchmark, load_part
+from zscir.benchmarks.checksums import (
+    facts_of,
+    official_gallery,
+    read_facts,
+    refuse_counts,
+    refuse_mixture,
+    require_official,
+)
+from zscir.benchmarks.load import annotation_files
 from zscir.errors import RequestError
 
-FACTS = Path(__file__).resolve().parents[2] / "data_specs" / "benchmarks"
 CLONES = {"fashioniq": "FashionIQ", "cirr": "CIRR", "circo": "CIRCO", "genecis": "GeneCIS"}
+VAL = [(name, part) for name in CLONES for part in PARTS[name]]
+
+
+def real(shared: Path, name: str) -> Path:
+    return shared / "annotations" / CLONES[name]
+
+
+def copied(shared: Path, folder: Path, bench: Benchmark) -> Path:
+    """The files of one benchmark, category or task, to be spoilt."""
+    for file in annotation_files(bench):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(real(shared, bench.name) / file, folder / file)
+    return folder
 
 
 @pytest.mark.parametrize("name", sorted(CLONES))
 def test_the_real_annotations_have_the_checksums_of_the_specs(shared: Path, name: str) -> None:
-    checksums = official_checksums(FACTS / f"{name}.toml")
-    root = shared / "annotations" / CLONES[name]
-    require_official(root, checksums, "")
-    assert any((root / file).is_file() for file in checksums)
+    facts = facts_of(name)
+    require_official(real(shared, name), facts)
+    require_official(shared / "annotations", facts)  # a folder that holds the clone
+    assert any((real(shared, name) / file).is_file() for file in facts.sha256)
+    assert facts.annotations.startswith("https://github.com/")
+    assert facts.images
 
 
-def test_an_altered_file_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "captions/cap.toptee.val.json"
-    path.parent.mkdir()
-    path.write_text("[]")
+@pytest.mark.parametrize(("name", "part"), VAL)
+def test_the_real_annotations_have_the_official_counts(shared: Path, recipes: Any, name: str, part: str) -> None:
+    protocols = {"fashioniq": ("original", "val", "pli", "pli_orders"), "cirr": ("official", "soft")}
+    for protocol in protocols.get(name, ("official",)):
+        bench = load_part(name, real(shared, name), "val", part, protocol)
+        if name == "circo":
+            bench = load_benchmark(name, real(shared, name), gallery_ids=recipes.circo_gallery_ids())
+        assert refuse_mixture(real(shared, name), facts_of(name), annotation_files(bench))
+        refuse_counts(bench, facts_of(name))
+    for split in {"cirr": ("test1",), "fashioniq": ("test",)}.get(name, ()):
+        bench = load_part(name, real(shared, name), split, part, None)
+        assert refuse_mixture(real(shared, name), facts_of(name), annotation_files(bench))
+        refuse_counts(bench, facts_of(name))
+
+
+def test_plis_toptee_captions_are_named_as_plis(shared: Path, tmp_path: Path) -> None:
+    bench = load_benchmark("fashioniq", real(shared, "fashioniq"), category="toptee")
+    path = copied(shared, tmp_path, bench) / "captions/cap.toptee.val.json"
+    entries = json.loads(path.read_text())
+    altered = [{**one, "captions": [c.replace("They\u2019re", "They are") for c in one["captions"]]} for one in entries]
+    assert sum(one != other for one, other in zip(entries, altered, strict=True)) == 1
+    path.write_text(json.dumps(altered))
+    words = (
+        r"1 annotation files were altered:\n  captions/cap.toptee.val.json: sha256 .*, the official file's is "
+        r"b4e09f428e6c255c\.\.\.; PLI's repository ships a copy in which .*They are.*\n"
+        r"Get the originals: https://github.com/XiaoxiaoGuo/fashion-iq at f71b16c3b09e"
+    )
+    for refuse in (
+        lambda: require_official(tmp_path, facts_of("fashioniq")),
+        lambda: refuse_mixture(tmp_path, facts_of("fashioniq"), annotation_files(bench)),
+    ):
+        with pytest.raises(RequestError, match=words):
+            refuse()
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "file"),
+    [
+        ("fashioniq", "dress", "image_splits/split.dress.val.json"),
+        ("fashioniq", "shirt", "captions/cap.shirt.val.json"),
+        ("cirr", "", "captions/cap.rc2.val.json"),
+        ("cirr", "", "image_splits/split.rc2.val.json"),
+    ],
+)
+def test_one_altered_file_beside_an_official_one_is_refused(
+    shared: Path, tmp_path: Path, name: str, part: str, file: str
+) -> None:
+    bench = load_part(name, real(shared, name), "val", part, None)
+    path = copied(shared, tmp_path, bench) / file
+    values = json.loads(path.read_text())
+    shorter = values[:-1] if isinstance(values, list) else dict(list(values.items())[:-1])
+    path.write_text(json.dumps(shorter))
+    with pytest.raises(
+        RequestError, match=rf"1 annotation files were altered:\n  {file}: .*\nGet the originals: https"
+    ):
+        refuse_mixture(tmp_path, facts_of(name), annotation_files(bench))
+
+
+@pytest.mark.parametrize(("name", "file"), [("circo", "annotations/val.json"), ("genecis", "change_object.json")])
+def test_an_altered_file_without_official_ones_beside_it_is_named_when_official_ones_are_asked_for(
+    shared: Path, tmp_path: Path, name: str, file: str
+) -> None:
+    entries = json.loads((real(shared, name) / file).read_text())
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(json.dumps(entries[:-1]))
+    bench = load_part(name, tmp_path, "val", PARTS[name][-1], None)
+    assert not refuse_mixture(tmp_path, facts_of(name), annotation_files(bench))
+    with pytest.raises(RequestError, match=rf"altered:\n  {file}: sha256 .*\nGet the originals: https://github.com"):
+        require_official(tmp_path, facts_of(name))
+    with pytest.raises(RequestError, match=r"the official ones are 220 and 123,403|.*queries and a gallery of"):
+        refuse_counts(load_benchmark("circo", tmp_path, gallery_ids=_named(entries)) if name == "circo" else bench,
+                      facts_of(name))  # fmt: skip
+
+
+def _named(entries: list[dict[str, Any]]) -> list[int]:
+    return sorted({one for entry in entries for one in (entry["reference_img_id"], *entry["gt_img_ids"])})
+
+
+def test_an_image_list_of_another_coco_split_is_not_circos_gallery(shared: Path, tmp_path: Path) -> None:
+    root = copied(shared, tmp_path, load_benchmark("circo", real(shared, "circo")))
+    ids = _named(json.loads((root / "annotations/val.json").read_text()))
+    images = [{"id": one} for one in [*ids, *range(10**6, 10**6 + 40_670 - len(ids))]]
+    (root / "image_info.json").write_text(json.dumps({"images": images}))
+    bench = load_benchmark("circo", root)
+    assert refuse_mixture(root, facts_of("circo"), annotation_files(bench))
+    words = (
+        r"220 queries and a gallery of 40,670; the official ones are 220 and 123,403\. Get the originals: .*COCO 2017"
+    )
+    with pytest.raises(RequestError, match=words):
+        refuse_counts(bench, facts_of("circo"))
+
+
+def test_a_folder_without_official_files_is_another_world_unless_they_are_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "captions").mkdir()
+    (tmp_path / "captions/cap.toptee.val.json").write_text("[]")
+    facts = facts_of("fashioniq")
+    assert not refuse_mixture(tmp_path, facts, ["captions/cap.toptee.val.json"])
+    assert not refuse_mixture(tmp_path, facts, [])
     with pytest.raises(RequestError, match=r"captions/cap.toptee.val.json: sha256 4f53cda18c2baa0c.*b4e09f428e6c255c"):
-        require_official(tmp_path, official_checksums(FACTS / "fashioniq.toml"), "git clone")
+        require_official(tmp_path, facts)
 
 
-def test_a_folder_that_holds_a_clone_is_searched_and_an_empty_one_is_refused(shared: Path, tmp_path: Path) -> None:
-    checksums = official_checksums(FACTS / "circo.toml")
-    require_official(shared / "annotations", checksums, "")
-    with pytest.raises(RequestError, match=r"none of the official annotation files is there. Get them: git clone"):
-        require_official(tmp_path, checksums, "git clone")
-    with pytest.raises(RequestError, match="none of the official annotation files"):
-        require_official(tmp_path / "nowhere", checksums, "git clone")
+def test_an_empty_folder_is_refused_where_official_files_are_asked_for(tmp_path: Path) -> None:
+    words = r"none of the official annotation files is there. Get the originals: https://github.com/miccunifi/CIRCO"
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(RequestError, match=words):
+            require_official(folder, facts_of("circo"))
+
+
+def test_what_is_not_counted_anywhere_is_not_judged(shared: Path) -> None:
+    bench = load_benchmark("cirr", real(shared, "cirr"))
+    uncounted = replace(facts_of("cirr"), counts={})
+    assert official_gallery(bench, uncounted) is None
+    refuse_counts(bench, uncounted)
 
 
 @pytest.mark.parametrize("content", ["", "sha256 = 3", "[sha256\n", "[sha256]\na = 1"])
 def test_facts_without_checksums_are_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "x.toml").write_text(content)
     with pytest.raises(RequestError, match=r"x\.toml"):
-        official_checksums(tmp_path / "x.toml")
+        read_facts(tmp_path / "x.toml")
     with pytest.raises(RequestError, match="cannot be read"):
-        official_checksums(tmp_path / "y.toml")
+        read_facts(tmp_path / "y.toml")

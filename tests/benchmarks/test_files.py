@@ -143,6 +143,16 @@ def test_the_circo_gallery_is_given_or_read_or_asked_for(write_json: Write) -> N
         assert load_benchmark("circo", root).gallery == ["5", "9", "7", "1"]
 
 
+@pytest.mark.parametrize(("protocol", "excluded"), [("official", ()), ("reference_excluded", ("5",))])
+def test_a_circo_reference_is_ranked_unless_the_protocol_says_otherwise(
+    write_json: Write, protocol: str, excluded: tuple[str, ...]
+) -> None:
+    bench = load_benchmark("circo", circo(write_json), gallery_ids=[5, 9, 7], protocol=protocol)
+    assert [query.exclude for query in bench.queries] == [excluded]
+    seen = bench.score(np.array([[3.0, 2.0, 1.0]]))["R@5"], bench.submission(np.array([[3.0, 2.0, 1.0]]))
+    assert seen == (100, {"circo_val.json": {"0": [9, 7] if excluded else [5, 9, 7]}})
+
+
 def test_genecis_candidates_start_with_the_target_and_may_repeat_it(write_json: Write) -> None:
     root = write_json("genecis/focus_attribute.json", GENECIS).parents[1]
     bench = load_benchmark("genecis", root, task="focus_attribute")

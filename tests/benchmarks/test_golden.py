@@ -105,6 +105,22 @@ def test_cirr_hits_are_those_of_five_public_evaluators(shared: Path, recipes: Mo
     assert all(abs(by_name[metric].percent - value) > 0.1 for metric, value in wrong.items() if "@" in metric)
 
 
+def test_a_torch_device_gives_the_golden_hits_too(shared: Path, recipes: ModuleType, golden: Golden) -> None:
+    import torch
+
+    from zscir.evaluation.device import device_scorer
+
+    scorer = device_scorer(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    case = golden("cirr_val_planted")
+    bench = load_benchmark("cirr", shared / "annotations/CIRR", split="val")
+    measures = bench.measure_features(*planted(recipes, bench, 5000, 0.7, 1.0), scorer)
+    assert_exact(measures, case["exact"], case["expected"])
+    case = golden("fiq_planted")
+    bench = load_benchmark("fashioniq", shared / "annotations/FashionIQ", split="val", category="shirt")
+    measures = bench.measure_features(*planted(recipes, bench, case["recipe"]["seed"]["shirt"], 0.5, 0.5), scorer)
+    assert_exact(measures, case["exact"]["shirt"], case["expected"]["shirt"])
+
+
 def test_cirr_soft_labels_are_cirplants(shared: Path, recipes: ModuleType, golden: Golden) -> None:
     expected = golden("cirr_val_planted")["cirplant_soft_fraction"]
     bench = load_benchmark("cirr", shared / "annotations/CIRR", split="val", protocol="soft")

@@ -1,10 +1,12 @@
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from zscir.benchmarks.intervals import compare, interval, mean_measure, resampled
+from zscir.benchmarks.intervals import compare, compare_means, interval, mean_measure, resampled
 from zscir.benchmarks.measures import Measure, measure
 from zscir.errors import RequestError
 
@@ -65,3 +67,36 @@ def test_the_mean_of_two_metrics_is_taken_query_by_query() -> None:
     mean = mean_measure("m", [hits("1100"), hits("1010")])
     assert mean.values.tolist() == [1, 0.5, 0.5, 0]
     assert (mean.percent, mean.hits) == (50, None)
+
+
+def mean_of_parts(parts: list[Measure]) -> float:
+    return float(np.mean([part.percent for part in parts]))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(2, 4), min_size=1, max_size=3), st.integers(0, 1000))
+def test_a_mean_over_parts_is_tested_as_every_pattern_of_signs_would_be(sizes: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = ([measure("R@1", rng.random(size) < 0.5) for size in sizes] for _ in range(2))
+    found = compare_means(a, b)
+    assert found.difference == pytest.approx(mean_of_parts(b) - mean_of_parts(a))
+    gains = np.concatenate([(two.values - one.values) / one.n for one, two in zip(a, b, strict=True)])
+    gains = gains[gains != 0]
+    signs = np.array(list(product((-1, 1), repeat=len(gains)))).reshape(-1, len(gains))
+    exact = np.mean(np.abs(signs @ gains) >= abs(gains.sum()) * (1 - 1e-12))
+    assert found.p_value == pytest.approx(exact, abs=0.025)  # 5 standard errors of 10,000 draws
+    assert (found.won, found.lost, found.n) == (int((gains > 0).sum()), int((gains < 0).sum()), sum(sizes))
+
+
+def test_small_parts_weigh_as_much_as_large_ones_in_a_mean() -> None:
+    """Nine queries won in a part of 10 outweigh 20 lost in a part of 1000, which pooling would turn round."""
+    a = [hits("0" * 10), hits("1" * 20 + "0" * 980)]
+    b = [hits("1" * 9 + "0"), hits("0" * 1000)]
+    assert compare_means(a, b).difference == pytest.approx((90 - 2) / 2)
+    pooled = compare(hits("0" * 10 + "1" * 20 + "0" * 980), hits("1" * 9 + "0" + "0" * 1000))
+    assert pooled.difference < 0
+
+
+def test_means_over_other_parts_are_not_paired() -> None:
+    with pytest.raises(RequestError, match="other parts or other metrics"):
+        compare_means([hits("10")], [hits("10"), hits("10")])

@@ -5,47 +5,74 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zscir.benchmarks.ranking import float32_scores, padded, rank_of, ranks_among, top_columns
-from zscir.benchmarks.similarity import repeated_rows, score_blocks, unit_rows
+from zscir.benchmarks.ranking import HostBlock, float32_scores, padded, ranks_among, ranks_of, top_lists
+from zscir.benchmarks.similarity import pairwise_cosines, repeated_rows, score_blocks, unit_rows
 from zscir.errors import RequestError
 
 few_levels = st.integers(0, 4).map(lambda level: level / 4)
-rows = st.lists(few_levels, min_size=1, max_size=40)
+row = st.lists(few_levels, min_size=1, max_size=40)
+same_length = st.integers(1, 40).flatmap(
+    lambda length: st.lists(st.lists(few_levels, min_size=length, max_size=length), min_size=1, max_size=5)
+)
 
 
 def sorted_columns(row: list[float], excluded: set[int]) -> list[int]:
     return [c for _, c in sorted((-score, c) for c, score in enumerate(row)) if c not in excluded]
 
 
-@given(rows, st.data())
-def test_a_rank_is_the_place_in_a_stable_sort_without_the_excluded(row: list[float], data: st.DataObject) -> None:
-    column = data.draw(st.integers(0, len(row) - 1))
-    excluded = data.draw(st.sets(st.integers(0, len(row) - 1), max_size=3))
-    order = sorted_columns(row, excluded)
-    expected = order.index(column) + 1 if column in order else 0
-    assert rank_of(np.array(row, dtype=np.float32), column, sorted(excluded)) == expected
+def block_of(*rows: list[float]) -> HostBlock:
+    return HostBlock(np.array(rows, dtype=np.float32))
 
 
-@given(rows, st.integers(1, 60), st.data())
-def test_the_top_list_is_the_head_of_a_stable_sort(row: list[float], k: int, data: st.DataObject) -> None:
-    excluded = data.draw(st.sets(st.integers(0, len(row) - 1), max_size=3))
-    best = top_columns(np.array(row, dtype=np.float32), k, sorted(excluded))
-    assert best.tolist() == sorted_columns(row, excluded)[:k]
+@pytest.mark.parametrize("compared_at_once", [1, 64, 1 << 17])  # long rows one by one, several rows, all rows at once
+@given(same_length, st.data())
+def test_a_rank_is_the_place_in_a_stable_sort_without_the_excluded(
+    compared_at_once: int, rows: list[list[float]], data: st.DataObject
+) -> None:
+    column = st.integers(0, len(rows[0]) - 1)
+    columns = data.draw(st.lists(st.lists(column, max_size=4), min_size=len(rows), max_size=len(rows)))
+    excluded = data.draw(st.lists(st.lists(column, max_size=3, unique=True), min_size=len(rows), max_size=len(rows)))
+    block = HostBlock(np.array(rows, dtype=np.float32), compared_at_once)
+    found = ranks_of(block, padded([*columns, [0] * 5])[:-1], padded(excluded))
+    for row, asked, out, ranks in zip(rows, columns, excluded, found.tolist(), strict=True):
+        order = sorted_columns(row, set(out))
+        assert ranks == [*(order.index(c) + 1 if c in order else 0 for c in asked), *[0] * (5 - len(asked))]
+
+
+@given(same_length, st.integers(1, 60), st.data())
+def test_the_top_list_is_the_head_of_a_stable_sort(rows: list[list[float]], k: int, data: st.DataObject) -> None:
+    column = st.integers(0, len(rows[0]) - 1)
+    excluded = data.draw(st.lists(st.lists(column, max_size=3, unique=True), min_size=len(rows), max_size=len(rows)))
+    best = top_lists(block_of(*rows), k, padded(excluded))
+    expected = [sorted_columns(row, set(out))[:k] for row, out in zip(rows, excluded, strict=True)]
+    assert [one.tolist() for one in best] == expected
 
 
 @pytest.mark.parametrize("levels", [2, 300, 10**6])
 def test_the_top_list_of_a_long_row_keeps_ties_in_order(levels: int) -> None:
     row = (np.random.default_rng(1).integers(0, levels, 50_001) / levels).astype(np.float32)
-    assert top_columns(row, 50, [7]).tolist() == [c for c in np.argsort(-row, kind="stable") if c != 7][:50]
+    (best,) = top_lists(HostBlock(row[None]), 50, np.array([[7, -1]]))
+    assert best.tolist() == [c for c in np.argsort(-row, kind="stable") if c != 7][:50]
 
 
-@given(rows, st.data())
+@given(row, st.data())
 def test_a_subset_rank_is_the_place_among_the_members(row: list[float], data: st.DataObject) -> None:
     members = data.draw(st.lists(st.integers(0, len(row) - 1), min_size=1, max_size=6, unique=True))
     target = members[-1]
     expected = sorted(members, key=lambda c: (-row[c], c)).index(target) + 1
     columns = padded([members, [*members, *range(100, 103)]])[:1]
-    assert ranks_among(np.array([row], dtype=np.float32), columns, np.array([target])).tolist() == [expected]
+    assert ranks_among(block_of(row), columns, np.array([target])).tolist() == [expected]
+
+
+@given(same_length, st.data())
+def test_an_item_that_is_pushed_down_ranks_among_the_lowest(rows: list[list[float]], data: st.DataObject) -> None:
+    pushed = [data.draw(st.integers(0, len(row) - 1)) for row in rows]
+    block = block_of(*rows)
+    found = ranks_of(block.pushed_down(np.array(pushed)), np.array(pushed)[:, None], padded([[]] * len(rows)))
+    for row, column, rank in zip(rows, pushed, found[:, 0], strict=True):
+        lowered = [min(row) if c == column else score for c, score in enumerate(row)]
+        assert rank == sorted_columns(lowered, set()).index(column) + 1
+    np.testing.assert_array_equal(block.scores_BG, np.array(rows, dtype=np.float32))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
@@ -78,8 +105,8 @@ def test_equal_gallery_rows_are_found(dtype: type, width: int) -> None:
 def test_blocks_give_the_same_scores_whatever_their_size() -> None:
     rng = np.random.default_rng(2)
     query, gallery = rng.standard_normal((7, 16)), rng.standard_normal((30, 16)).astype(np.float16)
-    whole = np.concatenate([scores for _, scores in score_blocks(query, gallery, "t")])
-    parts = [(rows, scores) for rows, scores in score_blocks(query, gallery, "t", block_bytes=2 * 30 * 4)]
+    whole = np.concatenate([block.scores_BG for _, block in score_blocks(query, gallery, "t")])
+    parts = [(rows, block.scores_BG) for rows, block in score_blocks(query, gallery, "t", block_bytes=2 * 30 * 4)]
     assert [rows for rows, _ in parts] == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 7)]
     np.testing.assert_allclose(np.concatenate([scores for _, scores in parts]), whole, atol=1e-6)
     gallery64 = gallery.astype(np.float64)
@@ -99,3 +126,36 @@ def test_a_feature_row_without_direction_is_named(value: float, words: str) -> N
     features[2] = value
     with pytest.raises(RequestError, match=rf"gallery features \[2\] holds {words}"):
         unit_rows(features, "cirr val", "gallery")
+
+
+def test_every_row_without_direction_is_counted_wherever_its_block_lies() -> None:
+    gallery = np.ones((20_000, 2), dtype=np.float32)
+    gallery[[3, 8191, 8192, 19_999]] = 0
+    gallery[8200, 1] = np.nan
+    gallery[9000:9010] = np.inf
+    words = (
+        r"t: gallery features \[3\] holds only zeros, \[8191\] holds only zeros, \[8192\] holds only zeros, "
+        r"\[8200\] holds NaN or infinity, \[9000\] .* and 5 more; a cosine needs finite values"
+    )
+    with pytest.raises(RequestError, match=words):
+        list(score_blocks(np.ones((1, 2), dtype=np.float32), gallery, "t"))
+
+
+def test_a_candidate_without_direction_is_named_by_its_query_and_place() -> None:
+    candidates = np.ones((5, 3, 2), dtype=np.float32)
+    candidates[4, 1] = 0
+    queries = np.ones((5, 2), dtype=np.float32)
+    with pytest.raises(RequestError, match=r"gallery features \[4, 1\] holds only zeros"):
+        pairwise_cosines(queries[4:], candidates[4:], "genecis", candidates)
+
+
+@pytest.mark.parametrize("width", [33, 257, 768])
+def test_equal_images_tie_in_gallery_order_though_a_product_rounds_by_its_place(width: int) -> None:
+    """A matrix product works in tiles, and its last columns are often added up in another order than the others."""
+    rng = np.random.default_rng(7)
+    image, queries = rng.standard_normal((1, width)), rng.standard_normal((17, width))
+    ((_, block),) = score_blocks(queries, np.repeat(image, 8193, axis=0), "t")
+    assert (block.scores_BG == block.scores_BG[:, :1]).all()
+    columns = np.tile([0, 5, 8191, 8192], (17, 1))
+    assert (ranks_of(block, columns, padded([[]] * 17)) == columns + 1).all()
+    assert (block.best(50) == np.arange(50)).all()

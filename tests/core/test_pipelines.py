@@ -64,9 +64,13 @@ def test_the_pipeline_of_the_package_loads():
         ('urls = "tabletop"', 'urls = "tabeltop"', ["'short' reads 'tabeltop', which is no step"]),
         ('urls = "tabletop"', 'urls = ["tabletop"]', ["input 'urls' takes one of steps"]),
         ('name = "short"', 'name = "ingest"', ["two steps are named 'ingest'"]),
-        ('stage = "tabletop"', 'stage = "tabletop"\nspecs = {}', ["unknown key 'steps.1.specs'", "inputs, name, spec"]),
+        (
+            'stage = "tabletop"',
+            'stage = "tabletop"\nspecs = {}',
+            ["unknown key 'steps.1.specs'", "allowed: gates, inputs"],
+        ),
         ('name = "toy"', "", ["'name' is missing"]),
-        ('name = "toy"', 'name = "toy"\nretries = 3', ["unknown key 'retries'", "about, name, source, steps"]),
+        ('name = "toy"', 'name = "toy"\nretries = 3', ["unknown key 'retries'", "about, limits, name, source, steps"]),
         ("max_text_chars = 40", "max_text_char = 40", ["step 'short'", "unknown key 'max_text_char'"]),
         ("max_text_chars = 40", 'max_text_chars = "40"', ["step 'short'", "'max_text_chars' = '40'"]),
         ("max_text_chars = 40", "max_text_chars = nan", ["step 'short'", "max_text_chars"]),
@@ -99,6 +103,29 @@ def test_the_word_source_is_the_url_list_of_the_source_file(tmp_path):
     path = write_toy(tmp_path, steps, SOURCE.replace("[tabletop]", 'urls = "list.csv"\n[tabletop]'))
     assert load_pipeline(path).steps[0].inputs == {"urls": f"file:{tmp_path}/list.csv"}
     assert "the input 'source' needs `urls = ...`" in refusal(tmp_path, steps)
+
+
+def test_the_word_source_is_the_folder_or_the_tars_where_the_input_asks_for_these(tmp_path):
+    steps = """
+    name = "x"
+    source = "source.toml"
+    steps = [
+      { stage = "ingest", inputs = { urls = "source" } },
+      { stage = "import_images", inputs = { pairs = "ingest", images = "source" } },
+      { stage = "import_shards", inputs = { shards = "source" } },
+    ]
+    """
+    places = 'urls = "list.csv"\nimages = "pictures"\nshards = "tars/*.tar"\nexpected_rows = 7\n'
+    sections = '[import_images]\nimage_size = 64\n[import_shards]\nsource = "s"\nexpected_rows = 9\n[tabletop]'
+    path = write_toy(tmp_path, steps, SOURCE.replace("[tabletop]", places + sections))
+    ingest, images, shards = load_pipeline(path).steps
+    assert ingest.inputs == {"urls": f"file:{tmp_path}/list.csv"}
+    assert images.inputs == {"pairs": "ingest", "images": f"file:{tmp_path}/pictures"}
+    assert shards.inputs == {"shards": f"file:{tmp_path}/tars/*.tar"}
+    assert (ingest.spec.expected_rows, images.spec.image_size, shards.spec.expected_rows) == (7, 64, 9)
+    write_toy(tmp_path, steps, SOURCE.replace("[tabletop]", 'urls = "list.csv"\nimages = "p"\n[tabletop]'))
+    with pytest.raises(RequestError, match=r"'import_shards'.*the input 'source' needs `shards = \.\.\.`"):
+        load_pipeline(path)
 
 
 def test_a_file_input_is_relative_to_the_pipeline_and_not_to_where_one_stands(tmp_path, monkeypatch):

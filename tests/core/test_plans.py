@@ -8,6 +8,7 @@ from zscir.errors import RequestError
 from zscir.pipelines import Pipeline, load_pipeline
 from zscir.plans import make_plan
 from zscir.runs import choose
+from zscir.stage import stage_named
 
 
 @pytest.fixture
@@ -71,10 +72,8 @@ def test_a_changed_input_is_told_by_role_and_digest(store, path):
 def test_a_bumped_version_is_told(store, path):
     walk_toy(store, path)
     pipeline = load_pipeline(path)
-    steps = [
-        dataclasses.replace(step, stage=dataclasses.replace(step.stage, version=2)) if step.name == "short" else step
-        for step in pipeline.steps
-    ]
+    bumped = dataclasses.replace(stage_named("ingest"), own_version=2)
+    steps = [dataclasses.replace(step, stage=bumped) if step.name == "short" else step for step in pipeline.steps]
     plan = make_plan(store, Pipeline(pipeline.name, pipeline.path, tuple(steps)))
     assert {one.step.name: one.reason for one in plan}["short"] == "code version bumped: 1 -> 2"
 

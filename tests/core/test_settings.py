@@ -1,5 +1,8 @@
 from pathlib import Path
 
+import pytest
+
+from zscir.errors import RequestError
 from zscir.settings import Settings, data_specs, spec_path
 
 
@@ -28,3 +31,22 @@ def test_shipped_specs_are_found_from_anywhere_and_ones_own_come_first(monkeypat
 def test_a_path_that_is_not_shipped_is_left_as_it_is():
     assert spec_path("data_specs/no/such.toml") == Path("data_specs/no/such.toml")
     assert spec_path("my/pipeline.toml") == Path("my/pipeline.toml")
+
+
+def test_patience_and_lease_are_seconds_of_the_environment(monkeypatch):
+    monkeypatch.delenv("ZSCIR_PATIENCE_S", raising=False)
+    monkeypatch.delenv("ZSCIR_LEASE_S", raising=False)
+    assert (Settings.from_env().patience_s, Settings.from_env().lease_s) == (120.0, 60.0)
+    monkeypatch.setenv("ZSCIR_PATIENCE_S", "0")
+    monkeypatch.setenv("ZSCIR_LEASE_S", "7.5")
+    assert (Settings.from_env().patience_s, Settings.from_env().lease_s) == (0.0, 7.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"), [("ZSCIR_PATIENCE_S", "-1"), ("ZSCIR_LEASE_S", "0.5"), ("ZSCIR_LEASE_S", "a minute"),
+                        ("ZSCIR_LEASE_S", "nan"), ("ZSCIR_PATIENCE_S", "inf")]
+)  # fmt: skip
+def test_a_number_of_seconds_that_makes_no_sense_is_refused(monkeypatch, name, given):
+    monkeypatch.setenv(name, given)
+    with pytest.raises(RequestError, match=f"{name} = '{given}': a number of seconds from"):
+        Settings.from_env()

@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from zscir.artifacts import Artifact
 from zscir.pipelines import Pipeline, load_pipeline
 from zscir.runs import Run, do_step
+from zscir.stage import key_of
 from zscir.store import Store
 from zscir.walks import Asked, walk
 
@@ -62,6 +64,12 @@ def walk_toy(store: Store, path: Path, *changes: str, engine: Callable[[Run, lis
              **asked: str | None) -> Run:  # fmt: skip
     """Walk the pipeline in ``path`` here and now."""
     return walk(store, Asked(path, list(changes), **asked), engine)
+
+
+def held(store: Store, path: Path, name: str) -> AbstractContextManager[Path]:
+    """While it lasts, whoever comes to this step, which reads no other, waits there as if it were a long one."""
+    step = next(step for step in load_pipeline(path).steps if step.name == name)
+    return store.work_folder(step.stage.name, key_of(step.stage, step.spec, {}))
 
 
 def digests(made: dict[str, Artifact]) -> dict[str, str]:

@@ -1,13 +1,16 @@
-"""What tests of the download stage share: a table of pairs, a quick spec, and a look at what a commit would keep."""
+"""What tests of downloads share: a table of pairs, a quick spec, a whole download, and what it holds."""
 
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from tests.core.toys import store_at
 from tests.faults.hostile_server import HostileServer
 from zscir.artifacts import Artifact
-from zscir.records import PAIRS, write_table
-from zscir.stages.download import DownloadSpec
+from zscir.fetch.specs import DownloadSpec
+from zscir.records import IMAGES, PAIRS, read_rows, write_table
+from zscir.stage import Mapper, materialize, stage_named
 
 QUICK: dict[str, Any] = {"deadline_s": 4.0, "retries": 1, "backoff_s": 0.05, "max_bytes": 1_000_000, "per_host": 64}
 
@@ -26,7 +29,33 @@ def pairs_in(folder: Path, rows: list[tuple[str, str]]) -> Artifact:
 
 
 def spec_for(server: HostileServer, **fields: Any) -> DownloadSpec:
-    return DownloadSpec.parse({**QUICK, "allow_hosts": [server.host], **fields}, "test")
+    return DownloadSpec.parse({**QUICK, "allow_hosts": list(server.hosts), **fields}, "test")
+
+
+@dataclass(frozen=True)
+class Download:
+    """A finished download in a store."""
+
+    artifact: Artifact
+    outcome: str
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return self.artifact.facts
+
+    def rows(self) -> list[dict[str, Any]]:
+        return read_rows(self.artifact.path("images.parquet"), IMAGES)
+
+    def digests(self) -> dict[str, str]:
+        """Name and SHA-256 of what it holds, of the bytes themselves."""
+        return {name: sha256(self.artifact.path(name).read_bytes()).hexdigest() for name in self.artifact.files()}
+
+
+def download(folder: Path, spec: DownloadSpec, pairs: Artifact, mapper: Mapper | None = None) -> Download:
+    """Download into the store of ``folder``."""
+    made = materialize(store_at(folder / "store", folder / "cache"), stage_named("download"), spec, {"pairs": pairs},
+                       mapper)  # fmt: skip
+    return Download(made.artifact, made.outcome)
 
 
 def files_in(out: Path) -> dict[str, str]:

@@ -1,100 +1,37 @@
-"""A loopback HTTP server that misbehaves as the web does, one way per path, and remembers every request."""
+"""A loopback HTTP server that misbehaves as the web does, one way per path, and remembers every request.
+
+Whoever makes a host seem busy or down has a loopback address of its own: the rest must not suffer for it.
+"""
 
 import asyncio
+import contextlib
 import gzip
 import socket
 import struct
 import threading
-import zlib
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from io import BytesIO
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from functools import cache
 from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import numpy as np
-from PIL import Image
+from tests.faults.hostile_images import IMAGES, picture, saved
 
-LEFT, RIGHT = (200, 30, 30), (30, 30, 200)
-
-
-def picture(seed: int = 0, width: int = 64, height: int = 48) -> Image.Image:
-    """A smooth random photograph-like image."""
-    rng = np.random.default_rng(seed)
-    small = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
-    return small.resize((width, height), Image.Resampling.BICUBIC)
-
-
-def two_halves(width: int = 64, height: int = 32) -> Image.Image:
-    """Left half red, right half blue: turns and colour mistakes show."""
-    image = Image.new("RGB", (width, height), LEFT)
-    image.paste(RIGHT, (width // 2, 0, width, height))
-    return image
-
-
-def saved(image: Image.Image, kind: str, **options: object) -> bytes:
-    stream = BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
-
-
-def rotated_jpeg() -> bytes:
-    """Stored upright as 64 x 32, to be shown turned by 90 degrees (EXIF orientation 6): 32 x 64, red above blue."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return saved(two_halves(), "JPEG", quality=95, exif=exif)
-
-
-def deep_png() -> bytes:
-    """16 bits of grey: left half 25 %, right half 75 %."""
-    grey = np.full((32, 64), 0x4000, dtype=np.uint16)
-    grey[:, 32:] = 0xC000
-    return saved(Image.fromarray(grey), "PNG")
-
-
-def palette_png() -> bytes:
-    """A palette with a transparent colour: left half red, right half see-through."""
-    image = Image.new("P", (64, 32), 0)
-    image.putpalette([*LEFT, *RIGHT])
-    image.paste(1, (32, 0, 64, 32))
-    return saved(image, "PNG", transparency=1)
-
-
-def huge_png(side: int = 10_000) -> bytes:
-    """A valid one-bit PNG of 100 megapixels in a few kilobytes."""
-    rows = zlib.compress(b"\0" * (side * (side // 8 + 1)), 9)
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
-    )
-
-
-def animation(kind: str) -> bytes:
-    """Two frames; the first is red and blue, the second white."""
-    return saved(two_halves(), kind, save_all=True, append_images=[Image.new("RGB", (64, 32), "white")])
-
-
-IMAGES: dict[str, Callable[[], bytes]] = {
-    "cmyk.jpg": lambda: saved(two_halves().convert("CMYK"), "JPEG", quality=95),
-    "grey.jpg": lambda: saved(picture().convert("L"), "JPEG"),
-    "16bit.png": deep_png,
-    "palette.png": palette_png,
-    "alpha.png": lambda: saved(Image.merge("RGBA", (*two_halves().split(), Image.new("L", (64, 32), 255))), "PNG"),
-    "rotated.jpg": rotated_jpeg,
-    "webp.webp": lambda: saved(two_halves(), "WEBP", quality=95),
-    "avif.avif": lambda: saved(two_halves(), "AVIF", quality=95),
-    "animated.gif": lambda: animation("GIF"),
-    "animated.webp": lambda: animation("WEBP"),
-    "huge.png": huge_png,
-    "html.jpg": lambda: b"<!doctype html><title>Gone</title><p>This picture has moved.</p>",
-    "svg.svg": lambda: b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
-    "empty.jpg": lambda: b"",
-    "cut.jpg": lambda: saved(picture(1), "JPEG")[:-400],
-}
 BOMB = gzip.compress(b"\0" * 50_000_000)
 PAGE = b"<!doctype html><title>No</title>"
+ADDRESSES = tuple(f"127.0.0.{number}" for number in range(1, 12))
+SLOW_TLS = "127.0.0.12"
+OWN = {
+    way: address
+    for address, way in zip(
+        ADDRESSES[1:],
+        ["busy/always", "busy/once", "flaky", "hang", "drip", "reset", "truncated", "limited", "down", "slow"],
+        strict=True,
+    )
+}
 
 
 class HostileServer:
@@ -102,9 +39,14 @@ class HostileServer:
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, dict[str, str]]] = []
+        self.robots: bytes | int = 404  # what /robots.txt is answered: a text or a status
+        self.robots_at = "/elsewhere"  # where a redirect of it leads
+        self.most = 0  # requests under way at the same time, at most
         self.gate = threading.Event()  # /gated/... waits until it is set
         self.port = 0
+        self._now = 0
         self._counts: Counter[str] = Counter()
+        self._limited_at: list[float] = []
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -121,11 +63,18 @@ class HostileServer:
         self._thread.join()
 
     @property
-    def host(self) -> str:
-        return f"127.0.0.1:{self.port}"
+    def hosts(self) -> tuple[str, ...]:
+        """All addresses at which it listens, with the port: what a spec has to allow."""
+        return tuple(f"{address}:{self.port}" for address in ADDRESSES)
 
-    def url(self, path: str) -> str:
-        return f"http://{self.host}{path}"
+    @property
+    def host(self) -> str:
+        return self.hosts[0]
+
+    def url(self, path: str, address: str | None = None) -> str:
+        """``path`` at the address that such paths have, or at any other of ADDRESSES."""
+        ways = (way for way in OWN if path.startswith(f"/{way}"))
+        return f"http://{address or OWN.get(next(ways, ''), ADDRESSES[0])}:{self.port}{path}"
 
     def paths(self) -> list[str]:
         return [path for path, _ in self.requests]
@@ -135,14 +84,16 @@ class HostileServer:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        server = await asyncio.start_server(self._connection, "127.0.0.1", 0, backlog=512)
-        self.port = server.sockets[0].getsockname()[1]
+        listeners = listen()
+        servers = [await asyncio.start_server(self._connection, sock=one, backlog=512) for one in listeners]
+        self.port = listeners[0].getsockname()[1]
         self._stop = asyncio.ensure_future(asyncio.Event().wait())
         self._ready.set()
         try:
             await self._stop
         except asyncio.CancelledError:
-            server.close()
+            for server in servers:
+                server.close()
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -152,9 +103,14 @@ class HostileServer:
                 target = first.split(" ")[1]
                 fields = (line.partition(":") for line in lines)
                 self.requests.append((target, {name.lower(): value.strip() for name, _, value in fields}))
-                async for block in self._answer(target, writer):
-                    writer.write(block)
-                    await writer.drain()
+                self._now += 1
+                self.most = max(self.most, self._now)
+                try:
+                    async for block in self._answer(target, writer):
+                        writer.write(block)
+                        await writer.drain()
+                finally:
+                    self._now -= 1
         except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             pass  # the client is gone, the server ends, or the path asks for an end
         finally:
@@ -176,7 +132,7 @@ class HostileServer:
                     await asyncio.sleep(0.02)
                 yield whole(saved(picture(int(rest[0].partition(".")[0])), "JPEG"))
             case "image":
-                yield whole(IMAGES[rest[0]](), query.get("type", "image/jpeg"))
+                yield whole(made(rest[0]), query.get("type", "image/jpeg"))
             case "status":
                 yield whole(PAGE, "text/html", int(rest[0]))
             case "busy":  # 429 with Retry-After, for ever or only the first time
@@ -195,6 +151,22 @@ class HostileServer:
                 left = int(rest[0])
                 to = f"/chain/{left - 1}" if left > 1 else "/ok/7.jpg"
                 yield whole(b"", "text/html", 301, f"Location: {to}\r\n")
+            case "robots.txt":
+                if isinstance(self.robots, int):
+                    yield whole(PAGE, "text/html", self.robots, f"Location: {self.robots_at}\r\n")
+                else:
+                    yield whole(self.robots, "text/plain")
+            case "slow":  # seconds until the picture comes
+                await asyncio.sleep(float(rest[0]))
+                yield whole(saved(picture(), "JPEG"))
+            case "limited":  # so many in any second; more get a 429 that does not say for how long
+                now = time.monotonic()
+                self._limited_at = [at for at in self._limited_at if now - at < 1.0]
+                if len(self._limited_at) >= int(rest[0]):
+                    yield whole(PAGE, "text/html", 429)
+                else:
+                    self._limited_at.append(now)
+                    yield whole(saved(picture(), "JPEG"))
             case "robots":
                 yield whole(saved(picture(), "JPEG"), "image/jpeg", 200, f"X-Robots-Tag: {query['tag']}\r\n")
             case _:
@@ -223,9 +195,18 @@ class HostileServer:
                 yield head(None) + body
                 raise ConnectionError
             case "long":  # more than was announced: what follows is no part of the image
+                yield head(len(body), extra="Connection: close\r\n") + body
+                await asyncio.sleep(0.1)
+                yield b"x" * 1000
+                raise ConnectionError
+            case "leftover":  # the same, on a connection that is kept for the next request
                 yield head(len(body)) + body
                 await asyncio.sleep(0.1)
                 yield b"x" * 1000
+            case "short":  # less than there is was announced: the image is cut off
+                yield head(len(body) // 2, extra="Connection: close\r\n") + body[: len(body) // 2]
+                await asyncio.sleep(0.1)
+                yield body[len(body) // 2 :]
                 raise ConnectionError
             case "reset":
                 yield head(len(body)) + body[:100]
@@ -241,11 +222,59 @@ class HostileServer:
                 yield whole(gzip.compress(body), "image/jpeg", 200, "Content-Encoding: gzip\r\n")
             case "brotli":
                 yield whole(body, "image/jpeg", 200, "Content-Encoding: br\r\n")
+            case "down":  # not a word
+                raise ConnectionError
             case "garbage":
                 yield b"\x00\x01\x02 this is not HTTP\r\n\r\n"
                 raise ConnectionError
             case _:
                 yield whole(PAGE, "text/html", 404)
+
+
+@cache
+def made(name: str) -> bytes:
+    return IMAGES[name]()
+
+
+def listen() -> list[socket.socket]:
+    """A socket at each address, all with the same port."""
+    while True:
+        first = socket.create_server((ADDRESSES[0], 0), backlog=512)
+        try:
+            port = first.getsockname()[1]
+            return [first, *(socket.create_server((address, port), backlog=512) for address in ADDRESSES[1:])]
+        except OSError:
+            first.close()  # somebody has this port at another address
+
+
+@contextmanager
+def slow_tls() -> Iterator[int]:
+    """The port at SLOW_TLS of a TLS server that drips its side of the handshake, a byte every 0.1 s."""
+    ending = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            for byte in b"\x16\x03\x03\x40\x00\x02" + b"\0" * 10_000:
+                connection.sendall(bytes([byte]))
+                if ending.wait(0.1):
+                    return
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threads.append(threading.Thread(target=drip, args=listener.accept()[:1]))
+                threads[-1].start()
+
+    with socket.create_server((SLOW_TLS, 0), backlog=64) as listener:
+        threads = [threading.Thread(target=accept)]
+        threads[0].start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            ending.set()
+            listener.shutdown(socket.SHUT_RDWR)
+            for thread in threads:
+                thread.join()
 
 
 def head(length: int | None, kind: str = "image/jpeg", status: int = 200, extra: str = "") -> bytes:

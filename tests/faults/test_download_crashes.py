@@ -11,38 +11,44 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.faults.downloads import files_in, pairs_in, spec_for
+from tests.faults.downloads import download, pairs_in, spec_for
 from tests.faults.hostile_server import HostileServer
-from zscir.stages.download import DownloadSpec, download
+from zscir.fetch.specs import DownloadSpec
 
 REPO = Path(__file__).parents[2]
 CHILD = """
 import signal, sys
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # the jobs of a shell may ignore it
+from tests.faults.downloads import download
 from zscir.artifacts import Artifact
-from zscir.stages.download import DownloadSpec, download
-download(DownloadSpec.load(sys.argv[1]), pairs=Artifact.of_folder(sys.argv[2]), out=Path(sys.argv[3]))
+from zscir.fetch.specs import DownloadSpec
+folder = Path(sys.argv[1])
+download(folder, DownloadSpec.load(folder / "download.toml"), Artifact.of_folder(folder / "pairs"))
 """
 
 
-def start(folder: Path, spec: DownloadSpec, out: Path) -> subprocess.Popen[bytes]:
+def write_spec(folder: Path, spec: DownloadSpec) -> None:
     lines = [f"{name} = {json.dumps(value)}" for name, value in spec.literals().items()]
     (folder / "download.toml").write_text("\n".join(lines))
-    out.mkdir(exist_ok=True)
-    return subprocess.Popen([sys.executable, "-c", CHILD, folder / "download.toml", folder / "pairs", out], cwd=REPO)
 
 
-def engines(out: Path) -> list[psutil.Process]:
-    """Living processes of img2dataset that work for ``out``, and their children."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if "zscir.fetch.engine" in process.cmdline() and str(out) in " ".join(process.cmdline()):
-                found += [process, *process.children(recursive=True)]
-        except psutil.Error:
-            continue
-    return [process for process in found if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+def start(folder: Path, spec: DownloadSpec) -> subprocess.Popen[bytes]:
+    write_spec(folder, spec)
+    return subprocess.Popen([sys.executable, "-c", CHILD, folder], cwd=REPO)
+
+
+def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """The living children of a process, and theirs."""
+    return [one for one in psutil.Process(process.pid).children(recursive=True) if not gone(one)]
+
+
+def gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def finished_chunks(folder: Path) -> int:
+    return len(list(folder.glob("store/fetch_chunk/*/manifest.json")))
 
 
 def wait_for(what: Any, timeout_s: float = 120.0) -> Any:
@@ -54,45 +60,39 @@ def wait_for(what: Any, timeout_s: float = 120.0) -> Any:
 
 
 def all_gone(processes: list[psutil.Process]) -> bool:
-    return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
+    return all(gone(process) for process in processes)
 
 
-def test_a_killed_download_goes_on_with_the_unfinished_chunks_and_ends_with_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ZSCIR_DOWNLOAD_PROCESSES", "1")  # the chunks come in their order
+def test_a_killed_download_goes_on_with_the_unfinished_chunks_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
     with HostileServer() as server:
-        kinds = ["ok", "ok", "gated"]  # of the three chunks; the last one waits at the gate
-        urls = [server.url(f"/{kind}/{number}.jpg") for kind in kinds for number in range(10)]
-        urls = [f"{url}?chunk={number // 10}" for number, url in enumerate(urls)]
+        # In the order of the list: chunks are cut along it. The last URLs wait at the gate.
+        urls = [server.url(f"/ok/{number}.jpg?row") for number in range(24)]
+        urls += [server.url(f"/gated/{number}.jpg?row") for number in range(3)]
         pairs = pairs_in(tmp_path / "pairs", [(url, "t") for url in urls])
-        spec, out = spec_for(server, chunk_rows=10, deadline_s=60.0), tmp_path / "out"
-        child = start(tmp_path, spec, out)
-        wait_for(lambda: len(list(out.glob(".chunks/*.parquet"))) == 2 and "gated" in str(server.paths()))
-        workers = engines(out)
-        assert len(workers) >= 3  # img2dataset, its logger and its worker
+        spec = spec_for(server, chunk_rows=10, deadline_s=60.0)
+        child = start(tmp_path, spec)
+        wait_for(lambda: finished_chunks(tmp_path) >= 2 and "gated" in str(server.paths()))
+        workers = wait_for(lambda: family(child))  # img2dataset
         child.send_signal(signal.SIGKILL)
         child.wait()
         wait_for(lambda: all_gone(workers), 20)
-        assert not engines(out)
-        assert not (out / "images.parquet").exists()
+        kept = finished_chunks(tmp_path)
+        assert not list(tmp_path.glob("store/download/*/manifest.json"))
 
         server.gate.set()
+        asked = set(server.paths())
         before = len(server.requests)
-        facts = download(spec, pairs=pairs, out=out)
-        again = server.paths()[before:]
-        assert facts["ok"] == 30
-        assert len(again) == 10
-        assert all("chunk=2" in path for path in again)
+        made = download(tmp_path, spec, pairs)
+        twice = asked & set(server.paths()[before:])
+        assert made.facts["ok"] == 27
+        assert len(twice) <= 10  # one chunk: there was one worker
+        assert finished_chunks(tmp_path) > kept
 
-        undisturbed = tmp_path / "undisturbed"
-        undisturbed.mkdir()
-        monkeypatch.setenv("ZSCIR_DOWNLOAD_PROCESSES", "2")
-        download(spec, pairs=pairs, out=undisturbed)
-        assert files_in(out) == files_in(undisturbed)
+        (tmp_path / "undisturbed").mkdir()
+        assert download(tmp_path / "undisturbed", spec, pairs).digests() == made.digests()
 
         before = len(server.requests)
-        assert download(spec, pairs=pairs, out=out) == facts
+        assert download(tmp_path, spec, pairs).outcome == "reused"
         assert len(server.requests) == before  # a finished download asks for nothing
 
 
@@ -100,11 +100,9 @@ def test_a_killed_download_goes_on_with_the_unfinished_chunks_and_ends_with_the_
 def test_img2dataset_and_its_children_end_with_an_interrupted_download(tmp_path: Path, number: signal.Signals) -> None:
     with HostileServer() as server:
         pairs_in(tmp_path / "pairs", [(server.url("/hang/1.jpg"), "t")])
-        out = tmp_path / "out"
-        child = start(tmp_path, spec_for(server, deadline_s=600.0), out)
+        child = start(tmp_path, spec_for(server, deadline_s=600.0))
         wait_for(lambda: server.requests)
-        workers = engines(out)
-        assert len(workers) >= 3
+        workers = wait_for(lambda: family(child))
         child.send_signal(number)
         assert child.wait(20) != 0
         wait_for(lambda: all_gone(workers), 20)

@@ -1,16 +1,27 @@
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from zscir.fetch.chunks import RECORD, assemble, chunk, plan, reject, summary
-from zscir.fetch.joins import query
-from zscir.records import IMAGES, PAIRS, REJECTS, read_rows, schema_of, write_table
+from zscir.fetch.chunks import URLS, chunk, cut, distinct, write_chunks
+from zscir.records import PAIRS, table_of, write_table
 
 
 def key(url: str) -> str:
     return sha256(url.encode()).hexdigest()
+
+
+def urls_table(numbers: list[int]) -> pa.Table:
+    rows = [{"image_key": key(f"u{number}"), "url": f"u{number}", "text": str(number)} for number in numbers]
+    return table_of(rows, URLS)
+
+
+def groups(numbers: list[int], chunk_rows: int, batch: int = 10_000) -> list[list[str]]:
+    tables = [urls_table(numbers[first : first + batch]) for first in range(0, len(numbers), batch)]
+    return [table.column("url").to_pylist() for table in cut(tables, chunk_rows)]
 
 
 def pairs_in(folder: Path, rows: list[tuple[str, str]]) -> Path:
@@ -22,54 +33,58 @@ def pairs_in(folder: Path, rows: list[tuple[str, str]]) -> Path:
     return folder / "pairs.parquet"
 
 
-def record(folder: Path, number: int, rows: list[dict[str, Any]]) -> None:
-    (folder / "records").mkdir(exist_ok=True)
-    write_table(folder / "records" / f"{number:05d}.parquet", RECORD, rows)
-
-
-def test_chunks_are_distinct_urls_in_the_order_of_their_first_pairs(tmp_path: Path) -> None:
+def test_chunks_hold_distinct_urls_with_their_first_texts_sorted_by_key(tmp_path: Path) -> None:
     rows = [("u1", "a"), ("u2", "b"), ("u1", "c"), ("\N{SNOWMAN}", "d"), ("u2", "e"), ("u4", "f"), ("u5", "g")]
-    total = plan(pairs_in(tmp_path, rows), tmp_path / "plan.parquet", 2)
-    chunks = [chunk(tmp_path / "plan.parquet", number) for number in range(total)]
-    assert [[(t.url, t.text) for t in one.targets] for one in chunks] == [
-        [("u1", "a"), ("u2", "b")], [("\N{SNOWMAN}", "d"), ("u4", "f")], [("u5", "g")],
-    ]  # fmt: skip
-    assert all(target.image_key == key(target.url) for one in chunks for target in one.targets)
-    assert [one.name for one in chunks] == ["00000", "00001", "00002"]
+    count, urls = write_chunks(distinct(pairs_in(tmp_path, rows), tmp_path), tmp_path, 100)
+    chunks = [chunk(tmp_path / f"{number:05d}.parquet") for number in range(count)]
+    assert urls == 5
+    assert sorted((t.url, t.text) for one in chunks for t in one) == sorted(
+        [("u1", "a"), ("u2", "b"), ("\N{SNOWMAN}", "d"), ("u4", "f"), ("u5", "g")]
+    )
+    for one in chunks:
+        assert [target.image_key for target in one] == sorted(key(target.url) for target in one)
 
 
-def test_a_plan_is_made_once(tmp_path: Path) -> None:
-    plan(pairs_in(tmp_path, [("u1", "a"), ("u2", "b")]), tmp_path / "plan.parquet", 2)
-    made = (tmp_path / "plan.parquet").stat().st_mtime_ns
-    assert plan(tmp_path / "pairs.parquet", tmp_path / "plan.parquet", 2) == 1
-    assert (tmp_path / "plan.parquet").stat().st_mtime_ns == made
+@given(st.integers(0, 300), st.integers(2, 40), st.integers(1, 50))
+def test_cutting_loses_nothing_and_keeps_its_bounds_whatever_the_batches(
+    rows: int, chunk_rows: int, batch: int
+) -> None:
+    found = groups(list(range(rows)), chunk_rows, batch)
+    assert [url for one in found for url in one] == [f"u{number}" for number in range(rows)]
+    assert all(max(1, chunk_rows // 4) <= len(one) <= chunk_rows for one in found[:-1])
+    assert found == groups(list(range(rows)), chunk_rows)
 
 
-@pytest.mark.parametrize("odd", ["plain", "a[0]*?", "it's"])
-def test_every_pair_gets_the_row_of_its_url_in_the_order_of_the_pairs(tmp_path: Path, odd: str) -> None:
-    folder = tmp_path / odd
-    folder.mkdir()
-    pairs = pairs_in(folder, [("u2", "a"), ("u1", "b"), ("u2", "c")])
-    record(folder, 0, [{"image_key": key("u2"), "status": "ok", "attempts": 1, "shard": "00000.tar", "offset": 512}])
-    record(folder, 1, [{"image_key": key("u1"), "status": "failed", "attempts": 3, "error_class": "dns"}])
-    assemble(pairs, folder / "records", folder / "images.parquet")
-    reject(folder / "images.parquet", folder / "rejects.parquet")
-    rows = read_rows(folder / "images.parquet", IMAGES)
-    assert [(row["pair_id"], row["url"], row["text"], row["status"], row["offset"]) for row in rows] == [
-        ("p0", "u2", "a", "ok", 512), ("p1", "u1", "b", "failed", None), ("p2", "u2", "c", "ok", 512),
-    ]  # fmt: skip
-    assert read_rows(folder / "rejects.parquet", REJECTS) == [
-        {"stage": "download", "id": "p1", "reason": "dns", "detail": ""}
-    ]
-    assert summary(folder / "images.parquet") == {
-        "rows": 3, "ok": 2, "rejects": 1, "success_rate": 0.666667, "images": 1, "failed_by_class": {"dns": 1},
-    }  # fmt: skip
+@given(st.integers(1, 400), st.integers(1, 50))
+def test_appended_rows_move_the_last_chunk_alone(rows: int, more: int) -> None:
+    before, after = groups(list(range(rows)), 20), groups(list(range(rows + more)), 20)
+    assert after[: len(before) - 1] == before[:-1]
 
 
-@pytest.mark.parametrize(("count", "rows"), [(0, 3), (1, 3), (3, 3), (7, 3), (5000, 2047), (5000, 5000)])
-def test_a_query_gives_tables_of_exactly_so_many_rows(tmp_path: Path, count: int, rows: int) -> None:
-    sql = "SELECT range AS n FROM range(CAST($count AS BIGINT)) ORDER BY range"
-    tables = list(query(sql, tmp_path, rows, schema_of(n="i64"), count=str(count)))
-    assert [table.num_rows for table in tables[:-1]] == [rows] * (len(tables) - 1)
-    assert [n for table in tables for n in table["n"].to_pylist()] == list(range(count))
-    assert all(table.num_rows for table in tables)
+@pytest.mark.parametrize("place", [0, 500, 1500, 2999])
+def test_a_row_put_in_or_taken_out_moves_few_chunks(place: int) -> None:
+    numbers = list(range(3000))
+    before = {tuple(one) for one in groups(numbers, 50)}
+    put_in = groups([*numbers[:place], 99_999, *numbers[place:]], 50)
+    taken_out = groups([*numbers[:place], *numbers[place + 1 :]], 50)
+    for after in (put_in, taken_out):
+        assert len({tuple(one) for one in after} - before) <= 4
+
+
+def test_a_block_of_rows_that_moves_keeps_most_of_its_chunks() -> None:
+    numbers = list(range(3000))
+    before = {tuple(one) for one in groups(numbers, 50)}
+    after = groups([*numbers[2000:], *numbers[:2000]], 50)
+    assert len({tuple(one) for one in after} - before) <= 6
+
+
+def test_rows_that_change_places_inside_a_chunk_leave_its_bytes_alone(tmp_path: Path) -> None:
+    numbers = list(range(200))
+    ends = [len(one) for one in groups(numbers, 50)]
+    swapped = [numbers[1], numbers[0], *numbers[2:]]
+    assert ends[0] > 3
+    for name, order in (("a", numbers), ("b", swapped)):
+        (tmp_path / name).mkdir()
+        write_chunks([urls_table(order)], tmp_path / name, 50)
+    files = [sorted(path.read_bytes() for path in (tmp_path / name).iterdir()) for name in "ab"]
+    assert files[0] == files[1]

@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.faults.hostile_server import HostileServer
+from tests.faults.hostile_server import SLOW_TLS, HostileServer, slow_tls
 from zscir.fetch.client import Client, Fetched
 from zscir.fetch.limits import FetchSpec
 
@@ -32,7 +33,7 @@ def server() -> Iterator[HostileServer]:
 
 
 def fetch(server: HostileServer, *paths: str, **limits: object) -> list[Fetched]:
-    spec = FetchSpec.model_validate({**QUICK, "allow_hosts": [server.host], **limits}, strict=False)
+    spec = FetchSpec.model_validate({**QUICK, "allow_hosts": server.hosts, **limits}, strict=False)
 
     async def all_of_them() -> list[Fetched]:
         async with Client(spec) as client:
@@ -58,11 +59,12 @@ def seen(server: HostileServer, path: str) -> int:
         ("/busy/always?after=3600", "http_429", 429, 1),
         ("/truncated/1.jpg", "incomplete", None, 2),
         ("/reset/1.jpg", "incomplete", None, 2),
-        ("/garbage", "bad_answer", None, 1),
+        ("/garbage", "bad_answer", None, 2),
         ("/hang/1.jpg", "timeout", None, 1),
         ("/drip/1.jpg", "timeout", None, 1),
         ("/endless/1.jpg", "too_large", 200, 1),
         ("/announced/1.jpg", "too_large", 200, 1),
+        ("/down/1.jpg", "incomplete", None, 2),
         ("/bomb", "too_large", 200, 1),
         ("/brotli", "bad_encoding", 200, 1),
         ("/robots/a?tag=noai", "robots_tag", 200, 1),
@@ -112,11 +114,73 @@ def test_retry_after_is_waited_for(server: HostileServer) -> None:
     assert time.monotonic() - began >= 1.0
 
 
-def test_a_retry_after_beyond_the_deadline_is_not_waited_for(server: HostileServer) -> None:
+def test_waiting_for_a_busy_host_is_not_counted_as_the_urls_time(server: HostileServer) -> None:
+    [got] = fetch(server, "/busy/once?after=1&uncounted", deadline_s=0.5)
+    assert (got.failure, got.attempts) == (None, 2)
+
+
+@pytest.mark.parametrize("limit", [{"max_retry_after_s": 10.0}, {"max_wait_s": 10.0}])
+def test_a_retry_after_beyond_the_limits_is_not_waited_for(server: HostileServer, limit: dict[str, float]) -> None:
     began = time.monotonic()
-    [got] = fetch(server, "/busy/always?after=15")
-    assert got.attempts == 1
+    [got] = fetch(server, "/busy/always?after=15", **limit)
+    assert got.failure is not None
+    assert (got.failure.error_class, got.attempts) == ("http_429", 1)
     assert time.monotonic() - began < 10.0
+
+
+def test_what_one_url_is_told_holds_for_its_whole_host(server: HostileServer) -> None:
+    """The first is told to come again in an hour: the others are not asked at all."""
+    paths = [f"/busy/always?after=3600&whole-host={number}" for number in range(20)]
+    got = fetch(server, *paths, per_host=1)
+    assert [one.failure.error_class for one in got if one.failure] == ["http_429"] + ["host_busy"] * 19
+    assert [one.attempts for one in got] == [1] + [0] * 19
+    assert sum("whole-host" in path for path in server.paths()) == 1
+
+
+def test_a_host_that_gives_no_answer_is_soon_not_asked_any_more(server: HostileServer) -> None:
+    paths = [f"/down/breaker-{number}" for number in range(60)] + ["/ok/1.jpg"]
+    got = fetch(server, *paths, per_host=2, breaker_failures=4, max_wait_s=0.0, retries=0)
+    classes = Counter(one.failure.error_class for one in got if one.failure)
+    asked = sum(path.startswith("/down/breaker") for path in server.paths())
+    assert classes == {"incomplete": asked, "host_down": 60 - asked}
+    assert 4 <= asked <= 6
+    assert got[-1].body
+
+
+def test_a_url_keeps_what_it_was_answered_itself(server: HostileServer) -> None:
+    """It fails, and while it waits for its second attempt its host goes down."""
+    got = fetch(server, "/down/a", "/down/b", per_host=2, breaker_failures=2, max_wait_s=0.0, backoff_s=0.2)
+    assert [(one.failure.error_class, one.attempts) for one in got if one.failure] == [("incomplete", 1)] * 2
+
+
+def test_a_url_that_cannot_be_asked_was_asked_for_no_time(server: HostileServer) -> None:
+    async def private() -> list[Fetched]:
+        async with Client(FetchSpec()) as client:
+            return [await client.fetch(url) for url in ("http://10.0.0.1/", "file:///etc/passwd", server.url("/ok/1"))]
+
+    assert [one.attempts for one in asyncio.run(private())] == [0, 0, 0]
+
+
+def test_no_host_is_asked_faster_than_the_spec_allows(server: HostileServer) -> None:
+    began = time.monotonic()
+    got = fetch(server, *(f"/ok/{number}.jpg?rate" for number in range(6)), max_per_s=10.0, deadline_s=0.4)
+    assert all(one.body for one in got)
+    assert time.monotonic() - began >= 0.5
+
+
+def test_when_the_chunk_is_over_a_url_is_too_whatever_it_waits_for(server: HostileServer) -> None:
+    async def late() -> list[Fetched]:
+        spec = FetchSpec(allow_hosts=server.hosts, per_host=1)
+        async with Client(spec) as client:
+            ends_at = asyncio.get_running_loop().time() + 0.5
+            paths = ["/hang/late", "/hang/queued", "/busy/always?after=9", "/ok/1.jpg"]
+            return await asyncio.gather(*(client.fetch(server.url(path), ends_at=ends_at) for path in paths))
+
+    began = time.monotonic()
+    got = asyncio.run(late())
+    assert time.monotonic() - began < 5.0
+    assert [one.failure and one.failure.error_class for one in got] == ["chunk_deadline"] * 3 + [None]
+    assert [one.attempts for one in got] == [1, 0, 1, 1]
 
 
 def test_hanging_urls_cost_their_deadline_side_by_side(server: HostileServer) -> None:
@@ -175,6 +239,15 @@ def shake_hands(listener: socket.socket, context: ssl.SSLContext) -> None:
         secure.recv(1)
 
 
+def test_what_one_answer_leaves_on_a_connection_is_not_the_end_of_the_next_url(server: HostileServer) -> None:
+    async def one_after_the_other() -> list[Fetched]:
+        async with Client(FetchSpec(allow_hosts=server.hosts, per_host=1)) as client:
+            got = [await client.fetch(server.url("/leftover"))]
+            return got + [await client.fetch(server.url(f"/slow/0.2?{n}", "127.0.0.1")) for n in range(3)]
+
+    assert [one.failure for one in asyncio.run(one_after_the_other())] == [None] * 4
+
+
 def test_a_certificate_that_nobody_signed_is_not_accepted(tmp_path: Path) -> None:
     with self_signed(tmp_path) as port:
         spec = FetchSpec(allow_hosts=(f"localhost:{port}",), retries=3)
@@ -186,6 +259,21 @@ def test_a_certificate_that_nobody_signed_is_not_accepted(tmp_path: Path) -> Non
         got = asyncio.run(one())
     assert got.failure is not None
     assert (got.failure.error_class, got.failure.error, got.attempts) == ("tls", "TLS: self-signed certificate", 1)
+
+
+def test_a_handshake_that_drips_costs_the_urls_deadline() -> None:
+    with slow_tls() as port:
+        spec = FetchSpec(allow_hosts=(f"{SLOW_TLS}:{port}",), deadline_s=1.0)
+
+        async def one() -> Fetched:
+            async with Client(spec) as client:
+                return await client.fetch(f"https://{SLOW_TLS}:{port}/1.jpg")
+
+        began = time.monotonic()
+        got = asyncio.run(one())
+    assert got.failure is not None
+    assert (got.failure.error_class, got.attempts) == ("timeout", 1)
+    assert time.monotonic() - began < 10.0
 
 
 def test_a_request_says_who_asks_and_asks_for_no_encoding(server: HostileServer) -> None:

@@ -123,7 +123,7 @@ def test_a_truncated_gzip_is_not_a_short_list(tmp_path: Path) -> None:
         read(path)
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.xlsx", "a.parquet.gz", "README", "a.json"])
+@pytest.mark.parametrize("name", ["a.txt", "a.xlsx", "a.parquet.gz", "README", "a.json.zip"])
 def test_files_of_other_kinds_are_refused_by_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(RequestError, match=f"{name}: not a URL list"):
         read(write(tmp_path / name, "x"))

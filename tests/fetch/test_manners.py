@@ -1,9 +1,8 @@
-import asyncio
 from datetime import UTC, datetime
 
 import pytest
 
-from zscir.fetch.manners import Hosts, back_off_s, retry_after_s, robots_refuse, user_agent
+from zscir.fetch.manners import back_off_s, retry_after_s, robots_refuse, user_agent
 
 
 @pytest.mark.parametrize(
@@ -36,27 +35,6 @@ def test_back_off_doubles_and_is_spread() -> None:
         waits = {back_off_s(attempt, 0.5) for _ in range(50)}
         assert len(waits) > 10
         assert full / 2 <= min(waits) <= max(waits) <= full
-
-
-def test_a_host_is_asked_at_most_so_many_times_at_once_and_then_forgotten() -> None:
-    now: dict[str, int] = {"a.test": 0, "b.test": 0}
-    most = dict(now)
-
-    async def ask(hosts: Hosts, host: str) -> None:
-        async with hosts.slot(host):
-            now[host] += 1
-            most[host] = max(most[host], now[host])
-            await asyncio.sleep(0.001)
-            now[host] -= 1
-
-    async def everybody() -> Hosts:
-        hosts = Hosts(3)
-        await asyncio.gather(*(ask(hosts, host) for host in ["a.test", "b.test"] * 20))
-        return hosts
-
-    hosts = asyncio.run(everybody())
-    assert most == {"a.test": 3, "b.test": 3}
-    assert not hosts._slots
 
 
 def test_the_user_agent_is_honest_and_cannot_be_broken_by_the_contact(monkeypatch: pytest.MonkeyPatch) -> None:

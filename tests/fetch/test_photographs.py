@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.faults.downloads import download
 from tests.faults.hostile_server import HostileServer
 from zscir.artifacts import Artifact
+from zscir.fetch.specs import DownloadSpec
 from zscir.images import decode
-from zscir.records import IMAGES, TRIPLETS, read_rows, write_table
+from zscir.records import TRIPLETS, read_rows, write_table
 from zscir.shards import ShardReader
-from zscir.stages.download import DownloadSpec, download
 from zscir.stages.ingest import IngestSpec, ingest
 from zscir.stages.pack import INDEX, PackSpec, pack
 
@@ -27,11 +28,10 @@ def test_photographs_of_all_sizes_come_through(tmp_path: Path) -> None:
         (made(tmp_path / "lists") / "mine.csv").write_text("\n".join(["url,text", *lines, "no-url,x"]))
         pairs = made(tmp_path / "pairs")
         ingest(IngestSpec(source="mine"), urls=Artifact.of_folder(tmp_path / "lists"), out=pairs)
-        images = made(tmp_path / "images")
-        spec = DownloadSpec(allow_hosts=(server.host,), chunk_rows=20, image_size=256, per_host=16)
-        facts = download(spec, pairs=Artifact.of_folder(pairs), out=images)
-    assert (facts["rows"], facts["ok"]) == (40, 40)
-    rows = read_rows(images / "images.parquet", IMAGES)
+        spec = DownloadSpec(allow_hosts=server.hosts, chunk_rows=20, image_size=256, per_host=16)
+        images = download(tmp_path, spec, Artifact.of_folder(pairs))
+    assert (images.facts["rows"], images.facts["ok"]) == (40, 40)
+    rows = images.rows()
     for row, (width, height) in zip(rows, sizes, strict=True):
         assert row["text"] == f'A "photo", {width} by {height}'
         assert (row["original_width"], row["original_height"]) == (width, height)
@@ -46,7 +46,7 @@ def test_photographs_of_all_sizes_come_through(tmp_path: Path) -> None:
     ]  # fmt: skip
     write_table(made(tmp_path / "triplets") / "triplets.parquet", TRIPLETS, triplets)
     packed = made(tmp_path / "packed")
-    given = {"triplets": Artifact.of_folder(tmp_path / "triplets"), "images": Artifact.of_folder(images)}
+    given = {"triplets": Artifact.of_folder(tmp_path / "triplets"), "images": images.artifact}
     assert pack(PackSpec(size_px=128, shard_rows=15), **given, out=packed) == {"rows": 40, "rejects": 0, "shards": 3}
     with ShardReader(lambda shard: packed / shard) as reader:
         for row, stored in zip(read_rows(packed / "index.parquet", INDEX), rows, strict=True):

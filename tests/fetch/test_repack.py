@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.faults.hostile_server import picture, saved
-from zscir.fetch.chunks import RECORD, Chunk, Target
+from tests.faults.hostile_images import picture, saved
+from zscir.fetch.assembly import RECORD
+from zscir.fetch.chunks import Target
 from zscir.fetch.gateway import Outcome
 from zscir.fetch.repack import repack, verify
 from zscir.records import read_rows
@@ -19,7 +20,6 @@ TARGETS = tuple(
     Target(sha256(url.encode()).hexdigest(), url, f"text {number}")
     for number, url in enumerate(f"http://a.test/{number}.jpg" for number in range(4))
 )
-CHUNK = Chunk(7, TARGETS)
 FETCHED = Outcome(None, None, 200, 1, 640, 480, "0" * 64)
 OUTCOMES = {
     TARGETS[0].image_key: FETCHED,
@@ -51,8 +51,8 @@ SAID = {1: "HTTP Error 424: http_404", 3: "Image  decoding\nerror"}
 
 def run(folder: Path, order: list[int]) -> tuple[list[dict], Path]:
     raw = raw_shard(folder / "raw", STORED, SAID, order)
-    assert repack(raw, CHUNK, OUTCOMES.get, folder, folder / "record.parquet") == 2
-    return read_rows(folder / "record.parquet", RECORD), folder / "00007.tar"
+    assert repack(raw, TARGETS, OUTCOMES.get, folder) == 2
+    return read_rows(folder / "record.parquet", RECORD), folder / "images.tar"
 
 
 def test_every_url_has_a_row_and_every_image_lies_where_it_says(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_every_url_has_a_row_and_every_image_lies_where_it_says(tmp_path: Path) 
         row = rows[number]
         image = data[row["offset"] : row["offset"] + row["size"]]
         assert image == STORED[number]
-        assert (row["shard"], row["sha256"]) == ("00007.tar", sha256(image).hexdigest())
+        assert row["sha256"] == sha256(image).hexdigest()
         assert (row["original_width"], row["original_height"]) == (640, 480)
     assert (rows[2]["width"], rows[2]["height"]) == (30, 20)
 
@@ -84,7 +84,7 @@ def test_the_order_of_completion_does_not_matter(tmp_path: Path) -> None:
     for name, order in (("one", [0, 2]), ("two", [2, 0])):
         (tmp_path / name).mkdir()
         run(tmp_path / name, order)
-    for file in ("00007.tar", "record.parquet"):
+    for file in ("images.tar", "record.parquet"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
@@ -92,34 +92,36 @@ def test_a_truncated_raw_shard_is_refused_and_nothing_is_finished(tmp_path: Path
     raw = raw_shard(tmp_path / "raw", STORED, SAID, [0, 2])
     raw.write_bytes(raw.read_bytes()[:1500])
     with pytest.raises(BadShard):
-        repack(raw, CHUNK, OUTCOMES.get, tmp_path, tmp_path / "record.parquet")
+        repack(raw, TARGETS, OUTCOMES.get, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw"]
 
 
 def test_a_shard_whose_urls_were_never_asked_for_is_refused(tmp_path: Path) -> None:
     raw = raw_shard(tmp_path / "raw", {}, dict.fromkeys(range(4), "connection refused"), [])
     with pytest.raises(BadShard, match="did not ask for 4 of 4 URLs"):
-        repack(raw, CHUNK, lambda _: None, tmp_path, tmp_path / "record.parquet")
+        repack(raw, TARGETS, lambda _: None, tmp_path)
 
 
 def test_an_image_that_img2dataset_lost_is_a_failure_of_the_engine(tmp_path: Path) -> None:
     raw = raw_shard(tmp_path / "raw", {0: STORED[0], 3: b"no image at all"}, {}, [0, 3])
-    repack(raw, CHUNK, OUTCOMES.get, tmp_path, tmp_path / "record.parquet")
+    repack(raw, TARGETS, OUTCOMES.get, tmp_path)
     rows = read_rows(tmp_path / "record.parquet", RECORD)
     assert [row["error_class"] for row in rows] == [None, "http_404", "engine", "engine"]
 
 
 def test_a_chunk_without_an_image_has_a_record_and_no_tar(tmp_path: Path) -> None:
     raw = raw_shard(tmp_path / "raw", {}, SAID, [])
-    assert repack(raw, CHUNK, OUTCOMES.get, tmp_path, tmp_path / "record.parquet") == 0
-    assert not (tmp_path / "00007.tar").exists()
+    assert repack(raw, TARGETS, OUTCOMES.get, tmp_path) == 0
+    assert not (tmp_path / "images.tar").exists()
     assert len(read_rows(tmp_path / "record.parquet", RECORD)) == 4
 
 
 def test_a_finished_tar_that_differs_from_its_record_is_noticed(tmp_path: Path) -> None:
     rows, tar = run(tmp_path, [0, 2])
     spans = {
-        row["image_key"]: Span(f"{row['image_key']}.jpg", row["offset"], row["size"]) for row in rows if row["shard"]
+        row["image_key"]: Span(f"{row['image_key']}.jpg", row["offset"], row["size"])
+        for row in rows
+        if row["status"] == "ok"
     }
     digests = {row["image_key"]: row["sha256"] for row in rows}
     verify(tar, spans, digests)

@@ -1,24 +1,26 @@
 """What becomes of an img2dataset that dies, stands still or lies. The liars are small packages of its name."""
 
-import contextlib
 import os
+import signal
+import threading
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from tests.faults.downloads import files_in, pairs_in, spec_for
+from tests.faults.downloads import download, pairs_in, spec_for
 from tests.faults.hostile_server import HostileServer
+from tests.fetch.engines import fake_img2dataset, job, jobs_now, the_engine, wait_for
 from zscir.errors import StageError
-from zscir.fetch.supervise import Job, processes, raw_shards, threads
-from zscir.stages.download import download
+from zscir.fetch.supervise import processes, raw_shards, threads
+from zscir.fetch.warm import close_engine
 
 # Leaves, as the real one does after SIGINT, a truncated tar beside a table and statistics, and exits with 0.
 LIAR = """
-import os, sys, pyarrow as pa, pyarrow.parquet as pq, urllib.request
+import pyarrow as pa, pyarrow.parquet as pq, urllib.request
 def download(url_list, output_folder, **_):
     urls = pq.read_table(url_list)["url"].to_pylist()
     for url in urls:
@@ -30,87 +32,177 @@ def download(url_list, output_folder, **_):
     open(output_folder + "/00000_stats.json", "w").write("{}")
 """
 QUITTER = "def download(**_): print('nothing to see here')\n"
+FAINTER = "def download(**_): raise MemoryError('no room for this')\n"
+BROKEN = "raise ImportError('half of it is missing')\n"
 
 
-def instead(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> None:
-    """Let the child process find ``code`` as img2dataset."""
-    package = folder / "instead" / "img2dataset"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("from img2dataset import distributor, main\n" + code)
-    (package / "distributor.py").write_text("")
-    (package / "main.py").write_text("")
-    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+@pytest.fixture
+def instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Make the next engine find code as img2dataset."""
+    close_engine()
+    yield lambda code: monkeypatch.setenv("PYTHONPATH", str(fake_img2dataset(tmp_path, code)))
+    close_engine()
 
 
-def job(folder: Path, url: str) -> Job:
-    pq.write_table(pa.table({"url": [url, url]}), folder / "urls.parquet")
-    return Job(folder / "urls.parquet", folder / "raw", 2, 1, {"image_size": 64})
+def good(server: HostileServer, count: int = 4) -> list[str]:
+    return [server.url(f"/ok/{number}.jpg") for number in range(count)]
 
 
-def children() -> list[psutil.Process]:
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if "zscir.fetch.engine" in " ".join(process.cmdline()):
-                found.append(process)
-    return found
+def hanging(server: HostileServer) -> list[str]:
+    return [server.url(f"/hang/{number}.jpg") for number in range(4)]
 
 
-@pytest.mark.parametrize("code", [LIAR, QUITTER], ids=["a truncated tar", "nothing at all"])
-def test_exit_code_0_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    instead(monkeypatch, tmp_path, code)
+def shards_of(folder: Path, urls: list[str], stall_s: float = 60.0) -> list[int]:
+    """The raw shards of one job, about which there is no news but themselves."""
+    return list(raw_shards(job(folder, urls), lambda: 0.0, stall_s))
+
+
+@pytest.mark.parametrize("code", [LIAR, QUITTER, FAINTER], ids=["a truncated tar", "nothing at all", "an exception"])
+def test_exit_codes_are_not_believed(tmp_path: Path, instead: Callable[[str], None], code: str) -> None:
+    instead(code)
     with HostileServer() as server:
-        pairs = pairs_in(tmp_path / "pairs", [(server.url(f"/ok/{number}.jpg"), "t") for number in range(3)])
-        out = tmp_path / "out"
-        out.mkdir()
-        with pytest.raises(StageError, match=r"could not finish the chunks \[0\] in 3 attempts"):
-            download(spec_for(server), pairs=pairs, out=out)
-    assert files_in(out) == {}
-    assert not children()
+        pairs = pairs_in(tmp_path / "pairs", [(url, "t") for url in good(server)])
+        with pytest.raises(StageError, match=r"could not finish these 4 URLs in 3 attempts"):
+            download(tmp_path, spec_for(server), pairs)
+    assert not list(tmp_path.glob("store/*/*/*.tar"))
+    assert jobs_now() == []
 
 
+@pytest.mark.parametrize(
+    ("code", "ended", "words"),
+    [(QUITTER, "exit code 0", "nothing to see here"), (FAINTER, "exit code 1", "MemoryError: no room for this"),
+     (BROKEN, "with its engine", "ImportError: half of it is missing")],
+    ids=["it leaves", "it raises", "it cannot be imported"],
+)  # fmt: skip
 def test_what_img2dataset_said_last_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, instead: Callable[[str], None], caplog: pytest.LogCaptureFixture, code: str, ended: str, words: str
 ) -> None:
-    instead(monkeypatch, tmp_path, QUITTER)
+    instead(code)
     caplog.set_level("INFO", "zscir")
-    assert list(raw_shards(job(tmp_path, "http://127.0.0.1:9/"), time.monotonic, 60.0)) == []
-    assert "ended early" in caplog.text
-    assert "nothing to see here" in caplog.text
+    assert shards_of(tmp_path / "job", ["http://127.0.0.1:9/"] * 2) == []
+    assert f"ended early ({ended})" in caplog.text
+    assert words in caplog.text
 
 
-def test_an_engine_whose_worker_was_killed_is_ended_when_it_stands_still(tmp_path: Path) -> None:
+def test_a_job_whose_worker_was_killed_is_ended_when_it_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """img2dataset itself would wait for the dead worker for ever."""
+    monkeypatch.setenv("ZSCIR_DOWNLOAD_PROCESSES", "2")
     with HostileServer() as server:
-        shards = raw_shards(job(tmp_path, server.url("/hang/1.jpg")), lambda: when_asked(server), 2.0)
+        shards = raw_shards(job(tmp_path, hanging(server), shards=2), lambda: when_asked(server), 1.0)
         assert list(shards) == []
-        assert len(server.requests) == 2
-    assert not children()
+        assert len(server.requests) == 4
+    assert jobs_now() == []
 
 
 def when_asked(server: HostileServer) -> float:
-    """News for as long as the engine starts; then its workers are killed and there is none."""
-    if not server.requests:
+    """News until both workers have asked; then one of them is killed and there is none."""
+    if len(server.requests) < 4:
         return time.monotonic()
-    for engine in children()[:1]:
-        for worker in engine.children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                worker.kill()
+    workers = the_engine().children()[0].children()
+    if len(workers) == 2:
+        workers[0].kill()
     return 0.0
 
 
-def test_leaving_early_ends_the_whole_process_group(tmp_path: Path) -> None:
+def test_a_job_of_one_process_that_is_killed_ends_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "zscir")
+    with HostileServer() as server, ThreadPoolExecutor(1) as pool:
+        result = pool.submit(shards_of, tmp_path, hanging(server), 600.0)
+        wait_for(lambda: server.requests)
+        [process] = jobs_now()
+        os.kill(process, signal.SIGKILL)
+        assert result.result(20) == []
+    assert f"exit code -{signal.SIGKILL:d}" in caplog.text
+
+
+def test_leaving_early_ends_all_processes_of_the_job_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZSCIR_DOWNLOAD_PROCESSES", "2")
     with HostileServer() as server:
-        shards = raw_shards(job(tmp_path, server.url("/hang/1.jpg")), lambda: leave_when_asked(server), 600.0)
+        shards = raw_shards(job(tmp_path, hanging(server), shards=2), lambda: leave_when_asked(server), 600.0)
         with pytest.raises(KeyboardInterrupt):
             next(shards)
-        assert not children()
+        assert jobs_now() == []
+        before = the_engine().pid
+        assert shards_of(tmp_path / "next", good(server)) == [0]
+        assert the_engine().pid == before
 
 
 def leave_when_asked(server: HostileServer) -> float:
     if server.requests:
+        assert len(jobs_now()) == 3  # img2dataset and its two workers
         raise KeyboardInterrupt
     return time.monotonic()
+
+
+def test_jobs_run_at_the_same_time_and_one_that_stands_still_is_ended_alone(tmp_path: Path) -> None:
+    others_done = threading.Event()
+    with HostileServer() as server, ThreadPoolExecutor(5) as pool:
+        news = lambda: 0.0 if others_done.is_set() else time.monotonic()  # noqa: E731
+        stuck = pool.submit(list, raw_shards(job(tmp_path / "stuck", hanging(server)), news, 0.5))
+        wait_for(lambda: server.requests)
+        [stuck_process] = jobs_now()
+        gated = [server.url(f"/gated/{number}.jpg") for number in range(4)]
+        others = [pool.submit(shards_of, tmp_path / f"{number}", gated) for number in range(4)]
+        wait_for(lambda: str(server.paths()).count("gated") == 16)
+        assert len(jobs_now()) == 5
+        server.gate.set()
+        assert [one.result(60) for one in others] == [[0]] * 4
+        assert jobs_now() == [stuck_process]
+        others_done.set()
+        assert stuck.result(60) == []
+    assert jobs_now() == []
+
+
+def test_a_killed_engine_ends_its_jobs_early_and_the_next_one_is_new(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "zscir")
+    with HostileServer() as server, ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(shards_of, tmp_path / f"{number}", hanging(server), 600.0) for number in range(2)]
+        wait_for(lambda: len(server.requests) == 8)
+        killed, workers = the_engine(), jobs_now()
+        assert len(workers) == 2
+        killed.kill()
+        assert [one.result(20) for one in jobs] == [[], []]
+        wait_for(lambda: not any(psutil.pid_exists(pid) for pid in workers), 10)
+        assert caplog.text.count("ended early (with its engine)") == 2
+        assert shards_of(tmp_path / "next", good(server)) == [0]
+        assert the_engine().pid != killed.pid
+
+        killed = the_engine()
+        killed.kill()  # while nobody needs it
+        wait_for(lambda: not killed.is_running() or killed.status() == psutil.STATUS_ZOMBIE)
+        assert shards_of(tmp_path / "after", good(server)) == [0]
+
+
+def test_an_engine_outlives_the_thread_that_needed_it_first(tmp_path: Path) -> None:
+    """Linux would take the end of the thread that started it for the end of its parent."""
+    close_engine()
+    with HostileServer() as server:
+        thread = threading.Thread(target=shards_of, args=(tmp_path / "first", good(server)))
+        thread.start()
+        thread.join()
+        engine = the_engine()
+        assert shards_of(tmp_path / "second", good(server)) == [0]
+        assert the_engine() == engine
+
+
+def test_many_jobs_leave_no_file_no_thread_no_process_and_no_memory(tmp_path: Path) -> None:
+    with HostileServer() as server:
+        shards_of(tmp_path / "first", good(server))
+        engine, ours = the_engine(), psutil.Process()
+        before = (ours.num_fds(), threading.active_count(), engine.num_fds(), engine.memory_info().rss)
+        for number in range(10):
+            assert shards_of(tmp_path / f"{number}", good(server)) == [0]
+        after = (ours.num_fds(), threading.active_count(), engine.num_fds(), engine.memory_info().rss)
+    assert after[:3] == before[:3]
+    assert after[3] < before[3] + 2_000_000
+    assert engine.num_threads() == 1  # it forks
+    assert jobs_now() == []
 
 
 def test_workers_are_bounded_by_cores_shards_and_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

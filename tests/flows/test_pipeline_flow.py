@@ -147,6 +147,20 @@ def test_a_failing_stage_ends_with_3_a_few_lines_and_the_line_to_type(tmp_path, 
     assert [row["outcome"] for row in mended] == ["reused", "made", "made"]
 
 
+def test_a_data_gate_that_fails_ends_with_4_and_what_it_refused_is_kept(tmp_path, store, environment):
+    path, bound = write_toy(tmp_path / "specs"), "short.gates.text_chars.fail_above"
+    done = zscir(tmp_path, "run", str(path), "--set", f"{bound}=5", **environment)
+    assert done.returncode == 4, done.stderr
+    assert quiet(done.stderr), done.stderr
+    (run,) = list_runs(store)
+    assert (run["status"], run["stopped_at"]) == ("failed", "short")
+    said = done.stderr[done.stderr.index("zscir: ") :]
+    assert "step 'short' (stage ingest): a data gate failed: text_chars is " in said
+    assert f"--set {bound}=" in said
+    again = json_of(zscir(tmp_path, "rerun", "latest", "--set", f"{bound}=500", "--json", **environment))
+    assert [row["outcome"] for row in again] == ["reused", "reused", "made"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_told_to_stop_ends_with_130_and_is_recorded_as_interrupted(tmp_path, store, environment, number):
     process = run_until_slow(tmp_path, store, environment)

@@ -14,11 +14,15 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from zscir.artifacts import Artifact, sweep
-from zscir.records import IMAGES, SCORES, schema_of, write_table
+from zscir.fetch.pairs import pair_digest
+from zscir.images import decode, encode_jpeg
+from zscir.records import IMAGES, INTERVALS, PAIRS, PER_QUERY, SCORES, schema_of, write_table
 from zscir.shards import write_shard
 from zscir.specs import canonical_json, digest_of
 from zscir.stage import stage_named
-from zscir.tabletop.spec import TabletopSpec
+from zscir.tabletop.cirr import build_cirr
+from zscir.tabletop.exhibits import bytes_of
+from zscir.tabletop.spec import TabletopBenchmarksSpec, TabletopSpec
 from zscir.tabletop.web import url_of, web_caption, web_jpeg
 
 ROWS = Path(__file__).with_name("rows.json")
@@ -46,13 +50,38 @@ CASES = (
     ),
     Case("tabletop_benchmarks", "tabletop_benchmarks", SMALL_BENCHMARKS),
     Case("ingest", "ingest", {"source": "toy", "max_text_chars": 60, **COLUMNS}, {"urls": "tabletop"}),
+    # Small JPEGs keep their bytes: what OpenCV makes of larger ones may differ between processors in the last bit.
+    Case(
+        "import_images",
+        "import_images",
+        {"keep_jpegs": True, "chunk_rows": 9},
+        {"pairs": "toy pairs", "images": "toy pictures"},
+    ),
+    Case("import_shards", "import_shards", {"source": "toy", "keep_jpegs": True}, {"shards": "toy tars"}),
+    Case("filter_size", "filter_size", {"min_side_px": 40, "max_aspect": 1.5}, {"images": "toy album"}),
+    Case(
+        "filter_text",
+        "filter_text",
+        {"max_images_per_text": 2, "languages": ["en"]},
+        {"images": "toy album", "keep": "filter_size"},
+    ),
+    Case("dedup_exact", "dedup_exact", {}, {"images": "toy album", "keep": "filter_text"}),
+    Case("dedup_near", "dedup_near", {}, {"images": "toy album", "keep": "dedup_exact"}),
+    Case(
+        "decontaminate",
+        "decontaminate",
+        {},
+        {"images": "toy album", "keep": "dedup_near", "benchmarks": ["tabletop_benchmarks"]},
+    ),
     Case("mask_triplets", "mask_triplets", {"ratio": 0.5, "seed": 3}, {"images": "toy images"}),
+    Case("mask_triplets of a choice", "mask_triplets", {}, {"images": "toy album", "keep": "decontaminate"}),
     Case("mine_pairs", "mine_pairs", {"neighbours": 5}, {"images": "toy images", "embed": "toy embeddings"}),
     Case("ask_llm", "ask_llm", {"model": {"backend": "template", "max_changes": 3}}, {"candidates": "mine_pairs"}),
     Case("parse_llm", "parse_llm", {"per_pair": 2}, {"candidates": "mine_pairs", "responses": "ask_llm"}),
     Case("pack copies", "pack", {"shard_rows": 20}, {"triplets": "mask_triplets", "images": "toy images"}),
     Case("pack shrinks", "pack", {"size_px": 32}, {"triplets": "parse_llm", "images": "toy images"}),
     Case("tabulate", "tabulate", {"title": "Toys"}, {"scores": ["toy scores of one", "toy scores of two"]}),
+    Case("tabulate parts", "tabulate", {}, {"scores": ["toy image only", "toy method", "toy rival"]}),
 )
 LEFT_OUT = {
     "backbone": "published weights, or a checkpoint of floats",
@@ -80,6 +109,56 @@ def toy_images(folder: Path) -> None:
                 rows.append(row | {"status": "ok", "shard": shard, "offset": span.offset, "size": span.size})
             else:
                 rows.append(row | {"status": "failed", "error_class": "http_404"})
+    write_table(folder / "images.parquet", IMAGES, rows)
+
+
+def toy_pairs(folder: Path) -> None:
+    """Pairs of local pictures, as ``ingest`` makes them; two of a picture, and two of none."""
+    files = [*(f"{index:02d}.jpg" for index in range(20)), "00.jpg", "gone.jpg", "page.jpg"]
+    pairs = [(f"file:{name}", f"text {row}") for row, name in enumerate(files)]
+    rows = [{"pair_id": pair_digest(*pair).hex(), "url": pair[0], "text": pair[1], "source": "toy", "source_row": row}
+            for row, pair in enumerate(pairs)]  # fmt: skip
+    write_table(folder / "pairs.parquet", PAIRS, rows)
+
+
+def toy_pictures(folder: Path) -> None:
+    """The files that the pairs name."""
+    for index in range(20):
+        (folder / f"{index:02d}.jpg").write_bytes(web_jpeg(WORLD, index))
+    (folder / "page.jpg").write_text("<html>")
+
+
+def toy_tars(folder: Path) -> None:
+    """Two tars: some samples with an address, some without, one that comes twice, one without a text."""
+    for tar, indices in enumerate((range(6), range(5, 12))):
+        members = []
+        for index in indices:
+            about = json.dumps({"url": url_of(WORLD, index) if index % 2 else None}).encode()
+            members += [(f"{index:04d}.jpg", web_jpeg(WORLD, index)), (f"{index:04d}.json", about)]
+            members += [(f"{index:04d}.txt", web_caption(WORLD, index).encode())] if index % 5 else []
+        write_shard(folder / f"{tar:05d}.tar", members)
+
+
+def toy_album(folder: Path) -> None:
+    """What ``download`` leaves of pages that repeat each other: copies, near copies, odd sizes, texts that are none."""
+    scenes = [web_jpeg(WORLD, index) for index in range(20)]
+    spec = TabletopBenchmarksSpec.parse(SMALL_BENCHMARKS, "toy album")
+    leaked = bytes_of(spec.seed, spec.size_px, "cirr", build_cirr(spec).exhibits[0])
+    again = [encode_jpeg(decode(one), 60) for one in scenes[:3]]
+    pictures = [*scenes, *scenes[3:6], *again, encode_jpeg(decode(leaked), 90), b"no picture"]
+    texts = {1: "IMG_0001.jpg", 2: "rotes Auto vor dem Haus", 7: "a photo", 8: "a photo", 9: "A  photo"}
+    sizes = {10: (39, 400), 11: (100, 151)}
+    keys = [sha256(b"picture %d" % number).hexdigest() for number in range(len(pictures))]
+    spans = write_shard(folder / "00000.tar", [(f"{key}.jpg", one) for key, one in zip(keys, pictures, strict=True)])
+    rows = []
+    for number, (key, picture, span) in enumerate(zip(keys, pictures, spans, strict=True)):
+        width, height = sizes.get(number, (100, 90))
+        text = texts.get(number, web_caption(WORLD, number % WORLD.scenes))
+        rows.append(
+            {"image_key": key, "pair_id": f"{number:032x}", "url": f"http://a.test/{number}.jpg", "text": text,
+             "status": "ok", "attempts": 1, "sha256": sha256(picture).hexdigest(), "original_width": width,
+             "original_height": height, "shard": "00000.tar", "offset": span.offset, "size": span.size}
+        )  # fmt: skip
     write_table(folder / "images.parquet", IMAGES, rows)
 
 
@@ -114,11 +193,42 @@ def toy_scores(method: str, value: float) -> Callable[[Path], None]:
     return write
 
 
+def toy_parts(method: str, control: str | None, *hits: str) -> Callable[[Path], None]:
+    """The tables of one evaluation on two categories of FashionIQ, whose queries were answered (1) or not (0)."""
+
+    def write(folder: Path) -> None:
+        who = {"split": "val", "protocol": "original/pli/clip", "method": method, "backbone": "toy", "metric": "R@10"}
+        parts = dict(zip(("fashioniq/dress", "fashioniq/shirt"), hits, strict=True))
+        found = [(name, own.count("1"), len(own), 100 * own.count("1") / len(own)) for name, own in parts.items()]
+        total = [sum(column) for column in zip(*(one[1:] for one in found), strict=True)]
+        found.append(("fashioniq/mean", total[0], total[1], total[2] / 2))
+        beside = {"low": 0.0, "high": 100.0, "control": control, "allow_missing": None}
+        rows = [
+            who | beside | {"benchmark": name, "hits": got, "n": n, "value": value} for name, got, n, value in found
+        ]
+        asked = [
+            {"benchmark": name, "split": "val", "metric": "R@10", "query_id": str(number), "value": float(hit)}
+            for name, own in parts.items()
+            for number, hit in enumerate(own)
+        ]
+        write_table(folder / "intervals.parquet", INTERVALS, rows)
+        write_table(folder / "per_query.parquet", PER_QUERY, asked)
+
+    return write
+
+
 TOYS: dict[str, Callable[[Path], None]] = {
     "toy images": toy_images,
+    "toy album": toy_album,
+    "toy pairs": toy_pairs,
+    "toy pictures": toy_pictures,
+    "toy tars": toy_tars,
     "toy embeddings": toy_embeddings,
     "toy scores of one": toy_scores("one", 12.5),
     "toy scores of two": toy_scores("two", 25.0),
+    "toy image only": toy_parts("image only", "image", "10000000", "1000"),
+    "toy method": toy_parts("method", None, "11110000", "1010"),
+    "toy rival": toy_parts("rival", None, "01101111", "0101"),
 }
 
 

@@ -16,6 +16,7 @@ INFRA = REPO / "infra"
 DOCKERFILE = (INFRA / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((INFRA / "compose.yaml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
+OURS = ("server", "deploy", "worker")
 VERSION = re.search(r'__version__ = "(.+)"', (REPO / "zscir/__init__.py").read_text()).group(1)  # type: ignore[union-attr]
 
 
@@ -69,7 +70,7 @@ def test_the_image_does_not_run_as_root() -> None:
 
 
 def test_the_image_has_the_version_of_the_package() -> None:
-    assert {SERVICES[name]["image"] for name in ("server", "worker")} == {f"zscir:{VERSION}"}
+    assert {SERVICES[name]["image"] for name in OURS} == {f"zscir:{VERSION}"}
     assert f"-t zscir:{VERSION} " in DOCKERFILE
 
 
@@ -104,10 +105,18 @@ def test_only_the_server_is_published_and_only_to_this_machine() -> None:
 
 
 def test_our_containers_have_no_capabilities_and_a_first_process_that_passes_signals() -> None:
-    for name in ("server", "worker"):
+    for name in OURS:
         assert SERVICES[name]["cap_drop"] == ["ALL"]
         assert SERVICES[name]["security_opt"] == ["no-new-privileges:true"]
         assert SERVICES[name]["init"] is True
+
+
+def test_the_worker_waits_for_the_deployments_and_they_are_registered_once() -> None:
+    """`up --wait` takes an end for a failure unless a service that stays waits for it."""
+    assert SERVICES["worker"]["depends_on"]["deploy"] == {"condition": "service_completed_successfully"}
+    assert SERVICES["deploy"]["restart"].startswith("on-failure")
+    pool = SERVICES["deploy"]["command"][SERVICES["deploy"]["command"].index("--pool") + 1]
+    assert SERVICES["worker"]["command"][SERVICES["worker"]["command"].index("--pool") + 1] == pool
 
 
 def test_volumes_are_declared_and_writable_for_the_user_of_the_image() -> None:

@@ -20,6 +20,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.core.toy_pipelines import write_toy
+from tests.core.toys import store_at
+from zscir.runs import list_runs
+
 REPO = Path(__file__).resolve().parents[2]
 SERVICES: dict[str, Any] = yaml.safe_load((REPO / "infra/compose.yaml").read_text())["services"]
 SECRETS = {"POSTGRES_PASSWORD": "hunter2@/:of the base", "PREFECT_AUTH": "admin:hunter2"}
@@ -52,9 +56,9 @@ def settings_of(service: str, changes: dict[str, str]) -> dict[str, str]:
 def command_of(service: str, port: int) -> list[str]:
     """A service's own command, but on loopback and a free port."""
     here = {"4200": str(port), "0.0.0.0": "127.0.0.1"}  # what compose.yaml says is not done here
-    words = [here.get(word, word) for word in SERVICES[service]["command"]]
-    assert words[0] == "prefect"
-    return [sys.executable, "-m", *words]
+    program, *words = [here.get(word, word) for word in SERVICES[service]["command"]]
+    start = {"prefect": ["-m", "prefect"], "zscir": ["-c", "from zscir.cli import main; main()"]}[program]
+    return [sys.executable, *start, *words]
 
 
 @pytest.fixture
@@ -62,7 +66,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
     running: list[subprocess.Popen[bytes]] = []
 
     def begin(words: list[str], changes: dict[str, str]) -> subprocess.Popen[bytes]:
-        environment = os.environ | {"PREFECT_HOME": str(tmp_path / f"home{len(running)}")} | changes
+        environment = (
+            os.environ | {"PYTHONPATH": str(REPO), "PREFECT_HOME": str(tmp_path / f"home{len(running)}")} | changes
+        )
         with (tmp_path / f"{len(running)}.log").open("wb") as log:
             running.append(subprocess.Popen(words, env=environment, stdout=log, stderr=log, cwd=tmp_path))
         return running[-1]
@@ -133,7 +139,7 @@ def ask(url: str, auth: str = "", body: object = None) -> tuple[int, Any]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3 * LIMIT_S)
-def test_server_database_and_worker_find_each_other_and_ask_for_the_password(
+def test_server_database_deployments_and_worker_find_each_other_and_a_pipeline_is_run(
     postgres: int, start: Start, tmp_path: Path
 ) -> None:
     port = free_port()
@@ -145,11 +151,39 @@ def test_server_database_and_worker_find_each_other_and_ask_for_the_password(
     assert server.poll() is None, (tmp_path / "0.log").read_text()[-2000:]
     assert ask(f"{api}/work_pools/filter", body={})[0] == 401
     assert ask(f"{api}/work_pools/filter", "admin:wrong", body={})[0] == 401
-    start(command_of("worker", port), settings_of("worker", {"PREFECT_API_URL": api}))
+    assert start(command_of("deploy", port), settings_of("deploy", {"PREFECT_API_URL": api})).wait(LIMIT_S) == 0
+    here = {"PREFECT_API_URL": api, "ZSCIR_STORE": str(tmp_path / "store"), "PREFECT_WORKER_QUERY_SECONDS": "1"}
+    start(command_of("worker", port), settings_of("worker", here))
     pool = SERVICES["worker"]["command"][4]
     workers = wait_for(lambda: ask(f"{api}/work_pools/{pool}/workers/filter", SECRETS["PREFECT_AUTH"], body={})[1])
     assert [one["status"] for one in workers] == ["ONLINE"]
     assert tables_in(postgres) > 10
+    toy = str(write_toy(tmp_path / "specs"))
+    started = [begin(api, {"parameters": {"pipeline": toy}, "idempotency_key": "once"}) for _ in range(2)]
+    assert started[0] == started[1]
+    assert ended(api, started[0])["state_type"] == "COMPLETED"
+    store = store_at(tmp_path / "store", tmp_path / "cache")
+    ((run),) = list_runs(store)
+    assert (run["flow_run_id"], run["trigger"], run["made"]) == (started[0], "api", 3)
+
+
+def begin(api: str, asked: dict[str, Any]) -> str:
+    """The flow run that REST starts of the form for any pipeline."""
+    _, found = ask(f"{api}/deployments/name/run-pipeline/any", SECRETS["PREFECT_AUTH"])
+    code, flow_run = ask(f"{api}/deployments/{found['id']}/create_flow_run", SECRETS["PREFECT_AUTH"], body=asked)
+    assert code in (200, 201), flow_run
+    return str(flow_run["id"])
+
+
+def ended(api: str, flow_run: str) -> dict[str, Any]:
+    """The flow run, once it is over."""
+
+    def over() -> Any:
+        _, found = ask(f"{api}/flow_runs/{flow_run}", SECRETS["PREFECT_AUTH"])
+        return found if found and found["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
+
+    found: dict[str, Any] = wait_for(over)
+    return found
 
 
 def tables_in(port: int) -> int:

@@ -14,15 +14,17 @@ import numpy as np
 from tests.conftest import SCRATCH
 from zscir.artifacts import Artifact
 from zscir.benchmarks import PARTS, load_part
+from zscir.benchmarks.breakdown import breakdown
 from zscir.benchmarks.results import per_query_rows, results_of
 from zscir.benchmarks.scoring import Label, macro_mean, protocol_label, scored
 from zscir.errors import ZscirError
 from zscir.lineage.recorder import Recorder, RunInfo
-from zscir.records import CURVE, IMAGES, PAIRS, RANKINGS, REJECTS, SCORES, TRIPLETS, read_rows, schema_of, write_table
+from zscir.records import CURVE, IMAGES, PAIRS, REJECTS, TRIPLETS, read_rows, write_table
 from zscir.report.page import write_report
 from zscir.shards import write_shard
 from zscir.specs import Spec
 from zscir.stage import Facts, Stage, materialize, stage
+from zscir.stages.evaluate import TABLES
 from zscir.stages.mask_triplets import MaskSpec, mask_triplets
 from zscir.stages.tabletop_benchmarks import tabletop_benchmarks
 from zscir.stages.tabulate import TabulateSpec, tabulate
@@ -35,16 +37,7 @@ BENCHMARKS = TabletopBenchmarksSpec(
     fashioniq_queries=6, fashioniq_gallery=12, cirr_sets=4, cirr_test_sets=1, cirr_queries_per_set=2, circo_queries=6,
     circo_test_queries=2, circo_gallery=64, genecis_queries=4, genecis_vg_images=50,
 )  # fmt: skip
-INTERVALS = schema_of(
-    benchmark="str", split="str", protocol="str", method="str", backbone="str", metric="str", value="f64", n="i64",
-    hits="i64?", low="f64", high="f64",
-)  # fmt: skip
-QUERIES = schema_of(
-    benchmark="str", split="str", query_id="str", reference="str", text="str", targets="str", target_rank="i64?",
-    best_rank="i64?", reference_rank="i64?", words="i64", aspects="str",
-)  # fmt: skip
-PER_QUERY = schema_of(benchmark="str", split="str", metric="str", query_id="str", value="f64")
-TABLES = {"scores": SCORES, "intervals": INTERVALS, "rankings": RANKINGS, "queries": QUERIES, "per_query": PER_QUERY}
+QUERIES = TABLES["queries"]
 
 
 class PlainSpec(Spec):
@@ -170,17 +163,26 @@ def evaluate(spec: EvaluateSpec, benchmarks: Artifact, out: Path) -> Facts:
         numbers = [row for part, measures in measured for row in scored(part, measures, label)]
         numbers += macro_mean(measured, label) if len(measured) > 1 else []
         tables["scores"] += [one.row() for one in numbers]
-        tables["intervals"] += [one.__dict__ for one in numbers]
+        beside = {"control": spec.control, "allow_missing": None}
+        names = set(TABLES["intervals"].names) - beside.keys()
+        tables["intervals"] += [{name: getattr(one, name) for name in names} | beside for one in numbers]
+    protocols = {(row["benchmark"], row["split"]): row["protocol"] for row in tables["scores"]}
+    tables["breakdown"] = list(breakdown(tables["queries"], tables["per_query"], protocols))
     for name, rows in tables.items():
         write_table(out / f"{name}.parquet", TABLES[name], rows)
     if spec.weights is not None:
         curve = [
             {"step": step, "name": name, "value": value}
             for step, weight in enumerate(spec.weights)
-            for name, value in (("lambda", weight), ("validation cirr R@1", 20 - (weight - 0.4) ** 2 * 30))
+            for name, value in (
+                ("lambda", weight),
+                ("validation cirr R@1 (official/pli/clip)", 20 - (weight - 0.4) ** 2 * 30),
+                ("validation fashioniq/mean R@10 (original/pli/clip)", 50 - weight),
+            )
         ]
         write_table(out / "curve.parquet", CURVE, curve)
-    return {"rows": len(tables["scores"]), "queries": len(tables["queries"])}
+    tuned = {} if spec.weights is None else {"lambda": 0.4}
+    return {"rows": len(tables["scores"]), "queries": len(tables["queries"]), **tuned}
 
 
 def _vectors(part: Any, spec: EvaluateSpec) -> tuple[Any, Any]:
@@ -232,6 +234,7 @@ def whole_run(store: Store, run_id: str = "20260101-120000-aaaaaa", captions: di
     world = walk.step("tabletop_benchmarks", tabletop_benchmarks, BENCHMARKS)
     asked = {
         "score_image": EvaluateSpec(method="image only", skill=0.05, control="image"),
+        "score_text": EvaluateSpec(method="text only", skill=0.04, control="text"),
         "score_sum": EvaluateSpec(
             method="sum, lambda 0.4, tuned", skill=0.2, control="sum", weights=(0.0, 0.2, 0.4, 0.8)
         ),

@@ -1,6 +1,8 @@
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +10,9 @@ from PIL import Image
 
 from tests.report.browser import Page, browsing, find_browser
 from tests.report.small_run import HOSTILE, hostile_page, shared_page
+from zscir.benchmarks.leaderboard import Entry
+from zscir.benchmarks.sheets import Sheet
+from zscir.report.board import write_board
 
 BROWSER = find_browser()
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome on this machine (make browser)")
@@ -73,15 +78,108 @@ def test_words_do_not_lie_upon_each_other_in_the_graph(page: Page) -> None:
         })
     """
     found = page.ask(inside)
-    assert len(found) == 12
+    assert len(found) == 13
     assert all(found)
 
 
 def test_the_links_of_the_bar_lead_to_sections(page: Page) -> None:
     page.open(shared_page())
     links = page.ask("[...document.querySelectorAll('nav a')].map(one => one.getAttribute('href'))")
-    assert len(links) == 8
+    assert len(links) == 10
     assert all(page.ask(f"document.querySelector('{link}') !== null") for link in links)
+
+
+def order_of(page: Page, board: str) -> list[str]:
+    """The methods of a board from top to bottom, as they are seen."""
+    rows = f"[...document.querySelectorAll('{board} .entry')]"
+    shown = f"{rows}.map(row => [row.getBoundingClientRect().top, row.querySelector('th').firstChild.textContent])"
+    found: list[list[Any]] = page.ask(shown)
+    assert len({top for top, _ in found}) == len(found)
+    return [name for _, name in sorted(found)]
+
+
+def click(page: Page, label: str) -> None:
+    """Press the heading with that spoken name, with the mouse."""
+    page.ask(f"document.querySelector('[aria-label=\"{label}\"]').scrollIntoView({{block: 'center'}})")
+    spot = f"document.querySelector('[aria-label=\"{label}\"]').closest('label').getBoundingClientRect()"
+    x, y, width, height = page.ask(f"(r => [r.x, r.y, r.width, r.height])({spot})")
+    for kind in ("mousePressed", "mouseReleased"):
+        at = {"x": x + width - 4, "y": y + height / 2}
+        page.call("Input.dispatchMouseEvent", type=kind, **at, button="left", clickCount=1)
+
+
+def press(page: Page, key: str) -> None:
+    codes = {"ArrowRight": 39, "Tab": 9}
+    for kind in ("rawKeyDown", "keyUp"):
+        page.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key])
+
+
+ENTRIES = [
+    Entry(Sheet("cirr", "test1", "official"), method, backbone, values, source, ours=ours)
+    for method, backbone, values, source, ours in (
+        ("delta", "B/32", {"R@1": 10.0, "R@5": 90.0}, "x", False),
+        ("alpha", "G/14", {"R@1": 30.0}, "w", False),
+        ("Gamma", "A/16", {"R@1": 20.0, "R@5": 50.0, "R@10": 5.0}, "z", True),
+        ("beta", "L/14", {"R@1": 9.5, "R@5": 60.0, "R@10": 9.0}, "y", False),
+    )
+]
+
+
+def test_a_click_on_a_heading_sorts_the_board_without_any_script(page: Page, tmp_path: Path) -> None:
+    page.open(write_board(ENTRIES, tmp_path / "board.html"))
+    assert page.ask("document.scripts.length") == 0
+    assert order_of(page, ".board") == ["alpha", "Gamma", "delta", "beta"]
+    for label, order in {
+        "sort by R@5, highest first": ["delta", "beta", "Gamma", "alpha"],
+        "sort by method, A to Z": ["alpha", "beta", "delta", "Gamma"],
+        "sort by R@10, highest first": ["beta", "Gamma", "alpha", "delta"],
+        "sort by backbone, A to Z": ["Gamma", "delta", "alpha", "beta"],
+        "sort by source, A to Z": ["alpha", "delta", "beta", "Gamma"],
+        "sort by R@1, highest first": ["alpha", "Gamma", "delta", "beta"],
+    }.items():
+        click(page, label)
+        assert order_of(page, ".board") == order, label
+    assert complaints(page) == []
+
+
+def test_the_arrow_keys_sort_the_board_too(page: Page, tmp_path: Path) -> None:
+    page.open(write_board(ENTRIES, tmp_path / "board.html"))
+    press(page, "Tab")
+    assert page.ask("document.activeElement.ariaLabel") == "sort by R@1, highest first"
+    press(page, "ArrowRight")
+    assert page.ask("document.activeElement.ariaLabel") == "sort by R@5, highest first"
+    assert order_of(page, ".board") == ["delta", "beta", "Gamma", "alpha"]
+    outline = "getComputedStyle(document.activeElement.closest('label')).outlineStyle"
+    assert page.ask(outline) == "solid"
+
+
+def test_two_boards_of_one_page_are_sorted_apart(page: Page, tmp_path: Path) -> None:
+    others = [replace(entry, sheet=Sheet("cirr", "val", "official")) for entry in ENTRIES]
+    page.open(write_board([*ENTRIES, *others], tmp_path / "boards.html"))
+    page.ask("document.querySelectorAll('.board').forEach((board, number) => board.id = 'b' + number)")
+    click(page, "sort by method, A to Z")
+    assert order_of(page, "#b0") == ["alpha", "beta", "delta", "Gamma"]
+    assert order_of(page, "#b1") == ["alpha", "Gamma", "delta", "beta"]
+
+
+def test_the_columns_of_a_board_stand_under_their_headings(page: Page, tmp_path: Path) -> None:
+    for width in (1200, 390):
+        page.open(write_board(ENTRIES, tmp_path / "board.html"), width=width)
+        lefts = "[...row.cells].map(one => one.getBoundingClientRect().left)"
+        rows = page.ask(f"[...document.querySelectorAll('.board tr')].map(row => {lefts})")
+        assert len(rows) == 5
+        assert all(row == rows[0] for row in rows)
+        assert page.ask("document.documentElement.scrollWidth") <= width
+
+
+def test_a_report_shows_its_own_board_sorted_by_the_first_metric(page: Page) -> None:
+    page.open(shared_page())
+    shown = "[row.getBoundingClientRect().top, parseFloat(row.querySelector('td').textContent)]"
+    rows = page.ask(
+        f"[...document.querySelector('#leaderboard .board').querySelectorAll('.entry')].map(row => {shown})"
+    )
+    assert len(rows) == 5
+    assert [value for _, value in sorted(rows)] == sorted((value for _, value in rows), reverse=True)
 
 
 def test_hostile_words_are_words(page: Page) -> None:

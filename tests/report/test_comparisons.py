@@ -1,11 +1,15 @@
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.report.small_run import Walk, new_store, shared_store
+from tests.report.small_run import BENCHMARKS, EvaluateSpec, Walk, evaluate, new_store, shared_store
 from zscir.report.comparisons import comparisons, strongest
 from zscir.report.record import read_record
+from zscir.report.scores import score_rows
+from zscir.stages.tabletop_benchmarks import tabletop_benchmarks
+from zscir.stages.tabulate import TabulateSpec, tabulate
 
 
 def pair(first: int, second: int, difference: float) -> dict[str, Any]:
@@ -27,27 +31,46 @@ def test_without_controls_nothing_is_strongest() -> None:
 
 
 def test_methods_are_tested_against_the_control_that_is_best_in_the_column() -> None:
-    (table,) = comparisons(read_record(shared_store(), "latest"))
-    assert [head.name for head in table.columns] == ["FashionIQ R@10", "CIRR R@1", "CIRCO mAP@5", "GeneCIS R@1"]
-    assert [method for method, _ in table.rows] == ["pli", "tscir_map"]
-    for _, tests in table.rows:
-        for test in tests[1:]:
+    whole, _ = comparisons(read_record(shared_store(), "latest"))
+    assert [head.name for head in whole.columns] == ["FashionIQ R@10", "CIRR R@1", "CIRCO mAP@5", "GeneCIS R@1"]
+    assert [method for method, _ in whole.rows] == ["pli", "tscir_map"]
+    controls = [row for row in score_rows(shared_store(), "latest") if row["method"] not in ("pli", "tscir_map")]
+    for _, tests in whole.rows:
+        for head, test in zip(whole.columns, tests, strict=True):
             assert test is not None
-            assert test.against == "sum, lambda 0.4, tuned"
-            assert test.points > 0
-            assert test.won > test.lost
+            against = next(row for row in controls if row["method"] == test.against)
+            assert against[head.name] == max(row[head.name] for row in controls)
+            assert (test.points > 0) == (test.won > test.lost)
             assert test.sure == (test.p_value < 0.05)
 
 
-def test_points_are_the_difference_of_the_scores() -> None:
-    from zscir.report.scores import score_rows
+def test_categories_and_tasks_are_tested_one_by_one_too() -> None:
+    _, parts = comparisons(read_record(shared_store(), "latest"))
+    names = [f"FashionIQ {name}" for name in ("dress", "shirt", "toptee")]
+    names += [f"GeneCIS {verb} {noun}" for noun in ("attribute", "object") for verb in ("focus", "change")]
+    assert sorted(head.name.rsplit(" ", 1)[0] for head in parts.columns) == sorted(names)
+    assert [method for method, _ in parts.rows] == ["pli", "tscir_map"]
 
-    scores = {row["method"]: row["CIRR R@1"] for row in score_rows(shared_store(), "latest")}
-    (table,) = comparisons(read_record(shared_store(), "latest"))
-    for method, tests in table.rows:
-        test = tests[1]
-        assert test is not None
-        assert test.points == scores[method] - scores["sum, lambda 0.4, tuned"]
+
+def test_points_are_the_difference_of_the_scores() -> None:
+    scores = {row["method"]: row for row in score_rows(shared_store(), "latest")}
+    whole, _ = comparisons(read_record(shared_store(), "latest"))
+    for method, tests in whole.rows:
+        for head, test in zip(whole.columns, tests, strict=True):
+            assert test is not None
+            expected = scores[method][head.name] - scores[test.against][head.name]
+            assert test.points == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_table_without_controls_says_that_there_is_nothing_to_test_against() -> None:
+    walk = Walk(new_store("uncontrolled"), "20260101-000000-aaaaaa")
+    world = walk.step("tabletop_benchmarks", tabletop_benchmarks, BENCHMARKS)
+    asked = [EvaluateSpec(method=name, skill=0.3) for name in ("one", "two")]
+    scores = [walk.step(spec.method, evaluate, spec, benchmarks=world) for spec in asked]
+    walk.step("table", tabulate, TabulateSpec(), scores=scores)
+    (found,) = comparisons(read_record(walk.store, "latest"))
+    assert found.remark.startswith("CONTROLS MISSING")
+    assert found.rows == ()
 
 
 def test_a_run_without_a_table_compares_nothing() -> None:

@@ -83,6 +83,15 @@ def test_a_missed_right_answer_stands_behind_the_first_five() -> None:
     assert [label for label, _ in shots] == ["reference", "1", "2", "3 reference", "4", "5", "✓ 40"]
 
 
+def test_successes_and_failures_are_marked_and_what_lies_between_is_not() -> None:
+    walk = Walk(new_store("marks"), "20260101-000000-aaaaaa")
+    for number, rank in enumerate((1, 3, 40, 0)):
+        walk.step(f"score_{number}", evaluate, RankSpec(ranks=(rank,), number=number))
+    (sheet,) = retrieval_sheets(read_record(walk.store, "latest"))
+    marks = {fold.about: fold.cards[0].mark for fold in sheet.folds}
+    assert marks == {"score_0": "success", "score_1": "", "score_2": "failure", "score_3": ""}
+
+
 def test_hidden_answers_are_said_to_be_hidden() -> None:
     ((detail, shots),) = cards_of((0,), "hidden")
     assert "only the benchmark's server knows" in detail
@@ -104,7 +113,8 @@ def test_each_benchmark_has_a_sheet_with_methods_open_and_controls_folded() -> N
     assert [sheet.title for sheet in sheets] == [f"Retrieval: {name} (val)" for name in names]
     for sheet in sheets:
         assert [(fold.title, fold.open) for fold in sheet.folds] == [
-            ("tscir_map", True), ("pli", True), ("sum, lambda 0.4, tuned", False), ("image only", False),
+            ("tscir_map", True), ("pli", True), ("sum, lambda 0.4, tuned", False), ("text only", False),
+            ("image only", False),
         ]  # fmt: skip
         assert all(shot.picture.uri for fold in sheet.folds for card in fold.cards for shot in card.pictures)
     assert sheets[0].about

@@ -6,7 +6,7 @@ from tests.report.small_run import Walk, new_store, shared_store
 from zscir.artifacts import Artifact
 from zscir.records import SCORES, write_table
 from zscir.report.record import read_record
-from zscir.report.scores import lambda_curves, read_scores, score_rows, score_tables
+from zscir.report.scores import read_scores, score_remarks, score_rows, score_tables
 from zscir.specs import Spec
 from zscir.stage import Facts, stage
 from zscir.stages.tabulate import TabulateSpec, tabulate
@@ -103,17 +103,27 @@ def test_other_splits_and_ranking_protocols_never_share_a_column() -> None:
     ]
     walk = run_of("protocols", specs)
     rows = score_rows(walk.store, "latest")
-    titles = ["FashionIQ R@10 (test, original)", "FashionIQ R@10 (val, original)", "FashionIQ R@10 (val, val)"]
+    titles = [f"FashionIQ R@10 ({one}, clip)" for one in ("test, original", "val, original", "val, val")]
     assert sorted(set(rows[0]) - {"method"}) == titles
     assert [rows[0][titles[1]], rows[0][titles[0]], rows[1][titles[2]]] == [30.0, None, 40.0]
     overview = score_tables(read_record(walk.store, "latest"))[0]
-    assert sorted(head.about for head in overview.groups) == ["test, original", "val, original", "val, val"]
+    assert sorted(head.about for head in overview.groups) == [
+        "test, original, clip; texts pli", "val, original, clip; texts pli", "val, val, clip; texts pli",
+    ]  # fmt: skip
+
+
+def test_another_preprocessing_is_another_column() -> None:
+    specs = [GivenSpec(method=fit, numbers=CIRR, protocol=f"official/pli/{fit}") for fit in ("clip", "targetpad")]
+    rows = score_rows(run_of("fits", specs).store, "latest")
+    assert [[key for key, value in row.items() if value == 20.0] for row in rows] == [
+        ["CIRR R@1 (val, official, clip)"], ["CIRR R@1 (val, official, targetpad)"],
+    ]  # fmt: skip
 
 
 def test_text_protocols_may_differ_between_methods_and_stand_in_the_small_print() -> None:
     specs = [GivenSpec(method=name, numbers=CIRR, protocol=f"official/{name}/clip") for name in ("pli", "tscir")]
     overview = score_tables(read_record(run_of("texts", specs).store, "latest"))[0]
-    assert len(overview.groups) == 1
+    assert [head.about for head in overview.groups] == ["val, official, clip; texts pli, tscir"]
     assert [line.about for line in overview.rows] == ["ViT · pli · clip", "ViT · tscir · clip"]
 
 
@@ -138,7 +148,7 @@ def test_the_table_of_the_run_is_the_truth_where_there_is_one() -> None:
 def test_intervals_of_the_evaluations_are_shown() -> None:
     overview, *more = score_tables(read_record(shared_store(), "latest"))
     scores = read_scores(read_record(shared_store(), "latest"))
-    assert len(overview.rows) == len(scores.grid.lines) == 4
+    assert len(overview.rows) == len(scores.grid.lines) == 5
     for line in overview.rows:
         for cell in line.cells:
             assert cell is not None
@@ -155,10 +165,34 @@ def test_a_run_without_evaluation_has_no_scores() -> None:
     assert score_tables(read_record(walk.store, "latest")) == []
 
 
-def test_the_grid_that_tuned_lambda_is_drawn_and_its_best_named() -> None:
-    (curve,) = lambda_curves(read_record(shared_store(), "latest"))
-    assert "score_sum: 0.4" in curve.about
-    assert "validation cirr R@1" in curve.svgs[0]
+def test_a_table_without_controls_says_so_on_the_page_and_for_the_console() -> None:
+    walk = run_of("lacking", [GivenSpec(method="pli", numbers=CIRR), GivenSpec(method="image only", numbers=CIRR)])
+    said = "CONTROLS MISSING: no text only, no sum of ViT in cirr val (official, clip)."
+    assert [table.remarks for table in score_tables(read_record(walk.store, "latest"))] == [(said,)] * 2
+    assert score_remarks(walk.store, "latest") == [said]
+    assert not any(table.remarks for table in score_tables(read_record(shared_store(), "latest")))
+    assert score_remarks(shared_store(), "latest") == []
+
+
+def test_trained_towers_asked_as_a_sum_are_a_method_and_no_control() -> None:
+    names = ["pli: sum, lambda 0.5 (tuned)", "sum, lambda 1"]
+    walk = run_of("tuned", [GivenSpec(method=name, numbers=CIRR) for name in names])
+    (overview, *_) = score_tables(read_record(walk.store, "latest"))
+    assert [(line.method, line.kind) for line in overview.rows] == [(names[1], "control"), (names[0], "method")]
+
+
+def test_hits_and_n_stand_beside_every_recall() -> None:
+    for table in score_tables(read_record(shared_store(), "latest")):
+        for line in table.rows:
+            for head, cell in zip(table.columns, line.cells, strict=True):
+                assert cell is not None
+                if "mAP" in head.name or "mean" in head.name:
+                    assert cell.of == ""
+                    continue
+                hits, n = (int(word) for word in cell.of.split("/"))
+                assert head.about == f"n {n}"
+                if not table.title.startswith(("Overview", "FashionIQ", "GeneCIS")):
+                    assert cell.value == pytest.approx(100 * hits / n)
 
 
 @pytest.mark.parametrize("asked", ["latest", "20260101-0000"])

@@ -22,8 +22,8 @@ def test_rows_in_and_out_are_those_of_the_artifacts(rows: dict[str, WalkRow]) ->
     assert [(one.role, one.rows) for one in rows["download"].inputs] == [("pairs", 54)]
     assert [(one.role, one.rows) for one in rows["mask_triplets"].inputs] == [("images", 54)]
     (scores,) = rows["table"].inputs
-    assert (scores.role, scores.artifacts) == ("scores", 4)
-    assert scores.rows == 4 * (rows["score_pli"].rows or 0)
+    assert (scores.role, scores.artifacts) == ("scores", 5)
+    assert scores.rows == 5 * (rows["score_pli"].rows or 0)
 
 
 def test_rejects_are_counted_by_reason_and_as_a_share(rows: dict[str, WalkRow]) -> None:
@@ -48,7 +48,7 @@ def test_the_head_counts_what_the_steps_count(rows: dict[str, WalkRow]) -> None:
 def test_the_graph_has_a_box_for_each_step(rows: dict[str, WalkRow]) -> None:
     drawing, boxes = draw_graph(list(rows.values()))
     assert {box.name for box in boxes} == set(rows)
-    assert sum(wire.ends for wire in drawing.wires) == sum(len(row.step.parents) for row in rows.values()) == 13
+    assert sum(wire.ends for wire in drawing.wires) == sum(len(row.step.parents) for row in rows.values()) == 15
     assert next(box.line for box in boxes if box.name == "ingest").startswith("54 rows · ")
 
 

@@ -14,7 +14,7 @@ from zscir.methods.build import new_method
 from zscir.methods.checkpoint import load_method, save_checkpoint
 from zscir.methods.pixels import decode
 from zscir.methods.specs import ArchitectureSpec, ClipSpec, PixelSpec, TextSpec, VisionSpec
-from zscir.records import IMAGES, REJECTS, read_rows, schema_of, write_table
+from zscir.records import IMAGES, KEEP, REJECTS, read_rows, schema_of, write_table
 from zscir.shards import write_shard
 from zscir.stages import embed as module
 from zscir.stages.embed import EmbedSpec, embed
@@ -122,6 +122,21 @@ def test_a_crashed_run_goes_on_after_its_last_whole_shard(
     assert saved == ["vectors-00002.npz"]
     for name in ("image.npy", "text.npy", "keys.parquet", "rejects.parquet"):
         assert (tmp_path / "crashed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_only_the_images_that_a_filter_kept_are_embedded(tmp_path: Path, backbone: Artifact) -> None:
+    given = images(tmp_path / "images", failed=(2,))
+    _, _, image, text = embedded(tmp_path / "all", given, backbone)
+    chosen = [sha256(f"http://a.test/{n}".encode()).hexdigest() for n in (1, 4)]
+    (tmp_path / "keep").mkdir()
+    write_table(tmp_path / "keep" / "keep.parquet", KEEP, [{"image_key": key} for key in chosen])
+    (tmp_path / "out").mkdir()
+    keep = Artifact.of_folder(tmp_path / "keep")
+    facts = embed(EmbedSpec(), images=given, backbone=backbone, keep=keep, out=tmp_path / "out")
+    assert facts == {"rows": 2, "rejects": 0, "width": 8}
+    assert read_rows(tmp_path / "out" / "keys.parquet", KEEP) == [{"image_key": key} for key in chosen]
+    assert np.allclose(np.load(tmp_path / "out" / "image.npy"), image[[1, 3]], atol=1e-6)
+    assert np.allclose(np.load(tmp_path / "out" / "text.npy"), text[[1, 3]], atol=1e-6)
 
 
 def test_no_images_give_empty_vectors(tmp_path: Path, backbone: Artifact) -> None:

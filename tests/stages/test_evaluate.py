@@ -176,13 +176,71 @@ def test_the_weight_is_tuned_on_other_benchmarks_and_the_grid_is_kept(made: dict
         tried.append(scores(tmp_path / f"w{weight}")["cirr", "R@1"])
     curve = rows(tmp_path / "o", "curve")
     assert [row["value"] for row in curve if row["name"] == "lambda"] == grid
-    assert [row["value"] for row in curve if row["name"] == "validation cirr R@1"] == tried
+    assert [row["value"] for row in curve if row["name"] == "validation cirr R@1 (official/pli/warp)"] == tried
     best = grid[int(np.argmax(tried))]
     assert facts["lambda"] == best
     assert facts["validation R@1 by lambda"] == json.dumps({f"{w:g}": v for w, v in zip(grid, tried, strict=True)})
     run(made, tmp_path / "direct", control="sum", weight=best)
     assert scores(tmp_path / "o") == scores(tmp_path / "direct")
     assert rows(tmp_path / "o", "scores")[0]["method"] == f"sum, lambda {best:g} (tuned)"
+
+
+def test_the_grid_is_kept_of_every_benchmark_that_is_asked_and_validated(made: dict[str, Any], tmp_path: Path) -> None:
+    folder = squares.benchmarks(tmp_path / "validation", seed=9)
+    validation = Artifact.of_folder(folder)
+    asked: dict[str, Any] = {"benchmarks": ALL, "control": "sum", "weights": [0.0, 1.0, 4.0]}
+    run(made, tmp_path / "o", inputs={"validation": validation}, **asked)
+    curve: dict[str, list[float]] = {}
+    for row in rows(tmp_path / "o", "curve"):
+        curve.setdefault(row["name"], []).append(row["value"])
+    named = {
+        ("fashioniq/mean", "R@10"): "original", ("cirr", "R@1"): "official", ("circo", "mAP@5"): "official",
+        ("genecis/mean", "R@1"): "official",
+    }  # fmt: skip
+    assert list(curve)[:2] == ["lambda", "validation cirr R@1 (official/pli/warp)"]
+    assert len(curve) == 5
+    for number, weight in enumerate(asked["weights"]):
+        out = tmp_path / f"w{weight}"
+        run({**made, "benchmarks": validation}, out, benchmarks=ALL, control="sum", weight=weight)
+        for (benchmark, metric), ranking in named.items():
+            found = curve[f"validation {benchmark} {metric} ({ranking}/pli/warp)"][number]
+            assert found == pytest.approx(scores(out)[benchmark, metric], abs=1e-12)
+    shutil.rmtree(folder / "genecis")
+    few = {**asked, "benchmarks": [{"name": "fashioniq", "parts": ["shirt"]}, {"name": "genecis"}]}
+    run(made, tmp_path / "p", inputs={"validation": Artifact.of_folder(folder)}, **few)
+    names = {row["name"] for row in rows(tmp_path / "p", "curve")}
+    texts = "official/pli/warp"
+    assert names == {"lambda", f"validation cirr R@1 ({texts})", "validation fashioniq/shirt R@10 (original/pli/warp)"}
+
+
+def test_rows_say_which_control_they_are_and_trained_towers_are_none(made: dict[str, Any], tmp_path: Path) -> None:
+    asked: dict[str, tuple[str, dict[str, Any]]] = {
+        "image": ("clip", {"control": "image"}),
+        "text": ("clip", {"control": "text", "method": "my own name"}),
+        "sum": ("clip", {"control": "sum", "weight": 1.0}),
+        "none": ("clip", {}),
+        "tuned": ("pli", {"control": "sum", "weight": 1.0}),
+    }
+    found = {}
+    for name, (checkpoint, more) in asked.items():
+        run(made, tmp_path / name, checkpoint, **more)
+        (found[name],) = {row["control"] for row in rows(tmp_path / name, "intervals")}
+    assert found == {"image": "image", "text": "text", "sum": "sum", "none": None, "tuned": None}
+
+
+def test_the_breakdown_by_aspect_is_the_official_metric(made: dict[str, Any], tmp_path: Path) -> None:
+    run(made, tmp_path / "o", benchmarks=ALL, control="text")
+    official = {row["metric"]: row for row in rows(tmp_path / "o", "intervals") if "semantic" in row["metric"]}
+    broken = rows(tmp_path / "o", "breakdown")
+    aspects = [row for row in broken if row["by"] == "aspect"]
+    assert {f"semantic_mAP@10/{row['group']}" for row in aspects} == official.keys()
+    for row in aspects:
+        twin = official[f"semantic_mAP@10/{row['group']}"]
+        assert (row["value"], row["n"], row["protocol"]) == (pytest.approx(twin["value"]), twin["n"], twin["protocol"])
+    together = [row for row in broken if row["benchmark"] == "fashioniq/all" and row["by"] == "reference"]
+    firsts = [row["reference_rank"] == 1 for row in rows(tmp_path / "o", "queries") if "fashioniq" in row["benchmark"]]
+    assert sum(row["n"] for row in together) == len(firsts) == 12
+    assert sum(row["n"] for row in together if row["group"] == "reference first") == sum(firsts)
 
 
 def test_a_tuned_pli_can_be_asked_on_the_same_grid(made: dict[str, Any], tmp_path: Path) -> None:
@@ -283,6 +341,7 @@ def test_images_that_may_be_missing_are_counted_in_the_protocol_and_shrink_n(
         (protocol,) = {row["protocol"].split("/")[0] for row in rows(out, "scores")}
         assert protocol == "official without 2 images"
         assert {row["n"] for row in rows(out, "scores")} == {3}  # dev-4 is the fourth query's target
+        assert {row["allow_missing"] for row in rows(out, "intervals")} == {2}
         assert len(rows(out, "rankings")) == 3 * 6
     with pytest.raises(StageError, match=r"2 of 9 images .* 1 may be missing"):
         run(made, tmp_path / "p", inputs={"benchmarks": bad}, benchmarks=[{"name": "cirr", "allow_missing": 1}])

@@ -1,5 +1,4 @@
 import json
-import tomllib
 from hashlib import sha256
 from pathlib import Path
 
@@ -119,29 +118,46 @@ def test_every_row_is_a_pair_or_a_reject(
     assert len({pair["pair_id"] for pair in pairs}) == len(pairs)
 
 
-SOURCES = Path(__file__).parents[2] / "data_specs" / "sources"
-CONTENT = {
-    "cc3m": ("Train_GCC-training.tsv", 'a very typical "bus" station\thttp://a.test/1.jpg\n'),
-    "cc12m": ("cc12m.tsv", 'http://a.test/1.jpg\ta very typical "bus" station\n'),
-    "own": ("my-images.csv", 'url,text\nhttp://a.test/1.jpg,"a very typical ""bus"" station"\n'),
-}
+def test_a_list_of_another_length_than_expected_is_told_and_read_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = listed(tmp_path / "in", [{"url": f"http://a.test/{n}", "text": "t"} for n in range(3)] + [{"url": "x"}])
+    with caplog.at_level("INFO", "zscir"):
+        _, _, facts = run(folder, IngestSpec(source="mine", expected_rows=4))
+        assert (facts["expected_rows"], "rows_off" in facts, caplog.text) == (4, False, "")
+        _, _, facts = run(folder, IngestSpec(source="mine", expected_rows=1_000))
+    assert (facts["rows"], facts["expected_rows"], facts["rows_off"]) == (3, 1_000, -996)
+    assert "mine: the list has 4 rows, its source says 1,000: an incomplete file" in caplog.text
+    _, _, facts = run(folder, IngestSpec(source="mine", expected_rows=1_000, limit=2))
+    assert "expected_rows" not in facts  # only a part was read
 
 
-@pytest.mark.parametrize("name", ["cc3m", "cc12m", "laion", "own"])
-def test_a_source_reads_a_file_in_its_own_format(tmp_path: Path, name: str) -> None:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    if name == "laion":
-        columns = {
-            "URL": ["http://a.test/1.jpg"], "TEXT": ['a very typical "bus" station'], "WIDTH": [640.0],
-            "HEIGHT": [480.0],
-            "similarity": [0.31], "LICENSE": ["?"], "NSFW": ["UNLIKELY"], "hash": [123], "punsafe": [0.01],
-        }  # fmt: skip
-        pq.write_table(pa.table(columns), folder / "part-00000-abc-c000.snappy.parquet", compression="snappy")
-    else:
-        file, content = CONTENT[name]
-        (folder / file).write_text(content)
-    source = tomllib.loads((SOURCES / f"{name}.toml").read_text())
-    pairs, rejects, _ = run(folder, IngestSpec.parse(source["ingest"], name))
-    assert [(pair["url"], pair["text"]) for pair in pairs] == [("http://a.test/1.jpg", 'a very typical "bus" station')]
-    assert rejects == []
+def test_a_prefix_makes_a_path_an_address(tmp_path: Path) -> None:
+    spec = IngestSpec(source="mine", url_prefix="http://images.a.test/train2014/")
+    pairs, _, _ = run(listed(tmp_path / "in", [{"url": "COCO_1.jpg", "text": "t"}]), spec)
+    assert [pair["url"] for pair in pairs] == ["http://images.a.test/train2014/COCO_1.jpg"]
+
+
+def test_only_a_prefix_of_the_spec_makes_a_local_file_of_a_url(tmp_path: Path) -> None:
+    urls = ["file:a.jpg", "file:///etc/passwd", "a.jpg", "http://a.test/1"]
+    folder = listed(tmp_path / "in", [{"url": url, "text": "t"} for url in urls])
+    _, rejects, _ = run(folder)
+    assert [one["reason"] for one in rejects] == ["not_http"] * 3
+    pairs, rejects, _ = run(folder, IngestSpec(source="mine", url_prefix="file:sub/"))
+    assert [pair["url"] for pair in pairs] == [
+        "file:sub/file:a.jpg", "file:sub/file:/etc/passwd", "file:sub/a.jpg", "file:sub/http:/a.test/1",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"url_prefix": "ftp://a.test/"}, "begins with none of"), ({"url_prefix": "images/"}, "begins with none of"),
+        ({"join": [{"table": "images", "on": "image_id", "key": "id"}]}, "join needs rows"),
+        ({"text_suffix": ".txt"}, "text_suffix needs url_prefix"),
+        ({"text_suffix": ".txt", "url_prefix": "file:", "licence_column": "x"}, "goes with neither"),
+    ],
+)  # fmt: skip
+def test_fields_that_do_not_go_together_are_refused(fields: dict[str, object], words: str) -> None:
+    with pytest.raises(RequestError, match=words):
+        IngestSpec.parse({"source": "mine", **fields}, "spec.toml")

@@ -5,7 +5,7 @@ import pytest
 
 from zscir.artifacts import Artifact
 from zscir.errors import RequestError
-from zscir.records import IMAGES, TRIPLETS, read_rows, write_table
+from zscir.records import IMAGES, KEEP, TRIPLETS, read_rows, write_table
 from zscir.stages import mask_triplets as module
 from zscir.stages.mask_triplets import MaskSpec, mask_triplets
 
@@ -57,6 +57,32 @@ def test_tables_longer_than_a_batch_are_streamed_whole(tmp_path: Path, monkeypat
     facts = run(tmp_path / "out", images(tmp_path / "images", ["ok", "failed"] * 20), MaskSpec())
     assert facts["rows"] == 20
     assert [row["text"] for row in read_rows(tmp_path / "out" / "triplets.parquet", TRIPLETS)][-1] == "caption 38"
+
+
+def kept(folder: Path, numbers: list[int]) -> Artifact:
+    folder.mkdir()
+    keys = [sha256(f"http://a.test/{number}.jpg".encode()).hexdigest() for number in numbers]
+    write_table(folder / "keep.parquet", KEEP, [{"image_key": key} for key in keys])
+    return Artifact.of_folder(folder)
+
+
+def test_only_the_images_that_a_filter_kept_are_masked(tmp_path: Path) -> None:
+    artifact = images(tmp_path / "images", ["ok", "failed", "ok", "ok"])
+    (tmp_path / "out").mkdir()
+    facts = mask_triplets(MaskSpec(), images=artifact, keep=kept(tmp_path / "keep", [0, 3]), out=tmp_path / "out")
+    assert facts == {"rows": 2, "pairs": 4, "without_image": 1, "left_out_by_filters": 1}
+    assert [row["text"] for row in read_rows(tmp_path / "out" / "triplets.parquet", TRIPLETS)] == [
+        "caption 0",
+        "caption 3",
+    ]
+
+
+def test_the_choice_of_another_download_is_refused(tmp_path: Path) -> None:
+    artifact = images(tmp_path / "images", ["ok", "failed"])
+    (tmp_path / "out").mkdir()
+    with pytest.raises(RequestError, match="mask_triplets: 1 images of 'keep' were not downloaded"):
+        mask_triplets(MaskSpec(), images=artifact, keep=kept(tmp_path / "keep", [0, 1]), out=tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_no_images_give_an_empty_table(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import webdataset
 from PIL import Image
 
-from tests.faults.hostile_server import picture, rotated_jpeg, saved
+from tests.faults.hostile_images import picture, rotated_jpeg, saved
 from zscir.artifacts import Artifact
 from zscir.errors import StageError
 from zscir.records import IMAGES, REJECTS, TRIPLETS, read_rows, write_table

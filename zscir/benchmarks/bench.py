@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,13 +12,19 @@ from numpy.typing import NDArray
 
 from zscir.benchmarks.files import shortened
 from zscir.benchmarks.measures import Measure
+from zscir.benchmarks.missing import named_without
 from zscir.benchmarks.query import Query
-from zscir.benchmarks.ranking import Ints, Scores, float32_scores, padded, ranks_of, top_columns
-from zscir.benchmarks.similarity import BLOCK_BYTES, check_features, score_blocks
+from zscir.benchmarks.ranking import Block, HostBlock, Ints, Scorer, float32_scores, padded, ranks_of, top_lists
+from zscir.benchmarks.similarity import check_features, score_blocks
 from zscir.benchmarks.texts import query_texts
 from zscir.errors import RequestError
 
 Parts = Mapping[str, NDArray[Any]]
+
+
+def joined(parts: Sequence[Parts]) -> Parts:
+    """What is known of single blocks as that of all queries."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 class Benchmark(ABC):
@@ -61,30 +67,36 @@ class Benchmark(ABC):
         """Metric -> percent. GeneCIS: scores [Q, 1+G] with the target first. RequestError when scores do not fit."""
         return {one.metric: one.percent for one in self.measure(scores_QG)}
 
-    def score_features(self, query_QD: Any, gallery_GD: Any) -> dict[str, float]:
-        """Metric -> percent by cosine in float32. GeneCIS: gallery [Q, 1+G, D], the target first."""
-        return {one.metric: one.percent for one in self.measure_features(query_QD, gallery_GD)}
+    def score_features(self, query_QD: Any, gallery_GD: Any, scorer: Scorer = score_blocks) -> dict[str, float]:
+        """Metric -> percent by cosine in float32. GeneCIS: gallery [Q, 1+G, D], the target first.
+
+        ``scorer`` says where the products are made and the ranks counted: here, or on a GPU (zscir.evaluation.device).
+        """
+        return {one.metric: one.percent for one in self.measure_features(query_QD, gallery_GD, scorer)}
 
     def measure(self, scores_QG: Any) -> list[Measure]:
         """As ``score``, with the values of the single queries."""
         self._check_answered()
         scores = float32_scores(scores_QG, self._score_shape(), self.where)
-        return self.measures_of(self.parts_of(scores, slice(0, len(self.queries))))
+        return self.measures_of(self.parts_of(HostBlock(scores), slice(0, len(self.queries))))
 
-    def measure_features(self, query_QD: Any, gallery_GD: Any) -> list[Measure]:
+    def measure_features(self, query_QD: Any, gallery_GD: Any, scorer: Scorer = score_blocks) -> list[Measure]:
         """As ``score_features``, with the values of the single queries; memory bounded by blocks of queries."""
         self._check_answered()
-        blocks = [self.parts_of(scores, rows) for rows, scores in self.blocks(query_QD, gallery_GD)]
-        return self.measures_of({name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]})
+        return self.measures_of(
+            joined([self.parts_of(b, rows) for rows, b in self.blocks(query_QD, gallery_GD, scorer)])
+        )
 
     def submission(self, scores_QG: Any) -> dict[str, dict[str, Any]]:
         """File name -> what the benchmark's server takes; RequestError where there is no server."""
         scores = float32_scores(scores_QG, self._score_shape(), self.where)
-        return self._submission([(slice(0, len(self.queries)), scores)])
+        return self._submission([(slice(0, len(self.queries)), HostBlock(scores))])
 
-    def submission_features(self, query_QD: Any, gallery_GD: Any) -> dict[str, dict[str, Any]]:
+    def submission_features(
+        self, query_QD: Any, gallery_GD: Any, scorer: Scorer = score_blocks
+    ) -> dict[str, dict[str, Any]]:
         """As ``submission``, from features."""
-        return self._submission(self.blocks(query_QD, gallery_GD))
+        return self._submission(self.blocks(query_QD, gallery_GD, scorer))
 
     @abstractmethod
     def without(self, absent: Collection[str]) -> Benchmark:
@@ -94,12 +106,12 @@ class Benchmark(ABC):
         """
 
     @abstractmethod
-    def blocks(self, query: Any, gallery: Any) -> Iterator[tuple[slice, Scores]]:
+    def blocks(self, query: Any, gallery: Any, scorer: Scorer = score_blocks) -> Iterator[tuple[slice, Block]]:
         """Yield (rows, scores of those queries) from features, in blocks of bounded memory."""
 
     @abstractmethod
-    def top(self, scores: Scores, rows: slice, k: int) -> list[Ints]:
-        """The best ``k`` columns of each query in a block of score rows, as the protocol ranks them."""
+    def top(self, block: Block, rows: slice, k: int) -> list[Ints]:
+        """The best ``k`` columns of each query in a block of scores, as the protocol ranks them."""
 
     @abstractmethod
     def candidate_ids(self, row: int) -> Sequence[str]:
@@ -110,7 +122,7 @@ class Benchmark(ABC):
         """The columns of a query's right answers, the annotated target first."""
 
     def excluded_columns(self, row: int) -> Ints:
-        """The columns that the protocol takes out of a query's ranking."""
+        """The columns that the protocol takes out of a query's ranking, perhaps filled up with -1."""
         return np.empty(0, dtype=np.int64)
 
     def reference_column(self, row: int) -> int | None:
@@ -118,8 +130,8 @@ class Benchmark(ABC):
         return None
 
     @abstractmethod
-    def parts_of(self, scores: Scores, rows: slice) -> Parts:
-        """What the metrics need to know of a block of score rows: named arrays, one entry per query."""
+    def parts_of(self, block: Block, rows: slice) -> Parts:
+        """What the metrics need to know of a block of scores: named arrays, one entry per query."""
 
     @abstractmethod
     def measures_of(self, parts: Parts) -> list[Measure]:
@@ -128,8 +140,13 @@ class Benchmark(ABC):
     @abstractmethod
     def _score_shape(self) -> tuple[int, int]: ...
 
-    def _submission(self, blocks: Any) -> dict[str, dict[str, Any]]:
+    def _submission(self, blocks: Iterable[tuple[slice, Block]]) -> dict[str, dict[str, Any]]:
         raise RequestError(f"{self.where}: no server takes submissions for this benchmark; its answers are public")
+
+    def refuse_gaps(self) -> None:
+        """RequestError where a server has the answers: it counts every query, over every image."""
+        if not self.answered:
+            raise RequestError(f"{self.where}: a server counts every image and query; none of them may be missing")
 
     def _check_answered(self) -> None:
         if not self.answered:
@@ -151,6 +168,11 @@ class GalleryBenchmark(Benchmark):
             self._check_ids()
 
     @property
+    def gallery_is_known(self) -> bool:
+        """Is the list of gallery images at hand? CIRCO's comes from COCO, and not with its annotation files."""
+        return self._gallery is not None
+
+    @property
     def gallery(self) -> list[str]:
         """The image ids in official order."""
         if self._gallery is None:
@@ -163,23 +185,23 @@ class GalleryBenchmark(Benchmark):
         return padded([self.columns_of(query.targets) for query in self.queries])
 
     @cached_property
-    def excluded(self) -> list[Ints]:
-        """The gallery columns that each query's ranking leaves out."""
-        return [np.array(self.columns_of(query.exclude), dtype=np.int64) for query in self.queries]
+    def excluded_QE(self) -> Ints:
+        """The gallery columns that each query's ranking leaves out, filled up with -1."""
+        return padded([self.columns_of(query.exclude) for query in self.queries])
 
-    def blocks(self, query: Any, gallery: Any, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[slice, Scores]]:
+    def blocks(self, query: Any, gallery: Any, scorer: Scorer = score_blocks) -> Iterator[tuple[slice, Block]]:
         """Yield (rows, cosines of those queries with the whole gallery)."""
         query_QD, gallery_GD = np.asarray(query), np.asarray(gallery)
         check_features(query_QD, gallery_GD, len(self.queries), (len(self.gallery),), self.where)
-        return score_blocks(query_QD, gallery_GD, self.where, block_bytes)
+        return scorer(query_QD, gallery_GD, self.where)
 
-    def parts_of(self, scores: Scores, rows: slice) -> Parts:
+    def parts_of(self, block: Block, rows: slice) -> Parts:
         """The ranks of the right answers."""
-        return {"targets": ranks_of(scores, self.targets_QT[rows], self.excluded[rows])}
+        return {"targets": ranks_of(block, self.targets_QT[rows], self.excluded_QE[rows])}
 
-    def top(self, scores: Scores, rows: slice, k: int) -> list[Ints]:
+    def top(self, block: Block, rows: slice, k: int) -> list[Ints]:
         """The best ``k`` columns of each query in a block, as the protocol ranks them."""
-        return [top_columns(row, k, self.excluded[rows][index]) for index, row in enumerate(scores)]
+        return top_lists(block, k, self.excluded_QE[rows])
 
     def candidate_ids(self, row: int) -> Sequence[str]:
         """The gallery."""
@@ -191,7 +213,8 @@ class GalleryBenchmark(Benchmark):
 
     def excluded_columns(self, row: int) -> Ints:
         """Where the images that the protocol takes out stand in the gallery."""
-        return self.excluded[row]
+        own: Ints = self.excluded_QE[row]
+        return own
 
     def reference_column(self, row: int) -> int | None:
         """Where the reference stands in the gallery."""
@@ -199,17 +222,17 @@ class GalleryBenchmark(Benchmark):
 
     def without(self, absent: Collection[str]) -> GalleryBenchmark:
         """Also the gallery, further right answers and image sets lose the absent images."""
-        self._check_answered()
         gone = set(absent) & {*self.gallery, *(query.reference for query in self.queries)}
         if not gone:
             return self
+        self.refuse_gaps()
         queries = [
             query.without(gone) for query in self.queries if gone.isdisjoint((query.reference, *query.targets[:1]))
         ]
         if not queries:
             raise RequestError(f"{self.where}: no query is left without {len(gone)} images")
         gallery = [image_id for image_id in self.gallery if image_id not in gone]
-        return type(self)(self.split, f"{self.protocol} without {len(gone)} images", queries, gallery, self.part)
+        return type(self)(self.split, named_without(self.protocol, len(gone)), queries, gallery, self.part)
 
     def columns_of(self, ids: Sequence[str]) -> list[int]:
         """Where images stand in the gallery."""

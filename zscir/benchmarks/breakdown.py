@@ -1,57 +1,93 @@
-"""Query rows and their values become breakdowns: by length of the text, and by where the reference itself came out.
+"""Query rows and their values become breakdowns: by kind of change, by length, by where the reference itself came out.
 
 A method that mostly repeats the reference image retrieves the reference first: the classic failure, shown as a share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from zscir.benchmarks.circo import ASPECT_CUT, ASPECTS
+from zscir.benchmarks.intervals import interval, resampled
+from zscir.benchmarks.measures import Measure
+
 Row = Mapping[str, Any]
+Place = tuple[str, str]  # benchmark with its part, split
 WORDS = ((5, "1-5 words"), (10, "6-10 words"), (20, "11-20 words"))
+LONGEST = "21 words or more"
 REFERENCE_RANKS = ((1, "reference first"), (10, "reference 2nd-10th"))
+LATER = "reference later"
 HEADLINE = {"fashioniq": "R@10", "cirr": "R@1", "circo": "mAP@5", "genecis": "R@1"}
+ASPECT_METRIC = f"mAP@{ASPECT_CUT}"  # CIRCO's own choice for its aspects
 
 
-def breakdown(queries: Sequence[Row], per_query: Sequence[Row]) -> Iterator[dict[str, Any]]:
-    """Rows (benchmark, split, metric, by, group, value in percent, n) of each benchmark's headline metric."""
-    values = {
-        (row["benchmark"], row["split"], row["query_id"]): row["value"]
-        for row in per_query
-        if row["metric"] == HEADLINE[row["benchmark"].split("/")[0]]
-    }
-    own: dict[tuple[str, str], list[Row]] = {}
-    for row in queries:
-        own.setdefault((row["benchmark"], row["split"]), []).append(row)
-    for (benchmark, split), rows in own.items():
-        known = [row for row in rows if (benchmark, split, row["query_id"]) in values]
-        for by, group_of in GROUPS.items():
+def breakdown(
+    queries: Sequence[Row], per_query: Sequence[Row], protocols: Mapping[Place, str], seed: int = 0
+) -> Iterator[dict[str, Any]]:
+    """Rows (benchmark, split, protocol, metric, by, group, value in percent, n, hits, bounds of the 95 % interval).
+
+    ``by`` is words and reference (each benchmark's headline metric) and aspect (CIRCO, mAP@10: its semantic_mAP@10).
+    Where ``protocols`` have a mean over categories or tasks, ``<benchmark>/all`` holds all their queries together.
+    """
+    values = {(row["benchmark"], row["split"], row["query_id"], row["metric"]): row["value"] for row in per_query}
+    means = {(name.removesuffix("/mean"), split): one for (name, split), one in protocols.items() if "/mean" in name}
+    named = {**protocols, **{(f"{name}/all", split): one for (name, split), one in means.items()}}
+    for (benchmark, split), asked in _places(queries, set(means)).items():
+        for by, (groups_of, order) in GROUPS.items():
+            metric = ASPECT_METRIC if by == "aspect" else HEADLINE[benchmark.split("/")[0]]
             groups: dict[str, list[float]] = {}
-            for row in known:
-                group = group_of(row)
-                if group:
-                    groups.setdefault(group, []).append(values[benchmark, split, row["query_id"]])
-            for group in sorted(groups, key=_order):
-                found = groups[group]
+            for row in asked:
+                value = values.get((row["benchmark"], split, row["query_id"], metric))
+                if value is not None:
+                    for group in groups_of(row):
+                        groups.setdefault(group, []).append(value)
+            for group in [*(one for one in order if one in groups), *sorted(groups.keys() - set(order))]:
+                one = _measure(metric, groups[group])
+                low, high = interval(resampled(one, seed, f"{benchmark}:{metric}:{by}:{group}"))
                 yield {
-                    "benchmark": benchmark, "split": split, "metric": HEADLINE[benchmark.split("/")[0]], "by": by,
-                    "group": group, "value": 100.0 * sum(found) / len(found), "n": len(found),
+                    "benchmark": benchmark, "split": split, "protocol": named.get((benchmark, split), ""),
+                    "metric": metric, "by": by, "group": group, "value": one.percent, "n": one.n, "hits": one.hits,
+                    "low": low, "high": high,
                 }  # fmt: skip
 
 
-def _binned(value: int | None, bins: Sequence[tuple[int, str]], beyond: str) -> str:
+def _places(queries: Sequence[Row], averaged: Collection[Place]) -> dict[Place, list[Row]]:
+    """The query rows of each category or task, and all together of a benchmark that is averaged over them."""
+    own: dict[Place, list[Row]] = {}
+    together: dict[Place, list[Row]] = {}
+    for row in queries:
+        own.setdefault((row["benchmark"], row["split"]), []).append(row)
+        name = row["benchmark"].split("/")[0]
+        if (name, row["split"]) in averaged:
+            together.setdefault((f"{name}/all", row["split"]), []).append(row)
+    return own | together
+
+
+def _measure(metric: str, values: Sequence[float]) -> Measure:
+    return Measure(metric, np.array(values), np.arange(len(values)), graded=not metric.startswith("R@"))
+
+
+def _binned(value: int | None, bins: Sequence[tuple[int, str]], beyond: str) -> list[str]:
     if value is None:
-        return ""
-    return next((name for most, name in bins if value <= most), beyond)
+        return []
+    return [next((name for most, name in bins if value <= most), beyond)]
 
 
-GROUPS: dict[str, Callable[[Row], str]] = {
-    "words": lambda row: _binned(row["words"], WORDS, "21 words or more"),
-    "reference": lambda row: _binned(row["reference_rank"], REFERENCE_RANKS, "reference later"),
+def _aspects(row: Row) -> list[str]:
+    found: list[str] = json.loads(row["aspects"])
+    return found
+
+
+# by -> (the groups that a query row is in, the groups in order)
+GROUPS: dict[str, tuple[Callable[[Row], list[str]], tuple[str, ...]]] = {
+    "words": (lambda row: _binned(row["words"], WORDS, LONGEST), (*(name for _, name in WORDS), LONGEST)),
+    "reference": (
+        lambda row: _binned(row["reference_rank"], REFERENCE_RANKS, LATER),
+        (*(name for _, name in REFERENCE_RANKS), LATER),
+    ),
+    "aspect": (_aspects, ASPECTS),
 }
-_ORDER = [name for _, name in (*WORDS, (0, "21 words or more"), *REFERENCE_RANKS, (0, "reference later"))]
-
-
-def _order(group: str) -> int:
-    return _ORDER.index(group)

@@ -1,53 +1,158 @@
-"""A benchmark's facts (``data_specs/benchmarks/*.toml``) and a folder become a list of altered annotation files."""
+"""A benchmark's facts (``data_specs/benchmarks/*.toml``) and a folder become what is wrong with its annotation files.
+
+A folder whose files are the official ones only in part was altered, and a gallery of another size is not the official
+gallery: both are refused wherever numbers are made. A folder without any official file is another world's (a toy's, for
+one); it is refused where official files are asked for.
+"""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import file_digest
 from pathlib import Path
+from typing import Any
 
+from zscir.benchmarks.bench import Benchmark
 from zscir.errors import RequestError
+from zscir.settings import data_specs
 
 
-def official_checksums(facts: Path) -> dict[str, str]:
-    """File -> SHA-256 from the ``[sha256]`` table of a benchmark's facts."""
+@dataclass(frozen=True)
+class OfficialFacts:
+    """Where a benchmark's files and images are got, the digests of the files, and how much is in them."""
+
+    path: Path
+    annotations: str
+    images: str
+    sha256: dict[str, str]
+    counts: dict[str, Any] = field(default_factory=dict)
+    altered: dict[str, str] = field(default_factory=dict)  # file -> how a copy of it is known to have been altered
+
+    @property
+    def get_annotations(self) -> str:
+        """The end of a message about annotation files."""
+        return f"Get the originals: {self.annotations} ({_short(self.path)})"
+
+    @property
+    def get_images(self) -> str:
+        """The end of a message about images."""
+        return f"{_short(self.path)} says where to get them: {self.images}"
+
+
+def facts_of(name: str) -> OfficialFacts:
+    """The shipped facts of a benchmark."""
+    return read_facts(data_specs() / "benchmarks" / f"{name}.toml")
+
+
+def read_facts(path: Path) -> OfficialFacts:
+    """The facts in a file; RequestError when it is none."""
     try:
-        table = tomllib.loads(facts.read_text(encoding="utf-8")).get("sha256")
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise RequestError(f"{facts}: cannot be read ({error.strerror})") from None
+        raise RequestError(f"{path}: cannot be read ({error.strerror})") from None
     except tomllib.TOMLDecodeError as error:
-        raise RequestError(f"{facts}: not valid TOML: {error}") from None
-    if not isinstance(table, dict) or not all(isinstance(digest, str) for digest in table.values()):
-        raise RequestError(f"{facts}: no table [sha256] of file -> digest")
-    return dict(table)
+        raise RequestError(f"{path}: not valid TOML: {error}") from None
+    digests = values.get("sha256")
+    if not isinstance(digests, dict) or not all(isinstance(digest, str) for digest in digests.values()):
+        raise RequestError(f"{path}: no table [sha256] of file -> digest")
+    commit = f" at {values['commit'][:12]}" if "commit" in values else ""
+    return OfficialFacts(
+        path, f"{values.get('annotations', '')}{commit}", values.get("images", ""), digests,
+        values.get("counts", {}), values.get("altered", {}),
+    )  # fmt: skip
 
 
-def altered_files(root: Path, checksums: Mapping[str, str]) -> list[str]:
+def altered_files(root: Path, checksums: Mapping[str, str], known: Mapping[str, str] | None = None) -> list[str]:
     """One line for each file below ``root`` that exists and is not the official one; missing files are not altered."""
     lines = []
     for name, expected in sorted(checksums.items()):
-        path = root / name
-        if path.is_file():
-            with path.open("rb") as stream:
-                found = file_digest(stream, "sha256").hexdigest()
-            if found != expected:
-                lines.append(f"{name}: sha256 {found[:16]}..., the official file's is {expected[:16]}...")
+        found = _digest(root / name)
+        if found not in (None, expected):
+            told = f"; {known[name]}" if known and name in known else ""
+            lines.append(f"{name}: sha256 {found[:16]}..., the official file's is {expected[:16]}...{told}")
     return lines
 
 
-def require_official(root: Path, checksums: Mapping[str, str], how_to_get: str) -> None:
+def require_official(root: Path, facts: OfficialFacts, checksums: Mapping[str, str] | None = None) -> None:
     """RequestError that names every altered annotation file (PLI, for one, ships its own toptee captions).
 
     The files lie in ``root``, or in the subfolders of ``root`` that hold any of them. None at all is an error too.
+    ``checksums`` take the place of those in the facts, as a spec may name them.
     """
+    expected = facts.sha256 if checksums is None else checksums
+    folders = _holding(root, expected)
+    if not folders:
+        raise RequestError(f"{root}: none of the official annotation files is there. {facts.get_annotations}")
+    _refuse([line for folder in folders for line in altered_files(folder, expected, facts.altered)], root, facts)
+
+
+def refuse_mixture(root: Path, facts: OfficialFacts, files: Sequence[str]) -> bool:
+    """Are the ``files`` that a benchmark was read from the official ones? RequestError when only some of them are."""
+    checksums = {name: facts.sha256[name] for name in files if name in facts.sha256}
+    for folder in _holding(root, checksums):
+        if any(_digest(folder / name) == expected for name, expected in checksums.items()):
+            _refuse(altered_files(folder, checksums, facts.altered), root, facts)
+            return True
+    return False
+
+
+def refuse_counts(bench: Benchmark, facts: OfficialFacts, missing: int = 0) -> None:
+    """RequestError unless ``bench`` has the official numbers of queries and gallery images, less the ``missing``."""
+    expected = _expected(bench, facts.counts)
+    if expected is None:
+        return
+    found = len(bench.queries), _shown(bench)
+    if found != (expected[0], expected[1] - missing):
+        less = f" (less {missing} that may be missing)" if missing else ""
+        raise RequestError(
+            f"{bench.where}: {found[0]:,} queries and a gallery of {found[1]:,}; the official ones are "
+            f"{expected[0]:,} and {expected[1]:,}{less}. {facts.get_annotations}; images: {facts.images}"
+        )
+
+
+def official_gallery(bench: Benchmark, facts: OfficialFacts) -> int | None:
+    """How many images the official gallery of this split and protocol has; None where that is not known."""
+    expected = _expected(bench, facts.counts)
+    return None if expected is None else expected[1]
+
+
+def _expected(bench: Benchmark, counts: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(queries, gallery). FashionIQ has a gallery per protocol; GeneCIS counts a query's own candidates."""
+    protocol = bench.protocol.split(" without ")[0]
+    own = counts.get(bench.part) if bench.name == "genecis" else counts.get(bench.split)
+    if bench.name == "fashioniq" and isinstance(own, dict):
+        own = own.get(bench.part)
+        if own is not None:
+            asked_twice = 2 if protocol == "pli_orders" else 1
+            return asked_twice * int(own[0]), int(own[1 if protocol == "original" else 2])
+    return None if own is None else (int(own[0]), int(own[1]))
+
+
+def _shown(bench: Benchmark) -> int:
+    return len(bench.candidate_ids(0))
+
+
+def _holding(root: Path, checksums: Mapping[str, str]) -> list[Path]:
     folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())] if root.is_dir() else []
-    holding = [folder for folder in folders if any((folder / name).is_file() for name in checksums)]
-    if not holding:
-        raise RequestError(f"{root}: none of the official annotation files is there. Get them: {how_to_get}")
-    altered = [line for folder in holding for line in altered_files(folder, checksums)]
+    return [folder for folder in folders if any((folder / name).is_file() for name in checksums)]
+
+
+def _refuse(altered: Sequence[str], root: Path, facts: OfficialFacts) -> None:
     if altered:
         listed = "\n  ".join(altered)
         raise RequestError(
-            f"{root}: {len(altered)} annotation files were altered:\n  {listed}\nGet the originals: {how_to_get}"
+            f"{root}: {len(altered)} annotation files were altered:\n  {listed}\n{facts.get_annotations}"
         )
+
+
+def _digest(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as stream:
+        return file_digest(stream, "sha256").hexdigest()
+
+
+def _short(path: Path) -> str:
+    return "/".join(path.parts[-3:])

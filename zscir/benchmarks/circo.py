@@ -13,9 +13,21 @@ from typing import Any
 import numpy as np
 
 from zscir.benchmarks.bench import GalleryBenchmark, Parts
-from zscir.benchmarks.files import Entry, distinct, find_root, integer, integers, read_entries, read_json, text, texts
+from zscir.benchmarks.files import (
+    Entry,
+    coco_id,
+    distinct,
+    find_root,
+    integer,
+    integers,
+    read_entries,
+    read_json,
+    text,
+    texts,
+)
 from zscir.benchmarks.measures import Measure, average_precisions, measure, recalls
 from zscir.benchmarks.query import Query
+from zscir.benchmarks.ranking import Block
 from zscir.benchmarks.submission import check_keys, circo_files
 from zscir.errors import RequestError
 
@@ -56,7 +68,7 @@ class Circo(GalleryBenchmark):
         A list shorter than K has simply ended. RequestError for missing or unknown queries and repeated ids.
         """
         self._check_answered()
-        lists = check_keys(predictions, [query.query_id for query in self.queries], self.where)
+        lists = check_keys(predictions, [query.query_id for query in self.queries], self.where, coco_id)
         ranks = np.zeros((len(self.queries), max(len(query.targets) for query in self.queries)), dtype=np.int64)
         for index, query in enumerate(self.queries):
             rank = {image_id: place for place, image_id in enumerate(lists[query.query_id], start=1)}
@@ -72,10 +84,10 @@ class Circo(GalleryBenchmark):
             Measure(f"semantic_mAP@{ASPECT_CUT}/{aspect}", values[at], at, graded=True) for aspect, at in rows.items()
         ]
 
-    def _submission(self, blocks: Any) -> dict[str, dict[str, Any]]:
+    def _submission(self, blocks: Iterable[tuple[slice, Block]]) -> dict[str, dict[str, Any]]:
         lists = []
-        for rows, scores in blocks:
-            lists += [[self.gallery[column] for column in best] for best in self.top(scores, rows, 50)]
+        for rows, block in blocks:
+            lists += [[self.gallery[column] for column in best] for best in self.top(block, rows, 50)]
         return circo_files(self.split, self.queries, self.gallery, lists)
 
 
@@ -119,7 +131,7 @@ def _targets(entry: Entry, reference: str, where: str) -> tuple[str, ...]:
 
 def _gallery(base: Path, gallery_ids: Iterable[Any] | None) -> list[str] | None:
     if gallery_ids is not None:
-        return distinct(map(_image_id, gallery_ids), "circo: gallery_ids")
+        return distinct(map(coco_id, gallery_ids), "circo: gallery_ids")
     for name in IMAGE_INFO:
         if (base / name).is_file():
             images = read_json(base / name, dict, HOW_TO_GET_IMAGES).get("images")
@@ -128,13 +140,6 @@ def _gallery(base: Path, gallery_ids: Iterable[Any] | None) -> list[str] | None:
             ids = (str(integer(image, "id", f"{base / name}: images[{i}]")) for i, image in enumerate(images))
             return distinct(ids, str(base / name))
     return None
-
-
-def _image_id(value: Any) -> str:
-    try:
-        return str(int(value))
-    except (TypeError, ValueError):
-        raise RequestError(f"circo: gallery id {value!r} is not a COCO image id (an integer)") from None
 
 
 def _aspect_order(aspect: str) -> tuple[int, str]:

@@ -6,6 +6,7 @@ graded label among the first K (CIRPLANT), with the reference pushed to the end 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from zscir.benchmarks.bench import GalleryBenchmark, Parts
 from zscir.benchmarks.files import Entry, distinct, find_root, inner, integer, read_entries, read_json, text, texts
 from zscir.benchmarks.measures import Measure, Values, best_labels, measure, recalls
 from zscir.benchmarks.query import Query
-from zscir.benchmarks.ranking import Ints, Scores, padded, ranks_among, ranks_of
+from zscir.benchmarks.ranking import Block, Ints, padded, ranks_among, ranks_of
 from zscir.benchmarks.submission import cirr_files
 from zscir.errors import RequestError
 
@@ -38,27 +39,27 @@ class Cirr(GalleryBenchmark):
         """The gallery columns of each query's image set without the reference, filled up with -1."""
         return padded([self.columns_of(query.subset) for query in self.queries])
 
-    def parts_of(self, scores: Scores, rows: slice) -> Parts:
+    def parts_of(self, block: Block, rows: slice) -> Parts:
         """The target's rank in the gallery and among its image set."""
-        subset = ranks_among(scores, self.subset_QM[rows], self.targets_QT[rows, 0])
-        return {**super().parts_of(scores, rows), "subset": subset}
+        subset = ranks_among(block, self.subset_QM[rows], self.targets_QT[rows, 0])
+        return {**super().parts_of(block, rows), "subset": subset}
 
     def measures_of(self, parts: Parts) -> list[Measure]:
         return recalls("R", parts["targets"][:, 0], CUTS) + recalls("Rsub", parts["subset"], SUBSET_CUTS)
 
-    def top_of_subset(self, scores: Scores, rows: slice, k: int) -> list[Ints]:
+    def top_of_subset(self, block: Block, rows: slice, k: int) -> list[Ints]:
         """The best ``k`` columns of each query's image set, ties in gallery order."""
         best = []
-        for row, columns in zip(scores, self.subset_QM[rows], strict=True):
-            members = np.sort(columns[columns >= 0])
-            best.append(members[np.argsort(-row[members], kind="stable")[:k]])
+        for columns, values in zip(self.subset_QM[rows], block.values(self.subset_QM[rows]), strict=True):
+            order = np.lexsort((columns, -values))
+            best.append(columns[order[columns[order] >= 0]][:k])
         return best
 
-    def _submission(self, blocks: Any) -> dict[str, dict[str, Any]]:
+    def _submission(self, blocks: Iterable[tuple[slice, Block]]) -> dict[str, dict[str, Any]]:
         recall, subset = [], []
-        for rows, scores in blocks:
-            recall += [self._names(columns) for columns in self.top(scores, rows, 50)]
-            subset += [self._names(columns) for columns in self.top_of_subset(scores, rows, 3)]
+        for rows, block in blocks:
+            recall += [self._names(columns) for columns in self.top(block, rows, 50)]
+            subset += [self._names(columns) for columns in self.top_of_subset(block, rows, 3)]
         return cirr_files(self.split, self.queries, self.gallery, recall, subset)
 
     def _names(self, columns: Ints) -> list[str]:
@@ -81,16 +82,13 @@ class SoftCirr(Cirr):
             labels[index, : len(query.soft)] = [label for _, label in query.soft]
         return labels
 
-    def parts_of(self, scores: Scores, rows: slice) -> Parts:
+    def parts_of(self, block: Block, rows: slice) -> Parts:
         """The ranks of all graded images, in the gallery and among the image set."""
-        pushed = scores.copy()
-        references = self.columns_of([query.reference for query in self.queries[rows]])
-        pushed[np.arange(len(scores)), references] = scores.min(axis=1)
-        nothing = [np.empty(0, dtype=np.int64)] * len(scores)
+        references = np.array(self.columns_of([query.reference for query in self.queries[rows]]))
         graded, members = self.graded_QS[rows], self.subset_QM[rows]
-        inside = np.stack([ranks_among(scores, members, column) for column in graded.T], axis=1)
+        inside = np.stack([ranks_among(block, members, column) for column in graded.T], axis=1)
         inside[~(graded[:, :, None] == members[:, None, :]).any(axis=2) | (graded < 0)] = 0
-        return {"graded": ranks_of(pushed, graded, nothing), "inside": inside}
+        return {"graded": ranks_of(block.pushed_down(references), graded, padded([[]] * len(block))), "inside": inside}
 
     def measures_of(self, parts: Parts) -> list[Measure]:
         ranks, inside = parts["graded"], parts["inside"]

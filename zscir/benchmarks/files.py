@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 from zscir.errors import RequestError
 
@@ -87,6 +87,14 @@ def inner(entry: Entry, name: str, where: str) -> Entry:
     if not isinstance(value, dict):
         raise RequestError(f"{where}: '{name}' is {_shown(entry, name)}, expected an object")
     return value
+
+
+def coco_id(value: Any) -> str:
+    """A COCO image id as this package writes it: ``"000000000042"``, 42 and 42.0 are one image."""
+    whole = isinstance(value, SupportsIndex) and not isinstance(value, bool)
+    if whole or (isinstance(value, float) and value.is_integer()) or (isinstance(value, str) and value.isdecimal()):
+        return str(int(value))
+    raise RequestError(f"circo: id {value!r} is not a COCO image id (an integer)")
 
 
 def distinct(ids: Iterable[str], where: str) -> list[str]:

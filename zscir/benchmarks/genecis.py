@@ -13,9 +13,17 @@ from numpy.typing import NDArray
 from zscir.benchmarks.bench import Benchmark, Parts
 from zscir.benchmarks.files import Entry, find_root, inner, integer, read_entries, text
 from zscir.benchmarks.measures import Measure, recalls
+from zscir.benchmarks.missing import named_without
 from zscir.benchmarks.query import Query
-from zscir.benchmarks.ranking import Ints, Scores
-from zscir.benchmarks.similarity import BLOCK_BYTES, check_features, pairwise_cosines
+from zscir.benchmarks.ranking import Block, HostBlock, Ints, Scorer
+from zscir.benchmarks.similarity import (
+    BLOCK_BYTES,
+    check_features,
+    pairwise_cosines,
+    row_blocks,
+    score_blocks,
+    unit_rows,
+)
 from zscir.errors import RequestError
 
 TASKS = ("focus_attribute", "change_attribute", "focus_object", "change_object")
@@ -63,26 +71,29 @@ class Genecis(Benchmark):
         """The ids of all candidate regions, in order of first appearance."""
         return self._gallery
 
-    def blocks(self, query: Any, gallery: Any, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[slice, Scores]]:
-        """Yield (rows, cosines [rows, 1+G]); features are [Q, 1+G, D], or [regions, D] in the order of ``gallery``."""
+    def blocks(self, query: Any, gallery: Any, scorer: Scorer = score_blocks) -> Iterator[tuple[slice, Block]]:
+        """Yield (rows, cosines [rows, 1+G]); features are [Q, 1+G, D], or [regions, D] in the order of ``gallery``.
+
+        Whatever the ``scorer``, a query's own few candidates are compared here: moving them would take longer.
+        """
         query_QD, features = np.asarray(query), np.asarray(gallery)
         shape = (len(self.gallery),) if features.ndim == 2 else self.candidates_QC.shape
         check_features(query_QD, features, len(self.queries), shape, self.where)
-        rows_at_once = max(1, block_bytes // (4 * max(1, self.candidates_QC.shape[1] * query_QD.shape[1])))
-        for start in range(0, len(query_QD), rows_at_once):
-            rows = slice(start, min(start + rows_at_once, len(query_QD)))
-            yield rows, pairwise_cosines(query_QD[rows], self._candidate_features(features, rows), self.where)
+        units = unit_rows(query_QD, self.where, "query")
+        for rows in row_blocks(len(units), self.candidates_QC.shape[1] * units.shape[1], BLOCK_BYTES):
+            own = self._candidate_features(features, rows)
+            yield rows, HostBlock(pairwise_cosines(units[rows], own, self.where, features))
 
-    def parts_of(self, scores: Scores, rows: slice) -> Parts:
+    def parts_of(self, block: Block, rows: slice) -> Parts:
         """The target's rank among the candidates of its query."""
-        return {"targets": 1 + np.count_nonzero(scores[:, 1:] > scores[:, :1], axis=1)[:, None]}
+        return {"targets": 1 + block.beaten_by(np.zeros((len(block), 1), dtype=np.int64))}
 
     def measures_of(self, parts: Parts) -> list[Measure]:
         return recalls("R", parts["targets"][:, 0], CUTS)
 
-    def top(self, scores: Scores, rows: slice, k: int) -> list[Ints]:
+    def top(self, block: Block, rows: slice, k: int) -> list[Ints]:
         """The best ``k`` candidates of each query, as columns of its own candidate list."""
-        return [np.argsort(-row, kind="stable")[:k] for row in scores]
+        return list(block.best(k))
 
     def without(self, absent: Collection[str]) -> Genecis:
         """A query needs its reference and all of its candidates."""
@@ -95,7 +106,7 @@ class Genecis(Benchmark):
             raise RequestError(f"{self.where}: no query is left without {len(gone)} images")
         queries, candidates = [self.queries[row] for row in kept], [self.candidates[row] for row in kept]
         other = Genecis(queries, candidates, self.regions, self.part)
-        other.protocol = f"{self.protocol} without {len(gone)} images"
+        other.protocol = named_without(self.protocol, len(gone))
         return other
 
     def candidate_ids(self, row: int) -> Sequence[str]:

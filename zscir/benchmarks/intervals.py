@@ -69,6 +69,21 @@ def compare(a: Measure, b: Measure, seed: int = 0) -> Comparison:
     return Comparison(a.metric, b.percent - a.percent, won, lost, a.n, p_value)
 
 
+def compare_means(a: Sequence[Measure], b: Sequence[Measure], seed: int = 0) -> Comparison:
+    """Is ``b`` better than ``a`` in the unweighted mean over their parts (FashionIQ's categories, GeneCIS's tasks)?
+
+    A sign-flip test in which each query's gain weighs as it does in the mean, 1 / (parts x queries of its part).
+    """
+    if len(a) != len(b) or any(one.metric != b[0].metric for one in b):
+        raise RequestError(f"cannot pair the means of {len(a)} and {len(b)} parts: other parts or other metrics")
+    parts = [compare(one, other, seed) for one, other in zip(a, b, strict=True)]
+    gains: Values = np.concatenate([(other.values - one.values) / one.n for one, other in zip(a, b, strict=True)])
+    difference = float(np.mean([part.difference for part in parts]))
+    p_value = _sign_flips(gains[gains != 0], seeded(seed, a[0].metric))
+    won, lost, n = (sum(getattr(part, name) for part in parts) for name in ("won", "lost", "n"))
+    return Comparison(a[0].metric, difference, won, lost, n, p_value)
+
+
 def _mcnemar(won: int, lost: int) -> float:
     """Two-sided: how often would a fair coin split the discordant queries at least this unevenly?"""
     tail = sum(comb(won + lost, k) for k in range(min(won, lost) + 1))

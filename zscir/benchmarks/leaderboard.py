@@ -1,19 +1,29 @@
 """Published results and our scores become one leaderboard: a table per benchmark, split and protocol, never mixed.
 
 Published rows come from ``data_specs/published/*.toml`` with their source; a value that its source only quotes is
-second-hand and marked. Renders as Markdown, LaTeX and HTML (sortable, self-contained, everything escaped).
+second-hand and marked. Renders as Markdown and LaTeX; ``zscir.report.board`` makes the page. Published numbers seldom
+say how texts and pictures were prepared, so a table is parted by ranking and by easier texts; our rows name theirs.
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from zscir.benchmarks.sheets import Sheet, markdown_row, plain, ranked_by, sheet_of, split_protocol
+from zscir.benchmarks.sheets import (
+    HEADLINES,
+    Sheet,
+    control_named,
+    easier,
+    literature_metrics,
+    markdown_row,
+    plain,
+    sheet_of,
+    split_protocol,
+)  # fmt: skip
 from zscir.errors import RequestError
 
 SPLITS = {"fashioniq": "val", "cirr": "test1", "circo": "test", "genecis": "val"}
@@ -21,11 +31,28 @@ RANKINGS = {"fashioniq": "original", "cirr": "official", "circo": "official", "g
 MEANS = ("fashioniq", "genecis")  # published as the mean over their parts
 WORDS = {"name", "backbone", "source", "second_hand", "note"}
 MARK = "†"
+LEGEND = (
+    f"{MARK}: second-hand, the source quotes another paper. Ours are bold, with hits of n and a 95 % interval. "
+    "Numbers of different tables may not be compared."
+)
+
+
+@dataclass(frozen=True)
+class Count:
+    """What stands behind one percentage of ours: queries, hits (None for a graded metric), its 95 % interval."""
+
+    n: int
+    hits: int | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One method's numbers in one sheet; ``ours`` were measured by this project."""
+    """One method's numbers in one sheet; ``ours`` were measured by this project.
+
+    ``counts`` are by metric; ``control`` is image, text or sum of a backbone that was not trained for the task.
+    """
 
     sheet: Sheet
     method: str
@@ -35,6 +62,27 @@ class Entry:
     note: str = ""
     second_hand: bool = False
     ours: bool = False
+    control: str | None = None
+    counts: Mapping[str, Count] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The method, marked where its numbers are second-hand."""
+        return f"{self.method} {MARK}" if self.second_hand else self.method
+
+    def shown(self, metric: str) -> str:
+        """Ours with two decimals, published ones with as many as were printed, a dash for none."""
+        value = self.values.get(metric)
+        return "-" if value is None else f"{value:.2f}" if self.ours else str(value)
+
+    def behind(self, metric: str) -> tuple[str, str]:
+        """Hits of n (or n alone), and the interval: ``1,234/4,181``, ``26.7 to 35.2``; empty where not known."""
+        count = self.counts.get(metric)
+        if count is None:
+            return "", ""
+        known = count.low is not None and count.high is not None
+        of = f"n {count.n:,}" if count.hits is None else f"{count.hits:,}/{count.n:,}"
+        return of, f"{count.low:.1f} to {count.high:.1f}" if known else ""
 
 
 def published(folder: Path) -> list[Entry]:
@@ -51,22 +99,53 @@ def published(folder: Path) -> list[Entry]:
 
 
 def measured(scores: Iterable[Mapping[str, Any]]) -> list[Entry]:
-    """Entries of rows of the SCORES table: one for each sheet, method and backbone."""
-    found: dict[tuple[Sheet, str, str, str], dict[str, float]] = {}
+    """Entries of rows of the SCORES table (hits, low, high, control where known): one for each sheet and evaluation.
+
+    Evaluations are told apart by ``artifact_key``, so that of several seeds none hides behind the best.
+    """
+    found: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in scores:
-        _, texts, fit = split_protocol(row["protocol"])
-        key = (sheet_of(row), row["method"], row["backbone"], _asked(texts, fit))
-        found.setdefault(key, {})[row["metric"]] = row["value"]
-    return [Entry(sheet, method, backbone, values, "this run", how, ours=True)
-            for (sheet, method, backbone, how), values in found.items()]  # fmt: skip
+        key = (replace(sheet_of(row), preprocessing=""), row.get("artifact_key"), row["method"], row["backbone"])
+        found.setdefault((*key, *split_protocol(row["protocol"])[1:]), []).append(row)
+    return [_ours(sheet, rows) for (sheet, *_), rows in found.items()]
+
+
+def _ours(sheet: Sheet, rows: Sequence[Mapping[str, Any]]) -> Entry:
+    first = rows[0]
+    _, texts, fit = split_protocol(first["protocol"])
+    how = ", ".join(part for part in (texts and f"texts {texts}", fit and f"preprocessing {fit}") if part)
+    key = first.get("artifact_key")
+    told = first.get("low") is not None  # rows of SCORES alone do not say which control they are
+    control = first.get("control") if told else control_named(first["method"])
+    counts = {row["metric"]: Count(row["n"], row.get("hits"), row.get("low"), row.get("high")) for row in rows}
+    return Entry(
+        sheet, first["method"], first["backbone"], {row["metric"]: row["value"] for row in rows},
+        f"evaluation {key[:12]}" if key else "this run", how, ours=True, control=control, counts=counts,
+    )  # fmt: skip
 
 
 def sheets(entries: Sequence[Entry]) -> dict[Sheet, list[str]]:
-    """Sheet -> its metrics, in the order of first appearance; sheets by name."""
+    """Sheet -> its metrics: what is published and what the literature prints; ours are not all shown.
+
+    Sheets of whole benchmarks stand first, in the literature's order.
+    """
     metrics: dict[Sheet, dict[str, None]] = {}
     for entry in entries:
-        metrics.setdefault(entry.sheet, {}).update(dict.fromkeys(entry.values))
-    return {sheet: list(metrics[sheet]) for sheet in sorted(metrics, key=lambda one: one.title)}
+        known = literature_metrics(entry.sheet.benchmark) if entry.ours else ()
+        kept = [metric for metric in entry.values if metric in known] or list(entry.values)
+        metrics.setdefault(entry.sheet, {}).update(dict.fromkeys(kept))
+    return {sheet: _ordered(sheet, metrics[sheet]) for sheet in sorted(metrics, key=_place)}
+
+
+def _place(sheet: Sheet) -> tuple[int, str]:
+    order = list(HEADLINES)
+    return (order.index(sheet.benchmark) if sheet.benchmark in order else len(order), sheet.title)
+
+
+def _ordered(sheet: Sheet, found: Iterable[str]) -> list[str]:
+    named = list(found)
+    first = [metric for metric in literature_metrics(sheet.benchmark) if metric in named]
+    return first + [metric for metric in named if metric not in first]
 
 
 def ranked(entries: Sequence[Entry], sheet: Sheet, metric: str) -> list[Entry]:
@@ -77,17 +156,16 @@ def ranked(entries: Sequence[Entry], sheet: Sheet, metric: str) -> list[Entry]:
 
 def markdown(entries: Sequence[Entry]) -> str:
     """A section per sheet, sorted by its first metric; our rows bold, second-hand ones marked."""
-    parts = ["# Leaderboard", _legend()]
+    parts = ["# Leaderboard", LEGEND]
     for sheet, metrics in sheets(entries).items():
         lines = [
             markdown_row(["method", "backbone", *metrics, "source", "note"]),
             markdown_row(["---"] * (len(metrics) + 4)),
         ]
         for entry in ranked(entries, sheet, metrics[0]):
-            name = f"**{plain(entry.method)}**" if entry.ours else plain(_marked(entry))
-            lines.append(
-                markdown_row([name, *map(plain, (entry.backbone, *_numbers(entry, metrics), entry.source, entry.note))])
-            )
+            name = f"**{plain(entry.name)}**" if entry.ours else plain(entry.name)
+            numbers = [_full(entry, metric) for metric in metrics]
+            lines.append(markdown_row([name, *map(plain, (entry.backbone, *numbers, entry.source, entry.note))]))
         parts.append(f"## {plain(sheet.title)}\n\n" + "\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
@@ -97,8 +175,11 @@ def latex(entries: Sequence[Entry]) -> str:
     parts = []
     for sheet, metrics in sheets(entries).items():
         head = " & ".join(_tex(word) for word in ("method", "backbone", *metrics))
-        lines = [" & ".join([_tex_name(entry), *map(_tex, (entry.backbone, *_numbers(entry, metrics)))]) + r" \\"
-                 for entry in ranked(entries, sheet, metrics[0])]  # fmt: skip
+        lines = []
+        for entry in ranked(entries, sheet, metrics[0]):
+            name = rf"\textbf{{{_tex(entry.name)}}}" if entry.ours else _tex(entry.name)
+            cells = [_tex(entry.backbone), *(_tex(_full(entry, metric)) for metric in metrics)]
+            lines.append(" & ".join([name, *cells]) + r" \\")
         body = "\n".join([r"\toprule", head + r" \\", r"\midrule", *lines, r"\bottomrule"])
         columns = "ll" + "r" * len(metrics)
         parts.append(
@@ -108,30 +189,10 @@ def latex(entries: Sequence[Entry]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def html(entries: Sequence[Entry]) -> str:
-    """A section per sheet with tables that a click on a heading sorts; a fragment, no outside resource."""
-    parts = [f"<p>{escape(_legend())}</p>"]
-    for sheet, metrics in sheets(entries).items():
-        heads = "".join(f"<th>{escape(word)}</th>" for word in ("method", "backbone", *metrics, "source", "note"))
-        rows = "\n".join(_html_row(entry, metrics) for entry in ranked(entries, sheet, metrics[0]))
-        table = f'<table class="leaderboard"><thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>'
-        parts.append(f"<h3>{escape(sheet.title)}</h3>\n{table}")
-    return "\n".join([*parts, f"<script>{SORTING}</script>"]) + "\n"
-
-
-SORTING = """
-document.querySelectorAll('table.leaderboard th').forEach(function (head) {
-  head.addEventListener('click', function () {
-    var body = head.closest('table').tBodies[0], column = head.cellIndex, up = head.dataset.up !== '1';
-    head.dataset.up = up ? '1' : '0';
-    Array.from(body.rows).sort(function (a, b) {
-      var x = a.cells[column].textContent, y = b.cells[column].textContent, m = parseFloat(x), n = parseFloat(y);
-      if (isNaN(m) !== isNaN(n)) { return isNaN(m) ? 1 : -1; }
-      return (isNaN(m) ? x.localeCompare(y) : n - m) * (up ? 1 : -1);
-    }).forEach(function (row) { body.appendChild(row); });
-  });
-});
-"""
+def _full(entry: Entry, metric: str) -> str:
+    """The number and what stands behind it: ``30.75 (123/400) [26.7 to 35.2]``."""
+    of, interval = entry.behind(metric)
+    return entry.shown(metric) + (f" ({of})" if of else "") + (f" [{interval}]" if interval else "")
 
 
 def _entries(row: Any, backbone: str, where: str) -> list[Entry]:
@@ -157,43 +218,14 @@ def _sheet(key: str, row: Mapping[str, Any], where: str) -> Sheet:
     if benchmark not in SPLITS:
         raise RequestError(f"{where}: unknown key {key!r}; benchmarks are {', '.join(SPLITS)}")
     ranking = str(row.get(f"{benchmark}_protocol", RANKINGS[benchmark]))
-    texts = row.get(f"{benchmark}_texts")
     name = f"{benchmark}/mean" if key in MEANS else key
-    return Sheet(name, SPLITS[benchmark], ranked_by(ranking, texts))
+    return Sheet(name, SPLITS[benchmark], ranking, easier(row.get(f"{benchmark}_texts")))
 
 
 def _is_percent(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100
 
 
-def _asked(texts: str, fit: str) -> str:
-    return ", ".join(part for part in (texts and f"texts {texts}", fit and f"preprocessing {fit}") if part)
-
-
-def _numbers(entry: Entry, metrics: Sequence[str]) -> list[str]:
-    """Ours with two decimals, published ones with as many as were printed."""
-    shown = [entry.values.get(metric) for metric in metrics]
-    return ["-" if value is None else f"{value:.2f}" if entry.ours else str(value) for value in shown]
-
-
-def _marked(entry: Entry) -> str:
-    return f"{entry.method} {MARK}" if entry.second_hand else entry.method
-
-
-def _legend() -> str:
-    return f"{MARK}: second-hand, the source quotes another paper. Tables of different protocols may not be compared."
-
-
 def _tex(text: str) -> str:
     plain = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", MARK: r"$\dagger$"}
     return "".join(plain.get(one, f"\\{one}" if one in "&%$#_{}" else one) for one in " ".join(text.split()))
-
-
-def _tex_name(entry: Entry) -> str:
-    return rf"\textbf{{{_tex(entry.method)}}}" if entry.ours else _tex(_marked(entry))
-
-
-def _html_row(entry: Entry, metrics: Sequence[str]) -> str:
-    cells = (_marked(entry), entry.backbone, *_numbers(entry, metrics), entry.source, entry.note)
-    mark = ' class="ours"' if entry.ours else ""
-    return f"<tr{mark}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"

@@ -35,7 +35,7 @@ def load_benchmark(
     ``category`` is FashionIQ's, ``task`` GeneCIS's; ``gallery_ids`` gives CIRCO's gallery and its order where COCO's
     image list is not at hand; ``protocol`` None is the literature's. RequestError says what is wrong and what may be.
     """
-    protocol = _checked(name, split, protocol)
+    protocol = protocol_asked(name, split, protocol)
     _refuse_strays(name, {"category": category, "task": task, "gallery_ids": gallery_ids})
     if name == "fashioniq":
         return fashioniq.load_fashioniq(root, split, category, protocol)
@@ -54,7 +54,19 @@ def load_part(name: str, root: Path | str, split: str, part: str, protocol: str 
     return load_benchmark(name, root, split, protocol=protocol, **named)
 
 
-def _checked(name: str, split: str, protocol: str | None) -> str:
+def annotation_files(bench: Benchmark) -> list[str]:
+    """The annotation files that ``bench`` was read from, as its authors' repository names them."""
+    part, split = bench.part, bench.split
+    return {
+        "fashioniq": [f"captions/cap.{part}.{split}.json", f"image_splits/split.{part}.{split}.json"],
+        "cirr": [f"captions/cap.rc2.{split}.json", f"image_splits/split.rc2.{split}.json"],
+        "circo": [f"annotations/{split}.json"],
+        "genecis": [f"{part}.json"],
+    }[bench.name]
+
+
+def protocol_asked(name: str, split: str, protocol: str | None) -> str:
+    """The ranking protocol, the literature's when None is asked; RequestError says what there is."""
     if name not in PROTOCOLS:
         raise RequestError(f"no benchmark '{name}'; there are {', '.join(PROTOCOLS)}")
     if split not in SPLITS[name]:

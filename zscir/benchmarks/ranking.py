@@ -1,13 +1,16 @@
-"""A score matrix becomes ranks and top lists, without sorting it: ties rank in gallery order.
+"""Scores become ranks and top lists, without sorting the gallery: ties rank in gallery order.
 
 An item's rank is one more than the number of items that beat it: those with a higher score, and those with the
-same score that stand earlier in the gallery. Counting them gives what a stable full sort would give.
+same score that stand earlier in the gallery. Counting them gives what a stable full sort would give. Counting and
+selecting happen where the scores lie (a ``Block``: here in memory, on a GPU in ``zscir.evaluation.device``); what
+follows from the counts is worked out here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +20,64 @@ from zscir.errors import RequestError
 Scores = NDArray[np.float32]
 Ints = NDArray[np.int64]
 CHECKED_AT_ONCE = 1 << 22  # elements
+COMPARED_AT_ONCE = 1 << 17  # elements: the scores and their comparison stay in a core's own cache
 ABSENT = 0  # the "rank" of padding and of an item that is not in the ranking
 BUCKETS = 512
+
+
+class Block(Protocol):
+    """The scores [B, G] of some queries, wherever they lie. Columns of -1 are padding; their answers mean nothing."""
+
+    def __len__(self) -> int: ...
+
+    def values(self, columns_BK: Ints) -> Scores:
+        """The scores [B, K] in those columns."""
+
+    def beaten_by(self, columns_BT: Ints) -> Ints:
+        """How many items [B, T] of the whole gallery rank before each of those columns."""
+
+    def best(self, k: int) -> Ints:
+        """The first ``min(k, G)`` columns [B, ...] of the whole ranking, best first, ties in gallery order."""
+
+    def pushed_down(self, columns_B: Ints) -> Block:
+        """The same scores, but for one item of each query whose score becomes the lowest of its row."""
+
+
+Scorer = Callable[[NDArray[Any], NDArray[Any], str], Iterator[tuple[slice, Block]]]
+
+
+@dataclass(frozen=True)
+class HostBlock:
+    """Scores in this machine's memory; rows are compared in groups of at most ``compared_at_once`` elements."""
+
+    scores_BG: Scores
+    compared_at_once: int = COMPARED_AT_ONCE
+
+    def __len__(self) -> int:
+        return len(self.scores_BG)
+
+    def values(self, columns_BK: Ints) -> Scores:
+        found: Scores = self.scores_BG[np.arange(len(self))[:, None], columns_BK]
+        return found
+
+    def beaten_by(self, columns_BT: Ints) -> Ints:
+        values_BT, counts = self.values(columns_BT), np.zeros(columns_BT.shape, dtype=np.int64)
+        rows_at_once = self.compared_at_once // self.scores_BG.shape[1]
+        if rows_at_once > 1:
+            for slot in range(columns_BT.shape[1]):
+                counts[:, slot] = _counted(self.scores_BG, columns_BT[:, slot], values_BT[:, slot], rows_at_once)
+        else:
+            for row, slot in np.argwhere(columns_BT >= 0):
+                counts[row, slot] = _beaten_by(self.scores_BG[row], columns_BT[row, slot], values_BT[row, slot])
+        return counts
+
+    def best(self, k: int) -> Ints:
+        return np.stack([_top_columns(row, k) for row in self.scores_BG])
+
+    def pushed_down(self, columns_B: Ints) -> HostBlock:
+        pushed = self.scores_BG.copy()
+        pushed[np.arange(len(self)), columns_B] = self.scores_BG.min(axis=1)
+        return HostBlock(pushed)
 
 
 def float32_scores(scores: Any, shape: tuple[int, ...], where: str) -> Scores:
@@ -48,46 +107,62 @@ def as_float32(array: NDArray[Any], where: str, what: str) -> NDArray[np.float32
         return array.astype(np.float32, copy=False)
 
 
-def rank_of(row_G: Scores, column: int, excluded: Sequence[int] | Ints = ()) -> int:
-    """The 1-based rank of ``column`` in one row of scores, the ``excluded`` columns taken out."""
-    value = row_G[column]
-    beaten_by = np.count_nonzero(row_G[:column] >= value) + np.count_nonzero(row_G[column + 1 :] > value)
-    for other in excluded:
-        if other == column:
-            return ABSENT
-        beaten_by -= bool(row_G[other] > value or (row_G[other] == value and other < column))
-    return 1 + int(beaten_by)
+def ranks_of(block: Block, columns_BT: Ints, excluded_BE: Ints) -> Ints:
+    """1-based ranks [B, T] of the columns [B, T] with the ``excluded`` columns taken out; both are padded with -1.
 
-
-def ranks_of(scores_BG: Scores, columns_BT: Ints, excluded: Sequence[Ints]) -> Ints:
-    """Ranks [B, T] of the columns [B, T]; a column of -1 is padding and its rank is 0."""
-    ranks = np.zeros(columns_BT.shape, dtype=np.int64)
-    for index, row in enumerate(scores_BG):
-        for slot, column in enumerate(columns_BT[index]):
-            if column >= 0:
-                ranks[index, slot] = rank_of(row, int(column), excluded[index])
+    The rank of padding, and of a column that is itself excluded, is 0.
+    """
+    ranks: Ints = 1 + block.beaten_by(columns_BT)
+    ranks[columns_BT < 0] = ABSENT
+    if excluded_BE.shape[1]:
+        values_BT, excluded_values_BE = block.values(columns_BT), block.values(excluded_BE)
+        for slot in range(excluded_BE.shape[1]):
+            other, value = excluded_BE[:, slot, None], excluded_values_BE[:, slot, None]
+            before = (value > values_BT) | ((value == values_BT) & (other < columns_BT))
+            ranks -= before & (other >= 0) & (columns_BT >= 0)
+        ranks[(columns_BT[:, :, None] == excluded_BE[:, None, :]).any(axis=2)] = ABSENT
     return ranks
 
 
-def ranks_among(scores_BG: Scores, columns_BM: Ints, target_B: Ints) -> Ints:
+def ranks_among(block: Block, columns_BM: Ints, target_B: Ints) -> Ints:
     """Ranks [B] of the target columns among the columns [B, M] only (-1 is padding); ties in gallery order."""
-    rows = np.arange(len(scores_BG))
-    value_B1 = scores_BG[rows, target_B][:, None]
-    values_BM = scores_BG[rows[:, None], columns_BM]
+    value_B1, values_BM = block.values(target_B[:, None]), block.values(columns_BM)
     beats = (values_BM > value_B1) | ((values_BM == value_B1) & (columns_BM < target_B[:, None]))
     ranks: Ints = 1 + np.count_nonzero(beats & (columns_BM >= 0), axis=1)
     return ranks
 
 
-def top_columns(row_G: Scores, k: int, excluded: Sequence[int] | Ints = ()) -> Ints:
-    """The ``k`` best columns of one row, best first, ties in gallery order, ``excluded`` columns left out."""
-    wanted = k + len(excluded)
-    bar = _low_bar(row_G, wanted) if wanted < len(row_G) else -np.inf
+def top_lists(block: Block, k: int, excluded_BE: Ints) -> list[Ints]:
+    """The ``k`` best columns of each query, best first, ties in gallery order, the ``excluded`` left out."""
+    best = block.best(k + excluded_BE.shape[1])
+    kept = ~(best[:, :, None] == excluded_BE[:, None, :]).any(axis=2)
+    return [row[keep][:k] for row, keep in zip(best, kept, strict=True)]
+
+
+def _counted(scores_BG: Scores, columns_B: Ints, values_B: Scores, rows_at_once: int) -> Ints:
+    """Many short rows at a time. Where scores are equal, only those that stand earlier count."""
+    higher: list[int] = []
+    equal: list[int] = []
+    for start in range(0, len(scores_BG), rows_at_once):
+        rows = slice(start, start + rows_at_once)
+        part, bar = scores_BG[rows], values_B[rows, None]
+        higher += map(np.count_nonzero, part > bar)
+        equal += map(np.count_nonzero, part == bar)
+    counts: Ints = np.array(higher, dtype=np.int64)
+    for row in np.flatnonzero(np.array(equal) > 1):
+        counts[row] += np.count_nonzero(scores_BG[row, : max(0, columns_B[row])] == values_B[row])
+    return counts
+
+
+def _beaten_by(row_G: Scores, column: int, value: np.float32) -> int:
+    """One long row: a single pass, since a row that does not fit into the cache is dear to read twice."""
+    return int(np.count_nonzero(row_G[:column] >= value) + np.count_nonzero(row_G[column:] > value))
+
+
+def _top_columns(row_G: Scores, k: int) -> Ints:
+    bar = _low_bar(row_G, k) if k < len(row_G) else -np.inf
     candidates = np.flatnonzero(row_G >= bar)
-    if len(excluded):
-        candidates = candidates[~np.isin(candidates, excluded)]
-    order = np.argsort(-row_G[candidates], kind="stable")[:k]
-    best: Ints = candidates[order]
+    best: Ints = candidates[np.argsort(-row_G[candidates], kind="stable")[:k]]
     return best
 
 
@@ -106,8 +181,6 @@ def _low_bar(row_G: Scores, k: int) -> float:
 
 def padded(columns: Sequence[Sequence[int]]) -> Ints:
     """Lists of columns as one array [Q, longest], filled up with -1."""
-    width = max((len(row) for row in columns), default=0)
-    array = np.full((len(columns), width), -1, dtype=np.int64)
-    for index, row in enumerate(columns):
-        array[index, : len(row)] = row
-    return array
+    width = max(map(len, columns), default=0)
+    full = [row if len(row) == width else [*row, *[-1] * (width - len(row))] for row in columns]
+    return np.array(full, dtype=np.int64).reshape(len(full), width)

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from zscir.benchmarks.bench import Benchmark
+from zscir.benchmarks.bench import Benchmark, joined
 from zscir.benchmarks.measures import Measure
-from zscir.benchmarks.ranking import Ints, Scores, rank_of
+from zscir.benchmarks.ranking import Block, Scorer, padded, ranks_of
+from zscir.benchmarks.similarity import score_blocks
 
 DEPTH = 50
 Row = dict[str, Any]
@@ -28,50 +28,62 @@ class Results:
 
 
 def results_of(
-    bench: Benchmark, query_QD: NDArray[Any], gallery: NDArray[Any], texts: Sequence[Sequence[str]]
+    bench: Benchmark,
+    query_QD: NDArray[Any],
+    gallery: NDArray[Any],
+    texts: Sequence[Sequence[str]],
+    scorer: Scorer = score_blocks,
 ) -> Results:
     """One pass over the scores, in blocks of bounded memory."""
     parts, rankings, queries = [], [], []
-    for rows, scores in bench.blocks(query_QD, gallery):
+    for rows, block in bench.blocks(query_QD, gallery, scorer):
         if bench.answered:
-            parts.append(bench.parts_of(scores, rows))
-        for index, best in enumerate(bench.top(scores, rows, DEPTH)):
-            place = _Place(bench, rows.start + index, scores[index])
-            rankings += list(place.ranking(best))
-            queries.append(place.query_row(texts[rows.start + index]))
-    names = parts[0] if parts else {}
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in names}
-    return Results(bench.measures_of(joined) if parts else [], rankings, queries)
+            parts.append(bench.parts_of(block, rows))
+        for place in _places(bench, rows, block):
+            rankings += list(place.ranking())
+            queries.append(place.query_row(texts[place.row]))
+    return Results(bench.measures_of(joined(parts)) if parts else [], rankings, queries)
+
+
+def _places(bench: Benchmark, rows: slice, block: Block) -> Iterator[_Place]:
+    """What the rows of the tables need to know of each query of a block."""
+    numbers = range(rows.start, rows.start + len(block))
+    best = padded([list(row) for row in bench.top(block, rows, DEPTH)])
+    targets = padded([bench.target_columns(row) for row in numbers])
+    references = padded([[-1 if (own := bench.reference_column(row)) is None else own] for row in numbers])
+    excluded = padded([list(bench.excluded_columns(row)) for row in numbers])
+    ranks, shown = ranks_of(block, targets, excluded), ranks_of(block, references, padded([[]] * len(block)))
+    listed, answers = block.values(best), block.values(targets)
+    for i, row in enumerate(numbers):
+        top = [(rank, c, v) for rank, (c, v) in enumerate(zip(best[i], listed[i], strict=True), start=1) if c >= 0]
+        right = [(rank, c, v) for rank, c, v in zip(ranks[i], targets[i], answers[i], strict=True) if c >= 0]
+        yield _Place(bench, row, top, right, int(shown[i, 0]))
 
 
 @dataclass(frozen=True)
 class _Place:
-    """One query and its scores."""
+    """One query: (rank, column, score) of its top list and of its right answers, and its reference's rank (0: none)."""
 
     bench: Benchmark
     row: int
-    scores_G: Scores
+    top: Sequence[tuple[Any, Any, Any]]
+    right: Sequence[tuple[Any, Any, Any]]
+    reference_rank: int
 
-    def ranking(self, best: Ints) -> Iterator[Row]:
+    def ranking(self) -> Iterator[Row]:
         """The top list, then the right answers that are not in it."""
         names, query = self.bench.candidate_ids(self.row), self.bench.queries[self.row]
-        places = [(rank, int(column)) for rank, column in enumerate(best, start=1)]
-        listed = {column for _, column in places}
-        later = [column for column in self.bench.target_columns(self.row) if column not in listed]
-        places += sorted((self.rank(column), column) for column in later)
-        for rank, column in places:
+        listed = {column for _, column, _ in self.top}
+        for rank, column, score in [*self.top, *sorted(one for one in self.right if one[1] not in listed)]:
             yield {
-                "benchmark": self.bench.label, "split": self.bench.split, "query_id": query.query_id, "rank": rank,
-                "image_id": names[column], "score": float(self.scores_G[column]),
+                "benchmark": self.bench.label, "split": self.bench.split, "query_id": query.query_id, "rank": int(rank),
+                "image_id": names[column], "score": float(score),
             }  # fmt: skip
-
-    def rank(self, column: int) -> int:
-        return rank_of(self.scores_G, column, self.bench.excluded_columns(self.row))
 
     def query_row(self, texts: Sequence[str]) -> Row:
         """What was asked, and where the right answers and the reference itself came out."""
-        query, reference = self.bench.queries[self.row], self.bench.reference_column(self.row)
-        ranks = [self.rank(column) for column in self.bench.target_columns(self.row)]
+        query = self.bench.queries[self.row]
+        ranks = [int(rank) for rank, _, _ in self.right]
         return {
             "benchmark": self.bench.label,
             "split": self.bench.split,
@@ -81,7 +93,7 @@ class _Place:
             "targets": json.dumps(list(query.targets)),
             "target_rank": ranks[0] if ranks else None,
             "best_rank": min(ranks) if ranks else None,
-            "reference_rank": None if reference is None else rank_of(self.scores_G, reference),
+            "reference_rank": self.reference_rank or None,
             "words": len(" ".join(query.captions).split()),
             "aspects": json.dumps(list(query.aspects)),
         }

@@ -1,8 +1,8 @@
 """Sheets: what decides whether two numbers may stand in one column; a score row's protocol becomes its sheet.
 
-A score's protocol is ``ranking/texts/preprocessing``. Ranking decides what is comparable. Texts and preprocessing
-belong to the method, except texts that give more away than the modification (CIRCO's shared concept): those are
-another protocol.
+A score's protocol is ``ranking/texts/preprocessing``. Ranking and preprocessing part the columns. So do texts that give
+more away than the modification (CIRCO's shared concept). The templates around the modification ("a photo of * that")
+belong to the method, as its backbone does: each row names its own.
 """
 
 from __future__ import annotations
@@ -12,19 +12,37 @@ from dataclasses import dataclass
 from typing import Any
 
 EASIER_TEXTS = ("shared_concept",)
+NO_TEXTS = "none"  # asked by the image alone: comparable under every text protocol
+# What the literature prints first: benchmark -> metrics; the first of each is the overview's.
+HEADLINES = {
+    "fashioniq/mean": ("R@10", "R@50"),
+    "cirr": ("R@1", "R@5", "R@10", "R@50", "Rsub@1", "Rsub@2", "Rsub@3"),
+    "circo": ("mAP@5", "mAP@10", "mAP@25", "mAP@50"),
+    "genecis/mean": ("R@1", "R@2", "R@3"),
+}
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """One benchmark, split and protocol. Numbers in it may be compared."""
+    """One benchmark, split and protocol. Numbers in it may be compared; ``texts`` is empty unless they are easier.
+
+    ``preprocessing`` is empty where it is not known, as for published numbers.
+    """
 
     benchmark: str
     split: str
-    protocol: str
+    ranking: str
+    texts: str = ""
+    preprocessing: str = ""
+
+    @property
+    def protocol(self) -> str:
+        """``official, shared_concept, targetpad``: what heads a column."""
+        return ", ".join(part for part in (self.ranking, self.texts, self.preprocessing) if part)
 
     @property
     def title(self) -> str:
-        """``cirr val (official)``."""
+        """``cirr val (official, clip)``."""
         return f"{self.benchmark} {self.split} ({self.protocol})"
 
 
@@ -34,15 +52,27 @@ def split_protocol(protocol: str) -> tuple[str, str, str]:
     return ranking, texts, preprocessing
 
 
-def ranked_by(ranking: str, texts: str | None) -> str:
-    """The protocol that heads a column."""
-    return f"{ranking}, {texts}" if texts in EASIER_TEXTS else ranking
+def easier(texts: str | None) -> str:
+    """The name of texts that make a protocol of their own; empty for all others."""
+    return texts if texts in EASIER_TEXTS else ""
 
 
 def sheet_of(row: Mapping[str, Any]) -> Sheet:
     """Where a row of the SCORES table belongs."""
-    ranking, texts, _ = split_protocol(row["protocol"])
-    return Sheet(row["benchmark"], row["split"], ranked_by(ranking, texts))
+    ranking, texts, preprocessing = split_protocol(row["protocol"])
+    return Sheet(row["benchmark"], row["split"], ranking, easier(texts), preprocessing)
+
+
+def literature_metrics(benchmark: str) -> tuple[str, ...]:
+    """The metrics that the literature prints of a benchmark, or of one of its categories or tasks."""
+    return HEADLINES.get(benchmark) or HEADLINES.get(f"{benchmark.split('/')[0]}/mean", ())
+
+
+def control_named(method: str) -> str | None:
+    """``image``, ``text`` or ``sum`` of a stock control's own label, for rows that do not say it themselves."""
+    if method.startswith("sum, lambda "):
+        return "sum"
+    return {"image only": "image", "text only": "text"}.get(method)
 
 
 def markdown_row(cells: list[str]) -> str:

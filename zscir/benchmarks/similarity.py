@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zscir.benchmarks.ranking import Ints, Scores, as_float32
+from zscir.benchmarks.files import shortened
+from zscir.benchmarks.ranking import HostBlock, Ints, Scores, as_float32
 from zscir.errors import RequestError
 
 Features = NDArray[np.float32]
@@ -23,8 +24,11 @@ HEAD_BYTES = 8
 SMALLEST_NORM = 1e-15  # below this the squares of float32 values begin to vanish
 
 
-def unit_rows(features: NDArray[Any], where: str, what: str) -> Features:
-    """``features`` [..., D] as float32 with rows of length 1; RequestError names a row that has no direction."""
+def unit_rows(features: NDArray[Any], where: str, what: str, whole: NDArray[Any] | None = None) -> Features:
+    """``features`` [..., D] as float32 with rows of length 1.
+
+    RequestError names the rows that have no direction, of the ``whole`` that ``features`` are a part of.
+    """
     array = as_float32(features, where, f"{what} features")
     norms = np.sqrt(np.einsum("...d,...d->...", array, array))
     plain = np.isfinite(norms) & (norms > SMALLEST_NORM)
@@ -36,40 +40,49 @@ def unit_rows(features: NDArray[Any], where: str, what: str) -> Features:
         row = array[index].astype(np.float64)
         norm = np.linalg.norm(row)
         if not np.isfinite(norm) or norm == 0:
-            name = f"{what} features [{', '.join(map(str, index))}]"
-            found = "only zeros" if norm == 0 else "NaN or infinity"
-            raise RequestError(f"{where}: {name} holds {found}; a cosine needs finite values, not all zero")
+            raise _without_direction(features if whole is None else whole, where, what)
         units[index] = row / norm
     return units
 
 
+def _without_direction(features: NDArray[Any], where: str, what: str) -> RequestError:
+    """What is wrong with which rows; only looked for when it is known that there are some."""
+    found = []
+    for start in range(0, len(features), GALLERY_ROWS):
+        part = as_float32(features[start : start + GALLERY_ROWS], where, f"{what} features")
+        finite, zero = np.isfinite(part).all(axis=-1), (part == 0).all(axis=-1)
+        for row, *rest in np.argwhere(~finite | zero).tolist():
+            words = "only zeros" if zero[(row, *rest)] else "NaN or infinity"
+            found.append(f"[{', '.join(map(str, (start + row, *rest)))}] holds {words}")
+    listed = shortened(found, 10)
+    return RequestError(f"{where}: {what} features {listed}; a cosine needs finite values, not all zero")
+
+
 def score_blocks(
     query_QD: NDArray[Any], gallery_GD: NDArray[Any], where: str, block_bytes: int = BLOCK_BYTES
-) -> Iterator[tuple[slice, Scores]]:
+) -> Iterator[tuple[slice, HostBlock]]:
     """Yield (rows, cosines [rows, G]) for blocks of queries whose scores fit into ``block_bytes``."""
     query = unit_rows(query_QD, where, "query")
     copies, originals = repeated_rows(gallery_GD)
-    rows_at_once = max(1, block_bytes // (4 * max(1, len(gallery_GD))))
-    for start in range(0, len(query), rows_at_once):
-        rows = slice(start, min(start + rows_at_once, len(query)))
+    for rows in row_blocks(len(query), len(gallery_GD), block_bytes):
         scores = _cosines(query[rows], gallery_GD, where)
         scores[:, copies] = scores[:, originals]
-        yield rows, scores
+        yield rows, HostBlock(scores)
+
+
+def row_blocks(queries: int, width: int, block_bytes: int) -> Iterator[slice]:
+    """Slices of the queries whose ``width`` float32 numbers each fit into ``block_bytes`` together."""
+    rows_at_once = max(1, block_bytes // (4 * max(1, width)))
+    for start in range(0, queries, rows_at_once):
+        yield slice(start, min(start + rows_at_once, queries))
 
 
 def _cosines(query_BD: Features, gallery_GD: NDArray[Any], where: str) -> Scores:
     scores = np.empty((len(query_BD), len(gallery_GD)), dtype=np.float32)
     for start in range(0, len(gallery_GD), GALLERY_ROWS):
-        part = _gallery_part(gallery_GD, start, where)
+        part = unit_rows(gallery_GD[start : start + GALLERY_ROWS], where, "gallery", gallery_GD)
         np.matmul(query_BD, part.T, out=scores[:, start : start + GALLERY_ROWS])
     return scores
-
-
-def _gallery_part(gallery_GD: NDArray[Any], start: int, where: str) -> Features:
-    try:
-        return unit_rows(gallery_GD[start : start + GALLERY_ROWS], where, "gallery")
-    except RequestError as error:
-        raise RequestError(f"{error} (row counted from {start})") from None if start else error
 
 
 def repeated_rows(gallery_GD: NDArray[Any]) -> tuple[Ints, Ints]:
@@ -91,11 +104,10 @@ def _look_alikes(array: NDArray[Any]) -> Ints:
     return np.flatnonzero(counts[which] > 1)
 
 
-def pairwise_cosines(query_QD: NDArray[Any], candidates_QCD: NDArray[Any], where: str) -> Scores:
-    """Cosines [Q, C] of each query with its own candidates; equal candidates get equal scores."""
-    query = unit_rows(query_QD, where, "query")
-    candidates = unit_rows(candidates_QCD, where, "gallery")
-    scores: Scores = np.einsum("qd,qcd->qc", query, candidates)
+def pairwise_cosines(query_BD: Features, candidates_BCD: NDArray[Any], where: str, whole: NDArray[Any]) -> Scores:
+    """Cosines [B, C] of each unit query with its own candidates (rows of ``whole``); equal ones get equal scores."""
+    candidates = unit_rows(candidates_BCD, where, "gallery", whole)
+    scores: Scores = np.einsum("bd,bcd->bc", query_BD, candidates)
     return scores
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zscir.benchmarks.files import shortened
+from zscir.benchmarks.files import coco_id, shortened
 from zscir.benchmarks.query import Query
 from zscir.errors import RequestError
 
@@ -48,7 +48,7 @@ def check_cirr(content: Mapping[str, Any], queries: Sequence[Query], gallery: Se
         )
     where = f"CIRR submission ({metric})"
     lists = {key: value for key, value in content.items() if key not in ("version", "metric")}
-    named = check_keys(lists, [query.query_id for query in queries], where)
+    named = check_keys(lists, [query.query_id for query in queries], where, _name)
     for query in queries:
         allowed = set(query.subset) if metric == "recall_subset" else set(gallery) - {query.reference}
         length = min(CIRR_LENGTHS[metric], len(allowed))
@@ -57,18 +57,31 @@ def check_cirr(content: Mapping[str, Any], queries: Sequence[Query], gallery: Se
 
 
 def check_circo(content: Mapping[str, Any], queries: Sequence[Query], gallery: Sequence[str]) -> None:
-    """RequestError unless the CIRCO server would take ``content``: all query ids, 50 distinct gallery ids each."""
+    """RequestError unless the CIRCO server would take ``content``: all query ids, 50 distinct gallery ids each.
+
+    The server ranks the whole gallery, so a reference may be listed, unless our own protocol takes it out.
+    """
     where = "CIRCO submission"
-    named = check_keys(content, [query.query_id for query in queries], where)
-    allowed = set(gallery)
+    named = check_keys(content, [query.query_id for query in queries], where, coco_id)
+    known = set(gallery)
     for query in queries:
+        allowed = known - set(query.exclude) if query.exclude else known
         _check_list(named[query.query_id], allowed, min(CIRCO_LENGTH, len(allowed)), f"{where}: query {query.query_id}")
     check_size(content, where)
 
 
-def check_keys(lists: Mapping[Any, Sequence[Any]], query_ids: Sequence[str], where: str) -> dict[str, list[str]]:
-    """The lists by query id, their items as strings; RequestError unless every query has one list of distinct items."""
-    named = {str(key): [str(item) for item in value] for key, value in lists.items()}
+def check_keys(
+    lists: Mapping[Any, Sequence[Any]], query_ids: Sequence[str], where: str, as_id: Callable[[Any], str]
+) -> dict[str, list[str]]:
+    """The lists by query id, their items as ids; RequestError unless every query has one list of distinct images."""
+    named = {}
+    for key, value in lists.items():
+        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+            raise RequestError(f"{where}: what stands for query {key} is {value!r:.60}, expected a list of images")
+        try:
+            named[str(key)] = [as_id(item) for item in value]
+        except RequestError as error:
+            raise RequestError(f"{where}: the list of query {key}: {error}") from None
     missing = [query_id for query_id in query_ids if query_id not in named]
     unknown = sorted(named.keys() - set(query_ids))
     if missing or unknown or len(named) != len(lists):
@@ -96,14 +109,21 @@ def submission_text(content: Mapping[str, Any]) -> str:
 
 
 def write_submission(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> list[Path]:
-    """Write checked submission files into ``folder`` and return their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
+    """Write checked submission files into ``folder`` and return their paths: all of them, or none."""
     for name, content in files.items():
         check_size(content, name)
-        (folder / name).write_text(submission_text(content), encoding="utf-8")
-        paths.append(folder / name)
-    return paths
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        part = folder / f"{name}.part"
+        part.write_text(submission_text(content), encoding="utf-8")
+        part.replace(folder / name)
+    return [folder / name for name in files]
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise RequestError(f"{value!r:.60} is not an image's name")
+    return value
 
 
 def _check_list(items: Sequence[str], allowed: set[str], length: int, where: str) -> None:

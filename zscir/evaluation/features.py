@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zscir.errors import StageError
 from zscir.evaluation.pictures import BATCH, Pictures
 from zscir.methods.specs import PixelSpec
 
@@ -32,12 +33,17 @@ class Features:
 def embed_pictures(
     encode: Callable[[Tensor], Tensor], pictures: Pictures, ids: Sequence[str], pixels: PixelSpec
 ) -> Features:
-    """The vectors that ``encode`` gives the images of ``ids``; every image is read once. Absent images have none."""
+    """The vectors that ``encode`` gives the images of ``ids``; every image is read once. Absent images have none.
+
+    StageError when more are absent than ``pictures`` allows, or all of them.
+    """
     label = f"{pictures.name}: {len(ids)} images"
     seen, parts = [], []
     for there, squares in pictures.squares(ids, pixels, label):
         seen += there
         parts.append(_numbers(encode(torch.from_numpy(squares))))
+    if not parts:
+        raise StageError(f"{pictures.name}: none of its {len(ids)} images is there and can be read")
     return Features({one: row for row, one in enumerate(seen)}, np.concatenate(parts))
 
 

@@ -1,7 +1,7 @@
 """Vectors of a benchmark's images: made now, or taken from an artifact made with the same weights and pixels."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from zscir.methods.specs import PixelSpec
 from zscir.records import read_rows, schema_of, write_table
 
 IDS = schema_of(image_id="str")
+ABSENT = schema_of(image_id="str", reason="str")
 MARK = "mark.json"
 
 
@@ -39,22 +40,30 @@ def vectors_of(
     gallery: Artifact | None,
     weights_digest: str,
 ) -> Features:
-    """Unit vectors of ``ids``. RequestError when ``gallery`` was made with other weights, pixels or images."""
+    """Unit vectors of ``ids``. RequestError when ``gallery`` was made with other weights, pixels or images.
+
+    Images that it was allowed to lack are noted as absent, and are an error where they are not allowed to be.
+    """
     if gallery is None or f"{pictures.name}.npy" not in gallery.entries:
         return embed_pictures(encode, pictures, ids, pixels)
-    features = read_features(gallery, pictures.name)
+    features, absent = read_features(gallery, pictures.name), read_absent(gallery, pictures.name)
     found = json.loads(gallery.path(MARK).read_text(encoding="utf-8"))
     wanted = mark_of(weights_digest, pixels) | {"images": found.get("images", {})}
     if found != wanted or found["images"].get(pictures.name) != pictures.digest:
         raise RequestError(f"{pictures.name}: the input 'gallery' was embedded with other weights, pixels or images")
-    missing = [one for one in ids if one not in features.ids]
+    pictures.do_without({one: absent[one] for one in ids if one in absent}, len(ids))
+    missing = [one for one in ids if one not in features.ids and one not in absent]
     if missing:
         raise RequestError(f"{pictures.name}: the input 'gallery' lacks {len(missing)} images, such as {missing[:5]}")
     return features
 
 
-def write_features(out: Path, name: str, features: Features) -> None:
-    """``<name>.npy`` [N, D] float32 and ``<name>.parquet``, the ids in the same order."""
+def write_features(out: Path, name: str, features: Features, absent: Mapping[str, str]) -> None:
+    """``<name>.npy`` [N, D] float32 and ``<name>.parquet``, the ids in the same order; ``<name>.absent.parquet`` says
+    which images have none, if any."""
+    if absent:
+        with finished(out / f"{name}.absent.parquet") as part:
+            write_table(part, ABSENT, [{"image_id": one, "reason": reason} for one, reason in absent.items()])
     with finished(out / f"{name}.parquet") as part:
         write_table(part, IDS, [{"image_id": one} for one in features.ids])
     with finished(out / f"{name}.npy") as part, part.open("wb") as stream:
@@ -68,3 +77,11 @@ def read_features(gallery: Artifact, name: str) -> Features:
     if vectors.ndim != 2 or len(vectors) != len(ids):
         raise RequestError(f"{gallery.path(f'{name}.npy')}: shape {vectors.shape} does not fit {len(ids)} ids")
     return Features({one: row for row, one in enumerate(ids)}, vectors)
+
+
+def read_absent(gallery: Artifact, name: str) -> dict[str, str]:
+    """The images without a vector, and why."""
+    table = f"{name}.absent.parquet"
+    if table not in gallery.entries:
+        return {}
+    return {row["image_id"]: row["reason"] for row in read_rows(gallery.path(table), ABSENT)}

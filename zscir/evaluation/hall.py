@@ -1,19 +1,26 @@
 """A respondent and one benchmark become rows: scores with intervals, rankings, a row per query, submission files."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from zscir.artifacts import Artifact
-from zscir.benchmarks import PARTS, Benchmark, load_part
-from zscir.benchmarks.checksums import require_official
+from zscir.benchmarks import PARTS, Benchmark
+from zscir.benchmarks.missing import named_without
+from zscir.benchmarks.ranking import Scorer
 from zscir.benchmarks.results import per_query_rows, results_of
-from zscir.benchmarks.scoring import Label, macro_mean, protocol_label, scored
+from zscir.benchmarks.scoring import Label, Scored, macro_mean, protocol_label, scored
+from zscir.benchmarks.sheets import NO_TEXTS
+from zscir.evaluation.device import scorer_on
 from zscir.evaluation.features import Features, Vectors, summed_queries
 from zscir.evaluation.gallery import ids_of, vectors_of
-from zscir.evaluation.pictures import Pictures, annotations_root
-from zscir.evaluation.respondent import NO_TEXTS, Respondent
+from zscir.evaluation.pictures import Pictures, annotated
+from zscir.evaluation.respondent import Respondent
 from zscir.evaluation.specs import BenchmarkEntry, preprocessing_of
+from zscir.methods.checkpoint import default_device
+from zscir.records import INTERVALS
 
 SUBMITTED = ("cirr", "circo")
 Row = dict[str, Any]
@@ -31,8 +38,7 @@ class Hall:
     @property
     def protocol(self) -> str:
         """The ranking protocol of the whole benchmark; images that are allowed to be missing are counted in it."""
-        first, absent = self.parts[0].protocol.split(" without ")[0], len(self.pictures.absent)
-        return f"{first} without {absent} images" if absent else first
+        return named_without(self.parts[0].protocol, len(self.pictures.absent))
 
 
 @dataclass(frozen=True)
@@ -47,11 +53,8 @@ class Heard:
 
 def open_hall(one: Respondent, benchmarks: Artifact, gallery: Artifact | None, entry: BenchmarkEntry) -> Hall:
     """Load annotations, find every picture, embed them (or take them from ``gallery``)."""
-    root = annotations_root(benchmarks, entry.name)
-    if entry.sha256 is not None:
-        require_official(root, entry.sha256, f"data_specs/benchmarks/{entry.name}.toml says where")
     names = entry.parts or PARTS[entry.name]
-    parts = [load_part(entry.name, root, entry.split, part, entry.protocol) for part in names]
+    parts = annotated(benchmarks, entry.name, entry.split, names, entry.protocol, entry.sha256)
     pictures = Pictures(benchmarks, entry.name, parts, entry.allow_missing or 0)
     images = vectors_of(one.model.gallery, pictures, ids_of(parts), one.pixels, gallery, one.weights)
     if pictures.absent:
@@ -73,7 +76,7 @@ def hear(one: Respondent, hall: Hall) -> list[Heard]:
 
 def tables_of(one: Respondent, hall: Hall, heard: Sequence[Heard], seed: int) -> dict[str, list[Row]]:
     """The rows of ``scores``, ``intervals``, ``rankings``, ``queries`` and ``per_query``."""
-    found = [(own.bench, results_of(own.bench, own.queries, own.shown, own.texts)) for own in heard]
+    found = [(own.bench, results_of(own.bench, own.queries, own.shown, own.texts, _scorer())) for own in heard]
     answered = [(bench, results.measures) for bench, results in found if bench.answered]
     numbers = [
         row for bench, measures in answered for row in scored(bench, measures, _label(one, hall, bench.protocol, seed))
@@ -82,11 +85,17 @@ def tables_of(one: Respondent, hall: Hall, heard: Sequence[Heard], seed: int) ->
         numbers += macro_mean(answered, _label(one, hall, hall.protocol, seed))
     return {
         "scores": [number.row() for number in numbers],
-        "intervals": [asdict(number) for number in numbers],
+        "intervals": [_bounded(one, hall.entry, number) for number in numbers],
         "rankings": [row for _, results in found for row in results.rankings],
         "queries": [row for _, results in found for row in results.queries],
         "per_query": [row for bench, measures in answered for row in per_query_rows(bench, measures)],
     }
+
+
+def _bounded(one: Respondent, entry: BenchmarkEntry, number: Scored) -> Row:
+    """A row of ``intervals``: the number, its hits and bounds, and what a reader must know beside it."""
+    beside = {"control": one.stock_control, "allow_missing": entry.allow_missing}
+    return {name: beside[name] if name in beside else getattr(number, name) for name in INTERVALS.names}
 
 
 def _label(one: Respondent, hall: Hall, ranking: str, seed: int) -> Label:
@@ -97,14 +106,37 @@ def _label(one: Respondent, hall: Hall, ranking: str, seed: int) -> Label:
 def submissions_of(heard: Sequence[Heard]) -> list[dict[str, Row]]:
     """The server's files of every part without answers."""
     hidden = [own for own in heard if not own.bench.answered and own.bench.name in SUBMITTED]
-    return [own.bench.submission_features(own.queries, own.shown) for own in hidden]
+    return [own.bench.submission_features(own.queries, own.shown, _scorer()) for own in hidden]
 
 
 def tried(one: Respondent, hall: Hall, weights: Sequence[float], metric: str) -> list[tuple[float, float]]:
-    """(weight, percent of ``metric``) of the sum at each weight; images and texts are embedded once."""
-    (bench,) = hall.parts
-    texts = bench.texts(replace(one, control="text").texts(hall.entry.texts))
+    """(weight, percent of ``metric``) of the sum at each weight, the mean over categories or tasks.
+
+    Images and texts are embedded once.
+    """
+    found = [_tried_part(one, hall, bench, weights, metric) for bench in hall.parts]
+    return [(weight, float(np.mean(own))) for weight, own in zip(weights, zip(*found, strict=True), strict=True)]
+
+
+def _tried_part(one: Respondent, hall: Hall, bench: Benchmark, weights: Sequence[float], metric: str) -> list[float]:
+    texts = bench.texts(_asking_texts(one, hall))
     said, seen = one.said(texts), hall.images.of([query.reference for query in bench.queries])
     shown = hall.images.of(bench.gallery)
-    sums = [(weight, summed_queries(seen, said, texts, weight, 1.0)) for weight in weights]
-    return [(weight, bench.score_features(query, shown)[metric]) for weight, query in sums]
+    sums = [summed_queries(seen, said, texts, weight, 1.0) for weight in weights]
+    return [bench.score_features(query, shown, _scorer())[metric] for query in sums]
+
+
+def _scorer() -> Scorer:
+    """Ranks are counted where the images were embedded."""
+    return scorer_on(default_device())
+
+
+def curve_name(one: Respondent, hall: Hall, metric: str) -> str:
+    """``validation cirr R@1 (official/pli/clip)``: two protocols are never points of one chart."""
+    named = protocol_label(hall.protocol, _asking_texts(one, hall), preprocessing_of(one.pixels.fit))
+    whole = f"{hall.entry.name}/mean" if len(hall.parts) > 1 else hall.parts[0].label
+    return f"validation {whole} {metric} ({named})"
+
+
+def _asking_texts(one: Respondent, hall: Hall) -> str:
+    return replace(one, control="text").texts(hall.entry.texts)

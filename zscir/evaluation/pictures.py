@@ -5,7 +5,7 @@ Images lie in ``<benchmark>/images.tar`` beside ``images.parquet`` (image_id, me
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zscir.artifacts import Artifact, digest_of_files
-from zscir.benchmarks import Benchmark
-from zscir.benchmarks.files import shortened
+from zscir.benchmarks import Benchmark, load_part
+from zscir.benchmarks.checksums import facts_of, refuse_counts, refuse_mixture, require_official
 from zscir.benchmarks.genecis import Genecis
+from zscir.benchmarks.load import annotation_files
+from zscir.benchmarks.missing import shortage
 from zscir.benchmarks.preprocess import region_crop
 from zscir.errors import RequestError, StageError
 from zscir.images import BadImage, decode
@@ -38,6 +40,26 @@ def annotations_root(benchmarks: Artifact, name: str) -> Path:
         raise RequestError(f"the benchmarks hold no {name}: no file {name}/**.json among {benchmarks.files()[:5]}")
     paths = [benchmarks.path(file) for file in files]
     return paths[0].parents[len(PurePosixPath(files[0]).parts) - 2]
+
+
+def annotated(
+    benchmarks: Artifact,
+    name: str,
+    split: str,
+    parts: Sequence[str],
+    protocol: str | None,
+    sha256: dict[str, str] | None,
+) -> list[Benchmark]:
+    """The categories or tasks of one benchmark. RequestError when its files are official ones only in part or not the
+    official ones that ``sha256`` (file -> digest) asks for, or when an official gallery has another size."""
+    root, facts = annotations_root(benchmarks, name), facts_of(name)
+    if sha256 is not None:
+        require_official(root, facts, sha256)
+    loaded = [load_part(name, root, split, part, protocol) for part in parts]
+    for one in loaded:
+        if refuse_mixture(root, facts, annotation_files(one)):
+            refuse_counts(one, facts)
+    return loaded
 
 
 def images_digest(benchmarks: Artifact, name: str) -> str:
@@ -82,14 +104,15 @@ class Pictures:
                     yield [one for one, _ in seen], np.stack([square for _, square in seen])
         self._refuse(len(ids))
 
+    def do_without(self, absent: Mapping[str, str], total: int) -> None:
+        """Note ids that have no vector although they may have pixels; StageError when that is more than allowed."""
+        self.absent |= absent
+        self._refuse(total)
+
     def _refuse(self, total: int) -> None:
-        if len(self.absent) > self.allowed:
-            listed = shortened([f"{one} ({reason})" for one, reason in self.absent.items()], 10)
-            allowed = f"{self.allowed} may be missing" if self.allowed else "none may be missing (allow_missing)"
-            raise StageError(
-                f"{self.name}: {len(self.absent)} of {total} images are missing or cannot be read, {allowed}: "
-                f"{listed}. data_specs/benchmarks/{self.name}.toml says where to get them"
-            )
+        problem = shortage(self.name, self.absent, total, self.allowed, facts_of(self.name).get_images)
+        if problem:
+            raise StageError(problem)
 
     def _has(self, image_id: str) -> bool:
         key = self._key(image_id)

@@ -8,18 +8,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from zscir.artifacts import Artifact
+from zscir.benchmarks.sheets import NO_TEXTS
 from zscir.evaluation.features import Features, Texts, Vectors, composed_queries, embed_texts, summed_queries
 from zscir.evaluation.pictures import Pictures
 from zscir.methods.checkpoint import backbone_mark, default_device, load_method, load_towers, read_config
 from zscir.methods.clip import Clip
 from zscir.methods.specs import ClipSpec, PixelSpec
 
-NO_TEXTS = "none"  # what tables show as the text protocol of the image alone
-
 
 @dataclass(frozen=True)
 class Respondent:
-    """``model`` gives gallery vectors and, without a ``control``, query vectors; ``weights`` names its image tower."""
+    """``model`` gives gallery vectors and, without a ``control``, query vectors; ``weights`` names its image tower.
+
+    ``tuned`` towers were trained for the task, so that their sum is a method and no control.
+    """
 
     label: str
     backbone: str
@@ -28,6 +30,12 @@ class Respondent:
     weights: str
     control: str | None = None
     image_weight: float = 0.0
+    tuned: bool = False
+
+    @property
+    def stock_control(self) -> str | None:
+        """``image``, ``text`` or ``sum`` where nothing was trained for the task; None for a method."""
+        return None if self.tuned else self.control
 
     def texts(self, asked: str | None) -> str:
         """The text protocol that is used where ``asked`` is asked for."""
@@ -67,10 +75,11 @@ def control_of(
     model = Clip(load_towers(checkpoint), ClipSpec()).eval().to(default_device())
     lambda_ = "{weight} (tuned)" if weight is None else f"{weight:g}"
     own = {"image": "image only", "text": "text only", "sum": f"sum, lambda {lambda_}"}[control]
-    if config["method"]["name"] != "clip":
+    tuned = config["method"]["name"] != "clip"
+    if tuned:
         own = f"{config['method']['name']}: {own}"
     mark, shown = backbone_mark(checkpoint), named or _backbone_label(config)
-    return Respondent(label or own, shown, model, model.pixels, mark, control, weight or 0.0)
+    return Respondent(label or own, shown, model, model.pixels, mark, control, weight or 0.0, tuned)
 
 
 def _backbone_label(config: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from zscir.fetch.failures import Failure
 # Where clouds answer with a machine's credentials. Most are link-local or private and refused as such; not this one.
 METADATA = {ip_address("168.63.129.16")}
 NAT64 = 0x0064FF9B << 96
+LOOKUPS = 64  # at the same time: a name server that does not answer holds one of them for many seconds
 
 
 def refusal(address: str) -> str | None:
@@ -73,6 +75,7 @@ class CheckedResolver(AbstractResolver):
         self._allowed = allowed
         self._pinned = pinned
         self._vouched: set[tuple[str, int]] = set(pinned.values())
+        self._threads = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="zscir-dns")
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -81,7 +84,7 @@ class CheckedResolver(AbstractResolver):
         if (host, port) in self._pinned:
             address, real_port = self._pinned[host, port]
             return [_result(host, address, real_port, socket.AF_INET)]
-        found = await _look_up(host, port, family)
+        found = await self._look_up(host, port, family)
         if (host, port) in self._allowed:
             self._vouched.update((address, port) for _, address in found)
             return [_result(host, address, port, kind) for kind, address in found]
@@ -101,19 +104,22 @@ class CheckedResolver(AbstractResolver):
         return socket.socket(family, kind, protocol)
 
     async def close(self) -> None:
-        """Nothing is held open."""
+        """Wait for no look-up that is still under way."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
+    async def _look_up(self, host: str, port: int, family: socket.AddressFamily) -> list[tuple[int, str]]:
+        def ask() -> list[Any]:
+            return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
 
-async def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[tuple[int, str]]:
-    loop = asyncio.get_running_loop()
-    try:
-        infos = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-    except socket.gaierror as error:
-        transient = error.errno == socket.EAI_AGAIN
-        raise Failure("dns", "the name server did not answer" if transient else "no such host", transient) from None
-    except UnicodeError:
-        raise Failure("bad_url", "the host name cannot be encoded") from None
-    return [(family, str(sockaddr[0])) for family, _, _, _, sockaddr in infos]
+        try:
+            infos = await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+        except socket.gaierror as error:
+            if error.errno == socket.EAI_AGAIN:
+                raise Failure("dns_unanswered", "the name server did not answer") from None
+            raise Failure("dns", "no such host") from None
+        except UnicodeError:
+            raise Failure("bad_url", "the host name cannot be encoded") from None
+        return [(family, str(sockaddr[0])) for family, _, _, _, sockaddr in infos]
 
 
 def _result(host: str, address: str, port: int, family: int) -> ResolveResult:

@@ -1,26 +1,21 @@
-"""Chunks: pairs become groups of distinct URLs, each fetched, checked and finished on its own.
+"""Chunks: pairs become lists of distinct URLs, cut where their contents say, so that a changed row moves one chunk.
 
-DuckDB does the grouping and joining: both spill to disk, so a list of 10^8 pairs needs no memory of that size.
+DuckDB does the grouping: it spills to disk, so a list of 10^8 pairs needs no memory of that size.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from zscir.artifacts import finished
-from zscir.fetch.joins import answers, literal, query
-from zscir.records import IMAGES, REJECTS, schema_of, table_writer
+from zscir.fetch.joins import literal, query
+from zscir.records import read_rows, schema_of, write_table
 
-# What a chunk records of each of its URLs: an images row without the columns that belong to a pair.
-RECORD = schema_of(
-    image_key="str", status="str", error_class="str?", error="str?", http_status="i32?", attempts="i32",
-    sha256="str?", width="i32?", height="i32?", original_width="i32?", original_height="i32?",
-    shard="str?", offset="i64?", size="i64?",
-)  # fmt: skip
-PLAN = schema_of(image_key="str", url="str", text="str")
+URLS = schema_of(image_key="str", url="str", text="str")
 BATCH_ROWS = 50_000
+SMALLEST = 4  # a chunk has at least chunk_rows / SMALLEST rows, except the last
 
 
 @dataclass(frozen=True)
@@ -32,79 +27,59 @@ class Target:
     text: str
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """Consecutive distinct URLs, in the order of their first pairs."""
-
-    number: int
-    targets: tuple[Target, ...]
-
-    @property
-    def name(self) -> str:
-        """The name that its files share."""
-        return f"{self.number:05d}"
+def chunk(urls: Path) -> tuple[Target, ...]:
+    """The targets of one chunk's list."""
+    return tuple(Target(**row) for row in read_rows(urls, URLS))
 
 
-def plan(pairs: Path, plan_file: Path, chunk_rows: int) -> int:
-    """Write the distinct URLs of ``pairs`` to ``plan_file``, a row group per chunk; return the number of chunks."""
-    if not plan_file.exists():
-        sql = """
-            SELECT sha256(url) AS image_key, url, arg_min(text, file_row_number) AS text
-            FROM read_parquet($pairs, file_row_number = true)
-            GROUP BY url ORDER BY min(file_row_number)
-        """
-        with finished(plan_file) as part, table_writer(part, PLAN) as writer:
-            for table in query(sql, plan_file.parent, chunk_rows, PLAN, pairs=literal(pairs)):
-                writer.write_table(table, row_group_size=chunk_rows)
-    return int(pq.ParquetFile(plan_file).num_row_groups)
+def write_chunks(tables: Iterable[pa.Table], folder: Path, chunk_rows: int) -> tuple[int, int]:
+    """Cut tables of URLS rows into ``NNNNN.parquet``; return how many chunks and URLs there are.
 
-
-def chunk(plan_file: Path, number: int) -> Chunk:
-    """One chunk of a plan."""
-    rows = pq.ParquetFile(plan_file).read_row_group(number).to_pylist()
-    return Chunk(number, tuple(Target(**row) for row in rows))
-
-
-def assemble(pairs: Path, records: Path, images: Path) -> None:
-    """Join the records of all chunks (a folder) with the pairs: one images row for every pair, in the pairs' order."""
-    sql = f"""
-        SELECT {", ".join(f"r.{n}" if n in RECORD.names else f"p.{n}" for n in IMAGES.names)}
-        FROM read_parquet($pairs, file_row_number = true) p
-        JOIN read_parquet($records) r ON r.image_key = sha256(p.url)
-        ORDER BY p.file_row_number
-    """  # noqa: S608 - column names of our own schemas
-    with finished(images) as part, table_writer(part, IMAGES) as writer:
-        if not records.exists():
-            return  # an empty list has no chunks
-        files = {"pairs": literal(pairs), "records": f"{literal(records)}/*.parquet"}
-        for table in query(sql, images.parent, BATCH_ROWS, IMAGES, **files):
-            writer.write_table(table)
-
-
-def reject(images: Path, rejects: Path) -> None:
-    """Write the rejects of an images table: every row that is not ok, by pair, with its error class as the reason."""
-    sql = """
-        SELECT 'download' AS stage, pair_id AS id, error_class AS reason, coalesce(error, '') AS detail
-        FROM read_parquet($images, file_row_number = true) WHERE status <> 'ok' ORDER BY file_row_number
+    A chunk's rows are sorted by image key: it stays the same when rows change places inside it.
     """
-    with finished(rejects) as part, table_writer(part, REJECTS) as writer:
-        for table in query(sql, rejects.parent, BATCH_ROWS, REJECTS, images=literal(images)):
-            writer.write_table(table)
+    chunks = urls = 0
+    for rows in cut(tables, chunk_rows):
+        with finished(folder / f"{chunks:05d}.parquet") as part:
+            write_table(part, URLS, rows.sort_by("image_key"))
+        chunks, urls = chunks + 1, urls + rows.num_rows
+    return chunks, urls
 
 
-def summary(images: Path) -> dict[str, Any]:
-    """What the facts say of an images table: rows, ok, rejects, success rate, distinct images, error classes."""
-    table = "FROM read_parquet($images)"
-    counts = (
-        f"SELECT count(*), count(*) FILTER (status = 'ok'), count(DISTINCT image_key) FILTER (status = 'ok') {table}"
-    )
-    classes = f"SELECT error_class, count(*) {table} WHERE status <> 'ok' GROUP BY ALL ORDER BY ALL"
-    [(rows, ok, distinct)] = answers(counts, images.parent, images=literal(images))
-    return {
-        "rows": rows,
-        "ok": ok,
-        "rejects": rows - ok,
-        "success_rate": round(ok / rows, 6) if rows else None,
-        "images": distinct,
-        "failed_by_class": dict(answers(classes, images.parent, images=literal(images))),
-    }
+def distinct(pairs: Path, scratch: Path) -> Iterator[pa.Table]:
+    """The distinct URLs of pairs in the order in which they first come, each with its first text."""
+    sql = """
+        SELECT sha256(url) AS image_key, url, arg_min(text, file_row_number) AS text
+        FROM read_parquet($pairs, file_row_number = true)
+        GROUP BY url ORDER BY min(file_row_number)
+    """
+    return query(sql, scratch, BATCH_ROWS, URLS, pairs=literal(pairs))
+
+
+def cut(tables: Iterable[pa.Table], chunk_rows: int) -> Iterator[pa.Table]:
+    """Groups of consecutive rows, of at most ``chunk_rows``, that end where the hash of a row says.
+
+    An end depends on the rows since the end before it, and soon on those near it alone: rows that are
+    put in, taken out or appended move the ends around them and leave the other chunks alone.
+    """
+    held = URLS.empty_table()
+    for table in tables:
+        held = pa.concat_tables([held, table])
+        start = 0
+        for end in _ends(held, chunk_rows):
+            yield held.slice(start, end - start)
+            start = end
+        held = held.slice(start)
+    if held.num_rows:
+        yield held
+
+
+def _ends(rows: pa.Table, chunk_rows: int) -> Iterator[int]:
+    """Where chunks end among these rows; the rest is undecided until more rows are there."""
+    fewest = max(1, chunk_rows // SMALLEST)
+    every = max(1, (chunk_rows - fewest) // 2)
+    size, marks = 0, [int(key[:12], 16) % every == 0 for key in rows.column("image_key").to_pylist()]
+    for position, mark in enumerate(marks, start=1):
+        size += 1
+        if size == chunk_rows or (mark and size >= fewest):
+            yield position
+            size = 0

@@ -9,29 +9,68 @@ import ssl
 
 import aiohttp
 
-# Answers after which the same request may well succeed.
-TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
+# Answers after which the same request may well succeed. 509 and 520 to 524 are what hosting companies made up.
+TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524}
 BROKE_OFF = (errno.ECONNRESET, errno.EPIPE)
+
+# What may pass: worth another attempt, now or in a later round.
+TRANSIENT = {
+    "timeout": "not done within the URL's deadline",
+    "connect": "no connection: refused, unreachable",
+    "incomplete": "the connection ended before the whole answer was there",
+    "bad_answer": "not a valid HTTP answer, such as what is left on a connection of an answer longer than it said",
+    "dns_unanswered": "the name server did not answer",
+    "host_busy": "not asked: its host answered others with 429 or 503 and did not recover in time",
+    "host_down": "not asked: its host let one connection after another fail",
+    "robots_unreachable": "not asked: robots.txt could not be had, which means no (RFC 9309)",
+    "chunk_deadline": "its chunk's time was over",
+    "engine": "img2dataset lost this URL",
+}
+# What stays: nobody is asked again.
+PERMANENT = {
+    "dns": "no such host",
+    "tls": "the certificate or the protocol is not acceptable",
+    "bad_url": "not an http or https URL that can be asked",
+    "bad_encoding": "a content encoding that was not asked for, or one that is broken",
+    "forbidden_address": "a private, loopback, link-local, multicast or metadata address",
+    "too_many_redirects": "more redirects than the spec allows",
+    "too_large": "more bytes than the spec allows",
+    "too_many_pixels": "more pixels than the spec allows",
+    "empty": "an empty body",
+    "not_image": "not in a known image format",
+    "bad_image": "an image that cannot be decoded",
+    "unreadable": "not to be read, where the image lies in a local folder or tar",
+    "robots_tag": "an X-Robots-Tag asks not to use it",
+    "robots_txt": "robots.txt asks not to fetch it",
+}  # and http_NNN for every status that is not in TRANSIENT_STATUS
+
+
+def transient_classes() -> frozenset[str]:
+    """The error classes that a later attempt may cure; every other one (`http_404`, `not_image`, ...) is for good."""
+    return frozenset(TRANSIENT) | {_class_of(status) for status in TRANSIENT_STATUS}
 
 
 class Failure(Exception):
-    """Why a URL gave no image. ``transient`` ones may be tried again, after ``retry_after_s`` if the host said so."""
+    """Why a URL gave no image; ``retry_after_s`` is what the host said about when to come again."""
 
     def __init__(
-        self, error_class: str, error: str, transient: bool = False,
-        http_status: int | None = None, retry_after_s: float | None = None,
-    ) -> None:  # fmt: skip
+        self, error_class: str, error: str, http_status: int | None = None, retry_after_s: float | None = None
+    ) -> None:
         super().__init__(error)
         self.error_class = error_class
         self.error = error
-        self.transient = transient
         self.http_status = http_status
         self.retry_after_s = retry_after_s
+
+    @property
+    def transient(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.error_class in transient_classes()
 
 
 def from_status(status: int, retry_after_s: float | None) -> Failure:
     """The failure that an HTTP status other than 2xx is."""
-    return Failure(f"http_{status}", f"HTTP status {status}", status in TRANSIENT_STATUS, status, retry_after_s)
+    return Failure(_class_of(status), f"HTTP status {status}", status, retry_after_s)
 
 
 def from_client(error: Exception) -> Failure:
@@ -45,12 +84,16 @@ def from_client(error: Exception) -> Failure:
         return Failure("tls", f"TLS: {getattr(inner, 'verify_message', '') or inner.reason or 'failed'}")
     if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError) or _number(inner) in BROKE_OFF:
         # One class without a status: whether the reset overtakes the first bytes of the answer is a matter of chance.
-        return Failure("incomplete", "the connection ended before the whole answer was there", transient=True)
+        return Failure("incomplete", "the connection ended before the whole answer was there")
     if isinstance(error, aiohttp.InvalidURL):
         return Failure("bad_url", "the client cannot ask this URL")
     if _number(inner) is not None:
-        return Failure("connect", os.strerror(_number(inner) or 0), transient=True)
+        return Failure("connect", os.strerror(_number(inner) or 0))
     return Failure("bad_answer", f"not a valid HTTP answer ({type(error).__name__})")
+
+
+def _class_of(status: int) -> str:
+    return f"http_{status}"
 
 
 def _root(error: Exception) -> BaseException:

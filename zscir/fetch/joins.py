@@ -12,7 +12,7 @@ import pyarrow as pa
 from zscir.records import check
 
 
-def query(sql: str, scratch: Path, rows: int, schema: pa.Schema, **values: str) -> Iterator[pa.Table]:
+def query(sql: str, scratch: Path, rows: int, schema: pa.Schema, **values: Any) -> Iterator[pa.Table]:
     """The answer in tables of exactly ``rows`` rows (the last may be shorter), checked against ``schema``.
 
     DuckDB spills into a dot folder of ``scratch`` and nowhere else. ``values`` fill the $names in ``sql``.
@@ -30,7 +30,7 @@ def query(sql: str, scratch: Path, rows: int, schema: pa.Schema, **values: str) 
             yield check(pa.Table.from_batches(held), schema, "a joined table")
 
 
-def answers(sql: str, scratch: Path, **values: str) -> list[tuple[Any, ...]]:
+def answers(sql: str, scratch: Path, **values: Any) -> list[tuple[Any, ...]]:
     """The few rows of a small answer."""
     with _database(scratch) as connection:
         return connection.execute(sql, values).fetchall()

@@ -1,4 +1,4 @@
-"""Lists: files of URLs as people have them (Parquet, CSV, TSV, JSON-lines, also .gz) become numbered rows."""
+"""Lists: files of URLs as people have them (Parquet, CSV, TSV, JSON-lines, JSON, also .gz) become numbered rows."""
 
 import csv
 import gzip
@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zscir.errors import RequestError
+from zscir.fetch.documents import MAX_DOCUMENT_BYTES, Join, Problem, field_of, rows_in
 
 BATCH_ROWS = 50_000
 MAX_LINE_BYTES = 1_000_000
 KEYS_TO_NAME = 30
-SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
+SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowInvalid)
 
 
@@ -34,13 +35,18 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """Which columns count, what they are called where a file has no header, and whether fields may be quoted."""
+    """Which columns count, what they are called where a file has no header, and whether fields may be quoted.
+
+    In JSON a column may be a path (``images.coco_url``); ``rows`` and ``joins`` say where a document has its rows.
+    """
 
     url_column: str
     text_column: str
     licence_column: str | None = None
     columns: tuple[str, ...] | None = None
     quoted: bool | None = None
+    rows: str | None = None
+    joins: tuple[Join, ...] = ()
 
     def wanted(self) -> list[str]:
         """The names of the columns that are read."""
@@ -61,6 +67,8 @@ def rows_of(path: Path, name: str, layout: Layout) -> Iterator[Row]:
             yield from _parquet(path, name, layout)
         elif suffix in (".csv", ".tsv"):
             yield from _separated(path, name, layout, "," if suffix == ".csv" else "\t")
+        elif suffix == ".json":
+            yield from _document(path, name, layout)
         else:
             yield from _json_lines(path, name, layout)
     except UNREADABLE as error:
@@ -90,7 +98,7 @@ def _values(column: pa.Array) -> list[Any]:
 
 def _separated(path: Path, name: str, layout: Layout, delimiter: str) -> Iterator[Row]:
     quoted = layout.quoted if layout.quoted is not None else delimiter == ","
-    with _stream(path) as binary:
+    with opened(path) as binary:
         lines = (line.decode("utf-8", "surrogateescape") for line in binary)
         reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
         header = list(layout.columns or next(reader, []))
@@ -121,21 +129,36 @@ def _records(reader: Iterable[list[str]]) -> Iterator[list[str] | str]:
             yield fields
 
 
+def _document(path: Path, name: str, layout: Layout) -> Iterator[Row]:
+    with opened(path) as binary:
+        data = binary.read(MAX_DOCUMENT_BYTES + 1)
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise RequestError(f"{name}: more than {MAX_DOCUMENT_BYTES:,} bytes; make such a list JSON-lines or Parquet")
+    text = data.decode("utf-8-sig", "surrogateescape")
+    del data
+    values = rows_in(text, name, layout.rows, layout.joins, layout.wanted())
+    yield from _picked((_dict_or_problem(value) for value in values), name, layout)
+
+
 def _json_lines(path: Path, name: str, layout: Layout) -> Iterator[Row]:
+    with opened(path) as binary:
+        yield from _picked((_object(line) for line in lines_of(binary)), name, layout)
+
+
+def _picked(values: Iterable[dict[str, Any] | str | None], name: str, layout: Layout) -> Iterator[Row]:
+    """The wanted fields of objects; a text among them says what is wrong with a row, None is no row."""
     keys: dict[str, None] = {}
-    with _stream(path) as binary:
-        for number, line in enumerate(_lines(binary), 1):
-            row = _object(line)
-            if isinstance(row, str):
-                yield Row(number, problem=row)
-            elif row is not None:
-                keys.update(dict.fromkeys(list(row)[:KEYS_TO_NAME]) if len(keys) < KEYS_TO_NAME else {})
-                yield Row(number, *(row.get(column) for column in layout.wanted()))
+    for number, row in enumerate(values, 1):
+        if isinstance(row, str):
+            yield Row(number, problem=row)
+        elif row is not None:
+            keys.update(dict.fromkeys(list(row)[:KEYS_TO_NAME]) if len(keys) < KEYS_TO_NAME else {})
+            yield Row(number, *(field_of(row, column) for column in layout.wanted()))
     if keys:
-        _check_columns(name, layout, list(keys))
+        _check_columns(name, layout, list(keys), {column: column.split(".")[0] for column in layout.wanted()})
 
 
-def _lines(binary: IO[bytes]) -> Iterator[bytes]:
+def lines_of(binary: IO[bytes]) -> Iterator[bytes]:
     """Lines; one that is too long is cut, so that it cannot fill the memory, and its rest is skipped."""
     while line := binary.readline(MAX_LINE_BYTES):
         rest = line
@@ -154,11 +177,19 @@ def _object(line: bytes) -> dict[str, Any] | str | None:
         return "not UTF-8"
     except (ValueError, RecursionError) as error:
         return f"not JSON: {error}"[:200]
+    return _dict_or_problem(value)
+
+
+def _dict_or_problem(value: Any) -> dict[str, Any] | str:
+    """``value`` if it is an object, else what is wrong with it."""
+    if isinstance(value, Problem):
+        return value
     return value if isinstance(value, dict) else f"a JSON {type(value).__name__}, not an object"
 
 
 @contextmanager
-def _stream(path: Path) -> Iterator[IO[bytes]]:
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, unzipped where they are gzip."""
     with path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
@@ -169,8 +200,9 @@ def _stream(path: Path) -> Iterator[IO[bytes]]:
             yield stream  # type: ignore[misc]  # a GzipFile reads like any binary file
 
 
-def _check_columns(name: str, layout: Layout, present: list[str]) -> None:
-    missing = [column for column in layout.wanted() if column not in present]
+def _check_columns(name: str, layout: Layout, present: list[str], roots: dict[str, str] | None = None) -> None:
+    """RequestError when a column, or the field in which the path to it begins, is in no row."""
+    missing = [column for column in layout.wanted() if not {column, (roots or {}).get(column)} & set(present)]
     if missing:
         hint = "" if layout.columns else "; where the first line is no header, say columns = [...] in [ingest]"
         raise RequestError(f"{name}: no column {missing[0]!r}; it has {present[:KEYS_TO_NAME]}{hint}")

@@ -1,10 +1,8 @@
-"""Manners: per-host slots, back-off, Retry-After and X-Robots-Tag become when, and whether, a URL is asked."""
+"""Manners: who we are, back-off, Retry-After and X-Robots-Tag become when, and whether, a URL is asked."""
 
-import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -20,28 +18,6 @@ def user_agent() -> str:
     if not (contact and contact.isascii() and contact.isprintable()):
         contact = "not given"
     return f"{AGENT}/{__version__} (image dataset builder; contact: {contact})"
-
-
-class Hosts:
-    """At most ``per_host`` requests at the same time to each host; a host in nobody's use is forgotten."""
-
-    def __init__(self, per_host: int) -> None:
-        self._per_host = per_host
-        self._slots: dict[str, asyncio.Semaphore] = {}
-        self._users: dict[str, int] = {}
-
-    @asynccontextmanager
-    async def slot(self, host: str) -> AsyncIterator[None]:
-        """Wait for a free slot of ``host`` and hold it."""
-        slots = self._slots.setdefault(host, asyncio.Semaphore(self._per_host))
-        self._users[host] = self._users.get(host, 0) + 1
-        try:
-            async with slots:
-                yield
-        finally:
-            self._users[host] -= 1
-            if not self._users[host]:
-                del self._users[host], self._slots[host]
 
 
 def back_off_s(attempt: int, first_s: float) -> float:

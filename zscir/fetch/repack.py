@@ -4,7 +4,7 @@ What counts is what is on disk: an image is ok when its bytes are in the finishe
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -14,12 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zscir.artifacts import finished
-from zscir.fetch.chunks import RECORD, Chunk, Target
+from zscir.fetch.assembly import RECORD
+from zscir.fetch.chunks import Target
 from zscir.fetch.gateway import Outcome
 from zscir.images import BadImage, probe
 from zscir.records import write_table
 from zscir.shards import BadShard, ShardReader, Span, members, write_shard
 
+TAR = "images.tar"
 LookUp = Callable[[str], Outcome | None]
 
 
@@ -33,32 +35,31 @@ class Stored:
     sha256: str
 
 
-def repack(raw_tar: Path, chunk: Chunk, outcome: LookUp, out: Path, record: Path) -> int:
-    """Finish a chunk: write ``out/NNNNN.tar`` (none when no image came) and ``record``; return how many images are ok.
+def repack(raw_tar: Path, targets: Sequence[Target], outcome: LookUp, out: Path) -> int:
+    """Finish a chunk: write ``out/images.tar`` (if any image came) and ``record.parquet``; return how many are ok.
 
     Raises BadShard when the raw shard cannot be read, or the finished one does not say what the record says.
     """
-    unasked = sum(outcome(target.image_key) is None for target in chunk.targets)
+    unasked = sum(outcome(target.image_key) is None for target in targets)
     if unasked:
-        raise BadShard(f"{raw_tar.name}: img2dataset did not ask for {unasked} of {len(chunk.targets)} URLs")
+        raise BadShard(f"{raw_tar.name}: img2dataset did not ask for {unasked} of {len(targets)} URLs")
     raw = dict(_stored(raw_tar))
     said = dict(_said(raw_tar.with_suffix(".parquet")))
-    tar = out / f"{chunk.name}.tar"
-    present = sorted((target for target in chunk.targets if target.image_key in raw), key=lambda t: t.image_key)
+    present = sorted((target for target in targets if target.image_key in raw), key=lambda t: t.image_key)
     spans: dict[str, Span] = {}
     if present:
-        with finished(tar) as part, ShardReader(lambda _: raw_tar) as reader:
+        with finished(out / TAR) as part, ShardReader(lambda _: raw_tar) as reader:
             written = write_shard(part, _samples(present, raw, outcome, reader))
             spans = {span.name.removesuffix(".jpg"): span for span in written if span.name.endswith(".jpg")}
             verify(part, spans, {key: stored.sha256 for key, stored in raw.items()})
     rows = []
-    for target in chunk.targets:
+    for target in targets:
         key, known = target.image_key, outcome(target.image_key)
         if key in spans:
-            rows.append(_known(key, known) | _place(raw[key], spans[key], tar.name))
+            rows.append(_known(target, known) | _place(raw[key], spans[key]))
         else:
-            rows.append(_known(key, known) | {"status": "failed", **_why(known, said.get(key))})
-    with finished(record) as part:
+            rows.append(_known(target, known) | {"status": "failed", **_why(known, said.get(key))})
+    with finished(out / "record.parquet") as part:
         write_table(part, RECORD, rows)
     return len(present)
 
@@ -128,19 +129,19 @@ def _size_facts(stored: Stored, outcome: Outcome | None) -> dict[str, Any]:
     }
 
 
-def _known(image_key: str, outcome: Outcome | None) -> dict[str, Any]:
+def _known(target: Target, outcome: Outcome | None) -> dict[str, Any]:
     if outcome is None:
-        return {"image_key": image_key, "attempts": 0}
+        return {**vars(target), "attempts": 0}
     return {
-        "image_key": image_key, "attempts": outcome.attempts, "http_status": outcome.http_status,
+        **vars(target), "attempts": outcome.attempts, "http_status": outcome.http_status,
         "original_width": outcome.width, "original_height": outcome.height,
     }  # fmt: skip
 
 
-def _place(stored: Stored, span: Span, shard: str) -> dict[str, Any]:
+def _place(stored: Stored, span: Span) -> dict[str, Any]:
     return {
         "status": "ok", "sha256": stored.sha256, "width": stored.width, "height": stored.height,
-        "shard": shard, "offset": span.offset, "size": span.size,
+        "offset": span.offset, "size": span.size,
     }  # fmt: skip
 
 

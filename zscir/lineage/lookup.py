@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from zscir.errors import RequestError
+from zscir.lineage.heartbeats import status_of
 from zscir.lineage.query import rows
-from zscir.lineage.surroundings import status_now
 from zscir.store import Store
 
 Rows = list[dict[str, Any]]
@@ -58,7 +58,7 @@ def _named(store: Store, table: str, column: str, ref: str) -> Rows:
 
 def _run(store: Store, run_id: str) -> Shown:
     values = rows(store, "SELECT * EXCLUDE (packages) FROM run WHERE run_id = $1", [run_id])[0]
-    values["status"] = status_now(values)
+    values["status"] = status_of(store, values)
     query = """
         SELECT step, stages.stage, outcome, reason, stages.key, wall_s, peak_rss_bytes, rows, bytes, error
         FROM stages LEFT JOIN artifacts USING (key) WHERE run_id = $1 ORDER BY started_at

@@ -13,7 +13,9 @@ from zscir.lineage.tables import TABLES
 from zscir.records import (
     CANDIDATES,
     CURVE,
+    HOSTS,
     IMAGES,
+    INTERVALS,
     PAIRS,
     RANKINGS,
     REJECTS,
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 RECORDS = {
     "pairs": PAIRS, "images": IMAGES, "triplets": TRIPLETS, "candidates": CANDIDATES, "responses": RESPONSES,
-    "rankings": RANKINGS, "scores": SCORES, "rejects": REJECTS, "curve": CURVE,
+    "rankings": RANKINGS, "scores": SCORES, "intervals": INTERVALS, "rejects": REJECTS, "hosts": HOSTS, "curve": CURVE,
     "packed": schema_of(triplet_id="str", reference_key="str", target_key="str"),
 }  # fmt: skip
 FILES = {"packed": "index.parquet", "responses": "responses-*.parquet"}
@@ -44,7 +46,8 @@ CREATE VIEW ancestry AS WITH RECURSIVE up(key, ancestor_key) AS (
 
 # Scores on real benchmarks: the tabletop world's carry the same names and belong beside no published number.
 REAL_SCORES = """
-SELECT scores.* FROM scores WHERE artifact_key NOT IN (
+SELECT scores.*, intervals.hits, intervals.low, intervals.high, intervals.control
+FROM scores LEFT JOIN intervals USING (artifact_key, benchmark, split, protocol, metric) WHERE artifact_key NOT IN (
     SELECT ancestry.key FROM ancestry JOIN artifacts ON artifacts.key = ancestor_key WHERE stage = 'tabletop_benchmarks'
 ) ORDER BY ALL
 """

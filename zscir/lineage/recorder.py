@@ -1,7 +1,8 @@
-"""The recorder: the events of one run become its four lineage tables, rewritten whole after each event."""
+"""The recorder: the events of one run become its lineage tables, rewritten whole after each event."""
 
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from zscir.lineage.tables import TABLES
 from zscir.records import write_table
 from zscir.specs import canonical_json
 from zscir.store import LINEAGE, Store
+
+PIECES_EVERY_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,10 @@ class Recorder:
             **vars(info), **surroundings(), "status": "running", "started_at": now(), "finished_at": None,
             "flow_run_id": None,
         }  # fmt: skip
-        self._rows: dict[str, dict[Any, dict[str, Any]]] = {"stages": {}, "artifacts": {}, "edges": {}}
+        self._rows: dict[str, dict[Any, dict[str, Any]]] = {
+            "stages": {}, "artifacts": {}, "edges": {}, "pieces": {}, "gates": {},
+        }  # fmt: skip
+        self._pieces_due = 0.0  # when, on the monotonic clock, the pieces may be written again
         self._write("run", "stages", "artifacts", "edges")
 
     def set_flow_run(self, flow_run_id: str) -> None:
@@ -67,6 +73,8 @@ class Recorder:
         finally:
             row.update(finished_at=now(), **meter.read())
             self._put("stages", step, row)
+            if self._rows["pieces"]:
+                self._write("pieces")
 
     def reuse(self, step: str, stage: str, artifact: Artifact, reason: str) -> None:
         """Record a step that needed no work."""
@@ -99,8 +107,33 @@ class Recorder:
                 "created_at": now(), "created_by_run": self.run_id,
             }  # fmt: skip
         for role, one in manifest.inputs.items():
-            edge = {"child_key": artifact.key, "role": role, "parent_key": one.key}
-            self._rows["edges"][(artifact.key, role)] = edge
+            self._note_edge(artifact.key, role, one.key)
+        for entry in manifest.files:
+            if entry.home:
+                self._note_edge(artifact.key, f"pieces.{entry.path}", entry.home.split("/")[1])
+
+    def _note_edge(self, child: str, role: str, parent: str) -> None:
+        self._rows["edges"][(child, role)] = {"child_key": child, "role": role, "parent_key": parent}
+
+    def add_piece(self, step: str, piece: dict[str, Any]) -> None:
+        """Record one piece of a step. Thousands of them end in a minute: they are written a few at a time."""
+        self._rows["pieces"][(step, piece["piece"])] = {"run_id": self.run_id, "step": step, **piece}
+        began = time.monotonic()
+        if began >= self._pieces_due:
+            self._write("pieces")
+            self._pieces_due = time.monotonic() + max(PIECES_EVERY_S, 20 * (time.monotonic() - began))
+
+    def add_gates(self, step: str, key: str, verdicts: list[dict[str, Any]]) -> None:
+        """Record what the gates of one step say."""
+        for row in verdicts:
+            name = (step, row["metric"], row["threshold"])
+            self._rows["gates"][name] = {"run_id": self.run_id, "step": step, "key": key, **row}
+        if verdicts:
+            self._write("gates")
+
+    def refuse(self, step: str, error: str) -> None:
+        """Note that a gate refused a step that was recorded as reused."""
+        self._rows["stages"][step].update(outcome="failed", error=redact(error)[:2000])
 
     def steps(self) -> list[dict[str, Any]]:
         """The rows of the stages table so far, in the order in which the steps began."""

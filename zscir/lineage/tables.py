@@ -1,4 +1,4 @@
-"""The four lineage tables and their columns; times are UTC."""
+"""The four lineage tables of a run, two more that only some runs have, and their columns; times are UTC."""
 
 from zscir.records import schema_of
 
@@ -16,4 +16,15 @@ ARTIFACTS = schema_of(
     facts="str", created_at="time", created_by_run="str",
 )  # fmt: skip
 EDGES = schema_of(child_key="str", role="str", parent_key="str")
-TABLES = {"run": RUN, "stages": STAGES, "artifacts": ARTIFACTS, "edges": EDGES}
+# Only in runs with a stage that is cut: one row for each piece, as it ended.
+PIECES = schema_of(
+    run_id="str", step="str", piece="str", stage="str", key="str?", outcome="str", started_at="time", wall_s="f64",
+    attempts="i32", worker="str", error="str?",
+)  # fmt: skip
+# One row for each thing that was checked at the end of a step; ``reference`` is the last good run's value.
+GATES = schema_of(
+    run_id="str", step="str", key="str", metric="str", value="f64?", reference="f64?", threshold="str", verdict="str",
+)  # fmt: skip
+TABLES = {
+    "run": RUN, "stages": STAGES, "artifacts": ARTIFACTS, "edges": EDGES, "pieces": PIECES, "gates": GATES,
+}  # fmt: skip

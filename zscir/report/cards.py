@@ -21,11 +21,12 @@ class Framed:
 
 @dataclass(frozen=True)
 class Card:
-    """Pictures and the text that belongs to them; ``detail`` is the small print."""
+    """Pictures and the text that belongs to them; ``detail`` is the small print, ``mark`` success, failure or empty."""
 
     pictures: tuple[Framed, ...]
     text: str
     detail: str = ""
+    mark: str = ""
 
 
 @dataclass(frozen=True)

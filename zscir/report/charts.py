@@ -17,6 +17,7 @@ MAX_NAMES = 24
 # Stand-ins for the style's colours; each becomes a CSS variable, so that charts follow light and dark.
 INK, LINE = "#010203", "#040506"
 SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06")
+MARKERS = ("o", "s", "^", "D", "v", "P")
 _VARIABLES = {INK: "var(--soft)", LINE: "var(--line)"} | {one: f"var(--c{n})" for n, one in enumerate(SERIES, start=1)}
 _STYLE: Any = {
     "svg.hashsalt": "zscir", "svg.fonttype": "none", "text.parse_math": False, "font.size": 8, "axes.titlesize": 9,
@@ -93,17 +94,19 @@ def curve_panel(series: Series, colour: int, title: str) -> str:
     return _picture(3.3, 1.9, title, draw)
 
 
-def line_chart(lines: Sequence[Series], x_label: str, y_label: str, title: str) -> str:
-    """Several lines with their points marked, and a legend beside them."""
+def weight_panel(lines: Sequence[tuple[Series, int, float | None]], title: str) -> str:
+    """Scores by the weight of the image; each line with its colour (from 1) and the weight that was chosen for it."""
 
     def draw(axes: Any) -> None:
-        for number, line in enumerate(lines):
-            axes.plot(line.x, line.y, color=SERIES[number % len(SERIES)], marker="o", markersize=3)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        axes.legend(axes.lines, [line.name for line in lines], loc="center left", bbox_to_anchor=(1.0, 0.5))
+        for line, colour, chosen in lines:
+            shade, marker = SERIES[(colour - 1) % len(SERIES)], MARKERS[(colour - 1) % len(MARKERS)]
+            axes.plot(line.x, line.y, color=shade, marker=marker, markersize=4)
+            at = [y for x, y in zip(line.x, line.y, strict=True) if x == chosen]
+            axes.plot([chosen] * len(at), at, color=shade, marker="o", markersize=11, fillstyle="none", linestyle="")
+        axes.set_xlabel("lambda, the weight of the image")
+        axes.margins(y=0.12)
 
-    return _picture(6.6, 2.6, title, draw)
+    return _picture(4.6, 2.5, title, draw)
 
 
 def _picture(width: float, height: float, title: str, draw: Callable[[Any], None]) -> str:

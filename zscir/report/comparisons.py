@@ -4,12 +4,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from zscir.artifacts import Artifact
+from zscir.benchmarks.sheets import Sheet
+from zscir.evaluation.tables import control_of
 from zscir.report.peek import Rows, first_rows, has_columns
 from zscir.report.record import RunRecord
-from zscir.report.scores import NAMES, Head, is_control, marked_controls, tabulated
+from zscir.report.scores import NAMES, Head, named, tabulated
 
 MAX_PAIRS = 20_000
 COLUMNS = ("first", "second", "benchmark", "split", "ranking", "metric", "difference", "won", "lost", "n", "p_value")
+WHOLE = "Against the strongest control"
+PARTS = "Against the strongest control, part by part"
+ORDER = list(NAMES)
 Key = tuple[str, str, str, str]  # benchmark, split, ranking, metric
 
 
@@ -31,34 +36,46 @@ class Test:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Methods by headline metrics."""
+    """Methods by headline metrics; ``remark`` says when there is no control to test against."""
 
+    title: str
     columns: tuple[Head, ...]
     rows: tuple[tuple[str, tuple[Test | None, ...]], ...]
+    remark: str = ""
 
 
 def comparisons(record: RunRecord) -> list[Comparison]:
-    """One table for each ``tabulate`` of the run that could pair a method with a control."""
-    marked = marked_controls(record)
-    found = [_comparison(artifact, marked) for _, artifact in record.made_by("tabulate")]
-    return [one for one in found if one is not None]
+    """For each ``tabulate`` of the run: whole benchmarks, then categories and tasks one by one."""
+    return [one for _, artifact in record.made_by("tabulate") for one in _comparisons(artifact)]
 
 
-def _comparison(table: Artifact, marked: set[tuple[str, str]]) -> Comparison | None:
+def _comparisons(table: Artifact) -> list[Comparison]:
     if not has_columns(table, "pairs.parquet", COLUMNS):
-        return None
-    own = {rows[0]["evaluation"]: rows for rows in tabulated(table)}
-    names = {number: rows[0]["method"] for number, rows in own.items()}
-    controls = {number for number, rows in own.items() if is_control(rows, marked)}
+        return []
+    own = {rows[0]["evaluation"]: rows[0] for rows in tabulated(table)}
+    names = {number: row["method"] for number, row in own.items()}
+    controls = {number for number, row in own.items() if control_of(row) is not None}
+    if names and not controls:
+        return [Comparison(WHOLE, (), (), "CONTROLS MISSING: there is no control to hold the methods against.")]
     by_key: dict[Key, Rows] = {}
     for row in first_rows(table, "pairs.parquet", MAX_PAIRS):
         by_key.setdefault((row["benchmark"], row["split"], row["ranking"], row["metric"]), []).append(row)
     tests = {key: _tests(rows, controls, names) for key, rows in by_key.items()}
-    keys = [key for key, found in tests.items() if found]
-    methods = [number for number in names if any(number in tests[key] for key in keys)]
-    heads = tuple(Head(f"{NAMES.get(key[0], key[0])} {key[3]}", f"{key[1]}, {key[2]}") for key in keys)
-    lines = tuple((names[one], tuple(tests[key].get(one) for key in keys)) for one in methods)
-    return Comparison(heads, lines) if lines else None
+    whole = {key: found for key, found in tests.items() if _is_whole(key) and found}
+    parts = {key: found for key, found in tests.items() if not _is_whole(key) and found}
+    drawn = [_comparison(title, found, names) for title, found in ((WHOLE, whole), (PARTS, parts))]
+    return [one for one in drawn if one.rows]
+
+
+def _is_whole(key: Key) -> bool:
+    return key[0].partition("/")[2] in ("", "mean")
+
+
+def _comparison(title: str, tests: dict[Key, dict[int, Test]], names: dict[int, str]) -> Comparison:
+    keys = sorted(tests, key=lambda key: ORDER.index(key[0].partition("/")[0]))
+    methods = [number for number in names if any(number in found for found in tests.values())]
+    heads = tuple(Head(f"{named(Sheet(*key[:3]))} {key[3]}", f"{key[1]}, {key[2]}") for key in keys)
+    return Comparison(title, heads, tuple((names[one], tuple(tests[key].get(one) for key in keys)) for one in methods))
 
 
 def _tests(pairs: Rows, controls: set[int], names: dict[int, str]) -> dict[int, Test]:

@@ -7,9 +7,11 @@ from zscir.report.walk import WalkRow
 from zscir.report.words import number
 
 SILENT = "The process ended without a word: killed, out of memory, or its machine went away."
-TITLES = {"died": "The run died", "interrupted": "The run was interrupted"}
+TITLES = {"died": "The run died", "interrupted": "The run was interrupted",
+          "over_budget": "The run stopped at its limit"}  # fmt: skip
 TILES = {
-    "ingest": "pairs", "download": "URLs tried", "mask_triplets": "masked triplets", "mine_pairs": "candidate pairs",
+    "ingest": "pairs", "download": "URLs tried", "import_images": "pictures tried", "import_shards": "samples tried",
+    "mask_triplets": "masked triplets", "mine_pairs": "candidate pairs",
     "parse_llm": "synthesised triplets",
 }  # fmt: skip
 

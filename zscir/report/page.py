@@ -8,30 +8,34 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jinja2
-from markupsafe import Markup
-
 from zscir.artifacts import Artifact, finished
 from zscir.errors import RequestError, ZscirError
 from zscir.lineage.surroundings import redact
 from zscir.report import graph, words
+from zscir.report.board import run_boards, sorting_style
+from zscir.report.breakdowns import breakdowns
 from zscir.report.comparisons import comparisons
+from zscir.report.gates import gate_rows
 from zscir.report.head import alarm_of, bars_of, tiles_of, took_s
+from zscir.report.lambdas import lambda_charts
 from zscir.report.masked import masked_sheets
 from zscir.report.record import RunRecord, read_record
 from zscir.report.rejects import reject_examples
 from zscir.report.retrieval import retrieval_sheets
-from zscir.report.scores import lambda_curves, score_tables
+from zscir.report.scores import score_tables
 from zscir.report.sheets import pair_sheets, triplet_sheets
+from zscir.report.templates import environment, style_sheet
 from zscir.report.training import training_curves
 from zscir.report.walk import OUTCOMES, draw_graph, walk_rows
 from zscir.store import Store
 
-FOLDER = Path(__file__).parent
 # A damaged or foreign table costs its own part of the page, not the page.
 TROUBLE = (ZscirError, OSError, ValueError, KeyError, TypeError)
+PARTS: dict[str, Callable[[RunRecord], list[Any]]] = {
+    "score_tables": score_tables, "comparisons": comparisons, "breakdowns": breakdowns, "lambdas": lambda_charts,
+    "curves": training_curves, "board_groups": run_boards, "gates": gate_rows,
+}  # fmt: skip
 SHEETS = (pair_sheets, masked_sheets, triplet_sheets, retrieval_sheets)
-CURVES = (training_curves, lambda_curves)
 PACKAGES = (
     "torch", "open_clip_torch", "transformers", "numpy", "pillow", "pyarrow", "duckdb", "webdataset", "img2dataset",
     "prefect",
@@ -66,9 +70,10 @@ def default_path(store: Store, run_id: str) -> Path:
 def render(record: RunRecord) -> str:
     """The HTML text of a run; equal records give equal text."""
     made = (one.artifact for one in record.steps)
+    parts = _parts(record)
     packages = json.loads(record.row["packages"])
     return environment().get_template("page.html.j2").render(
-        style=Markup((FOLDER / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+        style=style_sheet(sorting_style(parts["board_groups"])),
         run=record.row, took=took_s(record), where=redact(record.store.uri), alarm=alarm_of(record),
         bars=bars_of(record),
         workers=sorted({step.worker.rsplit(":", 2)[0] for step in record.steps if step.worker}),
@@ -76,29 +81,8 @@ def render(record: RunRecord) -> str:
         packages=packages, main_packages={name: packages[name] for name in PACKAGES if name in packages},
         asked=json.dumps(record.config, indent=2, ensure_ascii=False),
         anatomy=[anatomy(step.name, artifact) for step, artifact in zip(record.steps, made, strict=True) if artifact],
-        **_walk(record), **_parts(record),
+        **_walk(record), **parts,
     )  # fmt: skip
-
-
-def environment() -> jinja2.Environment:
-    """Templates beside this module; every value is escaped and an unknown name is an error."""
-    made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    filters = (
-        words.number,
-        words.seconds,
-        words.size,
-        words.when,
-        words.percent,
-        words.points,
-        words.share,
-        words.cut,
-        words.breakable,
-    )
-    made.filters.update({one.__name__: one for one in filters})
-    return made
 
 
 def _walk(record: RunRecord) -> dict[str, Any]:
@@ -113,15 +97,12 @@ def _walk(record: RunRecord) -> dict[str, Any]:
 
 def _parts(record: RunRecord) -> dict[str, Any]:
     """Tables, charts and sheets, each with the words for why it cannot be shown (empty when it can)."""
-    tables, tables_problem = _tried(score_tables, record)
-    compared, compared_problem = _tried(comparisons, record)
-    curves = [_tried(make, record) for make in CURVES]
+    found = {name: _tried(make, record) for name, make in PARTS.items()}
     sheets = [_tried(make, record) for make in SHEETS]
     return {
-        "score_tables": tables, "comparisons": compared,
-        "score_problems": [one for one in (tables_problem, compared_problem) if one],
-        "curves": [one for found, _ in curves for one in found], "curve_problems": [one for _, one in curves if one],
-        "sheets": [one for found, _ in sheets for one in found], "sheet_problems": [one for _, one in sheets if one],
+        **{name: rows for name, (rows, _) in found.items()},
+        "problems": {name: problem for name, (_, problem) in found.items()},
+        "sheets": [one for rows, _ in sheets for one in rows], "sheet_problems": [one for _, one in sheets if one],
     }  # fmt: skip
 
 

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from zscir.artifacts import Artifact
 from zscir.errors import RequestError
-from zscir.store import Store, problems
+from zscir.store import Store
+from zscir.store_problems import problems
 
 BATCH_ROWS = 16_384
 MAX_GROUPS = 4

@@ -13,7 +13,7 @@ from zscir.report.outside import outside
 from zscir.report.peek import batches, evenly, first_rows, rows_with
 from zscir.report.pictures import Picture, missing
 from zscir.report.record import RunRecord
-from zscir.report.scores import HEADLINES, NAMES
+from zscir.report.scores import HEADLINES, NAMES, is_control
 from zscir.report.words import cut, number, percent
 
 MAX_EVALUATIONS = 12
@@ -21,8 +21,9 @@ PER_KIND = 2
 SHOWN = 5
 POOL = 1_000
 ABOUT = (
-    f"Some questions that a method answers at once and some that it misses: reference and text, the first {SHOWN} "
-    "answers, and in green what is right. Where nothing right is among them, it stands behind them with its rank."
+    "Some questions that a method answers at once (success) and some that it misses (failure): reference and text, "
+    f"the first {SHOWN} answers, and in green what is right. Where nothing right is among them, it stands behind them "
+    "with its rank."
 )
 Row = dict[str, Any]
 Hall = tuple[str, str]  # benchmark without its part, split
@@ -57,13 +58,13 @@ def retrieval_sheets(record: RunRecord) -> list[Sheet]:
     galleries: Galleries = {}
     folders: dict[str, Artifact] = {}
     newest_first = list(reversed(record.made_by("evaluate")))
-    steps = sorted(newest_first, key=lambda one: _is_control(one[1]))
+    steps = sorted(newest_first, key=lambda one: is_control(one[1]))
     for step, artifact in steps[:MAX_EVALUATIONS]:
         source = _benchmarks_of(record, artifact) or outside(record, step.name, "benchmarks", folders)
         for hall, cards in _cards(artifact, source, galleries).items():
             method, score = _headline(artifact, hall)
             about = " · ".join(word for word in (step.name, score) if word)
-            fold = Fold(method or step.name, about, not _is_control(artifact), cards)
+            fold = Fold(method or step.name, about, not is_control(artifact), cards)
             folds.setdefault(hall, []).append(fold)
     left = f" Shown are {MAX_EVALUATIONS} of {len(steps)} evaluations." if len(steps) > MAX_EVALUATIONS else ""
     return [
@@ -76,10 +77,6 @@ def retrieval_sheets(record: RunRecord) -> list[Sheet]:
         )
         for place, ((family, split), own) in enumerate(folds.items())
     ]
-
-
-def _is_control(evaluation: Artifact) -> bool:
-    return evaluation.manifest is not None and "control" in evaluation.manifest.spec
 
 
 def _cards(evaluation: Artifact, source: Artifact | None, galleries: Galleries) -> dict[Hall, tuple[Card, ...]]:
@@ -155,7 +152,13 @@ def _card(asked: Asked, gallery: Gallery | None) -> Card:
     text = cut(asked.query["text"]) or "(asked by the image alone)"
     reference = _picture(gallery, asked.query["reference"], f"reference: {text}")
     answers = [_answer(asked, row, gallery) for row in asked.shown()]
-    return Card((Framed(reference, "reference", "reference"), *answers), text, _verdict(asked))
+    return Card((Framed(reference, "reference", "reference"), *answers), text, _verdict(asked), _mark(asked))
+
+
+def _mark(asked: Asked) -> str:
+    """A success has a right answer first, a failure none among those shown; what lies between is neither."""
+    rank = asked.query["best_rank"]
+    return "" if rank is None or 1 < rank <= SHOWN else "success" if rank == 1 else "failure"
 
 
 def _answer(asked: Asked, row: Row, gallery: Gallery | None) -> Framed:

@@ -1,29 +1,23 @@
 """Scores: the evaluations of a run become rows for the console and tables for the page."""
 
-import re
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from markupsafe import Markup
-
 from zscir.artifacts import Artifact
 from zscir.benchmarks.sheets import Sheet
-from zscir.evaluation.tables import Cell, Grid, grid_of
-from zscir.report.charts import Series, line_chart, read_curve
+from zscir.evaluation.tables import Cell, Grid, control_of, grid_of, remarks
 from zscir.report.peek import first_rows, has_columns
 from zscir.report.record import RunRecord, read_record
-from zscir.report.training import Curve
 from zscir.store import Store
 
 MAX_ROWS = 20_000
 NAMES = {"fashioniq": "FashionIQ", "cirr": "CIRR", "circo": "CIRCO", "genecis": "GeneCIS"}
 HEADLINES = {"fashioniq": ("R@10",), "cirr": ("R@1", "Rsub@1"), "circo": ("mAP@5",), "genecis": ("R@1",)}
 COLUMNS = ("benchmark", "split", "method", "backbone", "metric", "value", "n")
-CONTROL = re.compile(r"(.*: )?(image only|text only|sum, lambda .*)")
 ABOUT = (
-    "Percent, higher is better; the best of each column is bold, its 95 % bootstrap interval is under each value. "
-    "Controls use the backbone as it is, without any training for the task."
+    "Percent, higher is better; the best of each column is bold. Under each value: hits of queries, and the 95 % "
+    "bootstrap interval. Controls (grey) use the backbone as it is, without any training for the task."
 )
 Row = dict[str, Any]
 Column = tuple[Sheet, str]  # benchmark, split and ranking protocol; metric
@@ -31,10 +25,9 @@ Column = tuple[Sheet, str]  # benchmark, split and ranking protocol; metric
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of a run as a grid; ``controls`` are the numbers of its lines that are controls."""
+    """The scores of a run as a grid, controls first."""
 
     grid: Grid
-    controls: frozenset[int]
 
     def columns(self) -> list[Column]:
         """Every column, sheet by sheet."""
@@ -52,10 +45,11 @@ class Head:
 
 @dataclass(frozen=True)
 class Value:
-    """One number as it is shown; ``interval`` may be empty."""
+    """One number as it is shown; ``of`` (hits of queries) and ``interval`` may be empty."""
 
     value: float
     best: bool
+    of: str
     interval: str
 
 
@@ -71,13 +65,14 @@ class Line:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Methods by metrics."""
+    """Methods by metrics. ``remarks`` must be read with it: controls that are missing, images that were allowed to."""
 
     title: str
     about: str
     groups: tuple[Head, ...]
     columns: tuple[Head, ...]
     rows: tuple[Line, ...]
+    remarks: tuple[str, ...]
 
 
 def score_rows(store: Store, run_id: str) -> list[Row]:
@@ -96,23 +91,21 @@ def _number(cell: Cell | None) -> float | None:
     return None if cell is None else cell.value
 
 
+def score_remarks(store: Store, run_id: str) -> list[str]:
+    """What must be said beside ``score_rows``: controls that are missing, images that were allowed to be."""
+    scores = read_scores(read_record(store, run_id))
+    return remarks(scores.grid, list(dict.fromkeys(sheet for sheet, _ in _headlines(scores))))
+
+
 def read_scores(record: RunRecord) -> Scores:
     """The grid of a run: what its ``tabulate`` put together, else all its evaluations; controls first."""
-    marked = marked_controls(record)
     told = [rows for _, artifact in record.made_by("tabulate") for rows in tabulated(artifact)]
-    own = [_evaluated(artifact) for _, artifact in record.made_by("evaluate")] if not told else []
-    ordered = sorted((rows for rows in told or own if rows), key=lambda rows: not is_control(rows, marked))
-    controls = (number for number, rows in enumerate(ordered) if is_control(rows, marked))
-    return Scores(grid_of(ordered), frozenset(controls))
+    own = [evaluated(artifact) for _, artifact in record.made_by("evaluate")] if not told else []
+    return Scores(grid_of(sorted((rows for rows in told or own if rows), key=lambda rows: not control_of(rows[0]))))
 
 
-def marked_controls(record: RunRecord) -> set[tuple[str, str]]:
-    """Method and backbone of every evaluation of the run whose spec asks for a control."""
-    asked = [artifact for _, artifact in record.made_by("evaluate") if _asks_control(artifact)]
-    return {_who(rows) for rows in map(_evaluated, asked) if rows}
-
-
-def _evaluated(artifact: Artifact) -> list[Row]:
+def evaluated(artifact: Artifact) -> list[Row]:
+    """The score rows of one evaluation, with hits and bounds where it has them."""
     for name in ("intervals.parquet", "scores.parquet"):
         if has_columns(artifact, name, (*COLUMNS, "protocol")):
             return first_rows(artifact, name, MAX_ROWS)
@@ -129,17 +122,12 @@ def tabulated(artifact: Artifact) -> list[list[Row]]:
     return [list(own) for _, own in groupby(rows, key=lambda row: row["evaluation"])]
 
 
-def _asks_control(evaluation: Artifact) -> bool:
-    return evaluation.manifest is not None and "control" in evaluation.manifest.spec
-
-
-def _who(rows: list[Row]) -> tuple[str, str]:
-    return rows[0]["method"], rows[0]["backbone"]
-
-
-def is_control(rows: list[Row], marked: set[tuple[str, str]]) -> bool:
-    """Whether nothing was trained for these scores: the evaluation's spec says so, or else its name does."""
-    return _who(rows) in marked or CONTROL.fullmatch(rows[0]["method"]) is not None
+def is_control(evaluation: Artifact) -> bool:
+    """Whether an evaluation asked a backbone without any training for the task."""
+    rows = evaluated(evaluation)
+    if rows:
+        return control_of(rows[0]) is not None
+    return evaluation.manifest is not None and "control" in evaluation.manifest.spec  # a split without answers
 
 
 def _family(sheet: Sheet) -> str:
@@ -171,49 +159,51 @@ def _title(column: Column, beside: list[Column]) -> str:
     sheet, metric = column
     alike = [one for one, name in beside if (one.benchmark, name) == (sheet.benchmark, metric)]
     more = f"({sheet.split}, {sheet.protocol})" if len(alike) > 1 else ""
-    return " ".join(word for word in (_named(sheet), metric, more) if word)
+    return " ".join(word for word in (named(sheet), metric, more) if word)
 
 
-def _named(sheet: Sheet) -> str:
+def named(sheet: Sheet) -> str:
+    """``FashionIQ dress``; a mean over parts stands for the benchmark."""
     return f"{NAMES.get(_family(sheet), _family(sheet))} {_part(sheet)}".removesuffix("mean").strip()
 
 
 def score_tables(record: RunRecord) -> list[ScoreTable]:
-    """The overview, then tables for each benchmark: its means, CIRCO's semantic aspects, categories and tasks."""
+    """The overview, then tables for each benchmark: its means, then categories and tasks (aspects: the breakdown)."""
     scores = read_scores(record)
-    columns = scores.columns()
+    columns = [one for one in scores.columns() if "/" not in one[1]]
     tables = [_table("Overview", ABOUT, scores, _headlines(scores))]
     for family in dict.fromkeys(_family(sheet) for sheet, _ in columns):
         own = [one for one in columns if _family(one[0]) == family]
         name = NAMES.get(family, family)
         whole = [one for one in own if _part(one[0]) in ("", "mean")]
-        tables.append(_table(name, "", scores, [one for one in whole if "/" not in one[1]]))
-        tables.append(_table(f"{name} by semantic aspect", "", scores, [one for one in whole if "/" in one[1]]))
-        tables.append(_table(f"{name} part by part", "", scores, [one for one in own if one not in whole], False))
+        tables.append(_table(name, "", scores, whole))
+        tables.append(_table(f"{name} part by part", "", scores, [one for one in own if one not in whole]))
     return [table for table in tables if table.columns]
 
 
-def _table(title: str, about: str, scores: Scores, columns: list[Column], intervals: bool = True) -> ScoreTable:
-    grid = scores.grid
-    heads = tuple(Head(one[1].rpartition("/")[2].replace("_", " "), _asked(grid, one)) for one in columns)
+def _table(title: str, about: str, scores: Scores, columns: list[Column]) -> ScoreTable:
+    grid, sheets = scores.grid, list(dict.fromkeys(sheet for sheet, _ in columns))
+    heads = tuple(Head(metric, _asked(grid, (sheet, metric))) for sheet, metric in columns)
     lines = []
     for number, line in enumerate(grid.lines):
-        cells = tuple(_value(grid, number, one, intervals) for one in columns)
-        small = " · ".join(
-            one for one in (line.backbone, line.texts, line.preprocessing) if one not in ("", "-", "none")
-        )
+        cells = tuple(_value(grid, number, one) for one in columns)
+        texts = dict.fromkeys(grid.texts(sheet, number) for sheet in sheets)
+        small = [one for one in (line.backbone, *texts, line.preprocessing) if one not in ("", "-", "none")]
         if any(cell is not None for cell in cells):
-            lines.append(Line(line.method, small, "control" if number in scores.controls else "method", cells))
-    return ScoreTable(title, about, _groups(columns), heads, tuple(lines))
+            kind = "method" if line.control is None else "control"
+            lines.append(Line(line.method, " · ".join(dict.fromkeys(small)), kind, cells))
+    said = tuple(remarks(grid, sheets))
+    return ScoreTable(title, about, _groups(grid, columns), heads, tuple(lines), said)
 
 
-def _value(grid: Grid, number: int, column: Column, intervals: bool) -> Value | None:
+def _value(grid: Grid, number: int, column: Column) -> Value | None:
     cell = grid.cells.get((number, *column))
     if cell is None:
         return None
-    known = intervals and cell.low is not None and cell.high is not None
+    known = cell.low is not None and cell.high is not None
     interval = f"{cell.low:.1f} to {cell.high:.1f}" if known else ""
-    return Value(cell.value, len(grid.lines) > 1 and cell.value == grid.best(*column), interval)
+    of = "" if cell.hits is None else f"{cell.hits:,}/{cell.n:,}"
+    return Value(cell.value, len(grid.lines) > 1 and cell.value == grid.best(*column), of, interval)
 
 
 def _asked(grid: Grid, column: Column) -> str:
@@ -222,35 +212,10 @@ def _asked(grid: Grid, column: Column) -> str:
     return "n " + ", ".join(f"{count:,}" for count in counts)
 
 
-def _groups(columns: list[Column]) -> tuple[Head, ...]:
-    """Neighbouring columns of one sheet share a head that names benchmark, split and protocol."""
+def _groups(grid: Grid, columns: list[Column]) -> tuple[Head, ...]:
+    """Neighbouring columns of one sheet share a head that names benchmark, split and protocol, texts and all."""
     runs: list[tuple[Sheet, int]] = [(sheet, len(list(own))) for sheet, own in groupby(one[0] for one in columns)]
-    return tuple(Head(_named(sheet), f"{sheet.split}, {sheet.protocol}", count) for sheet, count in runs)
-
-
-def lambda_curves(record: RunRecord) -> list[Curve]:
-    """The grids that tuned the weight of a sum: the score on the validation benchmark by lambda."""
-    grids = [grid for step, artifact in record.made_by("evaluate") for grid in _grids(step.name, artifact)]
-    if not grids:
-        return []
-    lines = [line for _, line in grids]
-    measured = ", ".join(sorted({name for name, _ in grids}))
-    svg = Markup(line_chart(lines, "lambda, the weight of the image", measured, "Score by lambda"))  # noqa: S704
-    best = [f"{line.name}: {line.x[line.y.index(max(line.y))]:g}" for line in lines]
-    about = "What the sum of text and lambda x image scores on other queries; the first best value is then reported. "
-    return [Curve("The sum's weight, tuned", about + "Chosen: " + "; ".join(best), (svg,), broad=True)]
-
-
-def _grids(step: str, evaluation: Artifact) -> list[tuple[str, Series]]:
-    """What was measured, and its values in order of lambda."""
-    if not has_columns(evaluation, "curve.parquet", ("step", "name", "value")):
-        return []
-    series = {one.name: one for one in read_curve(evaluation)}
-    weights = series.pop("lambda", None)
-    if weights is None:
-        return []
-    found = []
-    for name, one in series.items():
-        points = sorted(zip(weights.y, one.y, strict=False))
-        found.append((name, Series(step, [x for x, _ in points], [y for _, y in points])))
-    return found
+    return tuple(
+        Head(named(sheet), f"{sheet.split}, {sheet.protocol}; texts {grid.texts(sheet)}", count)
+        for sheet, count in runs
+    )

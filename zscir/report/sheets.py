@@ -8,13 +8,15 @@ from zscir.report.record import RunRecord
 from zscir.report.words import cut
 
 MAX_PAIRS, MAX_TRIPLETS = 18, 12
+BRINGING = ("download", "import_images", "import_shards")  # the stages that bring pictures into the store
 PAIRS = "What arrived: pictures and their captions, spread evenly over the list."
 TRIPLETS = "Two similar pictures and the change from the first to the second in words, written from their captions."
 
 
 def pair_sheets(record: RunRecord) -> list[Sheet]:
-    """A sheet of downloaded pictures and their captions for each ``download`` of the run."""
-    return [_pair_sheet(source, count) for source, count in shared(record.artifacts_of("download"), MAX_PAIRS)]
+    """A sheet of pictures and their captions for each ``download`` or import of the run."""
+    sources = [artifact for stage in BRINGING for artifact in record.artifacts_of(stage)]
+    return [_pair_sheet(source, count) for source, count in shared(sources, MAX_PAIRS)]
 
 
 def _pair_sheet(source: Artifact, count: int) -> Sheet:
@@ -52,7 +54,7 @@ def _triplet_card(row: dict[str, str | None], images: Images) -> Card:
 
 
 def images_above(record: RunRecord, artifact: Artifact, rows: Rows) -> Images:
-    """The images of the downloads that ``artifact`` was made from, those of ``rows`` found already."""
-    images = Images([one for one in record.library.above(artifact) if one.stage == "download"])
+    """The images of the downloads and imports that ``artifact`` was made from, those of ``rows`` found already."""
+    images = Images([one for one in record.library.above(artifact) if one.stage in BRINGING])
     images.find({row[column] for row in rows for column in ("reference_key", "target_key")})
     return images

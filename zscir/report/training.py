@@ -11,12 +11,11 @@ from zscir.report.record import RunRecord
 
 @dataclass(frozen=True)
 class Curve:
-    """Charts under a title; ``broad`` ones take the whole width."""
+    """Charts under a title."""
 
     title: str
     about: str
     svgs: tuple[Markup, ...]
-    broad: bool = False
 
 
 def training_curves(record: RunRecord) -> list[Curve]:

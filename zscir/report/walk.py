@@ -82,14 +82,19 @@ def _walk_row(record: RunRecord, step: StepRecord) -> WalkRow:
         except ZscirError as error:
             problem = str(error)
     inputs, rows = _inputs(record, artifact), _whole(facts.get("rows"))
-    return WalkRow(step, inputs, rows, total, _of(inputs, rows, total), _reasons(found), shown_facts(facts), problem)
+    of = _of(inputs, rows, total, _whole(facts.get("images")))
+    return WalkRow(step, inputs, rows, total, of, _reasons(found), shown_facts(facts), problem)
 
 
-def _of(inputs: tuple[Input, ...], rows: int | None, rejects: int | None) -> int | None:
-    """What the rejects are a share of: the largest input, or (for a list from outside) all rows that were read."""
+def _of(inputs: tuple[Input, ...], rows: int | None, rejects: int | None, images: int | None) -> int | None:
+    """What the rejects are a share of: the images that a filter looked at, the largest input, or (for a list from
+    outside) all rows that were read.
+    """
     read = max((one.rows for one in inputs if one.rows is not None), default=0)
     if not rejects:
         return None
+    if rows is not None and images == rows + rejects:
+        return images
     return read if read >= rejects else rows + rejects if rows is not None else None
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from zscir.artifacts import Artifact, finished
-from zscir.errors import RequestError, StageError
+from zscir.errors import RequestError, StageError, TransientError
 from zscir.llm.answer import ANSWER_VERSION, EditType
 from zscir.llm.models import LocalModel, Model, OpenAIModel, TemplateModel, open_backend
 from zscir.llm.prompt import Prompt, load_prompt
@@ -152,7 +152,8 @@ def _refuse_outage(replies: list[Reply], shard: str) -> None:
     down = [reply.error for reply in replies if is_outage(reply)]
     rejected = [error for error in errors if failure_kind(error).startswith("http_4")]
     if len(down) > OUTAGE_SHARE * len(replies) or len(rejected) == len(replies) >= REJECTED_ROWS:
-        raise StageError(
+        kind = TransientError if down else StageError
+        raise kind(
             f"{shard}: {len(down) or len(rejected)} of {len(replies)} requests were not answered ({errors[0]}); "
             "whole shards are kept: run again when the service is well, or correct the model's section of the spec"
         )

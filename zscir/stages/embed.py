@@ -15,6 +15,7 @@ from pydantic import Field
 from zscir.artifacts import Artifact, finished
 from zscir.progress import track
 from zscir.records import IMAGES, REJECTS, read_table, schema_of, write_table
+from zscir.selection import Choice
 from zscir.specs import Spec
 from zscir.stage import Facts, stage
 
@@ -32,12 +33,13 @@ class EmbedSpec(Spec):
 
 
 @stage(version=1)
-def embed(spec: EmbedSpec, images: Artifact, backbone: Artifact, out: Path) -> Facts:
+def embed(spec: EmbedSpec, images: Artifact, backbone: Artifact, out: Path, keep: Artifact | None = None) -> Facts:
     """Write ``keys.parquet``, ``image.npy`` and ``text.npy`` ([N, D] float32, unit rows, one per image, in the order of
-    the pairs) and ``rejects.parquet`` (images that cannot be decoded). ``backbone`` is a clip or pli checkpoint.
+    the pairs) and ``rejects.parquet`` (images that cannot be decoded). ``backbone`` is a clip or pli checkpoint. With
+    ``keep``, the choice of a filter, only the images that it holds are embedded.
     """
     if not all((out / name).exists() for name in FILES):
-        rows = _first_of_each(images)
+        rows = _first_of_each(images, keep)
         firsts = range(0, len(rows), spec.shard_rows)
         paths = [out / f"vectors-{number:05d}.npz" for number in range(len(firsts))]
         encoder = _Encoder(spec, images, backbone)
@@ -51,13 +53,15 @@ def embed(spec: EmbedSpec, images: Artifact, backbone: Artifact, out: Path) -> F
     return {"rows": rows_kept, "rejects": len(read_table(out / "rejects.parquet", REJECTS)), "width": width}
 
 
-def _first_of_each(images: Artifact) -> list[Row]:
-    """The rows of downloaded images; of several captions of one image, the first."""
+def _first_of_each(images: Artifact, keep: Artifact | None) -> list[Row]:
+    """The rows of downloaded images that are kept; of several captions of one image, the first."""
+    choice = Choice(keep)
     table = read_table(images.path("images.parquet"), IMAGES)
     first: dict[str, Row] = {}
     for row in table.select(["image_key", "text", "status", "shard", "offset", "size"]).to_pylist():
-        if row["status"] == "ok":
+        if row["status"] == "ok" and choice.holds(row["image_key"]):
             first.setdefault(row["image_key"], row)
+    choice.refuse_strangers("embed")
     return list(first.values())
 
 

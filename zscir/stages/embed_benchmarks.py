@@ -11,40 +11,50 @@ from pydantic import Field
 
 from zscir.artifacts import Artifact, finished
 from zscir.evaluation.specs import Name, Preprocessing, pixels_for
+from zscir.records import read_rows
 from zscir.specs import Spec
 from zscir.stage import Facts, stage
 
 
 class EmbedBenchmarksSpec(Spec):
-    """Which benchmarks; a ``preprocessing`` other than the backbone's own must be asked of ``evaluate`` too."""
+    """Which benchmarks; a ``preprocessing`` other than the backbone's own must be asked of ``evaluate`` too.
+
+    ``allow_missing``: so many images of a benchmark may be missing or broken; they get no vector, and an evaluation
+    with these vectors must allow as many.
+    """
 
     benchmarks: Annotated[tuple[Name, ...], Field(min_length=1)] = ("fashioniq", "cirr", "circo", "genecis")
     splits: dict[str, str] | None = None  # benchmark -> split, where it is not val
     preprocessing: Preprocessing | None = None
+    allow_missing: dict[Name, Annotated[int, Field(ge=1)]] | None = None
 
 
 @stage(version=1)
 def embed_benchmarks(spec: EmbedBenchmarksSpec, backbone: Artifact, benchmarks: Artifact, out: Path) -> Facts:
-    """Write ``<benchmark>.npy`` ([N, D] float32, unit rows), ``<benchmark>.parquet`` (their ids) and ``mark.json``."""
-    from zscir.benchmarks import PARTS, load_part
+    """Write ``<benchmark>.npy`` ([N, D] float32, unit rows), ``<benchmark>.parquet`` (their ids) and ``mark.json``; and
+    ``<benchmark>.absent.parquet`` when images are missing that may be. StageError lists those that may not.
+    """
+    from zscir.benchmarks import PARTS
     from zscir.evaluation.features import embed_pictures
-    from zscir.evaluation.gallery import MARK, ids_of, mark_of, write_features
-    from zscir.evaluation.pictures import Pictures, annotations_root
+    from zscir.evaluation.gallery import IDS, MARK, ids_of, mark_of, write_features
+    from zscir.evaluation.pictures import Pictures, annotated
     from zscir.evaluation.respondent import control_of
 
     stock = control_of(backbone, "image", None, None, None)
     pixels = pixels_for(stock.pixels, spec.preprocessing)
-    counts: Facts = {}
-    digests = {}
+    counts: dict[str, int] = {}
+    digests, lacking = {}, {}
     for name in spec.benchmarks:
-        root, split = annotations_root(benchmarks, name), (spec.splits or {}).get(name, "val")
-        parts = [load_part(name, root, split, part, None) for part in PARTS[name]]
-        pictures = Pictures(benchmarks, name, parts)
+        parts = annotated(benchmarks, name, (spec.splits or {}).get(name, "val"), PARTS[name], None, None)
+        pictures = Pictures(benchmarks, name, parts, (spec.allow_missing or {}).get(name, 0))
         ids = ids_of(parts)
-        counts[name], digests[name] = len(ids), pictures.digest
         if not (out / f"{name}.npy").exists():
-            write_features(out, name, embed_pictures(stock.model.gallery, pictures, ids, pixels))
+            features = embed_pictures(stock.model.gallery, pictures, ids, pixels)
+            write_features(out, name, features, pictures.absent)
+        digests[name], counts[name] = pictures.digest, len(read_rows(out / f"{name}.parquet", IDS))
+        if counts[name] < len(ids):
+            lacking[f"{name} missing"] = len(ids) - counts[name]
     with finished(out / MARK) as path:
         mark = mark_of(stock.weights, pixels) | {"images": digests}
         path.write_text(json.dumps(mark, sort_keys=True) + "\n", encoding="utf-8")
-    return {"rows": sum(counts.values()), **counts}
+    return {"rows": sum(counts.values()), **counts, **lacking}

@@ -9,35 +9,35 @@ from pydantic import Field, model_validator
 from zscir.artifacts import Artifact
 from zscir.errors import RequestError
 from zscir.evaluation.specs import BenchmarkEntry, Name, Preprocessing, pixels_for
-from zscir.records import CURVE, RANKINGS, SCORES, schema_of, write_table
+from zscir.records import CURVE, INTERVALS, PER_QUERY, RANKINGS, SCORES, schema_of, write_table
 from zscir.specs import Spec
 from zscir.stage import Facts, stage
 
 TABLES = {
     "scores": SCORES,
-    "intervals": schema_of(
-        benchmark="str", split="str", protocol="str", method="str", backbone="str", metric="str", value="f64", n="i64",
-        hits="i64?", low="f64", high="f64",
-    ),
+    "intervals": INTERVALS,
     "rankings": RANKINGS,
     "queries": schema_of(
         benchmark="str", split="str", query_id="str", reference="str", text="str", targets="str", target_rank="i64?",
         best_rank="i64?", reference_rank="i64?", words="i64", aspects="str",
     ),
-    "per_query": schema_of(benchmark="str", split="str", metric="str", query_id="str", value="f64"),
+    "per_query": PER_QUERY,
     "breakdown": schema_of(
-        benchmark="str", split="str", metric="str", by="str", group="str", value="f64", n="i64",
+        benchmark="str", split="str", protocol="str", metric="str", by="str", group="str", value="f64", n="i64",
+        hits="i64?", low="f64", high="f64",
     ),
 }  # fmt: skip
 TUNED_BENCHMARK: Name = "cirr"
 TUNED_METRIC = "R@1"
 Weight = Annotated[float, Field(ge=0)]
+Grid = list[tuple[float, float]]  # (weight, percent)
 
 
 class EvaluateSpec(Spec):
     """What to score. ``control`` asks a clip or pli checkpoint by image, text, or text + ``weight`` x image.
 
-    A grid of ``weights`` is tried on the input ``validation``; the first best R@1 of CIRR wins and is then reported.
+    A grid of ``weights`` is tried on every asked benchmark that the input ``validation`` holds; the first best R@1 of
+    CIRR wins and is then reported.
     ``method`` and ``backbone`` are the labels in tables; ``seed`` is that of the bootstrap intervals.
     """
 
@@ -61,7 +61,7 @@ class EvaluateSpec(Spec):
         return self
 
 
-@stage(version=1)
+@stage(version=2)
 def evaluate(
     spec: EvaluateSpec,
     checkpoint: Artifact,
@@ -72,7 +72,8 @@ def evaluate(
     validation: Artifact | None = None,
 ) -> Facts:
     """Write ``scores``, ``intervals``, ``rankings``, ``queries``, ``per_query`` and ``breakdown`` (``.parquet``),
-    ``curve.parquet`` of a tuned weight, and ``submissions/*.json`` for splits whose answers only a server has.
+    ``curve.parquet`` of a tuned weight (a point per weight and benchmark), and ``submissions/*.json`` for splits whose
+    answers only a server has.
 
     ``benchmarks`` and ``validation`` hold annotation files and images per benchmark; ``gallery`` (of the stage
     ``embed_benchmarks``) spares embedding the images again. StageError lists images that are missing or broken.
@@ -82,10 +83,11 @@ def evaluate(
     from zscir.evaluation.hall import hear, open_hall, submissions_of, tables_of
 
     respondent = _respondent(spec, checkpoint, backbone)
-    grid = _tuning(spec, respondent, validation)
+    curves = _tuning(spec, respondent, validation)
+    grid = next(iter(curves.values()), [])
     if grid:
         respondent = respondent.weighing(max(grid, key=lambda one: one[1])[0])
-        _write_curve(out / "curve.parquet", grid)
+        _write_curve(out / "curve.parquet", curves)
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
     for entry in spec.benchmarks:
         hall = open_hall(respondent, benchmarks, gallery, entry)
@@ -94,7 +96,8 @@ def evaluate(
             rows[name] += more
         for files in submissions_of(heard):
             write_submission(out / "submissions", files)
-    rows["breakdown"] = list(breakdown(rows["queries"], rows["per_query"]))
+    protocols = {(row["benchmark"], row["split"]): row["protocol"] for row in rows["scores"]}
+    rows["breakdown"] = list(breakdown(rows["queries"], rows["per_query"], protocols, spec.seed))
     for name, schema in TABLES.items():
         write_table(out / f"{name}.parquet", schema, rows[name])
     return {"rows": len(rows["scores"]), "queries": len(rows["queries"]), **_tuning_facts(grid, respondent)}
@@ -112,30 +115,42 @@ def _respondent(spec: EvaluateSpec, checkpoint: Artifact, backbone: Artifact | N
     return replace(one, pixels=pixels_for(one.pixels, spec.preprocessing))
 
 
-def _tuning(spec: EvaluateSpec, respondent: Any, validation: Artifact | None) -> list[tuple[float, float]]:
-    """(weight, R@1 of CIRR) of every weight of the grid, on the validation benchmarks."""
-    from zscir.evaluation.hall import open_hall, tried
+def _tuning(spec: EvaluateSpec, respondent: Any, validation: Artifact | None) -> dict[str, Grid]:
+    """What each weight of the grid scores on the validation benchmarks; CIRR's R@1, which decides, comes first."""
+    from zscir.benchmarks.breakdown import HEADLINE
+    from zscir.evaluation.hall import curve_name, open_hall, tried
 
     if (spec.weights is None) != (validation is None):
         raise RequestError("evaluate: spec.weights and the input 'validation' belong together; give both or neither")
     if validation is None or spec.weights is None:
-        return []
-    asked = next((one for one in spec.benchmarks if one.name == TUNED_BENCHMARK), None)
-    entry = BenchmarkEntry(name=TUNED_BENCHMARK, texts=asked.texts if asked else None)
-    return tried(respondent, open_hall(respondent, validation, None, entry), spec.weights, TUNED_METRIC)
+        return {}
+    curves = {}
+    for entry in _validated(spec, {file.split("/")[0] for file in validation.files(".json")}):
+        hall, metric = open_hall(respondent, validation, None, entry), HEADLINE[entry.name]
+        curves[curve_name(respondent, hall, metric)] = tried(respondent, hall, spec.weights, metric)
+    return curves
 
 
-def _write_curve(path: Path, grid: list[tuple[float, float]]) -> None:
-    names = ("lambda", f"validation {TUNED_BENCHMARK} {TUNED_METRIC}")
-    rows = [
-        {"step": step, "name": name, "value": value}
-        for step, one in enumerate(grid)
-        for name, value in zip(names, one, strict=True)
-    ]
+def _validated(spec: EvaluateSpec, held: set[str]) -> list[BenchmarkEntry]:
+    """What the weight is tried on: CIRR, always by its official protocol, then what else is asked and ``held``."""
+    asked: dict[str, BenchmarkEntry] = {}
+    for entry in spec.benchmarks:
+        asked.setdefault(entry.name, entry)
+    cirr = asked.pop(TUNED_BENCHMARK, None)
+    others = [one for one in asked.values() if one.name in held]
+    own = [BenchmarkEntry(name=one.name, parts=one.parts, protocol=one.protocol, texts=one.texts) for one in others]
+    return [BenchmarkEntry(name=TUNED_BENCHMARK, texts=cirr.texts if cirr else None), *own]
+
+
+def _write_curve(path: Path, curves: dict[str, Grid]) -> None:
+    weights = [weight for weight, _ in next(iter(curves.values()))]
+    named = {"lambda": weights, **{name: [value for _, value in grid] for name, grid in curves.items()}}
+    steps = range(len(weights))
+    rows = [{"step": step, "name": name, "value": own[step]} for step in steps for name, own in named.items()]
     write_table(path, CURVE, rows)
 
 
-def _tuning_facts(grid: list[tuple[float, float]], respondent: Any) -> Facts:
+def _tuning_facts(grid: Grid, respondent: Any) -> Facts:
     if not grid:
         return {}
     shown = json.dumps({f"{weight:g}": round(value, 2) for weight, value in grid})

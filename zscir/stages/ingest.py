@@ -2,24 +2,31 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
-from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from zscir.artifacts import Artifact, finished
 from zscir.errors import RequestError
-from zscir.fetch.lists import Layout, Row, rows_of
-from zscir.progress import track
+from zscir.fetch.companions import Found, rows_by_line, rows_by_name
+from zscir.fetch.documents import Join
+from zscir.fetch.lists import Layout, rows_of
+from zscir.fetch.pairs import FILE, NoPair, clean_string, clean_text, clean_url, pair_digest, printable
+from zscir.progress import note, track
 from zscir.records import PAIRS, REJECTS, table_of, table_writer
 from zscir.specs import Spec
 from zscir.stage import Facts, stage
 
 BATCH_ROWS = 50_000
-MAX_URL_CHARS = 8192
-DETAIL_CHARS = 200
+
+
+class JoinSpec(Spec):
+    """In a JSON document: to each row that row of the list ``table`` whose ``key`` is what the row has in ``on``."""
+
+    table: str
+    on: str
+    key: str
 
 
 class IngestSpec(Spec):
@@ -35,6 +42,12 @@ class IngestSpec(Spec):
     min_text_chars: Annotated[int, Field(ge=1)] = 1
     max_text_chars: Annotated[int, Field(ge=1)] = 2000
     limit: Annotated[int, Field(ge=1)] | None = None  # stop after so many pairs
+    expected_rows: Annotated[int, Field(ge=1)] | None = None  # of the whole list; another number is told, no error
+    url_prefix: str | None = None  # put before the URL column: http://..., or file: for pictures in a folder
+    rows: str | None = None  # the list of rows in a JSON document that holds several
+    join: tuple[JoinSpec, ...] | None = None  # other lists of that document, joined to each row one after another
+    lines: dict[str, str] | None = None  # column -> name of a text file: the n-th lines of all are the n-th row
+    text_suffix: str | None = None  # pictures with a text file beside each: NAME.jpg and NAME + this
 
     @model_validator(mode="after")
     def _bounds(self) -> "IngestSpec":
@@ -42,26 +55,30 @@ class IngestSpec(Spec):
             raise ValueError(
                 f"max_text_chars = {self.max_text_chars}, less than min_text_chars = {self.min_text_chars}"
             )
+        if self.url_prefix is not None and not self.url_prefix.startswith(("http://", "https://", FILE)):
+            raise ValueError(f"url_prefix = {self.url_prefix!r} begins with none of http://, https:// and file:")
+        if self.join and self.rows is None:
+            raise ValueError("join needs rows = NAME: the list of the document whose rows are joined")
+        if self.text_suffix is not None and (self.lines or self.licence_column or not self._is_local()):
+            raise ValueError(
+                'text_suffix needs url_prefix = "file:...", and goes with neither lines nor licence_column'
+            )
         return self
+
+    def _is_local(self) -> bool:
+        return (self.url_prefix or "").startswith(FILE)
 
     def layout(self) -> Layout:
         """The part of this spec that says how the files look."""
-        return Layout(self.url_column, self.text_column, self.licence_column, self.columns, self.quoted)
-
-
-class _Bad(Exception):
-    """A row that becomes no pair: a short reason and the detail."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.detail = detail[:DETAIL_CHARS]
+        joins = tuple(Join(one.table, one.on, one.key) for one in self.join or ())
+        return Layout(
+            self.url_column, self.text_column, self.licence_column, self.columns, self.quoted, self.rows, joins
+        )
 
 
 class _Numbered(NamedTuple):
-    file: str
     source_row: int  # over all files, from 0
-    row: Row
+    found: Found
 
 
 @stage(version=1)
@@ -69,7 +86,8 @@ def ingest(spec: IngestSpec, urls: Artifact, out: Path) -> Facts:
     """Read every file of ``urls`` in the order of their names; write pairs.parquet and rejects.parquet.
 
     A pair is known by its URL and text together: the same URL with another text is another pair. Of equal pairs the
-    first is kept; about 100 bytes of memory per pair are needed to know them again.
+    first is kept; about 100 bytes of memory per pair are needed to know them again. A list of another length than
+    ``expected_rows`` is told in the facts and in a line of news: it may be a part on purpose, or an older edition.
     """
     reasons: Counter[str] = Counter()
     with (
@@ -90,8 +108,21 @@ def ingest(spec: IngestSpec, urls: Artifact, out: Path) -> Facts:
         )
     return {
         "rows": kept_rows, "rejects": reasons.total(), "files": len(urls.files()),
-        "rejects_by_reason": dict(sorted(reasons.items())),
+        "rejects_by_reason": dict(sorted(reasons.items())), **_expectation(spec, kept_rows + reasons.total()),
     }  # fmt: skip
+
+
+def _expectation(spec: IngestSpec, rows: int) -> Facts:
+    """How far the list is from what its source says; nothing where that is unknown or only a part was read."""
+    if spec.expected_rows is None or spec.limit is not None:
+        return {}
+    if rows == spec.expected_rows:
+        return {"expected_rows": rows}
+    note(
+        f"ingest: {spec.source}: the list has {rows:,} rows, its source says {spec.expected_rows:,}: "
+        "an incomplete file, a part of it, or another edition? (expected_rows)"
+    )
+    return {"expected_rows": spec.expected_rows, "rows_off": rows - spec.expected_rows}
 
 
 def _batches(spec: IngestSpec, urls: Artifact) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
@@ -102,8 +133,8 @@ def _batches(spec: IngestSpec, urls: Artifact) -> Iterator[tuple[list[dict[str, 
     for one in track(_rows(spec, urls), None, "ingest (rows)"):
         try:
             kept.append(_pair(spec, one, seen))
-        except _Bad as bad:
-            place = f"{one.file}#{one.row.number}"
+        except NoPair as bad:
+            place = f"{one.found.file}#{one.found.row.number}"
             left_out.append({"stage": "ingest", "id": place, "reason": bad.reason, "detail": bad.detail})
         if len(kept) + len(left_out) >= BATCH_ROWS:
             yield kept, left_out
@@ -114,74 +145,33 @@ def _batches(spec: IngestSpec, urls: Artifact) -> Iterator[tuple[list[dict[str, 
 
 
 def _rows(spec: IngestSpec, urls: Artifact) -> Iterator[_Numbered]:
-    source_row = 0
-    for name in urls.files():
-        for row in rows_of(urls.path(name), name, spec.layout()):
-            yield _Numbered(name, source_row, row)
-            source_row += 1
+    for source_row, found in enumerate(_found(spec, urls)):
+        yield _Numbered(source_row, found)
+
+
+def _found(spec: IngestSpec, urls: Artifact) -> Iterator[Found]:
+    layout = spec.layout()
+    if spec.lines is not None:
+        yield from rows_by_line(urls.files(), urls.path, spec.lines, layout.wanted())
+    elif spec.text_suffix is not None:
+        yield from rows_by_name(urls.files(), urls.path, spec.text_suffix)
+    else:
+        for name in urls.files():
+            yield from (Found(name, row) for row in rows_of(urls.path(name), name, layout))
 
 
 def _pair(spec: IngestSpec, one: _Numbered, seen: set[bytes]) -> dict[str, Any]:
-    row = one.row
+    row = one.found.row
     if row.problem is not None:
-        raise _Bad("malformed", _printable(row.problem))
-    url, text = _url(row.url), _text(row.text, spec)
-    digest = sha256(f"{url}\n{text}".encode()).digest()[:16]
+        raise NoPair("malformed", printable(row.problem))
+    url = clean_url(row.url, spec.url_prefix or "")
+    text = clean_text(row.text, spec.min_text_chars, spec.max_text_chars)
+    digest = pair_digest(url, text)
     if digest in seen:
-        raise _Bad("duplicate", url)
+        raise NoPair("duplicate", url)
     seen.add(digest)
-    licence = _string(row.licence, "licence") if row.licence is not None else spec.licence
+    licence = clean_string(row.licence, "licence") if row.licence is not None else spec.licence
     return {
         "pair_id": digest.hex(), "url": url, "text": text, "source": spec.source,
         "licence": licence or None, "source_row": one.source_row,
     }  # fmt: skip
-
-
-def _url(value: Any) -> str:
-    """The URL without the blanks around it. Raises _Bad: no_url, bad_url."""
-    url = _string(value, "URL")
-    if not url:
-        raise _Bad("no_url", "the field is empty")
-    if len(url) > MAX_URL_CHARS or not url.isprintable():
-        raise _Bad("bad_url", "too long" if len(url) > MAX_URL_CHARS else f"control characters in {_printable(url)}")
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise _Bad("bad_url", f"{error}: {url}") from None
-    if parts.scheme not in ("http", "https"):
-        raise _Bad("not_http", url)
-    if not host:
-        raise _Bad("bad_url", f"no host: {url}")
-    return url
-
-
-def _text(value: Any, spec: IngestSpec) -> str:
-    """The text without the blanks around it. Raises _Bad: no_text, short_text, long_text."""
-    text = _string(value, "text")
-    if not text:
-        raise _Bad("no_text", "the field is empty")
-    if len(text) < spec.min_text_chars:
-        raise _Bad("short_text", f"{len(text)} of at least {spec.min_text_chars} characters: {text}")
-    if len(text) > spec.max_text_chars:
-        raise _Bad("long_text", f"{len(text)} of at most {spec.max_text_chars} characters: {text}")
-    return text
-
-
-def _string(value: Any, what: str) -> str:
-    """Plain text of a field. Raises _Bad: bad_encoding, malformed."""
-    if value is None:
-        return ""
-    try:
-        if isinstance(value, bytes):
-            return value.decode().strip()
-        if isinstance(value, str):
-            value.encode()
-            return value.strip()
-    except UnicodeError:
-        raise _Bad("bad_encoding", f"the {what} is not UTF-8") from None
-    raise _Bad("malformed", f"the {what} is a {type(value).__name__}, not text")
-
-
-def _printable(text: str) -> str:
-    return text.encode("ascii", "backslashreplace").decode()

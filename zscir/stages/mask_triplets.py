@@ -14,6 +14,7 @@ from pydantic import Field
 from zscir.artifacts import Artifact, finished
 from zscir.progress import track
 from zscir.records import IMAGES, TRIPLETS, check, table_of, table_writer
+from zscir.selection import Choice
 from zscir.specs import Spec
 from zscir.stage import Facts, stage
 
@@ -28,18 +29,25 @@ class MaskSpec(Spec):
 
 
 @stage(version=1)
-def mask_triplets(spec: MaskSpec, images: Artifact, out: Path) -> Facts:
-    """Write ``triplets.parquet``: one row per image that was downloaded, in the order of the pairs."""
+def mask_triplets(spec: MaskSpec, images: Artifact, out: Path, keep: Artifact | None = None) -> Facts:
+    """Write ``triplets.parquet``: one row per pair whose image was downloaded, in the order of the pairs.
+
+    With ``keep``, the choice of a filter, only of the images that it holds.
+    """
+    choice = Choice(keep)
     source = pq.ParquetFile(images.path("images.parquet"))
     batches = source.iter_batches(ROWS_AT_ONCE)
-    seen = written = 0
+    seen = downloaded = written = 0
     with finished(out / "triplets.parquet") as part, table_writer(part, TRIPLETS) as writer:
         for batch in track(batches, -(-source.metadata.num_rows // ROWS_AT_ONCE), "mask triplets"):
             pairs = check(pa.Table.from_batches([batch]), IMAGES, "images.parquet").to_pylist()
-            rows = [_triplet(spec, pair) for pair in pairs if pair["status"] == "ok"]
+            there = [pair for pair in pairs if pair["status"] == "ok"]
+            rows = [_triplet(spec, pair) for pair in there if choice.holds(pair["image_key"])]
             writer.write_table(table_of(rows, TRIPLETS))
-            seen, written = seen + len(pairs), written + len(rows)
-    return {"rows": written, "pairs": seen, "without_image": seen - written}
+            seen, downloaded, written = seen + len(pairs), downloaded + len(there), written + len(rows)
+        choice.refuse_strangers("mask_triplets")
+    filtered = {"left_out_by_filters": downloaded - written} if keep is not None else {}
+    return {"rows": written, "pairs": seen, "without_image": seen - downloaded, **filtered}
 
 
 def _triplet(spec: MaskSpec, pair: dict[str, Any]) -> dict[str, Any]:

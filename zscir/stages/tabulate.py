@@ -9,21 +9,17 @@ from pydantic import Field
 
 from zscir.artifacts import Artifact
 from zscir.benchmarks.sheets import sheet_of, split_protocol
-from zscir.evaluation.pairs import paired
-from zscir.evaluation.tables import compared, grid_of, markdown, wide_rows
-from zscir.records import SCORES, read_rows, schema_of, write_table
+from zscir.evaluation.pairs import Asked, asked_of, compared, paired
+from zscir.evaluation.tables import control_of, grid_of, markdown, missing_controls, wide_rows
+from zscir.records import INTERVALS, PER_QUERY, SCORES, read_rows, schema_of, write_table
 from zscir.specs import Spec
 from zscir.stage import Facts, stage
 
 TABLE = schema_of(
     evaluation="i64", method="str", backbone="str", benchmark="str", split="str", ranking="str", texts="str",
-    preprocessing="str", metric="str", value="f64", n="i64", hits="i64?", low="f64?", high="f64?",
+    preprocessing="str", metric="str", value="f64", n="i64", hits="i64?", low="f64?", high="f64?", control="str?",
+    allow_missing="i64?",
 )  # fmt: skip
-INTERVALS = schema_of(
-    benchmark="str", split="str", protocol="str", method="str", backbone="str", metric="str", value="f64", n="i64",
-    hits="i64?", low="f64", high="f64",
-)  # fmt: skip
-PER_QUERY = schema_of(benchmark="str", split="str", metric="str", query_id="str", value="f64")
 PAIRS = schema_of(
     first="i64", second="i64", benchmark="str", split="str", ranking="str", metric="str", difference="f64", won="i64",
     lost="i64", n="i64", p_value="f64",
@@ -36,21 +32,23 @@ class TabulateSpec(Spec):
     title: Annotated[str, Field(min_length=1, max_length=200)] = "Scores"
 
 
-@stage(version=1)
+@stage(version=2)
 def tabulate(spec: TabulateSpec, scores: list[Artifact], out: Path) -> Facts:
     """Write ``table.parquet`` (a row per number), ``table.md`` (overview, then a table per benchmark and protocol),
     ``table.csv`` (a row per evaluation) and ``pairs.parquet`` (paired tests of the headline metrics, evaluations by
-    their place in ``scores``; ``difference`` is second minus first). Two protocols never share a column.
+    their place in ``scores``; ``difference`` is second minus first). Two protocols never share a column, and a table
+    says which controls (image only, text only, sum of the same backbone) it lacks; the fact counts them.
     """
     evaluations = [_rows(one) for one in scores]
     rows = [_row(number, row) for number, own in enumerate(evaluations) for row in own]
     write_table(out / "table.parquet", TABLE, rows)
     grid = grid_of(evaluations)
-    pairs = list(paired([_per_query(one) for one in scores], [_rankings(own) for own in evaluations]))
+    pairs = list(paired([_asked(one, own) for one, own in zip(scores, evaluations, strict=True)]))
     write_table(out / "pairs.parquet", PAIRS, pairs)
     (out / "table.md").write_text(markdown(grid, spec.title) + compared(grid, pairs), encoding="utf-8")
     (out / "table.csv").write_text(_csv(wide_rows(grid)), encoding="utf-8", newline="")
-    return {"rows": len(rows), "evaluations": len(scores)}
+    lacking = len(missing_controls(grid, grid.sheets()))
+    return {"rows": len(rows), "evaluations": len(scores), **({"controls_missing": lacking} if lacking else {})}
 
 
 def _rows(evaluation: Artifact) -> list[dict[str, Any]]:
@@ -59,20 +57,16 @@ def _rows(evaluation: Artifact) -> list[dict[str, Any]]:
     return read_rows(evaluation.path("scores.parquet"), SCORES)
 
 
-def _per_query(evaluation: Artifact) -> list[dict[str, Any]]:
-    if "per_query.parquet" not in evaluation.entries:
-        return []
-    return read_rows(evaluation.path("per_query.parquet"), PER_QUERY)
-
-
-def _rankings(rows: list[dict[str, Any]]) -> dict[tuple[str, str], str]:
-    """The ranking protocol of each (benchmark, split), categories and tasks together."""
-    return {(row["benchmark"].split("/")[0], row["split"]): sheet_of(row).protocol for row in rows}
+def _asked(evaluation: Artifact, rows: list[dict[str, Any]]) -> Asked:
+    """What paired tests need to know of an evaluation."""
+    there = "per_query.parquet" in evaluation.entries
+    values = read_rows(evaluation.path("per_query.parquet"), PER_QUERY) if there else []
+    return asked_of(values, {(row["benchmark"], row["split"]): sheet_of(row) for row in rows})
 
 
 def _row(number: int, row: dict[str, Any]) -> dict[str, Any]:
     ranking, texts, preprocessing = split_protocol(row["protocol"])
-    kept = {name: value for name, value in row.items() if name != "protocol"}
+    kept = {name: value for name, value in row.items() if name != "protocol"} | {"control": control_of(row)}
     return {"evaluation": number, "ranking": ranking, "texts": texts, "preprocessing": preprocessing, **kept}
 
 

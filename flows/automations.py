@@ -1,0 +1,147 @@
+"""Automations: what a Prefect server does by itself when a run of ours dies or stops: mark it crashed, tell somebody.
+
+Prefect's own detection of dead flow runs belongs to its cloud; on a server of one's own these rules are it.
+"""
+
+from datetime import timedelta
+from types import ModuleType
+from uuid import UUID
+
+from prefect import Flow
+from prefect.blocks.webhook import Webhook
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ActionTypes, CallWebhook, ChangeFlowRunState, SendNotification
+from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
+
+from flows import deployed, pipeline, reaper
+from zscir.errors import RequestError
+
+ZOMBIES = "zscir: a run without a heartbeat has crashed"
+STOPPED = "zscir: tell when a run stops"
+BLOCK = "zscir-notifications"
+# Prefect sends a heartbeat every 180 s; three in a row must be missing. Its page on zombies says 90 s, which would
+# mark every healthy run as crashed.
+SILENCE = timedelta(seconds=540)
+ENDS = ("Failed", "TimedOut", "Crashed", deployed.GATE, deployed.BUDGET)
+
+# A run that stopped says in its message how to go on; one that crashed says nothing, and is known by its flow run.
+# What was refused before it became a run cannot be run again.
+_WORDS = """\
+{%- set message = event.resource['prefect.state-message'] or '' -%}
+{%- set state = event.resource['prefect.state-name'] | lower -%}
+{%- set status = 'gate' if 'GateError' in message else 'budget' if 'OverBudget' in message else state -%}
+{%- set said = message.split('zscir rerun ')[1:] -%}
+{%- set known = flow_run.parameters.run_id if flow.name == 'pipeline' else flow_run.id | string -%}
+{%- set unsaid = known if flow.name == 'pipeline' or state == 'crashed' else '' -%}
+{%- set again = (said[0].split('\n')[0] if said else unsaid).strip() -%}
+"""
+PAYLOAD = (
+    _WORDS
+    + """\
+{"run_id": {{ (again.split(' ')[0] or none) | tojson }}, "status": {{ status | tojson }}, \
+"reason": {{ message[:2000] | tojson }}, "rerun": {{ ('zscir rerun ' ~ again if again else none) | tojson }}, \
+"flow": {{ flow.name | tojson }}, "flow_run": {{ flow_run.name | tojson }}, \
+"flow_run_id": {{ flow_run.id | string | tojson }}}"""
+)
+SUBJECT = _WORDS + "zscir: {{ flow_run.name }}: {{ status }}"
+BODY = _WORDS + "{{ message[:2000] }}{{ '\n\nGo on with: zscir rerun ' ~ again if again else '' }}"
+
+
+def zombies(silence: timedelta = SILENCE) -> AutomationCore:
+    """A flow run of ours that was heard of, and then not for ``silence``, is marked as crashed."""
+    return AutomationCore(
+        name=ZOMBIES,
+        description=f"Marks flow runs of zscir as crashed that were silent for {silence.total_seconds():.0f} s.",
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"}, expect={"prefect.flow-run.*"}, match=_flow_runs(),
+            match_related=_ours(), for_each={"prefect.resource.id"}, posture=Posture.Proactive, threshold=1,
+            within=silence,
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED,
+                message=f"no heartbeat for {silence.total_seconds():.0f} s: its process is gone or cut off",
+            )
+        ],
+    )  # fmt: skip
+
+
+def told(action: ActionTypes) -> AutomationCore:
+    """``action`` whenever a flow run of ours fails, is stopped by a gate, takes too long or crashes."""
+    return AutomationCore(
+        name=STOPPED,
+        description="Tells of every flow run of zscir that stops before its end.",
+        trigger=EventTrigger(
+            expect={f"prefect.flow-run.{end}" for end in ENDS}, match=_flow_runs(), match_related=_ours(),
+            for_each={"prefect.resource.id"}, posture=Posture.Reactive, threshold=1, within=timedelta(0),
+        ),
+        actions=[action],
+    )  # fmt: skip
+
+
+async def ensure_automations(client: PrefectClient, webhook: str | None) -> list[str]:
+    """See that the server has our automations as they are here; return their names.
+
+    ``webhook`` is where to tell of runs that stop: an http(s) address, which gets ``PAYLOAD`` as JSON, or
+    BLOCK-TYPE/NAME of a notification block on the server, such as slack-webhook/alerts, which gets words. Without it
+    nothing is told, and what was set up before stays. An automation that somebody paused stays paused.
+    """
+    wanted = [zombies()] if webhook is None else [zombies(), told(await _messenger(client, webhook))]
+    for automation in wanted:
+        await _ensure(client, automation)
+    return [automation.name for automation in wanted]
+
+
+async def _ensure(client: PrefectClient, wanted: AutomationCore) -> None:
+    there = await client.read_automations_by_name(wanted.name)
+    if not there:
+        await client.create_automation(wanted)
+        return
+    first, *doubles = sorted(there, key=lambda one: one.id)
+    for double in doubles:  # two that were set up at the same moment
+        await client.delete_automation(double.id)
+    wanted = wanted.model_copy(update={"enabled": first.enabled})
+    if _core(first) != wanted:
+        await client.update_automation(first.id, wanted)
+
+
+def _core(automation: Automation) -> AutomationCore:
+    return AutomationCore.model_validate(automation.model_dump(include=set(AutomationCore.model_fields)))
+
+
+async def _messenger(client: PrefectClient, webhook: str) -> ActionTypes:
+    if webhook.startswith(("http://", "https://")):
+        return CallWebhook(block_document_id=await _webhook(client, webhook), payload=PAYLOAD)
+    kind, slash, name = webhook.partition("/")
+    if not (kind and slash and name):
+        raise RequestError("webhook: an http(s) address or BLOCK-TYPE/NAME of a notification block is needed")
+    try:
+        block = await client.read_block_document_by_name(name, kind)
+    except ObjectNotFound:
+        raise RequestError(
+            f"webhook {webhook}: the Prefect server has no such block; make it on its page under Blocks"
+        ) from None
+    return SendNotification(block_document_id=block.id, subject=SUBJECT, body=BODY)
+
+
+async def _webhook(client: PrefectClient, address: str) -> UUID:
+    """The id of our webhook block; the server keeps its address as a secret."""
+    await Webhook.aregister_type_and_schema(client=client)
+    block = Webhook(url=address, headers={"Content-Type": "application/json"})
+    return await block.asave(BLOCK, overwrite=True, client=client)
+
+
+def _flow_runs() -> ResourceSpecification:
+    return ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]})
+
+
+def _ours() -> ResourceSpecification:
+    names = [flow.name for module in (deployed, pipeline, reaper) for flow in _flows_of(module)]
+    return ResourceSpecification({"prefect.resource.role": "flow", "prefect.resource.name": sorted(set(names))})
+
+
+def _flows_of(module: ModuleType) -> list[Flow[..., object]]:
+    return [one for one in vars(module).values() if isinstance(one, Flow)]

@@ -1,0 +1,238 @@
+"""Two machines that share only a store on S3: each key is made once, whoever dies, freezes or loses the store."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+from s3fs import S3FileSystem
+
+from tests.core.conftest import s3  # noqa: F401 - a fixture
+from tests.core.toy_pipelines import digests, walk_toy, write_toy
+from tests.core.toys import log, pause, store_at
+from tests.faults.faulty_proxy import KINDS, FaultyProxy
+from tests.faults.processes import finish, kill_after, start
+from tests.services import CREDENTIALS, s3_endpoint
+from zscir.artifacts import MANIFEST
+from zscir.errors import StageError
+from zscir.leases import FOLDER
+from zscir.runs import list_runs
+from zscir.settings import Settings
+from zscir.specs import Spec
+from zscir.stage import Facts, key_of, materialize, stage
+from zscir.store import open_store
+
+FILES = [f"{number:05d}.bin" for number in range(4)]
+LONG_S = 60.0
+
+
+class SignedSpec(Spec):
+    seed: int = 0
+
+
+@stage(version=1)
+def signed(spec: SignedSpec, out) -> Facts:
+    """Files that bear the name of the machine that made them, as no real stage may: so a mixture would show."""
+    who = os.environ["TOY_WHO"]
+    for name in FILES:
+        log(f"{who} begins {name}")
+        (out / name).write_text(f"{who} made {name}")
+        pause()
+    return {}
+
+
+KEY = key_of(signed, SignedSpec(), {})
+
+
+def make(uri, cache, environment, lease_s=LONG_S, patience_s=120.0, freeze_before=""):
+    """What the process of one machine does; it writes to the log whether it made or reused."""
+    os.environ.update(environment)
+    if freeze_before:
+        freeze_before_the_put_of(freeze_before)
+    store = open_store(Settings(uri, cache, patience_s, lease_s))
+    made = materialize(store, signed, SignedSpec(), {})
+    log(f"{os.environ['TOY_WHO']} {made.outcome} {made.artifact.path(FILES[-1]).read_text()}")
+
+
+def freeze_before_the_put_of(name):
+    """Stop like a machine that is suspended, when the request is about to go out, and only once."""
+    real = S3FileSystem._call_s3
+    frozen = []
+
+    async def freezing(fs, method, *args, **kwargs):
+        if method == "put_object" and kwargs["Key"].endswith(name) and not frozen:
+            frozen.append(name)
+            log(f"freezes before {name}")
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return await real(fs, method, *args, **kwargs)
+
+    S3FileSystem._call_s3 = freezing
+
+
+class Hall:
+    """Machines named A and B, each with a folder of its own, one store, and a log that lies outside of it."""
+
+    def __init__(self, uri, tmp_path, endpoint):
+        self.uri, self.tmp_path, self.endpoint = uri, tmp_path, endpoint
+        self.store = store_at(uri, tmp_path / "cache-of-the-reader")
+
+    def start(self, who, pause_s=0.0, cache=None, **words):
+        environment = CREDENTIALS | {
+            "AWS_ENDPOINT_URL": self.endpoint, "TOY_WHO": who, "TOY_PAUSE_S": str(pause_s),
+            "TOY_LOG": str(self.tmp_path / "log"),
+        }  # fmt: skip
+        return start(make_with, self.uri, self.tmp_path / f"cache-{cache or who}", environment, words)
+
+    def log(self):
+        path = self.tmp_path / "log"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def wait_for(self, line):
+        deadline = time.monotonic() + 60
+        while line not in self.log():
+            assert time.monotonic() < deadline, f"{line!r} never came: {self.log()}"
+            time.sleep(0.02)
+
+    def check(self, who):
+        """The artifact is whole, every file of it made by ``who``, and nothing is left behind."""
+        found = self.store.look("signed", KEY, verify=True)
+        assert found.problem == ""
+        assert [found.artifact.path(name).read_text() for name in FILES] == [f"{who} made {name}" for name in FILES]
+        assert self.store.fs.find(self.store.address(FOLDER)) == []
+        assert sorted(found.artifact.files()) == FILES
+
+
+def make_with(uri, cache, environment, words):
+    make(uri, cache, environment, **words)
+
+
+@pytest.fixture
+def hall(s3, tmp_path):  # noqa: F811 - a fixture
+    return Hall(s3, tmp_path, s3_endpoint())
+
+
+def test_two_machines_that_want_the_same_at_once_make_it_once(hall):
+    processes = [hall.start(who, pause_s=0.1) for who in ("A", "B")]
+    for process in processes:
+        finish(process)
+    lines = hall.log()
+    first = lines[0].split()[0]
+    other = "B" if first == "A" else "A"
+    assert lines[:4] == [f"{first} begins {name}" for name in FILES]
+    assert sorted(lines[4:]) == sorted(f"{who} {did} {first} made {FILES[-1]}"
+                                       for who, did in ((first, "made"), (other, "reused")))  # fmt: skip
+    hall.check(first)
+
+
+def test_a_machine_that_is_gone_is_followed_when_its_term_is_over(hall):
+    first = hall.start("A", pause_s=0.5, lease_s=1.5)
+    hall.wait_for(f"A begins {FILES[1]}")
+    second = hall.start("B")
+    assert kill_after(first, 0.2)
+    gone = time.monotonic()
+    hall.wait_for(f"B begins {FILES[0]}")
+    assert time.monotonic() - gone < 15
+    finish(second)
+    hall.check("B")
+
+
+def test_a_process_that_was_killed_is_followed_by_another_of_its_machine_at_once(hall):
+    first = hall.start("A", pause_s=0.5, lease_s=1000.0)
+    hall.wait_for(f"A begins {FILES[1]}")
+    assert kill_after(first, 0)
+    finish(hall.start("B", cache="A"))
+    hall.check("B")
+
+
+@pytest.mark.parametrize("name", [FILES[0], FILES[2], MANIFEST])
+def test_a_machine_that_slept_through_its_term_in_the_middle_of_its_commit_spoils_nothing(hall, name):
+    first = hall.start("A", lease_s=1.0, freeze_before=name)
+    hall.wait_for(f"freezes before {name}")
+    finish(hall.start("B"))
+    manifest = hall.store.read_text("signed", KEY, MANIFEST)
+    os.kill(first.pid, signal.SIGCONT)
+    finish(first)
+    hall.check("B")
+    assert hall.store.read_text("signed", KEY, MANIFEST) == manifest
+    assert hall.log()[-1] == f"A reused B made {FILES[-1]}"
+
+
+def test_a_machine_that_slept_just_before_its_manifest_gives_way_to_the_one_that_is_at_work_now(hall):
+    first = hall.start("A", lease_s=1.0, freeze_before=MANIFEST)
+    hall.wait_for(f"freezes before {MANIFEST}")
+    second = hall.start("B", pause_s=0.5)
+    hall.wait_for(f"B begins {FILES[0]}")
+    os.kill(first.pid, signal.SIGCONT)
+    finish(first)
+    finish(second)
+    hall.check("B")
+    assert f"A reused B made {FILES[-1]}" in hall.log()
+
+
+def test_a_machine_that_slept_while_it_made_something_finds_it_made_and_takes_that(hall):
+    first = hall.start("A", pause_s=0.3, lease_s=1.0)
+    hall.wait_for(f"A begins {FILES[1]}")
+    os.kill(first.pid, signal.SIGSTOP)
+    second = hall.start("B", pause_s=0.6)
+    hall.wait_for(f"B begins {FILES[0]}")
+    os.kill(first.pid, signal.SIGCONT)  # both at work now: A finishes its files, may not commit, waits for B
+    finish(first)
+    finish(second)
+    hall.check("B")
+    assert f"A reused B made {FILES[-1]}" in hall.log()
+    assert list((hall.tmp_path / "cache-A" / "scratch").rglob("*.bin")) == []
+
+
+def test_a_run_in_which_one_request_in_twenty_fails_ends_with_the_same_digests(s3, tmp_path, monkeypatch):  # noqa: F811
+    path = write_toy(tmp_path / "specs")
+    expected = digests(walk_toy(store_at(tmp_path / "undisturbed", tmp_path / "cache"), path).made)
+    with FaultyProxy(s3_endpoint(), share=0.05, seed=3) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        S3FileSystem.clear_instance_cache()
+        run = walk_toy(store_at(s3, tmp_path / "cache"), path)
+        assert digests(run.made) == expected
+        assert all(proxy.faults[kind] for kind in KINDS), proxy.faults
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint())
+    S3FileSystem.clear_instance_cache()
+    calm = store_at(s3, tmp_path / "calm")
+    assert [row["status"] for row in list_runs(calm)] == ["succeeded"]
+    assert all(calm.look(stage, key, verify=True).problem == "" for stage, key in calm.committed())
+    assert calm.fs.find(calm.address(FOLDER)) == []
+
+
+def test_a_store_that_is_away_for_some_seconds_is_waited_for(s3, tmp_path):  # noqa: F811 - a fixture
+    with FaultyProxy(s3_endpoint()) as proxy:
+        hall = Hall(s3, tmp_path, proxy.url)
+        process = hall.start("A", pause_s=0.5, lease_s=2.0)  # its lease runs out meanwhile; nobody can take it
+        hall.wait_for(f"A begins {FILES[1]}")
+        with proxy.away():
+            hall.wait_for(f"A begins {FILES[3]}")
+            time.sleep(4)
+            assert process.is_alive()
+        finish(process)
+    assert hall.log()[-1] == f"A made A made {FILES[-1]}"
+    hall.check("A")
+
+
+def test_a_store_that_stays_away_is_told_when_the_patience_is_over_and_the_work_is_kept(s3, tmp_path, monkeypatch):  # noqa: F811
+    with FaultyProxy(s3_endpoint()) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        monkeypatch.setenv("TOY_WHO", "A")
+        S3FileSystem.clear_instance_cache()
+        store = open_store(Settings(s3, tmp_path / "cache", patience_s=1.0))
+        gone = threading.Event()
+
+        @stage(version=1)
+        def signed_away(spec: SignedSpec, out) -> Facts:
+            (out / "kept.bin").write_text("kept")
+            if not gone.is_set():
+                gone.set()
+                proxy.close()
+            return {}
+
+        with pytest.raises(StageError, match=f"store {s3}"):
+            materialize(store, signed_away, SignedSpec(), {})
+        assert [path.name for path in store.scratch.rglob("*.bin")] == ["kept.bin"]
+        proxy.open()
+        assert materialize(store, signed_away, SignedSpec(), {}).outcome == "made"

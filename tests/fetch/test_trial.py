@@ -1,0 +1,60 @@
+"""Images that may crash OpenCV are decoded in a child process. No such image is known: the child is killed instead."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from tests.faults.hostile_images import IMAGES, many_scans, picture, saved
+from zscir.fetch.trial import Trial
+
+
+@pytest.fixture
+def trial() -> Iterator[Trial]:
+    trial = Trial(limit_s=1.0)
+    yield trial
+    trial.close()
+    assert not children()
+
+
+def children() -> list[psutil.Process]:
+    return [one for one in psutil.Process().children() if "zscir.fetch.trial" in one.cmdline()]
+
+
+def test_images_and_what_is_none_are_survived_by_one_child(trial: Trial) -> None:
+    for data in (saved(picture(), "JPEG"), saved(picture(), "PNG"), IMAGES["cut.jpg"](), b"", b"not an image"):
+        assert trial.survives(data)
+    assert len(children()) == 1
+
+
+def test_an_image_that_takes_for_ever_is_not_survived_and_the_next_one_is(trial: Trial) -> None:
+    """Each of the scans is a pass over four million pixels."""
+    assert trial.survives(saved(picture(), "JPEG"))
+    began = time.monotonic()
+    assert not trial.survives(many_scans(20_000, side_px=2000))
+    assert time.monotonic() - began < 20.0
+    assert trial.survives(saved(picture(), "JPEG"))
+
+
+def test_an_image_over_which_the_child_dies_is_not_survived(trial: Trial) -> None:
+    assert trial.survives(saved(picture(), "JPEG"))
+    [child] = children()
+    child.kill()
+    child.wait()
+    assert not trial.survives(saved(picture(), "JPEG"))
+    assert trial.survives(saved(picture(), "JPEG"))
+
+
+def test_closing_ends_a_decoding_that_is_under_way() -> None:
+    trial = Trial(limit_s=600.0)
+    assert trial.survives(b"")
+    verdicts: list[bool] = []
+    thread = threading.Thread(target=lambda: verdicts.append(trial.survives(many_scans(20_000, side_px=2000))))
+    thread.start()
+    time.sleep(0.5)
+    trial.close()
+    thread.join(20)
+    assert verdicts == [False]
+    assert not children()

@@ -1,0 +1,268 @@
+"""The automations on a real Prefect server: runs that really fail, are gated or killed, and a receiver that listens."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.events.schemas.automations import Posture
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.automations import SILENCE, STOPPED, ZOMBIES, _ensure, ensure_automations, zombies
+from tests.core.toy_pipelines import STEPS, clean_environment, write_toy
+from tests.core.toys import store_at
+from tests.services import prefect_api
+from zscir.errors import RequestError
+from zscir.runs import find_run, list_runs
+
+SECRET = "hunter2-hunter2"
+BROKEN = STEPS.replace('source = "short", text_column = "caption"', 'source = "short", text_column = "nothing"')
+# In one process: two flow runs as deployments have them, of a pipeline that is not there and of one that fails; then
+# three runs of one step each, of which one fails, one is stopped by its gate, and one works until it is killed.
+FIVE = """
+import sys, time
+from dataclasses import replace
+from pathlib import Path
+from flows.deployed import run_pipeline
+from flows.pipeline import pipeline
+from tests.core.toys import ShardsSpec, gated, shards
+from zscir.errors import ZscirError
+from zscir.pipelines import load_pipeline
+from zscir.runs import begin, end
+from zscir.settings import Settings
+from zscir.stage import stage
+from zscir.store import open_store
+
+@stage(version=1)
+def failing(spec: ShardsSpec, out: Path) -> dict:
+    raise RuntimeError("wrong key hunter2-hunter2")
+
+folder = Path(sys.argv[1])
+store = open_store(Settings.from_env())
+loaded = load_pipeline(folder / "toy.toml", [])
+for name in ("missing", "broken/toy"):
+    run_pipeline(str(folder / f"{name}.toml"), return_state=True)
+for one in (failing, gated, shards):
+    if one is shards:
+        (folder / "four").touch()
+        while not (folder / "go").exists():
+            time.sleep(0.05)
+    first = loaded.steps[0]
+    step = replace(first, stage=one, spec=ShardsSpec(), inputs={})
+    run = begin(store, replace(loaded, steps=[step]), [], {})
+    try:
+        pipeline(run.run_id, "toy", [[step.name, first.stage.name]])
+    except ZscirError:
+        end(run, "failed")
+"""
+
+
+class Receiver:
+    """An HTTP server on loopback that keeps what is posted to it."""
+
+    def __init__(self):
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.posted.append((self.headers["Content-Type"], body.decode()))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *words):
+                pass
+
+        self.posted = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/a-secret-path"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *words):
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def messages(self):
+        return [json.loads(body) for _, body in list(self.posted)]
+
+    def wait_for(self, run_id, patience_s=100):
+        """The message about a run."""
+        deadline = time.monotonic() + patience_s
+        while time.monotonic() < deadline:
+            found = [one for one in self.messages() if one["run_id"] == run_id]
+            if found:
+                return found[0]
+            time.sleep(0.1)
+        raise AssertionError(f"nothing about {run_id}: {self.posted}")
+
+
+@contextmanager
+def client_of(api):
+    """A runner of coroutines that take a client of the server."""
+
+    def ask(question):
+        async def asked():
+            async with PrefectClient(api) as client:
+                return await question(client)
+
+        with temporary_settings({PREFECT_API_URL: api}):
+            return asyncio.run(asked())
+
+    yield ask
+
+
+@pytest.fixture
+def ask():
+    with client_of(prefect_api()) as asking:
+        yield asking
+        asking(remove_all)
+
+
+async def remove_all(client):
+    for automation in await client.read_automations():
+        await client.delete_automation(automation.id)
+
+
+def read(client):
+    return client.read_automations()
+
+
+async def raw(client):
+    """Name, id and time of the last change of each automation."""
+    found = (await client.request("POST", "/automations/filter", json={})).json()
+    return [(one["name"], one["id"], one["updated"]) for one in found]
+
+
+def test_a_run_is_given_up_after_three_heartbeats_that_did_not_come():
+    """The default period is 180 s; what Prefect's page shows, 90 s, would crash every healthy run."""
+    from prefect.settings import get_current_settings
+
+    trigger = zombies().trigger
+    assert trigger.within == SILENCE == 3 * timedelta(seconds=get_current_settings().flows.heartbeat_frequency)
+    assert (trigger.posture, trigger.after) == (Posture.Proactive, {"prefect.flow-run.heartbeat"})
+    names = trigger.match_related["prefect.resource.name"]
+    assert {"pipeline", "run-pipeline", "run-stage", "rerun", "reap"} <= set(names)
+
+
+def test_setting_up_twice_is_setting_up_once_and_what_changed_is_mended(ask):
+    assert ask(lambda client: ensure_automations(client, None)) == [ZOMBIES]
+    (first,) = ask(raw)
+    address = "http://127.0.0.1:9/x"
+    assert ask(lambda client: ensure_automations(client, address)) == [ZOMBIES, STOPPED]
+    before = sorted(ask(raw))
+    assert ask(lambda client: ensure_automations(client, address)) == [ZOMBIES, STOPPED]
+    assert sorted(ask(raw)) == before
+    assert first in before
+    ask(lambda client: _ensure(client, zombies(timedelta(seconds=99))))
+    ask(lambda client: client.create_automation(zombies()))
+    ask(lambda client: ensure_automations(client, None))
+    by_name = {one.name: one for one in ask(read)}
+    assert len(ask(read)) == len(by_name) == 2
+    assert by_name[ZOMBIES].trigger.within == SILENCE
+
+
+def test_what_somebody_paused_stays_paused(ask):
+    ask(lambda client: ensure_automations(client, None))
+    (there,) = ask(read)
+    ask(lambda client: client.pause_automation(there.id))
+    ask(lambda client: ensure_automations(client, None))
+    ask(lambda client: _ensure(client, zombies(timedelta(seconds=99))))
+    (there,) = ask(read)
+    assert (there.enabled, there.trigger.within) == (False, timedelta(seconds=99))
+
+
+@pytest.mark.parametrize("given", ["", "slack", "slack-webhook/", "ftp://host/x", "slack-webhook/no-such-block"])
+def test_an_address_that_is_none_is_refused(ask, given):
+    with pytest.raises(RequestError, match="webhook"):
+        ask(lambda client: ensure_automations(client, given))
+
+
+@pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # apprise imports it
+def test_a_notification_block_of_the_server_can_be_told_instead(ask):
+    from prefect.blocks.notifications import SlackWebhook
+    from prefect.events.actions import SendNotification
+
+    async def make(client):
+        await SlackWebhook.aregister_type_and_schema(client=client)
+        block = SlackWebhook(url="https://hooks.slack.com/services/a/b/c")
+        return await block.asave("alerts", overwrite=True, client=client)
+
+    block_id = ask(make)
+    ask(lambda client: ensure_automations(client, "slack-webhook/alerts"))
+    told = next(one for one in ask(read) if one.name == STOPPED)
+    assert isinstance(told.actions[0], SendNotification)
+    assert told.actions[0].block_document_id == block_id
+
+
+def wait_until(true, process, patience_s=150):
+    deadline = time.monotonic() + patience_s
+    while not true():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_runs_that_fail_are_gated_or_die_are_told_with_how_to_go_on(ask, tmp_path):
+    folder = write_toy(tmp_path / "toy").parent
+    write_toy(folder / "broken", BROKEN)
+    store = store_at(tmp_path / "store", tmp_path / "cache")
+    environment = {
+        "ZSCIR_STORE": store.uri, "PREFECT_API_URL": prefect_api(), "SOME_API_KEY": SECRET, "TOY_PAUSE_S": "100",
+    }  # fmt: skip
+    with Receiver() as receiver:
+        ask(lambda client: ensure_automations(client, receiver.url))
+        process = subprocess.Popen(
+            [sys.executable, "-c", FIVE, str(folder)], env=clean_environment(environment), text=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        wait_until((folder / "four").exists, process)
+        ask(lambda client: _ensure(client, zombies(timedelta(seconds=10))))
+        (folder / "go").touch()
+        wait_until(lambda: len(list_runs(store)) == 4 and list_runs(store)[3]["flow_run_id"], process)
+        time.sleep(2)  # the first heartbeat goes out at once, but by way of a queue
+        process.kill()
+        process.communicate()
+        deployed, failed, gated, dead = list_runs(store)
+
+        message = receiver.wait_for(None)
+        assert (message["status"], message["flow"], message["rerun"]) == ("failed", "run-pipeline", None)
+        assert f"{folder}/missing.toml" in message["reason"]
+
+        message = receiver.wait_for(deployed["run_id"])
+        assert (message["status"], message["flow"]) == ("failed", "run-pipeline")
+        assert "stopped at 'short'; what was finished is kept" in message["reason"]
+        assert message["rerun"] == f"zscir rerun {deployed['run_id']}"
+
+        message = receiver.wait_for(failed["run_id"])
+        assert (message["status"], message["flow"]) == ("failed", "pipeline")
+        assert "stage failing): RuntimeError: wrong key ***" in message["reason"]
+        assert message["rerun"] == f"zscir rerun {failed['run_id']}"
+
+        message = receiver.wait_for(gated["run_id"])
+        assert message["status"] == "gate"
+        assert "6 shards, at least 100 are needed" in message["reason"]
+
+        message = receiver.wait_for(dead["run_id"])
+        assert (dead["status"], message["status"]) == ("died", "crashed")
+        assert message["reason"] == "no heartbeat for 10 s: its process is gone or cut off"
+        assert message["rerun"] == f"zscir rerun {dead['run_id']}"
+        assert message["flow_run_id"] == dead["flow_run_id"]
+        assert find_run(store, message["flow_run_id"])["run_id"] == dead["run_id"]
+
+        assert len(receiver.messages()) == 5, receiver.messages()
+        assert {kind for kind, _ in receiver.posted} == {"application/json"}
+        assert SECRET not in str(receiver.posted)
+        assert receiver.url not in str(receiver.posted)

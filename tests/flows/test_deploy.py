@@ -1,0 +1,237 @@
+"""prefect.yaml and its two readers, ours and Prefect's: the same deployments, the same forms, clear refusals."""
+
+import subprocess
+import sys
+
+import pytest
+
+from flows.deploy import DEFINITIONS, Schedule, Wanted, definitions, deploy, of_pipeline
+from tests import services
+from tests.core.toy_pipelines import ROOT, STEPS, clean_environment, json_of, write_toy, zscir
+from tests.core.toys import store_at
+from tests.services import prefect_api
+from zscir.errors import RequestError
+from zscir.runs import list_runs
+from zscir.stage import stage_named, stage_names
+
+# What differs between two registrations of the same thing: who, when, where.
+PASSING = {
+    "id", "created", "updated", "created_by", "updated_by", "flow_id", "deployment_id", "work_queue_id", "status",
+    "last_polled", "version_id", "version_info", "concurrency_limit_id", "labels", "active_slots", "denied_slots",
+    "name_of_limit", "global_concurrency_limit",
+}  # fmt: skip
+
+
+def ask(what, query=None, method=None):
+    return services.ask(prefect_api(), what, query, method)
+
+
+def lasting(value):
+    if isinstance(value, dict):
+        return {name: lasting(one) for name, one in value.items() if name not in PASSING}
+    return [lasting(one) for one in value] if isinstance(value, list) else value
+
+
+def registered():
+    """Deployment name -> what the server keeps of it."""
+    flows = {one["id"]: one["name"] for one in ask("flows/filter", {})}
+    found = {}
+    for one in ask("deployments/filter", {"limit": 200}):
+        limit = (one["global_concurrency_limit"] or {}).get("limit")
+        schedules = sorted(lasting(one["schedules"]), key=lambda part: part["slug"])
+        found[f"{flows[one['flow_id']]}/{one['name']}"] = {**lasting(one), "schedules": schedules, "limit": limit}
+    return found
+
+
+def forget_all():
+    for one in ask("deployments/filter", {"limit": 200}):
+        ask(f"deployments/{one['id']}", method="DELETE")
+
+
+def of_stages():
+    """Every stage that a pipeline may name; one that only another stage cuts itself into has no form of its own."""
+    pieces = {piece for name in stage_names() for piece in stage_named(name).cut_into}
+    return set(stage_names()) - pieces
+
+
+def parameter(flow, name):
+    from prefect.utilities.callables import parameter_schema
+
+    return parameter_schema(flow).model_dump()["properties"][name]
+
+
+def test_every_stage_has_a_deployment_of_its_name_and_stands_in_the_forms():
+    from flows.deployed import WHERE_IT_STOPPED, rerun, run_stage
+
+    stages = [one for one in definitions() if one.entrypoint == "flows.deployed.run_stage"]
+    assert {one.name for one in stages} == of_stages()
+    assert all(one.parameters == {"stage": one.name} for one in stages)
+    assert set(parameter(run_stage, "stage")["enum"]) == of_stages()
+    drop_down = parameter(rerun, "stage")
+    assert drop_down["default"] == drop_down["enum"][0] == WHERE_IT_STOPPED
+    assert set(drop_down["enum"][1:]) == of_stages()
+
+
+def test_every_field_of_every_form_is_explained():
+    for flow in {one.flow() for one in definitions()}:
+        schema = flow.parameters.model_dump()
+        assert [name for name, one in schema["properties"].items() if not one.get("description")] == []
+
+
+def test_nothing_of_the_shipped_file_starts_by_itself_or_twice():
+    shipped = definitions()
+    assert [one.name for one in shipped if any(part.active for part in one.schedules)] == []
+    for one in shipped:
+        if one.schedules:
+            assert one.concurrency_limit is not None
+            assert one.concurrency_limit.limit == 1
+
+
+def test_a_word_that_is_not_known_is_an_error_and_not_left_out(tmp_path):
+    (tmp_path / "prefect.yaml").write_text(DEFINITIONS.read_text().replace("collision_strategy:", "collision:"))
+    with pytest.raises(RequestError, match="collision"):
+        definitions(tmp_path / "prefect.yaml")
+
+
+def test_a_pipeline_becomes_a_deployment_that_any_folder_can_run(tmp_path, monkeypatch):
+    write_toy(tmp_path / "specs")
+    monkeypatch.chdir(tmp_path)
+    one = of_pipeline(
+        Wanted("specs/toy.toml", ["source=specs/source.toml"], cron="0 3 * * *", timezone="Europe/Berlin")
+    )
+    assert one.name == "toy"
+    assert one.parameters == {
+        "pipeline": str(tmp_path / "specs/toy.toml"),
+        "set": [f"source={tmp_path}/specs/source.toml"],
+    }
+    assert (one.concurrency_limit.limit, one.concurrency_limit.collision_strategy) == (1, "CANCEL_NEW")
+    (schedule,) = one.schedules
+    assert (schedule.cron, schedule.timezone, schedule.active) == ("0 3 * * *", "Europe/Berlin", True)
+    shipped = of_pipeline(Wanted("data_specs/pipelines/tabletop.toml", []))
+    assert shipped.parameters["pipeline"] == "data_specs/pipelines/tabletop.toml"
+
+
+def test_with_partitions_a_second_run_waits_since_its_files_are_its_own(tmp_path):
+    path = write_toy(tmp_path)
+    one = of_pipeline(Wanted(path, [], interval_s=3600, timezone="Asia/Tokyo", partition="hour"))
+    assert one.parameters == {"pipeline": str(path), "set": [], "partition": "hour", "timezone": "Asia/Tokyo"}
+    assert one.concurrency_limit.collision_strategy == "ENQUEUE"
+
+
+WRONG = {
+    "no cron line": ({"cron": "every night"}, 'Invalid cron string: "every night"'),
+    "no time zone": ({"cron": "0 3 * * *", "timezone": "Europe/Berlim"}, 'Invalid timezone: "Europe/Berlim"'),
+    "no time at all": ({"interval": 0}, "interval"),
+    "time backwards": ({"interval": -5}, "interval"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_schedule_that_is_none_is_told_with_what_to_write(case):
+    given, said = WRONG[case]
+    with pytest.raises(RequestError) as error:
+        Schedule(slug="asked", **given).made()
+    assert said in str(error.value)
+    assert "Europe/Berlin" in str(error.value)
+
+
+NO_SERVER = "no Prefect server is named: set PREFECT_API_URL="
+REFUSED = {
+    "no server": (("deploy",), {}, NO_SERVER),
+    "no server for a pipeline": (("deploy", "toy.toml"), {}, NO_SERVER),
+    "a server that is gone": (("deploy",), {"PREFECT_API_URL": "http://127.0.0.1:9/api"}, "is it running"),
+    "a schedule of nothing": (("deploy", "--schedule", "0 3 * * *"), {}, "belong to a PIPELINE; name it"),
+    "two clocks": (("deploy", "toy.toml", "--schedule", "0 3 * * *", "--interval", "60"), {}, "exclude each other"),
+    "an unknown partition": (("deploy", "toy.toml", "--partition", "fortnight"), {}, "choose one of hour, day"),
+    "no pipeline there": (("deploy", "none.toml"), {"PREFECT_API_URL": "http://127.0.0.1:9/api"}, "cannot read"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_deploy_refuses_in_a_few_lines_with_code_2(tmp_path, monkeypatch, capsys, case):
+    from zscir.cli import app
+
+    words, environment, said = REFUSED[case]
+    write_toy(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RequestError) as error:
+        app(list(words), standalone_mode=False)
+    assert said in str(error.value)
+    assert len(str(error.value).splitlines()) <= 3
+
+
+@pytest.fixture
+def named(monkeypatch):
+    """This process's settings name the shared server, as PREFECT_API_URL does for a command."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api())
+    with temporary_settings({PREFECT_API_URL: prefect_api()}):
+        yield
+
+
+@pytest.mark.slow
+def test_zscir_deploy_and_prefect_deploy_register_the_same(tmp_path, named):
+    """By ours, where it also makes the pool; then by Prefect's own command from the same file."""
+    forget_all()
+    rows = json_of(zscir(tmp_path, "deploy", "--pool", "zscir", "--json", PREFECT_API_URL=prefect_api()))
+    assert {row["did"] for row in rows} == {"created", "there"}
+    assert {row["did"] for row in deploy(definitions())} == {"unchanged", "there"}
+    ours = registered()
+    assert sorted(ours) == sorted(row["deployment"] for row in rows if not row["deployment"].startswith("("))
+    assert len(ours) == len(definitions())
+    forget_all()
+    words = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(DEFINITIONS)]
+    environment = clean_environment({"PREFECT_API_URL": prefect_api()})
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert registered() == ours
+
+
+def test_deployed_again_a_schedule_stays_as_somebody_left_it(tmp_path, named):
+    path = write_toy(tmp_path, STEPS.replace('name = "toy"', 'name = "left"', 1))
+
+    def deployed(**when):
+        rows = {row["deployment"]: row for row in deploy([of_pipeline(Wanted(path, [], **when))], "left")}
+        return rows["run-pipeline/left"]["schedules"]
+
+    assert deployed(interval_s=86400) == "every 1 day, 0:00:00 UTC"
+    (one,) = [part for part in ask("deployments/filter", {"limit": 200}) if part["name"] == "left"]
+    (began,) = one["schedules"]
+    ask(f"deployments/{one['id']}/schedules/{began['id']}", {"active": False}, method="PATCH")
+    assert deployed() == "every 1 day, 0:00:00 UTC (inactive)"
+    assert deployed(interval_s=86400) == "every 1 day, 0:00:00 UTC"
+    (after,) = ask(f"deployments/{one['id']}")["schedules"]
+    assert after["schedule"]["anchor_date"] == began["schedule"]["anchor_date"]
+    assert deployed(cron="0 3 * * 1", timezone="Asia/Tokyo") == "0 3 * * 1 Asia/Tokyo"
+
+
+def test_the_form_of_a_backfill_runs_what_is_missing_in_one_flow_run_and_lists_what_failed(
+    tmp_path, named, monkeypatch
+):
+    from flows.deployed import backfill
+
+    monkeypatch.setenv("ZSCIR_STORE", str(tmp_path / "store"))
+    for day in ("2026-11-01", "2026-11-03"):
+        (tmp_path / f"{day}.csv").write_text(f"url,text\nhttp://a.example/{day},a cube\n")
+    path = tmp_path / "sliced.toml"
+    path.write_text(
+        'name = "sliced"\n[[steps]]\nstage = "ingest"\nspec = { source = "s" }\ninputs = { urls = "file:{date}.csv" }\n'
+    )
+    asked = {"pipeline": str(path), "first": "2026-11-01", "last": "2026-11-03", "set": ["ingest.source=t"]}
+    state = backfill(**asked, return_state=True)
+    assert state.is_failed()
+    said = state.message.splitlines()
+    assert said[0] == "1 of 3 partitions failed; the others are made:"
+    assert "2026-11-02.csv: no such file" in said[1]
+    words = f"zscir backfill {path} --from 2026-11-01 --to 2026-11-03 --every day --set ingest.source=t"
+    assert said[-1].strip() == words
+    runs = list_runs(store_at(tmp_path / "store", tmp_path / "cache"))
+    assert [(run["trigger"], run["status"]) for run in runs] == [("backfill", "succeeded")] * 2
+    assert {run["flow_run_id"] for run in runs} == {str(state.state_details.flow_run_id)}
+    (tmp_path / "2026-11-02.csv").write_text("url,text\nhttp://a.example/2,a cube\n")
+    found = backfill(**asked)
+    assert list(found.values()) == ["found", "done", "found"]

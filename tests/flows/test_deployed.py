@@ -1,0 +1,200 @@
+"""Flows that a server starts: by REST, by the page's forms and by a schedule, on a real server with a real worker."""
+
+import json
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from urllib.error import HTTPError
+
+import pytest
+
+from tests import services
+from tests.core.toy_pipelines import ORDER, STEPS, clean_environment, digests, held, walk_toy, write_toy
+from tests.core.toys import store_at
+from tests.services import prefect_api
+from zscir.errors import RequestError
+from zscir.runs import list_runs
+
+POOL = "deployed"
+BROKEN = STEPS.replace('source = "short", text_column = "caption"', 'source = "short", text_column = "nothing"')
+SLOW = STEPS + '[[steps]]\nname = "slow"\nstage = "tabletop"\nspec = { scenes = 41 }\n'
+SLICED = (
+    'name = "sliced"\n[[steps]]\nstage = "ingest"\nspec = { source = "s" }\ninputs = { urls = "file:{date}.csv" }\n'
+)
+OVER = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+LIMIT_S = 200
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * LIMIT_S)]
+
+
+def ask(what, query=None, method=None):
+    return services.ask(prefect_api(), what, query, method)
+
+
+def wait_for(there):
+    until = time.monotonic() + LIMIT_S
+    while time.monotonic() < until:
+        if found := there():
+            return found
+        time.sleep(0.3)
+    raise TimeoutError(f"nothing after {LIMIT_S} s")
+
+
+def start(deployment, **asked):
+    """A flow run, as REST starts one."""
+    found = ask(f"deployments/name/{deployment}")
+    return ask(f"deployments/{found['id']}/create_flow_run", asked)["id"]
+
+
+def ended(flow_run):
+    def over():
+        found = ask(f"flow_runs/{flow_run}")
+        return found if found["state_type"] in OVER else None
+
+    return wait_for(over)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("deployed")
+
+
+@pytest.fixture(scope="module")
+def store(folder):
+    return store_at(folder / "store", folder / "cache")
+
+
+@pytest.fixture(scope="module")
+def deployments(folder):
+    """Everything of prefect.yaml at the shared server, one slow pipeline, and one that starts by itself, once."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.deploy import Wanted, definitions, deploy, of_pipeline
+
+    slow = write_toy(folder / "slow", SLOW.replace('name = "toy"', 'name = "slow"', 1))
+    (folder / "sliced.toml").write_text(SLICED)
+    for ago in range(3):
+        day = datetime.now(UTC).date() - timedelta(days=ago)
+        (folder / f"{day}.csv").write_text(f"url,text\nhttp://a.example/{day}.jpg,a red cube\n")
+    with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_URL: prefect_api()}):
+        patch.setenv("PREFECT_API_URL", prefect_api())
+        timed = of_pipeline(Wanted(folder / "sliced.toml", [], interval_s=86400, partition="day"))
+        soon = timed.schedules[0].model_copy(update={"anchor_date": datetime.now(UTC) + timedelta(seconds=20)})
+        deploy([*definitions(), of_pipeline(Wanted(slow, [])), timed.model_copy(update={"schedules": [soon]})], POOL)
+
+
+@pytest.fixture(scope="module")
+def worker(folder, store, deployments):
+    environment = {
+        "PREFECT_API_URL": prefect_api(), "PREFECT_WORKER_QUERY_SECONDS": "1", "ZSCIR_STORE": store.uri,
+        "ZSCIR_CACHE": str(folder / "cache"), "PREFECT_HOME": str(folder / "home"),
+    }  # fmt: skip
+    words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
+    with (folder / "worker.log").open("wb") as log:
+        process = subprocess.Popen(words, env=clean_environment(environment), stdout=log, stderr=log, cwd=folder)
+    yield process
+    process.terminate()
+    process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def begun(folder, store, worker):
+    """All the flow runs of this module, started together so that they wait for the worker once; name -> id."""
+    toy, broken = (write_toy(folder / name, steps) for name, steps in (("toy", STEPS), ("broken", BROKEN)))
+    whole, whole_again = (
+        start("run-pipeline/any", parameters={"pipeline": str(toy)}, idempotency_key="only once") for _ in range(2)
+    )
+    by_hand = {"type": "SCHEDULED", "message": "Run from the Prefect UI with defaults"}
+    with held(store, folder / "slow" / "toy.toml", "slow"):
+        yield {
+            "whole": whole,
+            "whole again": whole_again,
+            "broken": start("run-pipeline/any", parameters={"pipeline": str(broken)}, state=by_hand),
+            "slow": start("run-pipeline/slow"),
+        }
+
+
+def run_of(store, flow_run):
+    (found,) = [run for run in list_runs(store) if run["flow_run_id"] == flow_run]
+    return found
+
+
+def test_a_start_by_rest_is_a_run_whose_steps_are_tasks_of_that_very_flow_run(folder, store, begun):
+    flow_run = ended(begun["whole"])
+    assert (flow_run["state_type"], flow_run["name"][:4]) == ("COMPLETED", "toy-")
+    run = run_of(store, begun["whole"])
+    assert (run["trigger"], run["status"]) == ("api", "succeeded")
+
+    def finished_tasks():
+        found = ask("task_runs/filter", {"flow_runs": {"id": {"any_": [begun["whole"]]}}})
+        return sorted(task["name"] for task in found if task["state_type"] == "COMPLETED")
+
+    wait_for(lambda: finished_tasks() == sorted(ORDER))  # the server hears of tasks a little later
+    undisturbed = walk_toy(store_at(folder / "direct", folder / "cache"), folder / "toy" / "toy.toml")
+    assert digests(walk_toy(store, folder / "toy" / "toy.toml").made) == digests(undisturbed.made)
+    logged = {one["message"] for one in ask("logs/filter", {"logs": {"flow_run_id": {"any_": [begun["whole"]]}}})}
+    assert any(run["run_id"] in line for line in logged)
+
+
+def test_the_same_idempotency_key_starts_nothing_twice(begun):
+    assert begun["whole"] == begun["whole again"]
+
+
+def test_a_failure_is_a_failed_flow_run_with_our_message_and_the_form_reruns_it(folder, store, begun):
+    flow_run = ended(begun["broken"])
+    run = run_of(store, begun["broken"])
+    assert (flow_run["state_type"], run["status"], run["trigger"]) == ("FAILED", "failed", "ui")
+    said = flow_run["state"]["message"]
+    assert said.startswith("step 'short' (stage ingest): ")
+    assert said.endswith(f"zscir rerun {run['run_id']}")
+    write_toy(folder / "broken")
+    again = start("rerun/rerun", parameters={"run_id": run["run_id"], "stage": "ingest", "walk_on": "only that"})
+    assert ended(again)["state_type"] == "COMPLETED"
+    mended = run_of(store, again)
+    assert (mended["parent_run_id"], mended["status"], mended["trigger"]) == (run["run_id"], "succeeded", "api")
+    assert mended["steps"] == 2
+
+
+def test_a_second_run_of_a_pipeline_at_work_is_left_out_and_a_cancelled_one_is_interrupted(store, begun):
+    wait_for(
+        lambda: any(run["flow_run_id"] == begun["slow"] and run["stopped_at"] == "slow" for run in list_runs(store))
+    )
+    second = ended(start("run-pipeline/slow"))
+    assert (second["state_type"], second["state"]["message"]) == ("CANCELLED", "Deployment concurrency limit reached.")
+    ask(f"flow_runs/{begun['slow']}/set_state", {"state": {"type": "CANCELLING"}})
+    assert ended(begun["slow"])["state_type"] == "CANCELLED"
+    assert run_of(store, begun["slow"])["status"] == "interrupted"
+    assert [run for run in list_runs(store) if run["flow_run_id"] == second["id"]] == []
+
+
+def test_a_schedule_starts_a_run_by_itself_on_the_partition_that_is_over(store, worker):
+    wait_for(lambda: [run for run in list_runs(store) if run["trigger"] == "schedule"])
+    (run,) = [run for run in list_runs(store) if run["trigger"] == "schedule"]
+    flow_run = ended(run["flow_run_id"])
+    assert (flow_run["state_type"], flow_run["auto_scheduled"]) == ("COMPLETED", True)
+    assert flow_run["idempotency_key"].startswith("scheduled ")
+    day = datetime.fromisoformat(flow_run["expected_start_time"]).date() - timedelta(days=1)
+    assert json.loads(run["user_config"])["set"] == [f"partition.date={day}"]
+
+
+def test_a_request_that_no_worker_can_serve_says_what_to_give(monkeypatch):
+    from flows import deployed
+
+    monkeypatch.setenv("ZSCIR_STORE", "./zscir-store")
+    with pytest.raises(RequestError, match="ZSCIR_STORE=/an/absolute/folder"):
+        deployed._open()
+    with pytest.raises(RequestError, match="give an absolute path of the worker's machine"):
+        deployed._findable("specs/toy.toml")
+    assert deployed._findable("data_specs/pipelines/tabletop.toml").is_file()
+
+
+def test_a_parameter_that_no_form_offers_is_refused_by_the_server(deployments):
+    for name, wrong in (
+        ("rerun/rerun", {"stage": "walk"}),
+        ("run-pipeline/any", {}),
+        ("run-pipeline/any", {"pipeline": "p.toml", "partition": "fortnight"}),
+    ):
+        with pytest.raises(HTTPError) as error:
+            start(name, parameters=wrong)
+        assert error.value.code == 409
+        error.value.close()

@@ -1,0 +1,102 @@
+from pathlib import Path
+
+import pytest
+
+from tests.core.toy_pipelines import walk_toy
+from tests.core.toys import store_at
+from tests.stages.albums import download_of, jpeg, kept, saved, scaled, view
+from zscir.artifacts import Artifact, make_key
+from zscir.pipelines import load_pipeline
+from zscir.records import TRIPLETS, read_rows
+from zscir.report.record import read_record
+from zscir.report.walk import walk_rows
+from zscir.runs import Run
+from zscir.settings import data_specs
+from zscir.stage import key_of
+from zscir.stages.mask_triplets import MaskSpec, mask_triplets
+from zscir.store import Store
+
+STEPS = """
+name = "filters"
+steps = [
+  { stage = "filter_size", inputs = { images = "file:images" } },
+  { stage = "filter_text", inputs = { images = "file:images", keep = "filter_size" } },
+  { stage = "dedup_exact", inputs = { images = "file:images", keep = "filter_text" } },
+  { stage = "dedup_near", inputs = { images = "file:images", keep = "dedup_exact" } },
+  { stage = "decontaminate", inputs = { images = "file:images", keep = "dedup_near", benchmarks = ["file:bench"] } },
+  { stage = "mask_triplets", inputs = { images = "file:images", keep = "decontaminate" } },
+]
+"""
+FILTERS = ["filter_size", "filter_text", "dedup_exact", "dedup_near", "decontaminate"]
+
+
+@pytest.fixture
+def walked(tmp_path: Path) -> tuple[Store, Run]:
+    """Ten pictures, one of them not downloaded: one or two for each filter to leave out, and two that stay."""
+    pictures = [
+        jpeg(view(0)), jpeg(view(1, 40, 40)), jpeg(view(2)), jpeg(view(0)), jpeg(scaled(view(0), 0.5)), jpeg(view(5)),
+        None, jpeg(view(7)), jpeg(view(1, 40, 40)), jpeg(view(5), 60),
+    ]  # fmt: skip
+    sides = [40 if number in (1, 8) else 160 for number in range(10)]
+    texts = {2: ["IMG_0002.jpg"], 7: ["a fine view", "the same view in the morning"]}
+    download_of(
+        tmp_path / "images", pictures, lambda number: texts.get(number, ["a view"]), original_width=sides,
+        original_height=sides,
+    )  # fmt: skip
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "gallery.png").write_bytes(saved(view(5), "PNG"))
+    (tmp_path / "filters.toml").write_text(STEPS)
+    store = store_at(tmp_path / "store", tmp_path / "cache")
+    return store, walk_toy(store, tmp_path / "filters.toml")
+
+
+def folder(made: Artifact, name: str) -> Path:
+    return made.path(name).parent
+
+
+def test_each_filter_looks_at_what_the_one_before_it_left(walked: tuple[Store, Run]) -> None:
+    _, run = walked
+    left = {name: kept(folder(run.made[name], "keep.parquet")) for name in FILTERS}
+    assert left == {
+        "filter_size": [0, 2, 3, 4, 5, 7, 9],
+        "filter_text": [0, 3, 4, 5, 7, 9],
+        "dedup_exact": [0, 4, 5, 7, 9],
+        "dedup_near": [0, 5, 7],
+        "decontaminate": [0, 7],
+    }
+    triplets = read_rows(run.made["mask_triplets"].path("triplets.parquet"), TRIPLETS)
+    assert [row["text"] for row in triplets] == ["a view", "a fine view", "the same view in the morning"]
+
+
+def test_the_report_tells_what_each_filter_kept_and_left_out_of_what_it_looked_at(walked: tuple[Store, Run]) -> None:
+    store, run = walked
+    rows = {row.step.name: row for row in walk_rows(read_record(store, run.run_id))}
+    assert [(rows[name].rows, rows[name].rejects, rows[name].of) for name in FILTERS] == [
+        (7, 2, 9), (6, 1, 7), (5, 1, 6), (3, 2, 5), (2, 1, 3),
+    ]  # fmt: skip
+    assert [(reason.name, reason.count) for reason in rows["dedup_near"].reasons] == [("near_duplicate", 2)]
+    assert rows["decontaminate"].facts["benchmark_pictures"] == "1"
+
+
+def test_a_changed_bound_makes_again_only_what_comes_after_it(walked: tuple[Store, Run], tmp_path: Path) -> None:
+    store, _ = walked
+    again = walk_toy(store, tmp_path / "filters.toml", "dedup_near.radius=0")
+    outcomes = {row["step"]: row["outcome"] for row in again.recorder.steps()}
+    assert {name: outcomes[name] for name in FILTERS} == {
+        "filter_size": "reused", "filter_text": "reused", "dedup_exact": "reused", "dedup_near": "made",
+        "decontaminate": "made",
+    }  # fmt: skip
+
+
+def test_a_choice_moves_no_key_of_a_stage_that_is_given_none(tmp_path: Path) -> None:
+    images = download_of(tmp_path / "images", [jpeg(view(0))])
+    assert key_of(mask_triplets, MaskSpec(), {"images": images}) == make_key(
+        "mask_triplets", 1, MaskSpec(), {"images": images.digest}
+    )
+
+
+def test_own_lists_are_filtered_before_anything_is_made_of_them() -> None:
+    steps = {step.name: step for step in load_pipeline(data_specs() / "pipelines" / "own.toml").steps}
+    chain = ["filter_size", "filter_text", "dedup_exact", "dedup_near"]
+    assert [steps[name].inputs.get("keep") for name in chain] == [None, *chain[:-1]]
+    assert steps["mask_triplets"].inputs["keep"] == steps["embed"].inputs["keep"] == chain[-1]

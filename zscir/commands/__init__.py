@@ -1,0 +1,1 @@
+"""Commands: what the command line's commands share, and those that have a module of their own."""

@@ -1,0 +1,33 @@
+"""backfill: a pipeline and a span of dates or shards become one run for each partition that is missing."""
+
+import shlex
+import sys
+from typing import Annotated
+
+import typer
+
+from zscir.commands.options import JsonOption, PipelineArgument, SetOption, StoreOption
+from zscir.commands.walking import opened, through_prefect
+from zscir.console import show_rows
+
+FirstOption = Annotated[str, typer.Option("--from", help="First partition: 2026-11-01, 2026-11-01T05, or a number.")]
+LastOption = Annotated[str, typer.Option("--to", help="Last partition; it is included.")]
+EveryOption = Annotated[str, typer.Option("--every", help="Of dates: hour, day, week, month or year.")]
+
+
+def backfill(pipeline: PipelineArgument, first: FirstOption, last: LastOption, every: EveryOption = "day",
+             store: StoreOption = None, changes: SetOption = None, as_json: JsonOption = False) -> None:  # fmt: skip
+    """Run a pipeline for each date or shard that is not made yet; {date} or {shard} stands in its source's `urls`.
+
+    What is finished is found finished; a partition that fails stops no other, and code 3 tells of it at the end.
+
+    Example: zscir backfill my_pipeline.toml --from 2026-11-01 --to 2026-11-30
+    """
+    from zscir.backfills import backfill as fill_gaps
+    from zscir.backfills import check_all_done
+    from zscir.partitions import between
+    from zscir.walks import Asked
+
+    rows = fill_gaps(opened(store), Asked(pipeline, changes or []), between(first, last, every), through_prefect)
+    show_rows(rows, as_json, f"backfill of {pipeline}")
+    check_all_done(rows, shlex.join(["zscir", *sys.argv[1:]]))

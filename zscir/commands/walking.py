@@ -1,0 +1,49 @@
+"""Walking: a request on the command line becomes a walk through Prefect's flow, and the walk a table."""
+
+from typing import Any
+
+from zscir.console import show_rows
+from zscir.settings import Settings, Workers
+
+
+def opened(uri: str | None) -> Any:
+    """The store that ``--store`` or the environment names, once it has answered."""
+    from zscir.store import open_store
+
+    store = open_store(Settings.from_env(uri))
+    store.check()
+    return store
+
+
+def through_prefect(run: Any, chosen: list[str]) -> None:
+    """The engine of every walk: Prefect's flow, on its ephemeral API unless PREFECT_API_URL names a server."""
+    import logging
+    import os
+
+    from zscir.warden import guard
+
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    if "PREFECT_API_URL" not in os.environ:
+        guard("prefect.server.api.server")
+    from flows.pipeline import pipeline
+    from flows.runners import one_server
+
+    logging.getLogger("prefect").setLevel(os.environ["PREFECT_LOGGING_LEVEL"])
+    stages = {step.name: step.stage.name for step in run.pipeline.steps}
+    with one_server(Workers.from_env()):
+        pipeline(run.run_id, run.pipeline.name, [[name, stages[name]] for name in chosen])
+
+
+def walk_now(store: Any, asked: Any) -> Any:
+    """Walk what was asked, here and now."""
+    from zscir.walks import walk
+
+    return walk(store, asked, through_prefect)
+
+
+def show_walk(run: Any, as_json: bool) -> None:
+    """Print what became of each step."""
+    from zscir.walks import summary
+
+    columns = ("step", "outcome", "wall_s", "facts")
+    show_rows(summary(run), as_json, f"run {run.run_id}", None if as_json else columns)

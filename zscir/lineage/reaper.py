@@ -1,0 +1,84 @@
+"""The reaper: runs that died without a word become failed runs in their own tables, with the time of their last sign.
+
+It changes nothing else: what they finished stays, and leases and locks end by themselves. A run that still gives signs
+of life is never touched, and a table that changes while it is looked at is left alone.
+"""
+
+import json
+import tempfile
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from zscir.conditional import Changed, NoConditions, etag_of, write
+from zscir.lineage.heartbeats import last_beat, status_of
+from zscir.lineage.query import rows
+from zscir.lineage.tables import TABLES
+from zscir.progress import note
+from zscir.records import read_rows, write_table
+from zscir.specs import canonical_json
+from zscir.store import LINEAGE, Store
+from zscir.store_problems import problems
+
+
+def reap(store: Store) -> list[str]:
+    """Mark every run that has died as failed; return their ids. Doing it again, or twice at once, changes nothing."""
+    running = rows(store, "SELECT * FROM run WHERE status = 'running' ORDER BY started_at, run_id")
+    return [run["run_id"] for run in running if status_of(store, run) == "died" and _bury(store, run["run_id"])]
+
+
+def _bury(store: Store, run_id: str) -> bool:
+    table, stages, times = _read(store, run_id, "run"), _read(store, run_id, "stages"), last_beat(store, run_id)
+    (run,) = table.rows
+    if run["status"] != "running":
+        return False  # it came to its end while we looked
+    at = run["started_at"] if times is None else max(times[0], run["started_at"])
+    words = f"died: no heartbeat since {at:%Y-%m-%d %H:%M:%S} UTC"
+    ended = [row | _end_of_step(row, words, at) for row in stages.rows]
+    config = canonical_json(json.loads(run["user_config"]) | {"died": words})
+    failed = run | {"status": "failed", "finished_at": at, "user_config": config}
+    if not (_replace(store, stages, ended) and _replace(store, table, [failed])):
+        return False
+    note(f"run {run_id}: {words}; marked as failed, go on with: zscir rerun {run_id}")
+    return True
+
+
+def _end_of_step(row: dict[str, Any], words: str, at: datetime) -> dict[str, Any]:
+    if row["outcome"] != "running":
+        return {}
+    return {"outcome": "failed", "error": words, "finished_at": max(at, row["started_at"])}
+
+
+@dataclass(frozen=True)
+class _Table:
+    run_id: str
+    name: str
+    etag: str | None
+    rows: list[dict[str, Any]]
+
+
+def _read(store: Store, run_id: str, name: str) -> _Table:
+    path = store.address(LINEAGE, run_id, f"{name}.parquet")
+    with tempfile.TemporaryDirectory(prefix="zscir-reaper-") as folder, problems(store.uri):
+        etag = etag_of(store.fs, path) if store.remote else None
+        local = Path(folder) / f"{name}.parquet"
+        store.fs.get_file(path, str(local))
+        return _Table(run_id, name, etag, read_rows(local, TABLES[name]))
+
+
+def _replace(store: Store, table: _Table, changed: list[dict[str, Any]]) -> bool:
+    """Whether ``changed`` took the table's place; False when somebody wrote it meanwhile, who must be alive."""
+    with tempfile.TemporaryDirectory(prefix="zscir-reaper-") as folder, problems(store.uri):
+        local = Path(folder) / f"{table.name}.parquet"
+        write_table(local, TABLES[table.name], changed)
+        if table.etag is not None:
+            try:
+                write(store.fs, store.address(LINEAGE, table.run_id, local.name), local.read_bytes(), table.etag)
+            except Changed:
+                return False
+            except NoConditions:
+                store.write_file(local, LINEAGE, table.run_id, local.name)
+        else:
+            store.write_file(local, LINEAGE, table.run_id, local.name)
+    return True

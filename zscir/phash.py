@@ -1,0 +1,182 @@
+"""Perceptual hashes: pictures become 64 bits and 16 colours each, and these the pairs of pictures that look alike.
+
+The hash is the classic one of cosine frequencies (C. Zauner, "Implementation and Benchmarking of Perceptual Image Hash
+Functions", 2010): luminance at 32 x 32 pixels, its frequencies 1 to 8 in both directions, and a bit for each that is
+above the median of the 64. Half of the bits are set (ties apart), so distances are even. Luminance cannot tell a red
+dress from a blue one on white: the mean colours of 4 x 4 cells can. In a picture that is its own mirror image half of
+the frequencies are nothing and their bits chance, so that a copy of it may go unnoticed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Hashes = NDArray[np.uint64]
+Rows = NDArray[np.int64]
+SIDE_PX = 32
+CELLS = 4
+ANY_COLOURS = 255
+_FREQUENCIES = np.arange(1, 9)
+# Whole numbers: every product and sum below is exact in float64, so the bits are the same on every processor.
+_COSINES = np.rint(4096 * np.cos(np.pi * np.outer(_FREQUENCIES, 2 * np.arange(SIDE_PX) + 1) / (2 * SIDE_PX)))
+_BITS = 64
+_MOST_TABLES = 1_000
+_PAIRS_AT_ONCE = 1 << 21
+_BLOCK_ROWS = 1 << 16
+_MOST_EDGES, _PARTS = 1_000_000, 8
+_SORT_COST, _PAIR_COST = 8.0, 1.0  # of one row of a table, of one pair that is looked at; only their ratio matters
+
+
+@dataclass(frozen=True)
+class Prints:
+    """What pictures look like: ``hashes`` [N] and ``colours`` [N, 48], the mean RGB of their cells."""
+
+    hashes: Hashes
+    colours: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    def take(self, rows: Rows) -> "Prints":
+        """The prints of some rows."""
+        return Prints(self.hashes[rows], self.colours[rows])
+
+
+def look(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """([32, 32] luminance, [48] mean colours of 4 x 4 cells) of an RGB image, both stretched to a square."""
+    grey = image.convert("L").resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    cells = image.resize((CELLS, CELLS), Image.Resampling.BOX, reducing_gap=2.0)
+    return np.asarray(grey), np.asarray(cells).reshape(-1)
+
+
+def hashes_of(luminance: NDArray[np.uint8]) -> Hashes:
+    """[N] hashes of [N, 32, 32] luminances; those of mirrored pictures are ``hashes_of(luminance[:, :, ::-1])``."""
+    waves = (_COSINES @ luminance.astype(np.float64) @ _COSINES.T).reshape(-1, _BITS)
+    ordered = np.sort(waves, axis=1)
+    above = 2 * waves > (ordered[:, _BITS // 2 - 1] + ordered[:, _BITS // 2])[:, None]
+    return np.packbits(above, axis=1).view("<u8").astype(np.uint64).reshape(-1)
+
+
+def near(queries: Prints, references: Prints, radius: int, colours: int = ANY_COLOURS) -> Iterator[tuple[Rows, Rows]]:
+    """(rows of queries, rows of references) whose hashes differ in at most ``radius`` bits and whose cells differ by at
+    most ``colours`` of 255 in every channel. A pair may come more than once; none is left out.
+
+    Where two hashes differ in at most r bits, at least b - r of b blocks of bits are equal (G. S. Manku et al., WWW
+    2007). So for each choice of b - r blocks the references are sorted by those blocks and the queries look up their
+    equals: T tables cost T x (N + M) log M and T x N x M / 2^(64 (b - r) / b) comparisons; b is the cheapest.
+    """
+    if not len(queries) or not len(references):
+        return
+    for mask in _masks(len(queries), len(references), radius):
+        for rows, others in _equal_under(mask, queries.hashes, references.hashes):
+            close = np.bitwise_count(queries.hashes[rows] ^ references.hashes[others]) <= radius
+            rows, others = rows[close], others[close]
+            for channel in range(queries.colours.shape[1]) if colours < ANY_COLOURS else ():
+                apart = queries.colours[rows, channel].astype(np.int16) - references.colours[others, channel]
+                alike = np.abs(apart) <= colours
+                rows, others = rows[alike], others[alike]
+            if len(rows):
+                yield rows, others
+
+
+def first_of_each(prints: Prints, radius: int, colours: int) -> Rows:
+    """[N]: for each row the first row that is kept and looks like it; its own number when it is kept itself.
+
+    Rows are taken in order, and one is kept unless it looks like one that is kept: nothing is chained through rows
+    that are not. Memory is bounded whatever the pictures are; T tables are sorted for every 65,536 different prints.
+    """
+    packed = np.concatenate([prints.hashes.reshape(-1, 1).view(np.uint8), prints.colours], axis=1)
+    _, first, inverse = np.unique(packed, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)  # equal prints share their fate: only the first of each is compared
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    owner = _owners(prints.take(first[order]), radius, colours)
+    owners: Rows = first[order][owner[place[inverse.reshape(-1)]]]
+    return owners
+
+
+def _owners(prints: Prints, radius: int, colours: int) -> Rows:
+    owner = np.arange(len(prints), dtype=np.int64)
+    kept = np.empty(0, dtype=np.int64)
+    waiting = [(start, min(start + _BLOCK_ROWS, len(prints))) for start in range(0, len(prints), _BLOCK_ROWS)][::-1]
+    while waiting:
+        start, end = waiting.pop()
+        found = np.full(end - start, len(prints), dtype=np.int64)
+        for rows, others in near(prints.take(np.arange(start, end)), prints.take(kept), radius, colours):
+            np.minimum.at(found, rows, kept[others])
+        free = start + np.flatnonzero(found == len(prints))
+        edges = _edges(prints.take(free), radius, colours)
+        if edges is None:  # very many look alike: of a part of them few are kept, and those tell of the others
+            size = -(-(end - start) // _PARTS)
+            waiting += [(first, min(first + size, end)) for first in range(start, end, size)][::-1]
+            continue
+        taken = np.flatnonzero(found < len(prints))
+        owner[start + taken] = found[taken]
+        owner[free] = free[_greedy(len(free), edges)]
+        kept = np.concatenate([kept, free[owner[free] == free]])
+    return owner
+
+
+def _edges(prints: Prints, radius: int, colours: int) -> NDArray[np.int64] | None:
+    """[E, 2] of (later, earlier) rows that look alike, sorted, each once; None when there are too many to hold."""
+    parts, total = [np.empty((0, 2), dtype=np.int64)], 0
+    for rows, others in near(prints, prints, radius, colours):
+        back = others < rows
+        parts.append(np.stack([rows[back], others[back]], axis=1))
+        total += len(parts[-1])
+        if total > _MOST_EDGES and len(prints) > 2:
+            return None
+    edges: NDArray[np.int64] = np.unique(np.concatenate(parts), axis=0)
+    return edges
+
+
+def _greedy(count: int, edges: NDArray[np.int64]) -> Rows:
+    """For each row the first earlier neighbour that is kept, else itself."""
+    owner = list(range(count))
+    for later, earlier in edges.tolist():
+        if owner[later] == later and owner[earlier] == earlier:
+            owner[later] = earlier
+    return np.array(owner, dtype=np.int64)
+
+
+def _masks(queries: int, references: int, radius: int) -> list[int]:
+    """The bits that two hashes share in at least one of the tables when they differ in at most ``radius`` bits."""
+
+    def cost(blocks: int) -> float:
+        agreeing = blocks - radius
+        looked_at = queries * references / 2 ** (_BITS * agreeing / blocks)
+        return comb(blocks, agreeing) * (_SORT_COST * (queries + references) + _PAIR_COST * looked_at)
+
+    choices = [blocks for blocks in range(max(radius, 1), _BITS + 1) if comb(blocks, radius) <= _MOST_TABLES]
+    blocks = min(choices, key=cost)
+    ends = [_BITS * number // blocks for number in range(blocks + 1)]
+    masks = [(1 << end) - (1 << start) for start, end in pairwise(ends)]
+    return [sum(chosen) for chosen in combinations(masks, blocks - radius)]
+
+
+def _equal_under(mask: int, queries: Hashes, references: Hashes) -> Iterator[tuple[Rows, Rows]]:
+    """Row pairs whose hashes are equal in the bits of ``mask``, a bounded number at a time."""
+    bits = np.uint64(mask)
+    keys = references & bits
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    asked = queries & bits
+    by_key = np.argsort(asked, kind="stable")  # sorted look-ups stay in the processor's cache
+    asked = asked[by_key]
+    left, right = np.searchsorted(keys, asked, "left"), np.searchsorted(keys, asked, "right")
+    has = np.flatnonzero(right > left)
+    by_key, left, counts = by_key[has], left[has], (right - left)[has]
+    ends = np.cumsum(counts)
+    start = 0
+    while start < len(counts):
+        before = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + _PAIRS_AT_ONCE, "right")))
+        here = counts[start:stop]
+        firsts = np.repeat(left[start:stop] - (ends[start:stop] - here - before), here)
+        yield np.repeat(by_key[start:stop], here), order[firsts + np.arange(len(firsts))]
+        start = stop

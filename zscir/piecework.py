@@ -1,0 +1,62 @@
+"""Piecework: the pieces of a step become rows of the run's record, made on its terms and within its budget."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from zscir.budgets import Budget
+from zscir.errors import StageError
+from zscir.lineage.recorder import Recorder
+from zscir.progress import note, track
+from zscir.retries import Terms
+from zscir.stage import SKIPPED, Mapper, Piece, PieceDone
+from zscir.store import Store
+
+NOT_OF_THE_ROW = ("name", "out_of_memory")
+
+
+def recorded_by(recorder: Recorder, budget: Budget, step: str, mapper: Mapper, terms: Terms) -> Mapper:
+    """``mapper``, with a row in the record for each piece that it made, and its progress for whoever watches.
+
+    Pieces that ran out of memory beside others are made again, one at a time. Once ``terms.until`` is past no piece is
+    begun; those under way end, then OverBudget (or a StageError, if it was the step's own limit) stops the step.
+    """
+
+    def mapped(store: Store, pieces: Sequence[Piece]) -> Iterator[PieceDone]:
+        asked = {piece.name: replace(piece, terms=terms) for piece in pieces}
+        alone, skipped = [], 0
+        for done in track(mapper(store, list(asked.values())), len(pieces), f"{step} ({pieces[0].stage.name})"):
+            if done.outcome == SKIPPED:
+                skipped += 1
+                continue
+            _record(recorder, step, done)
+            if done.out_of_memory:
+                alone.append(done)
+            else:
+                yield done
+        for first in alone:
+            note(f"{step}: piece {first.name} ran out of memory beside others; it is made again by itself")
+            done = _by_itself(store, asked[first.name], mapper, first)
+            _record(recorder, step, done)
+            yield done
+        if skipped:
+            budget.check(step)
+            raise StageError(f"{skipped} of {len(pieces)} pieces were not begun: the step's time was over")
+
+    return mapped
+
+
+def _by_itself(store: Store, piece: Piece, mapper: Mapper, first: PieceDone) -> PieceDone:
+    [done] = mapper(store, [piece])
+    if done.outcome == SKIPPED:
+        return first
+    if done.out_of_memory:
+        words = f"{done.error}; it had the worker's memory to itself (but for what else runs on that machine)"
+        done = replace(done, error=words)
+    return replace(done, attempts=first.attempts + done.attempts)
+
+
+def _record(recorder: Recorder, step: str, done: PieceDone) -> None:
+    row = {name: value for name, value in vars(done).items() if name not in NOT_OF_THE_ROW}
+    recorder.add_piece(step, {"piece": done.name} | row)
+    if done.error is not None:
+        note(f"{step}: piece {done.name} failed: {done.error}")

@@ -1,0 +1,140 @@
+"""Breakdowns: the groups of an evaluation's queries become tables, every method beside the controls.
+
+Which groups there are, ``zscir.benchmarks.breakdown`` says; how often the reference itself came first is a bar.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from zscir.artifacts import Artifact
+from zscir.benchmarks.sheets import Sheet
+from zscir.evaluation.tables import Cell, Grid, control_of, grid_of, remarks
+from zscir.report.peek import first_rows, has_columns
+from zscir.report.record import RunRecord
+from zscir.report.scores import NAMES, Head, evaluated
+
+MAX_ROWS = 5_000
+COLUMNS = ("benchmark", "split", "protocol", "metric", "by", "group", "value", "n", "hits", "low", "high")
+REFERENCE, WORDS, ASPECT = "reference", "words", "aspect"
+TITLES = {
+    REFERENCE: "{} by where the reference came out", WORDS: "{} by length of the text", ASPECT: "{} by semantic aspect",
+}  # fmt: skip
+PARTS = {"fashioniq": "categories", "genecis": "tasks"}
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Share:
+    """One stretch of the bar: how many of all queries had their reference come out there."""
+
+    group: str
+    percent: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Value:
+    """One number; ``width`` is its length in percent of the longest of the table."""
+
+    value: float
+    width: float
+    of: str
+    interval: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One evaluation. ``kind`` is ``control`` or ``method``; no ``shares`` where no query ranks its reference."""
+
+    method: str
+    kind: str
+    shares: tuple[Share, ...]
+    cells: tuple[Value | None, ...]
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """Methods by groups of queries; ``bar`` says that the table has the bar of the references."""
+
+    title: str
+    about: str
+    bar: bool
+    groups: tuple[Head, ...]
+    columns: tuple[str, ...]
+    rows: tuple[Line, ...]
+    remarks: tuple[str, ...]
+
+
+def breakdowns(record: RunRecord) -> list[Breakdown]:
+    """Tables of every benchmark; where it has categories or tasks, of all their queries together."""
+    evaluations = [_rows(artifact) for _, artifact in record.made_by("evaluate")]
+    ordered = sorted((rows for rows in evaluations if rows), key=lambda rows: not control_of(rows[0]))
+    grid, metrics = (
+        grid_of(ordered),
+        {(row["benchmark"], row["by"]): row["metric_itself"] for own in ordered for row in own},
+    )
+    tables = [_table(grid, sheet, bys, metrics) for sheet in _whole(grid) for bys in ((REFERENCE, WORDS), (ASPECT,))]
+    return [table for table in tables if table.columns or table.bar]
+
+
+def _rows(evaluation: Artifact) -> list[Row]:
+    """Rows that a grid takes: each group as a metric of its own, with the method's name."""
+    if not has_columns(evaluation, "breakdown.parquet", COLUMNS):
+        return []
+    who = next(iter(evaluated(evaluation)), None)
+    if who is None:
+        return []
+    more = {"method": who["method"], "backbone": who["backbone"], "control": control_of(who)}
+    return [
+        row | more | {"metric": f"{row['by']}:{row['group']}", "metric_itself": row["metric"]}
+        for row in first_rows(evaluation, "breakdown.parquet", MAX_ROWS)
+    ]
+
+
+def _whole(grid: Grid) -> list[Sheet]:
+    """The sheets of whole benchmarks; of categories and tasks only where they were not all asked."""
+    sheets = grid.sheets()
+    whole = {sheet.benchmark.removesuffix("/all") for sheet in sheets if sheet.benchmark.endswith("/all")}
+    kept = [sheet for sheet in sheets if "/" not in sheet.benchmark or sheet.benchmark.endswith("/all")]
+    kept += [sheet for sheet in sheets if sheet not in kept and sheet.benchmark.split("/")[0] not in whole]
+    order = list(NAMES)
+    return sorted(kept, key=lambda sheet: (order.index(sheet.benchmark.split("/")[0]), sheet.title))
+
+
+def _table(grid: Grid, sheet: Sheet, bys: tuple[str, ...], metrics: dict[tuple[str, str], str]) -> Breakdown:
+    known = list(dict.fromkeys(metric for _, own, metric in grid.cells if own == sheet))
+    columns = {by: [one for one in known if one.startswith(f"{by}:")] for by in bys}
+    # one group alone says what the score says; but where the reference came out is worth a bar even then
+    shown = [one for own in columns.values() if len(own) > 1 for one in own]
+    groups = tuple(
+        Head(TITLES[by].format(metrics[sheet.benchmark, by]), "", len(own))
+        for by, own in columns.items()
+        if len(own) > 1
+    )
+    lines = tuple(_line(grid, sheet, number, columns.get(REFERENCE, []), shown) for number in grid.lines_in(sheet))
+    name, _, part = sheet.benchmark.partition("/")
+    together = f"the queries of all {PARTS.get(name, 'parts')} together; " if part == "all" else ""
+    said = f"{sheet.split}, {sheet.protocol}; {together}texts {grid.texts(sheet)}"
+    title = " ".join([NAMES.get(name, name), *([] if part in ("", "all") else [part.replace("_", " ")])])
+    names = tuple(one.partition(":")[2].removeprefix("reference ") for one in shown)
+    return Breakdown(title, said, bool(columns.get(REFERENCE)), groups, names, lines, tuple(remarks(grid, [sheet])))
+
+
+def _line(grid: Grid, sheet: Sheet, number: int, references: list[str], shown: list[str]) -> Line:
+    most = max(
+        (cell.value for (_, own, metric), cell in grid.cells.items() if own == sheet and metric in shown), default=0
+    )
+    line = grid.lines[number]
+    cells = tuple(_value(grid.cells.get((number, sheet, metric)), most) for metric in shown)
+    counts = {metric: cell.n for metric in references if (cell := grid.cells.get((number, sheet, metric)))}
+    total = sum(counts.values())
+    shares = tuple(Share(metric.partition(":")[2], 100 * n / total, n) for metric, n in counts.items())
+    return Line(line.method, "method" if line.control is None else "control", shares, cells)
+
+
+def _value(cell: Cell | None, most: float) -> Value | None:
+    if cell is None:
+        return None
+    of = f"n {cell.n:,}" if cell.hits is None else f"{cell.hits:,}/{cell.n:,}"
+    interval = "" if cell.low is None or cell.high is None else f"{cell.low:.0f} to {cell.high:.0f}"
+    return Value(cell.value, round(100 * cell.value / most, 1) if most else 0.0, of, interval)

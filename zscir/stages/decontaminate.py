@@ -1,0 +1,131 @@
+"""decontaminate: downloaded images become those that do not look like any picture of a benchmark, mirrored or not.
+
+Every picture in a benchmark's folder counts, whatever its split, whether it is a query or in a gallery: a method may be
+scored on it. What looks alike is said by ``zscir.phash``, how well that works in ``dedup_near``.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from zscir.artifacts import Artifact
+from zscir.errors import RequestError, StageError
+from zscir.fingerprints import Fingerprints, Read, fingerprints, of_download
+from zscir.images import BadImage
+from zscir.phash import ANY_COLOURS, Prints, Rows, near
+from zscir.selection import Reject, Row, write_choice
+from zscir.shards import MAX_MEMBER_BYTES, ShardReader, index
+from zscir.specs import Spec
+from zscir.stage import Facts, stage
+
+PARTS = ".fingerprints"
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif")
+SHOWN = 10
+FAR = 65  # further than any two hashes
+NOT_NEAR = (FAR, -1)
+
+
+class DecontaminateSpec(Spec):
+    """``radius``: in how many of 64 bits the perceptual hashes of one picture may differ. ``colours``: by how much of
+    255 the mean colours of its 4 x 4 cells may (255: any). Both are wider than those of ``dedup_near``: a
+    training image too few costs less than a benchmark picture that was seen, be it in other colours. Where pictures are
+    plain (drawings, goods on white) they take many that are none: narrow them. ``allow_unreadable``: how many benchmark
+    pictures may be beyond decoding; nothing is kept away from those.
+    """
+
+    radius: Annotated[int, Field(ge=0, le=12)] = 8
+    colours: Annotated[int, Field(ge=0, le=255)] = ANY_COLOURS
+    allow_unreadable: Annotated[int, Field(ge=0)] = 0
+
+
+@stage(version=1)
+def decontaminate(
+    spec: DecontaminateSpec, images: Artifact, benchmarks: list[Artifact], out: Path, keep: Artifact | None = None
+) -> Facts:
+    """Write ``keep.parquet`` and ``rejects.parquet``: near_benchmark and near_benchmark_mirrored (the detail names the
+    picture and the distance), and the images that cannot be decoded.
+
+    ``benchmarks``: folders with pictures, loose or in tars. RequestError when one holds none; StageError when more
+    pictures cannot be decoded than allowed.
+    """
+    names, shown = _pictures(spec, benchmarks, out)
+    keys, seen = of_download("decontaminate", images, keep, out / PARTS / "images")
+    plain = _nearest(seen.prints, shown, spec)
+    turned = _nearest(seen.turned(), shown, spec)
+
+    def judge(row: Row) -> Reject | None:
+        here = row["number"]
+        if here in seen.bad:
+            return seen.reject(here)
+        distance, picture, reason = min(
+            (*plain.get(here, NOT_NEAR), "near_benchmark"), (*turned.get(here, NOT_NEAR), "near_benchmark_mirrored")
+        )
+        return Reject(reason, f"distance {distance} from {names[picture]}") if picture >= 0 else None
+
+    rows = ({"image_key": key, "number": number} for number, key in enumerate(keys))
+    facts = write_choice("decontaminate", rows, judge, out)
+    return facts | {"benchmark_pictures": len(names), "benchmark_unreadable": len(shown.bad)}
+
+
+def _pictures(spec: DecontaminateSpec, benchmarks: list[Artifact], out: Path) -> tuple[list[str], Fingerprints]:
+    """The names of all benchmark pictures, and what they look like."""
+    with ExitStack() as stack:
+        found: list[tuple[str, Read]] = []
+        for number, one in enumerate(benchmarks):
+            inside = list(_inside(one, stack.enter_context(ShardReader(one.path))))
+            if not inside:
+                raise RequestError(
+                    f"decontaminate: no picture ({', '.join(SUFFIXES)}, loose or in a .tar) in the benchmarks "
+                    f"{one.stage}/{one.key[:12]}, which holds {one.files()[:5]}"
+                )
+            where = f"benchmarks.{number}/" if len(benchmarks) > 1 else ""
+            found += [(where + name, read) for name, read in inside]
+        names = [name for name, _ in found]
+        shown = fingerprints(
+            (read for _, read in found), len(found), out / PARTS / "benchmarks", "decontaminate: benchmarks"
+        )
+    if len(shown.bad) > spec.allow_unreadable:
+        listed = ", ".join(f"{names[row]} ({why})" for row, why in list(shown.bad.items())[:SHOWN])
+        raise StageError(
+            f"decontaminate: {len(shown.bad)} of {len(names)} benchmark pictures cannot be decoded, so nothing can be "
+            f"kept away from them; {spec.allow_unreadable} may be (allow_unreadable): {listed}"
+        )
+    return names, shown
+
+
+def _inside(benchmark: Artifact, reader: ShardReader) -> Iterator[tuple[str, Read]]:
+    """Name and reader of every picture of a folder, in the order of the names."""
+    for name in benchmark.files():
+        if name.endswith(".tar"):
+            for span in index(benchmark.path(name)):
+                if span.name.lower().endswith(SUFFIXES):
+                    yield f"{name}/{span.name}", partial(reader.read, name, span.offset, span.size)
+        elif name.lower().endswith(SUFFIXES):
+            yield name, partial(_loose, benchmark, name)
+
+
+def _loose(benchmark: Artifact, name: str) -> bytes:
+    path = benchmark.path(name)
+    if path.stat().st_size > MAX_MEMBER_BYTES:
+        raise BadImage("too_many_bytes", f"{path.stat().st_size} bytes; allowed are {MAX_MEMBER_BYTES}")
+    return path.read_bytes()
+
+
+def _nearest(prints: Prints, shown: Fingerprints, spec: DecontaminateSpec) -> dict[int, tuple[int, int]]:
+    """By row: distance and number of the nearest benchmark picture that looks alike; of equally near ones the first."""
+    good = shown.good()
+    none = FAR * len(shown.prints)
+    best: Rows = np.full(len(prints), none, dtype=np.int64)
+    for rows, others in near(prints, shown.prints.take(good), spec.radius, spec.colours):
+        pictures = good[others]
+        distance = np.bitwise_count(prints.hashes[rows] ^ shown.prints.hashes[pictures]).astype(np.int64)
+        np.minimum.at(best, rows, distance * len(shown.prints) + pictures)
+    return {
+        int(row): (int(best[row]) // len(shown.prints), int(best[row]) % len(shown.prints))
+        for row in np.flatnonzero(best < none)
+    }

@@ -1,0 +1,52 @@
+"""dedup_near: of downloaded images that look alike, the first in order stays.
+
+What looks alike is said by ``zscir.phash``. Of copies of 300 crops of 18 photographs a radius of 4 (of 8) finds: as a
+JPEG of quality 40 98 % (100), of half the size 98 (99), 20 % brighter 96 (100), with 2 % cut from each border 38 (84),
+with 5 % 1 (13); 30 % darker 42 (43), or 99 (100) where colours do not matter. Of 550,800 pairs of crops of different
+photographs none were within 8 bits. Drawings are another matter: of 6,000 tabletop scenes, which are a few things on
+plain grounds, 140 (655) go.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from zscir.artifacts import Artifact
+from zscir.fingerprints import of_download
+from zscir.phash import first_of_each
+from zscir.selection import Reject, Row, write_choice
+from zscir.specs import Spec
+from zscir.stage import Facts, stage
+
+PARTS = ".fingerprints"
+
+
+class DedupNearSpec(Spec):
+    """When two images are one: their perceptual hashes differ in at most ``radius`` of 64 bits, and the mean colours of
+    4 x 4 cells by at most ``colours`` of 255 in each channel (255: colours do not matter).
+    """
+
+    radius: Annotated[int, Field(ge=0, le=12)] = 4
+    colours: Annotated[int, Field(ge=0, le=255)] = 48
+
+
+@stage(version=1)
+def dedup_near(spec: DedupNearSpec, images: Artifact, out: Path, keep: Artifact | None = None) -> Facts:
+    """Write ``keep.parquet`` and ``rejects.parquet``: near_duplicate (the detail names the image that stays), and the
+    images that cannot be decoded. An image is compared with those that stay, never with those that do not.
+    """
+    keys, seen = of_download("dedup_near", images, keep, out / PARTS)
+    owner, good = np.arange(len(keys)), seen.good()
+    owner[good] = good[first_of_each(seen.prints.take(good), spec.radius, spec.colours)]
+
+    def judge(row: Row) -> Reject | None:
+        here, kept = row["number"], int(owner[row["number"]])
+        if kept == here:
+            return seen.reject(here)
+        distance = np.bitwise_count(seen.prints.hashes[here] ^ seen.prints.hashes[kept])
+        return Reject("near_duplicate", f"distance {distance} from image {keys[kept]}")
+
+    rows = ({"image_key": key, "number": number} for number, key in enumerate(keys))
+    return write_choice("dedup_near", rows, judge, out)

@@ -1,0 +1,77 @@
+"""fetch_chunk: a list of URLs becomes JPEGs in a byte-stable tar, and one row per URL says what happened.
+
+img2dataset is the engine, in processes of its own. It sees only our gateway on loopback, which fetches, bounds, vets
+and accounts for each URL (zscir/fetch); what img2dataset leaves is repacked, read back and checked before it counts.
+"""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from zscir.artifacts import Artifact, finished
+from zscir.errors import StageError
+from zscir.fetch.assembly import RECORD
+from zscir.fetch.chunks import Target, chunk
+from zscir.fetch.gateway import Gateway
+from zscir.fetch.gateways import shared_gateway
+from zscir.fetch.repack import repack
+from zscir.fetch.specs import ChunkSpec
+from zscir.fetch.supervise import Job, raw_shards
+from zscir.progress import note
+from zscir.records import read_table
+from zscir.shards import BadShard
+from zscir.stage import Facts, stage
+
+SCRATCH = ".scratch"
+ENGINE_ATTEMPTS = 3
+STALL_S = 90.0  # beyond the deadline of a URL: the start of img2dataset alone may take a minute on a busy machine
+
+
+@stage(version=1)
+def fetch_chunk(spec: ChunkSpec, urls: Artifact, out: Path) -> Facts:
+    """Write images.tar (none when no image came) and record.parquet. Raises StageError when the engine fails."""
+    targets = chunk(urls.path("urls.parquet"))
+    try:
+        with shared_gateway(spec) as gateway:
+            _fetch(spec, targets, gateway, out)
+    finally:
+        shutil.rmtree(out / SCRATCH, ignore_errors=True)
+    classes = Counter(read_table(out / "record.parquet", RECORD).column("error_class").to_pylist())
+    ok = classes.pop(None, 0)
+    return {"rows": len(targets), "ok": ok, "failed_by_class": dict(sorted(classes.items()))}
+
+
+def _fetch(spec: ChunkSpec, targets: tuple[Target, ...], gateway: Gateway, out: Path) -> None:
+    problem = ""
+    for attempt in range(1, ENGINE_ATTEMPTS + 1):
+        problem = _attempt(spec, targets, gateway, out)
+        if not problem:
+            return
+        # One of these images may have crashed the engine: from now on each is tried in a process of its own first.
+        gateway.distrust(target.url for target in targets)
+        note(f"fetch_chunk: attempt {attempt} of {ENGINE_ATTEMPTS}: {problem}")
+    raise StageError(f"img2dataset could not finish these {len(targets)} URLs in {ENGINE_ATTEMPTS} attempts: {problem}")
+
+
+def _attempt(spec: ChunkSpec, targets: tuple[Target, ...], gateway: Gateway, out: Path) -> str:
+    """One run of img2dataset; why it was no good, or nothing."""
+    scratch = out / SCRATCH
+    shutil.rmtree(scratch, ignore_errors=True)
+    keys = [target.image_key for target in targets]
+    # img2dataset cannot number the images of shards of one row.
+    job = Job(scratch / "urls.parquet", scratch / "raw", max(2, len(targets)), 1, spec.engine_options())
+    gateway.expect({target.image_key: target.url for target in targets})
+    try:
+        with finished(job.urls) as part:
+            pq.write_table(pa.table({"url": [f"http://127.0.0.1:{gateway.port}/{key}" for key in keys]}), part)
+        for _ in raw_shards(job, lambda: gateway.last_news, STALL_S + spec.deadline_s):
+            repack(job.folder / "00000.tar", targets, gateway.outcome, out)
+            return ""
+    except BadShard as error:
+        return str(error)
+    finally:
+        gateway.forget(keys)
+    return "it ended without a result"

@@ -1,0 +1,56 @@
+"""filter_size: downloaded images become those of a useful size and shape."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from zscir.artifacts import Artifact
+from zscir.selection import Reject, Row, first_rows, rows_in_play, write_choice
+from zscir.specs import Spec
+from zscir.stage import Facts, stage
+
+COLUMNS = ("width", "height", "original_width", "original_height")
+Pixels = Annotated[int, Field(ge=1)]
+
+
+class FilterSizeSpec(Spec):
+    """Bounds of an image as it is displayed, in pixels. ``of``: as its server sent it, or as ``download`` stored it
+    (resized). ``max_aspect`` is the long side by the short one.
+    """
+
+    of: Literal["original", "stored"] = "original"
+    min_side_px: Pixels = 64
+    max_side_px: Pixels | None = None
+    min_pixels: Pixels | None = None
+    max_aspect: Annotated[float, Field(ge=1)] = 5.0
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> "FilterSizeSpec":
+        if self.max_side_px is not None and self.min_side_px > self.max_side_px:
+            raise ValueError(f"min_side_px = {self.min_side_px}, more than max_side_px = {self.max_side_px}")
+        return self
+
+
+@stage(version=1)
+def filter_size(spec: FilterSizeSpec, images: Artifact, out: Path, keep: Artifact | None = None) -> Facts:
+    """Write ``keep.parquet`` and ``rejects.parquet``: unknown_size, small_side, large_side, few_pixels, aspect."""
+    rows = first_rows(rows_in_play("filter_size", images, keep, COLUMNS))
+    return write_choice("filter_size", rows, lambda row: _judge(spec, row), out)
+
+
+def _judge(spec: FilterSizeSpec, row: Row) -> Reject | None:
+    before = "original_" if spec.of == "original" else ""
+    width, height = row[f"{before}width"], row[f"{before}height"]
+    if not width or not height:
+        return Reject("unknown_size", f"the download does not say the {spec.of} size")
+    short, long, size = min(width, height), max(width, height), f"{width} x {height}"
+    if short < spec.min_side_px:
+        return Reject("small_side", f"{size}; at least {spec.min_side_px} on each side")
+    if spec.max_side_px is not None and long > spec.max_side_px:
+        return Reject("large_side", f"{size}; at most {spec.max_side_px} on each side")
+    if spec.min_pixels is not None and width * height < spec.min_pixels:
+        return Reject("few_pixels", f"{size}; at least {spec.min_pixels} pixels")
+    if long > spec.max_aspect * short:
+        return Reject("aspect", f"{size}; at most {spec.max_aspect:g} to 1")
+    return None

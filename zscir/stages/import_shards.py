@@ -1,0 +1,113 @@
+"""import_shards: WebDataset tars that somebody made become pairs, and JPEGs in shards and tables like a download's.
+
+Tars of img2dataset, of other tools and of strangers: each is read member by member, within bounds, and nothing of it
+is unpacked. A sample whose .json names a web address keeps that as its URL, and so the key that a download of it has;
+any other has ``file:``, the tar's name and the picture's in it, wherever the tars lie.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from zscir.artifacts import Artifact
+from zscir.errors import RequestError
+from zscir.fetch.assembly import Records, assemble, summary
+from zscir.fetch.holdings import counts, plan, taken_from, write_found
+from zscir.fetch.intake import take_in, write_rejects
+from zscir.fetch.pixels import ImageSpec
+from zscir.fetch.press import Presses
+from zscir.fetch.samples import LeftOut, Reading, Sample, samples_in
+from zscir.progress import note, track
+from zscir.stage import Facts, stage
+
+FOUND = ".found"
+RECORDS = ".records"
+TAKEN = ".taken.parquet"
+LEFT_OUT = ".left_out.parquet"
+PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.lz4")
+
+
+class ImportShardsSpec(ImageSpec):
+    """How the samples of tars are read, and to which pixels their pictures are brought."""
+
+    source: str  # a short name of the tars; it goes with every pair
+    text_column: str | None = None  # a field of the .json member; by default the text is the .txt member
+    url_column: str = "url"  # a field of the .json member, where there is one
+    licence: str | None = None  # of all pictures
+    licence_column: str | None = None  # of each picture: a field of the .json member
+    min_text_chars: Annotated[int, Field(ge=1)] = 1
+    max_text_chars: Annotated[int, Field(ge=1)] = 2000
+    expected_rows: Annotated[int, Field(ge=1)] | None = None  # samples of all tars; another number is told, no error
+
+    @model_validator(mode="after")
+    def _bounds(self) -> "ImportShardsSpec":
+        if self.max_text_chars < self.min_text_chars:
+            raise ValueError(
+                f"max_text_chars = {self.max_text_chars}, less than min_text_chars = {self.min_text_chars}"
+            )
+        return self
+
+    def reading(self) -> Reading:
+        """The part of this spec that says how samples are read."""
+        return Reading(self.url_column, self.text_column, self.licence_column, self.min_text_chars, self.max_text_chars)
+
+
+@stage(version=1)
+def import_shards(spec: ImportShardsSpec, shards: Artifact, out: Path) -> Facts:
+    """Write NNNNN.tar per tar of ``shards``, pairs.parquet, images.parquet and rejects.parquet.
+
+    Tars that an attempt before finished are kept. RequestError when there is no tar, or not one picture in them.
+    """
+    names = _tars(shards)
+    found = [out / FOUND / f"{number:05d}.parquet" for number in range(len(names))]
+    for number, name in track(list(enumerate(names)), len(names), "import_shards (tars looked through)"):
+        if not found[number].exists():
+            write_found(found[number], number, _samples(spec, shards, name))
+    plan(found, spec.source, spec.licence, out / "pairs.parquet", out / TAKEN, out / LEFT_OUT)
+    records = [out / RECORDS / path.name for path in found]
+    with Presses(spec) as presses:
+        for number, name in track(list(enumerate(names)), len(names), "import_shards (tars)"):
+            if not records[number].exists():
+                targets, places = taken_from(out / TAKEN, number, shards.path(name))
+                take_in(targets, places, presses, out / f"{number:05d}.tar", records[number])
+    assemble(out / "pairs.parquet", Records(tuple(records)), out / "images.parquet")
+    write_rejects("import_shards", out / "images.parquet", out / "rejects.parquet", out / LEFT_OUT)
+    return _facts(spec, names, found, out)
+
+
+def _tars(shards: Artifact) -> list[str]:
+    names = sorted([*shards.files(".tar"), *(name for suffix in PACKED for name in shards.files(suffix))])
+    if not names:
+        raise RequestError(f"no .tar among the {len(shards.files())} files, such as {shards.files()[:3]}")
+    return names
+
+
+def _samples(spec: ImportShardsSpec, shards: Artifact, name: str) -> Iterator[Sample | LeftOut]:
+    if name.endswith(PACKED):
+        return iter([LeftOut(name, "packed_tar", "a compressed tar is not read: unpack it to .tar first")])
+    return samples_in(shards.path(name), name, spec.reading())
+
+
+def _facts(spec: ImportShardsSpec, names: list[str], found: list[Path], out: Path) -> Facts:
+    facts = summary(out / "images.parquet")
+    more = counts(found, out / LEFT_OUT)
+    left_out = sum(more["left_out_by_reason"].values())
+    if not facts["ok"]:
+        raise RequestError(
+            f"not one picture in {names[:3]}; left out: {more['left_out_by_reason']}, failed: "
+            f"{facts['failed_by_class']}, ignored: {more['ignored_members']}. Where the texts stand in the .json and "
+            "not in a .txt, say text_column = FIELD in [import_shards]"
+        )
+    facts |= {"rejects": facts["rejects"] + left_out, "shards": len(names), **more}
+    if spec.expected_rows is not None:
+        facts |= {"expected_rows": spec.expected_rows}
+        off = facts["rows"] + left_out - spec.expected_rows
+        if off:
+            note(
+                f"import_shards: {spec.source}: the tars hold {facts['rows'] + left_out:,} samples, their source says "
+                f"{spec.expected_rows:,} (expected_rows)"
+            )
+            facts |= {"rows_off": off}
+    return facts

@@ -1,0 +1,15 @@
+"""plan_download: pairs become lists of distinct URLs, a file per chunk, cut so that a changed row moves one chunk."""
+
+from pathlib import Path
+
+from zscir.artifacts import Artifact
+from zscir.fetch.chunks import distinct, write_chunks
+from zscir.fetch.specs import CutSpec
+from zscir.stage import Facts, stage
+
+
+@stage(version=1)
+def plan_download(spec: CutSpec, pairs: Artifact, out: Path) -> Facts:
+    """Write ``NNNNN.parquet`` (image_key, url, text), one per chunk."""
+    chunks, urls = write_chunks(distinct(pairs.path("pairs.parquet"), out), out, spec.chunk_rows)
+    return {"rows": urls, "chunks": chunks}
