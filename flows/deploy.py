@@ -35,6 +35,8 @@ from zscir.walks import absolute
 
 DEFINITIONS = Path(__file__).with_name("prefect.yaml")
 ASKED = "asked"  # the slug of the schedule that a command line gave
+FORM = "any"  # the deployment that runs whatever pipeline it is given
+BANNED = "/%&<>"  # by Prefect
 Row = dict[str, Any]
 
 
@@ -131,8 +133,12 @@ def of_pipeline(wanted: Wanted) -> Deployment:
     """
     path = spec_path(str(wanted.path)).resolve()
     given = wanted.changes if wanted.partition is None else [*wanted.changes, "partition.date=2026-01-01"]
-    pipeline = load_pipeline(path, given)
-    template = next(one for one in definitions() if one.name == "any")
+    name = load_pipeline(path, given).name
+    template = next(one for one in definitions() if one.name == FORM)
+    if name == FORM or set(name) & set(BANNED):
+        raise RequestError(
+            f"{path}: a deployment cannot be named '{name}'; give --set name=... without any of {BANNED}"
+        )
     shipped = data_specs().resolve()
     where = Path("data_specs", path.relative_to(shipped)) if path.is_relative_to(shipped) else path
     parameters: dict[str, Any] = {"pipeline": str(where), "set": [absolute(change) for change in wanted.changes]}
@@ -142,9 +148,10 @@ def of_pipeline(wanted: Wanted) -> Deployment:
     schedules = []
     if wanted.cron is not None or wanted.interval_s is not None:
         asked = Schedule(slug=ASKED, cron=wanted.cron, interval=wanted.interval_s, timezone=wanted.timezone)
+        asked.made()
         schedules = [asked]
     return template.model_copy(
-        update={"name": pipeline.name, "parameters": parameters, "concurrency_limit": limit, "schedules": schedules}
+        update={"name": name, "parameters": parameters, "concurrency_limit": limit, "schedules": schedules}
     )
 
 

@@ -26,6 +26,7 @@ HOST = "127.0.0.1"
 START_LIMIT_S = 180.0  # a first start makes the database
 STOP_LIMIT_S = 25.0
 LOOK_EVERY_S = 1.0
+AGAIN_AFTER_S = 10.0  # what does not live longer than that is not started again at once
 RUN_ID = "PREFECT__FLOW_RUN_ID"  # in the environment of a flow run's process
 SETTINGS = {
     "DO_NOT_TRACK": "1",
@@ -46,9 +47,11 @@ class Child:
     words: list[str]
     log: Path | None
     process: "subprocess.Popen[bytes] | None" = None
+    started_at_s: float = 0.0
 
     def start(self) -> None:
         """Start it (again)."""
+        self.started_at_s = time.monotonic()
         if self.log is None:
             self.process = subprocess.Popen(self.words, stdin=subprocess.DEVNULL, stdout=sys.stderr)
             return
@@ -132,7 +135,7 @@ def serve(server: Child, pool: str, limit: int | None) -> None:
         try:
             while not told.wait(LOOK_EVERY_S):
                 for one in (server, worker):
-                    if one.gone():
+                    if one.gone() and time.monotonic() - one.started_at_s > AGAIN_AFTER_S:
                         note(f"serve: the {one.name} ended; it is started again")
                         one.start()
         finally:

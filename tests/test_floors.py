@@ -30,7 +30,8 @@ FLOORS = {
     5: ("zscir.gates", "zscir.training", "zscir.fingerprints",
         "zscir.evaluation"),  # in evaluation methods and benchmarks meet
     6: ("zscir.stages", "zscir.pipelines", "zscir.plans", "zscir.runs", "zscir.walks",
-        "zscir.backfills", "zscir.inspection", "zscir.estimates", "zscir.budgets", "zscir.piecework", "zscir.plan_tokens"),
+        "zscir.backfills", "zscir.inspection", "zscir.estimates", "zscir.budgets", "zscir.piecework",
+        "zscir.plan_tokens"),
     7: ("flows", "zscir.report"),
     8: ("zscir.cli", "zscir.commands", "zscir.console"),
 }  # fmt: skip

@@ -46,6 +46,11 @@ RESPONSES = schema_of(
     error="str?", tokens_in="i64?", tokens_out="i64?", attempts="i32",
 )  # fmt: skip
 KEEP = schema_of(image_key="str")  # the images that a filter leaves in play, in the order of images.parquet
+PACKED = schema_of(
+    triplet_id="str", shard="str", reference_offset="i64", reference_size="i64", target_offset="i64?",
+    target_size="i64?", source="str", reference_key="str", target_key="str", text="str", mask_seed="i64?",
+    mask_ratio="f64?", response_id="str?", reference_caption="str?", target_caption="str?",
+)  # fmt: skip
 HOSTS = schema_of(host="str", error_class="str?", urls="i64")  # of a download; no class: the URLs that came
 REJECTS = schema_of(stage="str", id="str", reason="str", detail="str")
 RANKINGS = schema_of(benchmark="str", split="str", query_id="str", rank="i32", image_id="str", score="f32")

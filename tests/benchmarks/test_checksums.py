@@ -17,6 +17,7 @@ from zscir.benchmarks.checksums import (
     refuse_mixture,
     require_official,
 )
+from zscir.benchmarks.feature_files import Asked, FeatureFiles, score_files
 from zscir.benchmarks.load import annotation_files
 from zscir.errors import RequestError
 
@@ -28,9 +29,13 @@ def real(shared: Path, name: str) -> Path:
     return shared / "annotations" / CLONES[name]
 
 
+def files_of(bench: Benchmark) -> list[str]:
+    return annotation_files(bench.name, bench.split, bench.part)
+
+
 def copied(shared: Path, folder: Path, bench: Benchmark) -> Path:
     """The files of one benchmark, category or task, to be spoilt."""
-    for file in annotation_files(bench):
+    for file in files_of(bench):
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(real(shared, bench.name) / file, folder / file)
     return folder
@@ -53,11 +58,11 @@ def test_the_real_annotations_have_the_official_counts(shared: Path, recipes: An
         bench = load_part(name, real(shared, name), "val", part, protocol)
         if name == "circo":
             bench = load_benchmark(name, real(shared, name), gallery_ids=recipes.circo_gallery_ids())
-        assert refuse_mixture(real(shared, name), facts_of(name), annotation_files(bench))
+        assert refuse_mixture(real(shared, name), facts_of(name), files_of(bench))
         refuse_counts(bench, facts_of(name))
     for split in {"cirr": ("test1",), "fashioniq": ("test",)}.get(name, ()):
         bench = load_part(name, real(shared, name), split, part, None)
-        assert refuse_mixture(real(shared, name), facts_of(name), annotation_files(bench))
+        assert refuse_mixture(real(shared, name), facts_of(name), files_of(bench))
         refuse_counts(bench, facts_of(name))
 
 
@@ -75,7 +80,7 @@ def test_plis_toptee_captions_are_named_as_plis(shared: Path, tmp_path: Path) ->
     )
     for refuse in (
         lambda: require_official(tmp_path, facts_of("fashioniq")),
-        lambda: refuse_mixture(tmp_path, facts_of("fashioniq"), annotation_files(bench)),
+        lambda: refuse_mixture(tmp_path, facts_of("fashioniq"), files_of(bench)),
     ):
         with pytest.raises(RequestError, match=words):
             refuse()
@@ -101,7 +106,44 @@ def test_one_altered_file_beside_an_official_one_is_refused(
     with pytest.raises(
         RequestError, match=rf"1 annotation files were altered:\n  {file}: .*\nGet the originals: https"
     ):
-        refuse_mixture(tmp_path, facts_of(name), annotation_files(bench))
+        refuse_mixture(tmp_path, facts_of(name), files_of(bench))
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "file", "other"),
+    [
+        ("fashioniq", {"category": "dress"}, "captions/cap.dress.val.json", "captions/cap.shirt.val.json"),
+        ("cirr", {}, "captions/cap.rc2.val.json", "captions/cap.rc2.test1.json"),
+        ("circo", {}, "annotations/val.json", "annotations/test.json"),
+        ("genecis", {"task": "focus_object"}, "focus_object.json", "change_object.json"),
+    ],
+)
+def test_another_file_of_the_same_clone_under_the_name_is_not_scored(
+    shared: Path, tmp_path: Path, name: str, asked: dict[str, str], file: str, other: str
+) -> None:
+    root = tmp_path / "clone"
+    shutil.copytree(real(shared, name), root)
+    shutil.copy(root / other, root / file)
+    words = rf"1 annotation files were altered:\n  {file}: sha256 .*\nGet the originals: https://github.com/\S+ at|\("
+    for folder in (root, tmp_path):
+        with pytest.raises(RequestError, match=words):
+            score_files(Asked(name, folder, **asked), FeatureFiles(tmp_path / "q.npy", tmp_path / "g.npy"))
+
+
+@pytest.mark.parametrize(("name", "part"), VAL)
+def test_a_missing_annotation_file_is_named_with_where_to_get_it(tmp_path: Path, name: str, part: str) -> None:
+    file = annotation_files(name, "val", part)[0]
+    with pytest.raises(
+        RequestError, match=rf"annotation file {file} not found; tried .*\. Get it: git clone .*https://"
+    ):
+        load_part(name, tmp_path, "val", part, None)
+
+
+def test_a_folder_where_another_category_was_altered_is_scored(shared: Path, tmp_path: Path) -> None:
+    root = tmp_path / "clone"
+    shutil.copytree(real(shared, "fashioniq"), root)
+    (root / "captions/cap.toptee.val.json").write_text("[]")
+    assert refuse_mixture(root, facts_of("fashioniq"), annotation_files("fashioniq", "val", "dress"))
 
 
 @pytest.mark.parametrize(("name", "file"), [("circo", "annotations/val.json"), ("genecis", "change_object.json")])
@@ -112,7 +154,7 @@ def test_an_altered_file_without_official_ones_beside_it_is_named_when_official_
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text(json.dumps(entries[:-1]))
     bench = load_part(name, tmp_path, "val", PARTS[name][-1], None)
-    assert not refuse_mixture(tmp_path, facts_of(name), annotation_files(bench))
+    assert not refuse_mixture(tmp_path, facts_of(name), files_of(bench))
     with pytest.raises(RequestError, match=rf"altered:\n  {file}: sha256 .*\nGet the originals: https://github.com"):
         require_official(tmp_path, facts_of(name))
     with pytest.raises(RequestError, match=r"the official ones are 220 and 123,403|.*queries and a gallery of"):
@@ -130,7 +172,7 @@ def test_an_image_list_of_another_coco_split_is_not_circos_gallery(shared: Path,
     images = [{"id": one} for one in [*ids, *range(10**6, 10**6 + 40_670 - len(ids))]]
     (root / "image_info.json").write_text(json.dumps({"images": images}))
     bench = load_benchmark("circo", root)
-    assert refuse_mixture(root, facts_of("circo"), annotation_files(bench))
+    assert refuse_mixture(root, facts_of("circo"), files_of(bench))
     words = (
         r"220 queries and a gallery of 40,670; the official ones are 220 and 123,403\. Get the originals: .*COCO 2017"
     )

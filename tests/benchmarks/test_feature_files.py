@@ -163,6 +163,8 @@ def test_nothing_may_be_missing_where_a_server_counts(root: Path) -> None:
     ids = write(root / "ids.json", IDS[:4])
     with pytest.raises(RequestError, match="a server counts every image and query; none of them may be missing"):
         cirr(root, "test1", out=root / "out", gallery=root / "g2.npy", gallery_ids=ids, allow_missing=1)
+    with pytest.raises(RequestError, match=r"official without 1 images.*a submission names every query and image"):
+        cirr(root, "val", out=root / "out", gallery=root / "g2.npy", gallery_ids=ids, allow_missing=1)
     assert not (root / "out").exists()
 
 

@@ -25,21 +25,20 @@ def fake_img2dataset(folder: Path, code: str) -> Path:
     return package.parent
 
 
-def engine_of(process: int) -> psutil.Process | None:
-    """The engine of a process, if it has one."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(process).children():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if child.cmdline()[-2:] == ["zscir.fetch.engine", str(process)]:
-                    return child
-    return None
+def engines_of(process: int) -> list[psutil.Process]:
+    """The engines of a process: one, if any, except while an old one ends."""
+    found = []
+    for child in psutil.Process(process).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.cmdline()[-2:] == ["zscir.fetch.engine", str(process)]:
+                found.append(child)
+    return found
 
 
-def the_engine() -> psutil.Process:
-    """The engine of this process, which must be there."""
-    engine = engine_of(os.getpid())
-    assert engine is not None
-    return engine
+def the_engine(process: int | None = None) -> psutil.Process:
+    """The engine of a process, of this one if none is named; old ones are given the time to end."""
+    wait_for(lambda: len(engines_of(process or os.getpid())) == 1, 20)
+    return engines_of(process or os.getpid())[0]
 
 
 def session_of(engine: psutil.Process) -> list[int]:
@@ -54,8 +53,7 @@ def session_of(engine: psutil.Process) -> list[int]:
 
 def jobs_now() -> list[int]:
     """The processes that work for the engine of this process."""
-    engine = engine_of(os.getpid())
-    return [] if engine is None else [pid for pid in session_of(engine) if pid != engine.pid]
+    return [pid for engine in engines_of(os.getpid()) for pid in session_of(engine) if pid != engine.pid]
 
 
 def wait_for(what: Callable[[], Any], timeout_s: float = 60.0) -> Any:

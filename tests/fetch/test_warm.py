@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.fetch.engines import engine_of, fake_img2dataset, job, jobs_now, session_of, the_engine, wait_for
+from tests.fetch.engines import fake_img2dataset, job, jobs_now, session_of, the_engine, wait_for
 from zscir.errors import StageError
 from zscir.fetch.supervise import raw_shards
 from zscir.fetch.warm import Engine, Run, close_engine, running
@@ -84,8 +84,7 @@ def python(code: str, folder: Path, fake: str) -> "subprocess.Popen[str]":
 def test_nobody_outlives_us(tmp_path: Path, number: signal.Signals) -> None:
     with python(US, tmp_path, SLEEPER) as us:
         wait_for(lambda: began(tmp_path / "0") and began(tmp_path / "1"))
-        engine = engine_of(us.pid)
-        assert engine is not None
+        engine = the_engine(us.pid)
         assert len(session_of(engine)) == 7  # the engine, two jobs, two workers of each
         [fork] = [one for one in psutil.Process(us.pid).children() if one != engine]
         us.send_signal(number)

@@ -118,6 +118,17 @@ def test_with_partitions_a_second_run_waits_since_its_files_are_its_own(tmp_path
     assert one.concurrency_limit.collision_strategy == "ENQUEUE"
 
 
+@pytest.mark.parametrize("name", ["any", "to/be", "<b>"])
+def test_a_name_that_prefect_or_a_form_has_taken_is_refused(tmp_path, name):
+    with pytest.raises(RequestError, match="cannot be named"):
+        of_pipeline(Wanted(write_toy(tmp_path), [f"name={name}"]))
+
+
+def test_a_wrong_schedule_is_refused_before_a_server_is_asked(tmp_path):
+    with pytest.raises(RequestError, match="Invalid cron string"):
+        of_pipeline(Wanted(write_toy(tmp_path), [], cron="every night"))
+
+
 WRONG = {
     "no cron line": ({"cron": "every night"}, 'Invalid cron string: "every night"'),
     "no time zone": ({"cron": "0 3 * * *", "timezone": "Europe/Berlim"}, 'Invalid timezone: "Europe/Berlim"'),

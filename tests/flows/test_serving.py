@@ -85,6 +85,11 @@ class Served:
                     found.append(one)
         return found
 
+    def listens_on(self):
+        """The addresses on which any of them can be reached."""
+        found = [one for process in self.family() for one in process.net_connections("tcp")]
+        return {one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN}
+
     def child(self, word):
         found = [one for one in psutil.Process(self.process.pid).children() if word in one.cmdline()]
         return found[0] if found else None
@@ -113,6 +118,9 @@ def test_a_run_outlives_its_worker_and_its_server_and_nobody_outlives_serve(serv
             assert "0 3 * * * Asia/Tokyo" in served.said()
             flow_run = served.start("run-pipeline/toy")
             begun = served.run_at("first")
+            assert served.listens_on() == {"127.0.0.1"}
+            told = served.child("server").environ()
+            assert (told["PREFECT_SERVER_ANALYTICS_ENABLED"], told["DO_NOT_TRACK"]) == ("false", "1")
             old = {word: served.child(word) for word in ("worker", "server")}
             for one in old.values():
                 one.kill()

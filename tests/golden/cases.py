@@ -73,6 +73,7 @@ CASES = (
         {},
         {"images": "toy album", "keep": "dedup_near", "benchmarks": ["tabletop_benchmarks"]},
     ),
+    Case("plan_download", "plan_download", {"chunk_rows": 12}, {"pairs": "ingest"}),
     Case("mask_triplets", "mask_triplets", {"ratio": 0.5, "seed": 3}, {"images": "toy images"}),
     Case("mask_triplets of a choice", "mask_triplets", {}, {"images": "toy album", "keep": "decontaminate"}),
     Case("mine_pairs", "mine_pairs", {"neighbours": 5}, {"images": "toy images", "embed": "toy embeddings"}),
@@ -86,6 +87,8 @@ CASES = (
 LEFT_OUT = {
     "backbone": "published weights, or a checkpoint of floats",
     "download": "what it makes is what the network gave; its bytes are compared in tests/stages/test_download.py",
+    "fetch_chunk": "what it makes is what the network gave",
+    "list_failed": "it reads what fetch_chunk made; its rows are compared in tests/fetch/test_assembly.py",
     "embed": "floats of a neural network differ in their last bits between processors",
     "embed_benchmarks": "floats of a neural network",
     "evaluate": "rankings of floats of a neural network; the measures have golden files of their own",

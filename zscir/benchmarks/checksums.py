@@ -1,8 +1,8 @@
 """A benchmark's facts (``data_specs/benchmarks/*.toml``) and a folder become what is wrong with its annotation files.
 
-A folder whose files are the official ones only in part was altered, and a gallery of another size is not the official
-gallery: both are refused wherever numbers are made. A folder without any official file is another world's (a toy's, for
-one); it is refused where official files are asked for.
+A file that is not official among others that are was altered, and a gallery of another size is not the official one:
+both are refused wherever numbers are made. A folder without any official file is another world's (a toy's, for one); it
+is refused where official files are asked for.
 """
 
 from __future__ import annotations
@@ -89,12 +89,17 @@ def require_official(root: Path, facts: OfficialFacts, checksums: Mapping[str, s
 
 
 def refuse_mixture(root: Path, facts: OfficialFacts, files: Sequence[str]) -> bool:
-    """Are the ``files`` that a benchmark was read from the official ones? RequestError when only some of them are."""
-    checksums = {name: facts.sha256[name] for name in files if name in facts.sha256}
-    for folder in _holding(root, checksums):
-        if any(_digest(folder / name) == expected for name, expected in checksums.items()):
-            _refuse(altered_files(folder, checksums, facts.altered), root, facts)
+    """Are the ``files`` that a benchmark is read from the official ones?
+
+    RequestError when they are not, but lie among official files.
+    """
+    asked = {name: facts.sha256[name] for name in files if name in facts.sha256}
+    for folder in _holding(root, asked):
+        altered = altered_files(folder, asked, facts.altered)
+        if not altered:
             return True
+        if any(_digest(folder / name) == expected for name, expected in facts.sha256.items()):
+            _refuse(altered, root, facts)
     return False
 
 

@@ -99,14 +99,18 @@ def score_files(
     facts = facts_of(asked.name)
     if asked.official:
         require_official(asked.root, facts)
+    files_read = annotation_files(asked.name, asked.split, asked.category or asked.task or "")
+    known = refuse_mixture(asked.root, facts, files_read)
     bench = load_benchmark(
         asked.name, asked.root, asked.split, category=asked.category, task=asked.task, protocol=protocol
     )
     if submission_out is None and not bench.answered:
         raise RequestError(f"{bench.where}: only a server has the answers; name a folder for the submission files")
-    whole = _complete(bench, facts, asked, files)
+    whole = _complete(bench, facts if known else None, asked, files)
     given = (whole.queries, whole.gallery, scorer)
     if submission_out is not None:
+        if whole.missing:
+            raise RequestError(f"{whole.bench.where}: a submission names every query and image; leave --submission out")
         write_submission(submission_out, whole.bench.submission_features(*given))
     if not bench.answered:
         return Outcome([])
@@ -114,23 +118,25 @@ def score_files(
     return Outcome(scored(whole.bench, whole.bench.measure_features(*given), label), whole.missing, whole.missing_ids)
 
 
-def _complete(bench: Benchmark, facts: OfficialFacts, asked: Asked, files: FeatureFiles) -> _Complete:
-    """The benchmark and the features of ``files`` in one order; RequestError when more is missing than is allowed."""
-    known = refuse_mixture(asked.root, facts, annotation_files(bench))
+def _complete(bench: Benchmark, known: OfficialFacts | None, asked: Asked, files: FeatureFiles) -> _Complete:
+    """The benchmark and the features of ``files`` in one order; RequestError when more is missing than is allowed.
+
+    ``known``: the facts of a benchmark whose annotation files are the official ones.
+    """
     ids = None if files.gallery_ids is None else read_ids(files.gallery_ids)
     unnamed = 0
     if isinstance(bench, Circo):
         ids = None if ids is None else [coco_id(one) for one in ids]
         if ids is not None and not bench.gallery_is_known:
-            bench, unnamed = _circo_over(bench, asked, ids, (known and official_gallery(bench, facts)) or 0)
-    if known:
-        refuse_counts(bench, facts, unnamed)
+            bench, unnamed = _circo_over(bench, asked, ids, official_gallery(bench, known) or 0 if known else 0)
+    if known is not None:
+        refuse_counts(bench, known, unnamed)
     query, gallery = load_features(files.queries), load_features(files.gallery)
     rows = None if ids is None else _numbered(ids, gallery, files.gallery_ids)
     absent = {} if rows is None else {one: "no row" for one in bench.gallery if one not in rows}
     missing = len(absent) + unnamed
     problem = shortage(
-        bench.where, absent, len(bench.gallery) + unnamed, files.allow_missing, facts.get_images, unnamed
+        bench.where, absent, len(bench.gallery) + unnamed, files.allow_missing, facts_of(asked.name).get_images, unnamed
     )
     if problem:
         raise RequestError(problem)

@@ -54,15 +54,14 @@ def load_part(name: str, root: Path | str, split: str, part: str, protocol: str 
     return load_benchmark(name, root, split, protocol=protocol, **named)
 
 
-def annotation_files(bench: Benchmark) -> list[str]:
-    """The annotation files that ``bench`` was read from, as its authors' repository names them."""
-    part, split = bench.part, bench.split
+def annotation_files(name: str, split: str, part: str) -> list[str]:
+    """The annotation files that a benchmark is read from, as its authors' repository names them."""
     return {
         "fashioniq": [f"captions/cap.{part}.{split}.json", f"image_splits/split.{part}.{split}.json"],
         "cirr": [f"captions/cap.rc2.{split}.json", f"image_splits/split.rc2.{split}.json"],
         "circo": [f"annotations/{split}.json"],
         "genecis": [f"{part}.json"],
-    }[bench.name]
+    }[name]
 
 
 def protocol_asked(name: str, split: str, protocol: str | None) -> str:

@@ -55,10 +55,12 @@ def annotated(
     root, facts = annotations_root(benchmarks, name), facts_of(name)
     if sha256 is not None:
         require_official(root, facts, sha256)
-    loaded = [load_part(name, root, split, part, protocol) for part in parts]
-    for one in loaded:
-        if refuse_mixture(root, facts, annotation_files(one)):
-            refuse_counts(one, facts)
+    loaded = []
+    for part in parts:
+        known = refuse_mixture(root, facts, annotation_files(name, split, part))
+        loaded.append(load_part(name, root, split, part, protocol))
+        if known:
+            refuse_counts(loaded[-1], facts)
     return loaded
 
 

@@ -16,13 +16,13 @@ from zscir.records import (
     HOSTS,
     IMAGES,
     INTERVALS,
+    PACKED,
     PAIRS,
     RANKINGS,
     REJECTS,
     RESPONSES,
     SCORES,
     TRIPLETS,
-    schema_of,
     write_table,
 )  # fmt: skip
 from zscir.store import Store
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 RECORDS = {
     "pairs": PAIRS, "images": IMAGES, "triplets": TRIPLETS, "candidates": CANDIDATES, "responses": RESPONSES,
     "rankings": RANKINGS, "scores": SCORES, "intervals": INTERVALS, "rejects": REJECTS, "hosts": HOSTS, "curve": CURVE,
-    "packed": schema_of(triplet_id="str", reference_key="str", target_key="str"),
+    "packed": PACKED,
 }  # fmt: skip
 FILES = {"packed": "index.parquet", "responses": "responses-*.parquet"}
 ONCE = ("artifacts", "edges")  # every run that came by an artifact lists it

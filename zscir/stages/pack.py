@@ -14,7 +14,7 @@ from zscir.errors import StageError
 from zscir.fetch.joins import literal, query
 from zscir.images import BadImage, decode, encode_jpeg, probe, shrink
 from zscir.progress import track
-from zscir.records import REJECTS, TRIPLETS, read_rows, schema_of, table_of, table_writer, write_table
+from zscir.records import PACKED, REJECTS, TRIPLETS, read_rows, schema_of, table_of, table_writer, write_table
 from zscir.shards import ShardReader, Span, check_name, write_shard
 from zscir.specs import Spec
 from zscir.stage import Facts, stage
@@ -25,11 +25,7 @@ JOINED = schema_of(
     **{name: NUMBERS.get(name, "str?") for name in TRIPLETS.names},
     **{f"{role}_{name}": f"{kind}?" for role in ("reference", "target") for name, kind in PLACE.items()},
 )
-INDEX = schema_of(
-    triplet_id="str", shard="str", reference_offset="i64", reference_size="i64", target_offset="i64?",
-    target_size="i64?", source="str", reference_key="str", target_key="str", text="str", mask_seed="i64?",
-    mask_ratio="f64?", response_id="str?", reference_caption="str?", target_caption="str?",
-)  # fmt: skip
+INDEX = PACKED
 IN_JSON = (
     "text", "source", "reference_key", "target_key", "reference_caption", "target_caption", "mask_seed", "mask_ratio",
 )  # fmt: skip
