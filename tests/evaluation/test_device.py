@@ -162,12 +162,12 @@ class Products(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: list[tuple[str, str, bool]] = []
+        self.seen: list[tuple[str, str, torch.dtype]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if "mm" in str(func) or "matmul" in str(func):
             wished = torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision
-            self.seen.append((*wished, torch.is_autocast_enabled(args[0].device.type)))
+            self.seen.append((*wished, args[0].dtype))
         return func(*args, **(kwargs or {}))
 
 
@@ -184,7 +184,7 @@ def test_products_are_float32_whatever_a_training_in_this_process_wished(device:
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision("highest")
-    assert products.seen == [("ieee", "ieee", False)]
+    assert products.seen == [("ieee", "ieee", torch.float32)]
     np.testing.assert_allclose(block.values(columns), exact, atol=1e-6)  # TF32 and bfloat16 miss by 1e-4 and more
 
 

@@ -12,12 +12,14 @@ from tests.core.toy_pipelines import direct, walk_toy
 from tests.core.toys import store_at
 from tests.faults.processes import finish, start
 from tests.services import CREDENTIALS, s3_endpoint
+from zscir.errors import Interrupted
 from zscir.lineage.heartbeats import FILE
 from zscir.lineage.reaper import reap
 from zscir.lineage.surroundings import worker_name
 from zscir.lineage.tables import TABLES
 from zscir.records import read_rows
 from zscir.runs import do_step, find_run, list_runs
+from zscir.walks import asked_again, walk
 
 
 class Killed(BaseException):
@@ -39,8 +41,6 @@ def run_that_dies(store, path, at="short"):  # noqa: F811 - a fixture
         run.recorder.finish = lambda status: None
         raise Killed
 
-    from zscir.errors import Interrupted
-
     with pytest.raises(Interrupted):
         walk_toy(store, path, engine=engine)
     beat = json.loads(store.read_text("lineage", held[0].run_id, FILE))
@@ -59,7 +59,7 @@ def put_text(store, text, run_id, name):  # noqa: F811 - a fixture
     store.fs.pipe_file(store.address("lineage", run_id, name), text.encode())
 
 
-def test_a_run_that_died_is_marked_failed_with_the_time_of_its_last_sign(store, path):  # noqa: F811
+def test_a_run_that_died_is_marked_failed_once_with_its_last_sign_and_can_be_run_again(store, path):  # noqa: F811
     run = run_that_dies(store, path)
     assert [row["status"] for row in list_runs(store)] == ["died"]
     assert reap(store) == [run.run_id]
@@ -72,19 +72,9 @@ def test_a_run_that_died_is_marked_failed_with_the_time_of_its_last_sign(store, 
     assert (steps["tabletop"]["outcome"], steps["tabletop"]["error"]) == ("made", None)
     assert (steps["short"]["outcome"], steps["short"]["error"]) == ("failed", words)
 
-
-def test_reaping_again_changes_nothing(store, path):  # noqa: F811
-    run = run_that_dies(store, path)
-    reap(store)
     before = {name: table(store, run, name) for name in ("run", "stages")}
     assert reap(store) == []
     assert {name: table(store, run, name) for name in ("run", "stages")} == before
-
-
-def test_a_run_that_was_reaped_is_run_again_like_any_that_failed(store, path):  # noqa: F811
-    run = run_that_dies(store, path)
-    reap(store)
-    from zscir.walks import asked_again, walk
 
     again = walk(store, asked_again(store, run.run_id, None, None, []), direct)
     assert again.recorder.steps()[0]["outcome"] == "reused"

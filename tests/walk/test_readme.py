@@ -103,6 +103,22 @@ def small(words: list[str]) -> list[str]:
     return words
 
 
+def token_of(shell: Shell, pipeline: str) -> str:
+    """The token that `zscir plan` gives for a pipeline now."""
+    done = shell.zscir(*small(["zscir", "plan", pipeline, "--json"])[1:])
+    return str(json.loads(done.stdout)[0]["token"])
+
+
+def test_what_needs_a_server_stands_apart_and_has_tests_of_its_own() -> None:
+    text = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("*/test_*.py"))
+    for line in [line for block in blocks("sh") for line in block.splitlines()]:
+        words = [word for word in shlex.split(line, comments=True) if "=" not in word and word != "export"]
+        if words[:1] == ["zscir"]:
+            assert f'"{words[1]}"' in text, f"nothing tests zscir {words[1]}"
+        elif words:
+            assert words[0] in ("docker", "prefect")
+
+
 def test_every_command_of_the_readme_works(
     walked: "tuple[Shell, subprocess.CompletedProcess[str]]", photo_server: str
 ) -> None:
@@ -114,6 +130,8 @@ def test_every_command_of_the_readme_works(
         if words[0] in MAKE:
             continue
         assert words[0] == "zscir", f"the README has a command that nothing tests: {words}"
+        if "TOKEN" in words:
+            words[words.index("TOKEN")] = token_of(shell, words[2])
         done = shell.zscir(*small(words)[1:])
         assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
         ran += 1

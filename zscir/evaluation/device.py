@@ -119,7 +119,7 @@ def _score_blocks(
     query = unit_rows(query_QD, where, "query")
     copies, originals = (torch.from_numpy(columns).to(device) for columns in repeated_rows(gallery_GD))
     for rows in row_blocks(len(query), len(gallery_GD), block_bytes):
-        with torch.inference_mode(), _full_float32(device):
+        with torch.inference_mode(), _full_float32():
             scores = _cosines(torch.from_numpy(query[rows]).to(device), gallery_GD, where)
             scores[:, copies] = scores[:, originals]
         yield rows, DeviceBlock(scores)
@@ -145,15 +145,17 @@ def _unit_part(part: NDArray[Any], whole: NDArray[Any], where: str, device: torc
 
 
 @contextmanager
-def _full_float32(device: torch.device) -> Iterator[None]:
-    """Products in float32 whatever a training in this process has asked for; its wishes are put back afterwards."""
+def _full_float32() -> Iterator[None]:
+    """Products in float32 whatever a training in this process has asked for; its wishes are put back afterwards.
+
+    Autocast leaves a product alone that is written into a given tensor, as here.
+    """
     kinds: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul")]  # noqa: B009 - no stub
     wishes = [kind.fp32_precision for kind in kinds]
     for kind in kinds:
         kind.fp32_precision = "ieee"
     try:
-        with torch.autocast(device.type, enabled=False):
-            yield
+        yield
     finally:
         for kind, wish in zip(kinds, wishes, strict=True):
             kind.fp32_precision = wish
