@@ -162,5 +162,5 @@ def test_leaving_does_not_wait_for_hanging_urls(server: HostileServer) -> None:
                 time.sleep(0.01)
             began = time.monotonic()
         assert time.monotonic() - began < 20.0
-        with pytest.raises(OSError, match="closed connection"):
+        with pytest.raises((ConnectionError, TimeoutError)):
             waiting.result(30)

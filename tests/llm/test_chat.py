@@ -53,6 +53,7 @@ class Service:
                     attempt = seen[question]
                     service.busy += 1
                     service.most_busy = max(service.busy, service.most_busy)
+                counted = True
                 try:
                     status, headers, content = script(attempt, body)
                     self.send_response(status)
@@ -60,12 +61,14 @@ class Service:
                         self.send_header(name, value)
                     self.send_header("Content-Length", headers.get("Content-Length", str(len(content))))
                     self.end_headers()
+                    with lock:  # before the last byte: whoever has that may ask the next question at once
+                        service.busy, counted = service.busy - 1, False
                     self.wfile.write(content)
                 except OSError:
                     self.close_connection = True
                 finally:
                     with lock:
-                        service.busy -= 1
+                        service.busy -= counted
 
             def log_message(self, *_: Any) -> None:
                 pass

@@ -85,7 +85,7 @@ def test_words_do_not_lie_upon_each_other_in_the_graph(page: Page) -> None:
 def test_the_links_of_the_bar_lead_to_sections(page: Page) -> None:
     page.open(shared_page())
     links = page.ask("[...document.querySelectorAll('nav a')].map(one => one.getAttribute('href'))")
-    assert len(links) == 10
+    assert len(links) == 11
     assert all(page.ask(f"document.querySelector('{link}') !== null") for link in links)
 
 

@@ -123,6 +123,7 @@ class Gateway:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._serve())
         finally:
+            self._trial.close()  # again: a thread that was about to begin one has ended only now, with the runner
             self._ready.set()
 
     async def _serve(self) -> None:
