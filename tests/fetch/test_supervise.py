@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.downloads import download, pairs_in, spec_for
 from tests.faults.hostile_server import HostileServer
-from tests.fetch.engines import fake_img2dataset, job, jobs_now, the_engine, wait_for
+from tests.fetch.engines import fake_img2dataset, job, jobs_now, session_of, the_engine, wait_for
 from zscir.errors import StageError
 from zscir.fetch.supervise import processes, raw_shards, threads
 from zscir.fetch.warm import close_engine
@@ -164,11 +164,11 @@ def test_a_killed_engine_ends_its_jobs_early_and_the_next_one_is_new(
     with HostileServer() as server, ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(shards_of, tmp_path / f"{number}", hanging(server), 600.0) for number in range(2)]
         wait_for(lambda: len(server.requests) == 8)
-        killed, workers = the_engine(), jobs_now()
-        assert len(workers) == 2
+        killed = the_engine()
+        assert len(jobs_now()) == 2
         killed.kill()
         assert [one.result(20) for one in jobs] == [[], []]
-        wait_for(lambda: not any(psutil.pid_exists(pid) for pid in workers), 10)
+        wait_for(lambda: session_of(killed) == [], 20)
         assert caplog.text.count("ended early (with its engine)") == 2
         assert shards_of(tmp_path / "next", good(server)) == [0]
         assert the_engine().pid != killed.pid

@@ -119,6 +119,7 @@ def test_what_needs_a_server_stands_apart_and_has_tests_of_its_own() -> None:
             assert words[0] in ("docker", "prefect")
 
 
+@pytest.mark.timeout(1200)  # some thirty commands, several of them whole runs
 def test_every_command_of_the_readme_works(
     walked: "tuple[Shell, subprocess.CompletedProcess[str]]", photo_server: str
 ) -> None:
