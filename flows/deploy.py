@@ -92,6 +92,7 @@ class Deployment(Strict):
     name: str
     entrypoint: str
     work_pool: Pool
+    version_type: Literal["prefect:simple"]  # the flow's own, which is the package's
     tags: list[str] = Field(default_factory=list)
     parameters: dict[str, Any] = Field(default_factory=dict)
     concurrency_limit: Limit | None = None

@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
@@ -12,15 +12,25 @@ from tests.faults.hostile_images import IMAGES, many_scans, picture, saved
 from zscir.fetch.trial import Trial
 
 
+Children = Callable[[], list[psutil.Process]]
+
+
 @pytest.fixture
-def trial() -> Iterator[Trial]:
+def children() -> Children:
+    """The children that decode images for this test. A download of an earlier test keeps one for the next download."""
+    earlier = decoders()
+    return lambda: [one for one in decoders() if one not in earlier]
+
+
+@pytest.fixture
+def trial(children: Children) -> Iterator[Trial]:
     trial = Trial(limit_s=1.0)
     yield trial
     trial.close()
     assert not children()
 
 
-def children() -> list[psutil.Process]:
+def decoders() -> list[psutil.Process]:
     found = []
     for one in psutil.Process().children():
         with contextlib.suppress(psutil.Error):  # a child that has just ended, of whatever test
@@ -29,7 +39,7 @@ def children() -> list[psutil.Process]:
     return found
 
 
-def test_images_and_what_is_none_are_survived_by_one_child(trial: Trial) -> None:
+def test_images_and_what_is_none_are_survived_by_one_child(trial: Trial, children: Children) -> None:
     for data in (saved(picture(), "JPEG"), saved(picture(), "PNG"), IMAGES["cut.jpg"](), b"", b"not an image"):
         assert trial.survives(data)
     assert len(children()) == 1
@@ -44,7 +54,7 @@ def test_an_image_that_takes_for_ever_is_not_survived_and_the_next_one_is(trial:
     assert trial.survives(saved(picture(), "JPEG"))
 
 
-def test_an_image_over_which_the_child_dies_is_not_survived(trial: Trial) -> None:
+def test_an_image_over_which_the_child_dies_is_not_survived(trial: Trial, children: Children) -> None:
     assert trial.survives(saved(picture(), "JPEG"))
     [child] = children()
     child.kill()
@@ -53,7 +63,7 @@ def test_an_image_over_which_the_child_dies_is_not_survived(trial: Trial) -> Non
     assert trial.survives(saved(picture(), "JPEG"))
 
 
-def test_closing_ends_a_decoding_that_is_under_way() -> None:
+def test_closing_ends_a_decoding_that_is_under_way(children: Children) -> None:
     trial = Trial(limit_s=600.0)
     assert trial.survives(b"")
     verdicts: list[bool] = []

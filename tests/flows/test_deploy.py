@@ -7,7 +7,7 @@ import pytest
 
 from flows.deploy import DEFINITIONS, Schedule, Wanted, definitions, deploy, of_pipeline
 from tests import services
-from tests.core.toy_pipelines import ROOT, STEPS, clean_environment, json_of, write_toy, zscir
+from tests.core.toy_pipelines import STEPS, clean_environment, json_of, write_toy, zscir
 from tests.core.toys import store_at
 from tests.services import prefect_api
 from zscir.errors import RequestError
@@ -46,6 +46,15 @@ def registered():
 def forget_all():
     for one in ask("deployments/filter", {"limit": 200}):
         ask(f"deployments/{one['id']}", method="DELETE")
+
+
+def clone(folder):
+    """A git repository with a remote and a commit: Prefect's command would like to take a version from there."""
+    who = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.invalid"]
+    words = (["init", "-q"], ["remote", "add", "origin", "https://git.invalid/a.git"])
+    for one in (*words, [*who, "commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run(["git", *one], cwd=folder, check=True)
+    return folder
 
 
 def of_stages():
@@ -186,7 +195,7 @@ def named(monkeypatch):
 
 @pytest.mark.slow
 def test_zscir_deploy_and_prefect_deploy_register_the_same(tmp_path, named):
-    """By ours, where it also makes the pool; then by Prefect's own command from the same file."""
+    """By ours, where it also makes the pool; then by Prefect's own command from the same file, in somebody's clone."""
     forget_all()
     rows = json_of(zscir(tmp_path, "deploy", "--pool", "zscir", "--json", PREFECT_API_URL=prefect_api()))
     assert {row["did"] for row in rows} == {"created", "there"}
@@ -197,7 +206,8 @@ def test_zscir_deploy_and_prefect_deploy_register_the_same(tmp_path, named):
     forget_all()
     words = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(DEFINITIONS)]
     environment = clean_environment({"PREFECT_API_URL": prefect_api()})
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    folder = clone(tmp_path)
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert registered() == ours
 
