@@ -20,7 +20,7 @@ from tests.faults.hostile_server import SLOW_TLS, HostileServer, slow_tls
 from zscir.shards import ShardReader
 
 ROWS = 1000
-DEADLINE_S = 50.0
+DEADLINE_S = 100.0
 BREAKER = 8  # failures in a row after which a host counts as down
 METADATA = "http://169.254.169.254/latest/meta-data/?"
 
@@ -140,7 +140,7 @@ class HostileList:
         assert len(rows) == ROWS
         spec = spec_for(
             server, chunk_rows=ROWS, allow_hosts=[*server.hosts, f"{SLOW_TLS}:{tls_port}"], robots_txt=True,
-            per_host=1, deadline_s=2.0, backoff_s=1.5, max_wait_s=5.0, breaker_failures=BREAKER, breaker_s=600.0,
+            per_host=1, deadline_s=2.0, backoff_s=0.2, max_wait_s=5.0, breaker_failures=BREAKER, breaker_s=600.0,
             chunk_deadline_s=DEADLINE_S,
         )  # fmt: skip
         began = time.monotonic()

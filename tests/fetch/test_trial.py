@@ -11,7 +11,6 @@ import pytest
 from tests.faults.hostile_images import IMAGES, many_scans, picture, saved
 from zscir.fetch.trial import Trial
 
-
 Children = Callable[[], list[psutil.Process]]
 
 

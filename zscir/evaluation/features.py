@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zscir.errors import StageError
 from zscir.evaluation.pictures import BATCH, Pictures
+from zscir.methods.halves import in_halves
 from zscir.methods.specs import PixelSpec
 
 Vectors = NDArray[np.float32]
@@ -41,7 +42,7 @@ def embed_pictures(
     seen, parts = [], []
     for there, squares in pictures.squares(ids, pixels, label):
         seen += there
-        parts.append(_numbers(encode(torch.from_numpy(squares))))
+        parts.append(_numbers(in_halves(encode, torch.from_numpy(squares))))
     if not parts:
         raise StageError(f"{pictures.name}: none of its {len(ids)} images is there and can be read")
     return Features({one: row for row, one in enumerate(seen)}, np.concatenate(parts))
@@ -50,7 +51,8 @@ def embed_pictures(
 def embed_texts(encode: Callable[[Sequence[str]], Tensor], texts: Texts) -> Vectors:
     """The vectors of all texts of all queries, one after the other."""
     flat = [text for own in texts for text in own]
-    return np.concatenate([_numbers(encode(flat[start : start + BATCH])) for start in range(0, len(flat), BATCH)])
+    batches = (flat[start : start + BATCH] for start in range(0, len(flat), BATCH))
+    return np.concatenate([_numbers(in_halves(encode, batch)) for batch in batches])
 
 
 def composed_queries(
@@ -65,7 +67,8 @@ def composed_queries(
         owners = torch.tensor([row for row, some in enumerate(own) for _ in some])
         shown = torch.from_numpy(squares)[owners]
         flat = [text for some in own for text in some]
-        said = [method.queries(shown[at : at + BATCH], flat[at : at + BATCH]) for at in range(0, len(flat), BATCH)]
+        batches = ((shown[at : at + BATCH], flat[at : at + BATCH]) for at in range(0, len(flat), BATCH))
+        said = [in_halves(method.queries, *batch) for batch in batches]
         parts.append(averaged(_numbers(torch.cat(said)), own))
     return np.concatenate(parts)
 

@@ -112,13 +112,15 @@ class _Encoder:
         import torch
         from torch.nn.functional import normalize
 
+        from zscir.methods.halves import in_halves
+
         side = self.towers.pixels.size_px
         black = np.zeros((side, side, 3), dtype=np.uint8)
         stacked = np.stack([black if isinstance(one, str) else one for one in pixels]).transpose(0, 3, 1, 2)
         with torch.inference_mode():
             seen = torch.from_numpy(np.ascontiguousarray(stacked)).to(self.device)
-            image = normalize(self.towers.encode_image(seen).float(), dim=1)
-            text = normalize(self.towers.encode_texts([row["text"] for row in rows]).float(), dim=1)
+            image = normalize(in_halves(self.towers.encode_image, seen).float(), dim=1)
+            text = normalize(in_halves(self.towers.encode_texts, [row["text"] for row in rows]).float(), dim=1)
         bad = np.array([one if isinstance(one, str) else "" for one in pixels], dtype=np.str_)
         return image.cpu().numpy(), text.cpu().numpy(), bad
 
