@@ -87,7 +87,8 @@ async def ensure_automations(client: PrefectClient, webhook: str | None) -> list
 
     ``webhook`` is where to tell of runs that stop: an http(s) address, which gets ``PAYLOAD`` as JSON, or
     BLOCK-TYPE/NAME of a notification block on the server, such as slack-webhook/alerts, which gets words. Without it
-    nothing is told, and what was set up before stays. An automation that somebody paused stays paused.
+    nothing is told, and what was set up before stays. An automation that somebody paused stays paused. A run may be
+    told of twice, in the same words: a server on SQLite takes an event again when its database was busy.
     """
     wanted = [zombies()] if webhook is None else [zombies(), told(await _messenger(client, webhook))]
     for automation in wanted:

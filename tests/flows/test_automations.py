@@ -16,6 +16,7 @@ from prefect.events.schemas.automations import Posture
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.automations import SILENCE, STOPPED, ZOMBIES, _ensure, ensure_automations, zombies
+from tests import services
 from tests.core.toy_pipelines import STEPS, clean_environment, write_toy
 from tests.core.toys import store_at
 from tests.services import prefect_api
@@ -206,6 +207,15 @@ def test_a_notification_block_of_the_server_can_be_told_instead(ask):
     assert told.actions[0].block_document_id == block_id
 
 
+def heard_of(flow_run_id):
+    """Whether the server has a heartbeat of a flow run."""
+    wanted = {
+        "event": {"name": ["prefect.flow-run.heartbeat"]},
+        "resource": {"id": [f"prefect.flow-run.{flow_run_id}"]},
+    }
+    return services.ask(prefect_api(), "events/filter", {"filter": wanted})["total"]
+
+
 def wait_until(true, process, patience_s=150):
     deadline = time.monotonic() + patience_s
     while not true():
@@ -232,7 +242,8 @@ def test_runs_that_fail_are_gated_or_die_are_told_with_how_to_go_on(ask, tmp_pat
         ask(lambda client: _ensure(client, zombies(timedelta(seconds=10))))
         (folder / "go").touch()
         wait_until(lambda: len(list_runs(store)) == 4 and list_runs(store)[3]["flow_run_id"], process)
-        time.sleep(2)  # the first heartbeat goes out at once, but by way of a queue
+        # The first heartbeat goes out at once, but by way of queues: a run that was never heard of is not missed.
+        wait_until(lambda: heard_of(list_runs(store)[3]["flow_run_id"]), process)
         process.kill()
         process.communicate()
         deployed, failed, gated, dead = list_runs(store)
@@ -262,7 +273,9 @@ def test_runs_that_fail_are_gated_or_die_are_told_with_how_to_go_on(ask, tmp_pat
         assert message["flow_run_id"] == dead["flow_run_id"]
         assert find_run(store, message["flow_run_id"])["run_id"] == dead["run_id"]
 
-        assert len(receiver.messages()) == 5, receiver.messages()
+        # At least once: a server on SQLite takes an event again when its database was busy at the first time.
+        said = {json.dumps(one) for one in receiver.messages()}
+        assert len(said) == 5, said
         assert {kind for kind, _ in receiver.posted} == {"application/json"}
         assert SECRET not in str(receiver.posted)
         assert receiver.url not in str(receiver.posted)
