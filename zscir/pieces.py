@@ -31,6 +31,11 @@ def ticket_of(store: Store, piece: Piece) -> Ticket:
 
 def make_ticket(ticket: Ticket) -> PieceDone:
     """Make or reuse the piece of a ticket, in whatever process this is."""
+    return make_piece(*piece_of(ticket))
+
+
+def piece_of(ticket: Ticket) -> tuple[Store, Piece]:
+    """The store and the piece of a ticket; RequestError when its spec, or an input, is none that is known here."""
     store = _store(ticket["store"])
     stage = stage_named(ticket["stage"])
     inputs = {
@@ -38,7 +43,7 @@ def make_ticket(ticket: Ticket) -> PieceDone:
         for role, value in ticket["inputs"].items()
     }
     spec = stage.spec_type.parse(ticket["spec"], f"ticket of {ticket['stage']} {ticket['name']}")
-    return make_piece(store, Piece(ticket["name"], stage, spec, inputs, Terms(**ticket["terms"])))
+    return store, Piece(ticket["name"], stage, spec, inputs, Terms(**ticket["terms"]))
 
 
 @lru_cache(maxsize=4)

@@ -103,6 +103,17 @@ class Workers:
         return cls(kind, int(count or os.cpu_count() or 1), os.environ.get("ZSCIR_CLUSTER") or None)
 
 
+def dispatched() -> dict[str, str]:
+    """Stage or step -> work pool, from ``ZSCIR_DISPATCH`` (``train=gpu,embed=gpu``); RequestError when malformed."""
+    pools = {}
+    for part in filter(None, (os.environ.get("ZSCIR_DISPATCH") or "").split(",")):
+        name, _, pool = (word.strip() for word in part.partition("="))
+        if not (name and pool):
+            raise RequestError(f"ZSCIR_DISPATCH: '{part}': write it as STAGE=POOL,STAGE=POOL")
+        pools[name] = pool
+    return pools
+
+
 def data_specs() -> Path:
     """The folder of shipped specs: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent
