@@ -121,6 +121,11 @@ def data_specs() -> Path:
     return inside if inside.is_dir() else package.parent / "data_specs"
 
 
+def is_shipped(path: Path) -> bool:
+    """Whether ``path`` lies among the shipped specs, which every machine with zscir has."""
+    return path.resolve().is_relative_to(data_specs().resolve())
+
+
 def spec_path(given: str) -> Path:
     """``given`` as a path; ``data_specs/...`` also finds the shipped specs when nothing of that name is here."""
     path = Path(given)

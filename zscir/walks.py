@@ -14,7 +14,7 @@ from zscir.plans import PlannedStep, make_plan
 from zscir.pools import HERE
 from zscir.progress import note
 from zscir.runs import Run, begin, choose, end, fact_line, find_run, interrupted, reuse_all, what_to_do
-from zscir.settings import spec_path
+from zscir.settings import is_shipped, spec_path
 from zscir.store import Store
 
 Walk = Callable[[Run, list[str]], None]
@@ -114,7 +114,8 @@ def _go(run: Run, plan: list[PlannedStep], chosen: list[str], engine: Walk) -> N
 def _check_pools(to_make: list[Step], ready: Ready) -> None:
     away = {step.name: step.pool for step in to_make if step.pool is not None}
     for step in to_make:
-        outside = [one.removeprefix(FILE) for one in step.references() if one.startswith(FILE)]
+        files = [one.removeprefix(FILE) for one in step.references() if one.startswith(FILE)]
+        outside = [one for one in files if not is_shipped(Path(one))]
         if step.pool is not None and outside:
             raise RequestError(
                 f"step '{step.name}' cannot be made in work pool '{step.pool}': it reads {outside[0]}, and only what "

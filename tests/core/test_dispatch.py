@@ -9,12 +9,15 @@ import pytest
 
 from tests.core.toy_pipelines import STEPS, direct, load_toy, walk_toy, write_toy
 from tests.core.toys import store_at
+from zscir.artifacts import Artifact
 from zscir.dispatch import Errand, Report, carry_out, errand_of, report_of
 from zscir.errors import GateError, RequestError, StageError, TransientError
 from zscir.lineage.query import rows
+from zscir.pieces import piece_of
 from zscir.plans import make_plan
 from zscir.retries import Terms
 from zscir.runs import Run, do_step
+from zscir.settings import data_specs
 from zscir.stage import Piece, materialize
 from zscir.store import Store
 from zscir.walks import Asked, describe, walk
@@ -81,6 +84,11 @@ def test_who_makes_a_step_is_part_of_no_key_and_of_nothing_that_is_asked(store: 
     plan = make_plan(store, there)
     assert {one.step.name: one.key for one in plan} == {name: one.key for name, one in made.made.items()}
     assert {one["pool"] for one in describe(plan)} == {None}  # nothing is to be made anywhere
+
+
+def test_a_plan_says_which_pool_would_make_a_step(store: Store, path: Path) -> None:
+    plan = describe(make_plan(store, load_toy(path.parent, "dispatch.short=here", steps=TABLE)))
+    assert {one["step"]: one["pool"] for one in plan} == {"tabletop": None, "short": None, "ingest": "gpu"}
 
 
 def test_a_finished_pipeline_asks_for_no_pool(store: Store, path: Path) -> None:
@@ -253,6 +261,42 @@ def test_a_mistake_in_a_stage_is_told_with_its_traceback_and_no_secret(
     assert report.error == "ValueError: bad ***"
     assert "in broken" in caplog.text
     assert "very-secret-words" not in caplog.text
+
+
+def test_what_ships_with_zscir_is_on_every_machine_and_anything_else_outside_the_store_is_not(
+    store: Store, path: Path
+) -> None:
+    ingest = load_toy(path.parent).steps[1]
+    backbone = Artifact.of_folder(data_specs() / "backbones" / "tabletop")
+    asked = errand_of(store, Piece("short", ingest.stage, ingest.spec, {"urls": backbone}), None)
+    _, piece = piece_of(json.loads(json.dumps(asked)))
+    assert piece.inputs["urls"].digest == backbone.digest  # type: ignore[union-attr]
+    for wrong in ({"shipped": "backbones/other"}, {"shipped": "../tests"}, {"files": ["no.json"]}):
+        address = {**asked["inputs"]["urls"], **wrong}
+        assert "does not have the files" in str(carry_out({**asked, "inputs": {"urls": address}}).error)
+    with pytest.raises(StageError, match="outside the store"):
+        errand_of(store, replace(piece, inputs={"urls": Artifact.of_folder(path.parent)}), None)
+
+
+@pytest.mark.parametrize("name", ["tabletop.toml", "own.toml"])
+def test_the_heavy_stages_of_the_shipped_pipelines_can_be_made_elsewhere(tmp_path: Path, name: str) -> None:
+    source = tmp_path / "photos.toml"
+    source.write_text(
+        'name = "photos"\nurls = "list.csv"\n[ingest]\nsource = "p"\nurl_column = "url"\ntext_column = "t"\n'
+    )
+    (tmp_path / "list.csv").write_text("url,t\n")
+    changes = ["source=" + str(source)] if name == "own.toml" else []
+    heavy = ("download", "embed", "ask_llm", "train")
+    asked: list[str] = []
+
+    def ready(pools: list[str]) -> None:
+        asked.extend(pools)
+        raise RequestError("far enough")
+
+    there = Asked(data_specs() / "pipelines" / name, [*changes, *(f"dispatch.{stage}=gpu" for stage in heavy)])
+    with pytest.raises(RequestError, match="far enough"):
+        walk(store_at(tmp_path / "store", tmp_path / "cache"), there, direct, ready)
+    assert asked == ["gpu"]
 
 
 def test_a_state_of_prefect_is_no_report() -> None:
