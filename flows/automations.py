@@ -16,7 +16,7 @@ from prefect.events.schemas.automations import Automation, AutomationCore, Event
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 
-from flows import deployed, pipeline, reaper
+from flows import deployed, dispatched, pipeline, reaper
 from zscir.errors import RequestError
 
 ZOMBIES = "zscir: a run without a heartbeat has crashed"
@@ -57,7 +57,7 @@ def zombies(silence: timedelta = SILENCE) -> AutomationCore:
         description=f"Marks flow runs of zscir as crashed that were silent for {silence.total_seconds():.0f} s.",
         trigger=EventTrigger(
             after={"prefect.flow-run.heartbeat"}, expect={"prefect.flow-run.*"}, match=_flow_runs(),
-            match_related=_ours(), for_each={"prefect.resource.id"}, posture=Posture.Proactive, threshold=1,
+            match_related=_ours(dispatched), for_each={"prefect.resource.id"}, posture=Posture.Proactive, threshold=1,
             within=silence,
         ),
         actions=[
@@ -139,8 +139,9 @@ def _flow_runs() -> ResourceSpecification:
     return ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]})
 
 
-def _ours() -> ResourceSpecification:
-    names = [flow.name for module in (deployed, pipeline, reaper) for flow in _flows_of(module)]
+def _ours(*more: ModuleType) -> ResourceSpecification:
+    """The flows of which somebody is told; a dispatched step's end is told by the run that asked for it."""
+    names = [flow.name for module in (deployed, pipeline, reaper, *more) for flow in _flows_of(module)]
     return ResourceSpecification({"prefect.resource.role": "flow", "prefect.resource.name": sorted(set(names))})
 
 

@@ -107,7 +107,7 @@ def backfill(pipeline: str, first: str, last: str, every: Every = "day", set: li
 
     def fill(store: Store) -> dict[str, str]:
         asked = Asked(_findable(pipeline), [*set], flow_run_id=str(flow_run.id))
-        rows = fill_gaps(store, asked, between(first, last, every), _in_this_flow_run)
+        rows = fill_gaps(store, asked, between(first, last, every), _in_this_flow_run, _in_pools)
         words = ["zscir", "backfill", pipeline, "--from", first, "--to", last, "--every", every]
         check_all_done(rows, shlex.join([*words, *(word for change in set for word in ("--set", change))]))
         return {row["partition"]: row["outcome"] for row in rows}
@@ -120,14 +120,14 @@ def _walked(request: Callable[[Store], Asked]) -> Callable[[Store], dict[str, st
 
     def walked(store: Store) -> dict[str, str]:
         asked = replace(request(store), trigger=_trigger(), flow_run_id=str(flow_run.id))
-        return {name: one.key for name, one in walk(store, asked, _in_this_flow_run).made.items()}
+        return {name: one.key for name, one in walk(store, asked, _in_this_flow_run, _in_pools).made.items()}
 
     return walked
 
 
 def _answer(work: Callable[[Store], dict[str, str]]) -> Made:
     """Do ``work``; what fails becomes a failed flow run with our message as its own."""
-    _outlive_the_worker()
+    outlive_the_worker()
     try:
         return work(_open())
     except Interrupted as stopped:
@@ -150,7 +150,13 @@ def _in_this_flow_run(run: Run, chosen: list[str]) -> None:
     steps_of_pipeline.fn(run.run_id, run.pipeline.name, [[name, stages[name]] for name in chosen])
 
 
-def _outlive_the_worker() -> None:
+def _in_pools(pools: list[str]) -> None:
+    from flows.pools import need_pools  # which deploys, and so knows this module
+
+    need_pools(pools)
+
+
+def outlive_the_worker() -> None:
     """A log line that nobody reads any more must not end the run: the worker that read them may have been killed.
 
     Prefect's console handler writes through rich, which ends the process when the other end of a pipe is gone.

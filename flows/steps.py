@@ -8,9 +8,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import as_completed
 
 from flows.artifacts import with_progress
+from flows.dispatch import dispatch
 from flows.runners import task_runner
 from zscir.pieces import done_of, made_or_raised, ticket_of
-from zscir.runs import do_step
+from zscir.runs import do_step, is_dispatched
 from zscir.settings import Workers
 from zscir.stage import Piece, PieceDone, stage_named
 from zscir.store import Store
@@ -18,8 +19,8 @@ from zscir.store import Store
 
 @task(cache_policy=NO_CACHE, task_run_name="{name}", persist_result=False)
 def make_step(run_id: str, name: str) -> str:
-    """The key of the step's artifact; the store decides whether it is made or reused."""
-    return do_step(run_id, name)
+    """The key of the step's artifact; the store decides whether it is made or reused, the step's pool by whom."""
+    return do_step(run_id, name, elsewhere=dispatch)
 
 
 @flow(flow_run_name="{name}-{run_id}", validate_parameters=False, persist_result=False)
@@ -45,7 +46,7 @@ def map_pieces(store: Store, pieces: Sequence[Piece]) -> Iterator[PieceDone]:
 
 def run_step(run_id: str, name: str, stage: str) -> str:
     """Run a step under its stage's name, so that the stage is what the UI shows."""
-    if stage_named(stage).cut is None:
+    if stage_named(stage).cut is None or is_dispatched(run_id, name):
         key: str = make_step.with_options(name=stage)(run_id, name)
         return key
     on = make_cut_step.with_options(name=stage, task_runner=task_runner(Workers.from_env()))

@@ -20,7 +20,7 @@ HELP_LIMIT_S = 1.0
 FLOORS = {
     0: ("zscir", "zscir.torchvision_guard"),
     1: ("zscir.errors", "zscir.specs", "zscir.records", "zscir.settings", "zscir.progress", "zscir.breakages",
-        "zscir.warden", "zscir.partitions", "zscir.listing", "zscir.limits"),
+        "zscir.warden", "zscir.partitions", "zscir.listing", "zscir.limits", "zscir.pools"),
     2: ("zscir.artifacts", "zscir.store", "zscir.store_problems", "zscir.patience", "zscir.conditional",
         "zscir.leases", "zscir.locks", "zscir.uploads", "zscir.digests"),
     3: ("zscir.stage", "zscir.retries", "zscir.alarms", "zscir.pieces", "zscir.lineage", "zscir.doctor"),
@@ -31,7 +31,7 @@ FLOORS = {
         "zscir.evaluation"),  # in evaluation methods and benchmarks meet
     6: ("zscir.stages", "zscir.pipelines", "zscir.plans", "zscir.runs", "zscir.walks",
         "zscir.backfills", "zscir.inspection", "zscir.estimates", "zscir.budgets", "zscir.piecework",
-        "zscir.plan_tokens"),
+        "zscir.plan_tokens", "zscir.dispatch"),
     7: ("flows", "zscir.report"),
     8: ("zscir.cli", "zscir.commands", "zscir.console"),
 }  # fmt: skip
@@ -55,6 +55,8 @@ NEIGHBOURS = {
     ("zscir.plan_tokens", "zscir.plans"),
     ("zscir.piecework", "zscir.budgets"),
     ("zscir.runs", "zscir.piecework"),
+    ("zscir.dispatch", "zscir.piecework"),  # a step that another machine makes: asked for by the run, cut by the worker
+    ("zscir.runs", "zscir.dispatch"),
     ("zscir.runs", "zscir.budgets"),
     ("zscir.runs", "zscir.estimates"),
     ("zscir.walks", "zscir.plan_tokens"),

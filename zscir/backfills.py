@@ -13,12 +13,13 @@ from zscir.progress import note
 from zscir.settings import spec_path
 from zscir.stage import key_of
 from zscir.store import Store
-from zscir.walks import Asked, Walk, walk
+from zscir.walks import Asked, Ready, Walk, no_pools, walk
 
 Row = dict[str, Any]
 
 
-def backfill(store: Store, asked: Asked, partitions: Sequence[Partition], engine: Walk) -> list[Row]:
+def backfill(store: Store, asked: Asked, partitions: Sequence[Partition], engine: Walk,
+             ready: Ready = no_pools) -> list[Row]:  # fmt: skip
     """One row for each partition: ``done`` by a run of its own, ``found`` finished, or ``failed`` and why.
 
     A failed partition stops no other. RequestError before anything is run when the pipeline is wrong or when two
@@ -29,7 +30,7 @@ def backfill(store: Store, asked: Asked, partitions: Sequence[Partition], engine
     for number, one in enumerate(partitions, start=1):
         note(f"backfill {number} of {len(partitions)}: {one.name}")
         try:
-            rows.append(_fill_one(store, _asked_for(asked, one), one, engine))
+            rows.append(_fill_one(store, _asked_for(asked, one), one, engine, ready))
         except Interrupted as error:
             raise Interrupted(
                 f"{one.name}: {error}\n{number - 1} of {len(partitions)} partitions came before"
@@ -66,10 +67,10 @@ def is_finished(store: Store, pipeline: Pipeline) -> bool:
     return True
 
 
-def _fill_one(store: Store, asked: Asked, one: Partition, engine: Walk) -> Row:
+def _fill_one(store: Store, asked: Asked, one: Partition, engine: Walk, ready: Ready) -> Row:
     if is_finished(store, _load(asked)):
         return {"partition": one.name, "outcome": "found", "run_id": None, "reason": "finished before"}
-    run = walk(store, asked, engine)
+    run = walk(store, asked, engine, ready)
     made = sum(row["outcome"] == "made" for row in run.recorder.steps())
     return {"partition": one.name, "outcome": "done", "run_id": run.run_id, "reason": f"{made} steps made"}
 

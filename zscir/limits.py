@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from zscir.errors import StageError
 from zscir.specs import Spec
 
 Positive = Annotated[float, Field(gt=0)]
@@ -26,3 +27,11 @@ class Limits(Spec):
     max_step_hours: Positive | None = None
     retries: Annotated[int, Field(ge=0, le=20)] = 2
     backoff_s: Annotated[float, Field(ge=0, le=3600)] = 2.0
+
+
+def too_long(step: str, limit_s: float | None) -> StageError:
+    """The error of a step that took longer than it may."""
+    return StageError(
+        f"it took longer than its limit of {(limit_s or 0) / 3600:.3g} hours; raise limits.max_step_hours, or its "
+        f"own with --set {step}.limits.max_hours=... at the rerun"
+    )

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from zscir.artifacts import Artifact, Folder, Member
+from zscir.artifacts import Artifact, Folder, Member, scan
 from zscir.errors import StageError
 from zscir.retries import Terms, is_out_of_memory
-from zscir.settings import Settings
+from zscir.settings import Settings, data_specs, is_shipped
 from zscir.stage import Piece, PieceDone, make_piece, stage_named
 from zscir.store import Store, open_store
 
@@ -31,6 +31,11 @@ def ticket_of(store: Store, piece: Piece) -> Ticket:
 
 def make_ticket(ticket: Ticket) -> PieceDone:
     """Make or reuse the piece of a ticket, in whatever process this is."""
+    return make_piece(*piece_of(ticket))
+
+
+def piece_of(ticket: Ticket) -> tuple[Store, Piece]:
+    """The store and the piece of a ticket; RequestError when its spec, or an input, is none that is known here."""
     store = _store(ticket["store"])
     stage = stage_named(ticket["stage"])
     inputs = {
@@ -38,7 +43,7 @@ def make_ticket(ticket: Ticket) -> PieceDone:
         for role, value in ticket["inputs"].items()
     }
     spec = stage.spec_type.parse(ticket["spec"], f"ticket of {ticket['stage']} {ticket['name']}")
-    return make_piece(store, Piece(ticket["name"], stage, spec, inputs, Terms(**ticket["terms"])))
+    return store, Piece(ticket["name"], stage, spec, inputs, Terms(**ticket["terms"]))
 
 
 @lru_cache(maxsize=4)
@@ -51,7 +56,10 @@ def _address(artifact: Artifact) -> dict[str, Any]:
     if isinstance(source, Member):
         return {**_address(source.whole), "only": source.name, "path": next(iter(artifact.entries))}
     if isinstance(source, Folder):
-        raise StageError(f"{source.root}: files outside the store cannot be handed to another process")
+        if not is_shipped(source.root):
+            raise StageError(f"{source.root}: files outside the store cannot be handed to another process")
+        root = source.root.resolve().relative_to(data_specs().resolve())
+        return {"shipped": root.as_posix(), "files": artifact.files()}
     return {"stage": artifact.stage, "key": artifact.key}
 
 
@@ -61,8 +69,21 @@ def _whole(store: Store, stage: str, key: str) -> Artifact:
 
 
 def _artifact(store: Store, address: dict[str, Any]) -> Artifact:
+    if "shipped" in address:
+        return _shipped(address["shipped"], address["files"])
     whole = _whole(store, address["stage"], address["key"])
     return whole.only(address["only"], address["path"]) if "only" in address else whole
+
+
+def _shipped(folder: str, names: list[str]) -> Artifact:
+    """The same shipped files on this machine; that they hold the same is seen by the key that comes out."""
+    root = data_specs() / folder
+    found = [entry for entry in scan(root) if entry.path in names] if is_shipped(root) and root.is_dir() else []
+    if len(found) != len(names):
+        raise StageError(
+            f"{root}: this machine's zscir does not have the files {names}; give it the version of the run"
+        )
+    return Artifact.of_entries(root, found)
 
 
 class PieceFailed(StageError):

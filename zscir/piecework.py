@@ -1,7 +1,8 @@
 """Piecework: the pieces of a step become rows of the run's record, made on its terms and within its budget."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 from zscir.budgets import Budget
 from zscir.errors import StageError
@@ -15,10 +16,16 @@ NOT_OF_THE_ROW = ("name", "out_of_memory")
 
 
 def recorded_by(recorder: Recorder, budget: Budget, step: str, mapper: Mapper, terms: Terms) -> Mapper:
-    """``mapper``, with a row in the record for each piece that it made, and its progress for whoever watches.
+    """``mapper`` on ``terms``, with a row in the record for each piece; OverBudget when the run's limits stop it."""
+    return on_terms(step, mapper, terms, partial(_record, recorder, step), partial(budget.check, step))
+
+
+def on_terms(step: str, mapper: Mapper, terms: Terms, record: Callable[[PieceDone], None],
+             check: Callable[[], None]) -> Mapper:  # fmt: skip
+    """``mapper``, where ``record`` is told of each piece that ended, and whoever watches of its progress.
 
     Pieces that ran out of memory beside others are made again, one at a time. Once ``terms.until`` is past no piece is
-    begun; those under way end, then OverBudget (or a StageError, if it was the step's own limit) stops the step.
+    begun; those under way end, then ``check`` may raise that it was the run's limit, else a StageError is raised.
     """
 
     def mapped(store: Store, pieces: Sequence[Piece]) -> Iterator[PieceDone]:
@@ -28,7 +35,7 @@ def recorded_by(recorder: Recorder, budget: Budget, step: str, mapper: Mapper, t
             if done.outcome == SKIPPED:
                 skipped += 1
                 continue
-            _record(recorder, step, done)
+            record(done)
             if done.out_of_memory:
                 alone.append(done)
             else:
@@ -36,13 +43,19 @@ def recorded_by(recorder: Recorder, budget: Budget, step: str, mapper: Mapper, t
         for first in alone:
             note(f"{step}: piece {first.name} ran out of memory beside others; it is made again by itself")
             done = _by_itself(store, asked[first.name], mapper, first)
-            _record(recorder, step, done)
+            record(done)
             yield done
         if skipped:
-            budget.check(step)
+            check()
             raise StageError(f"{skipped} of {len(pieces)} pieces were not begun: the step's time was over")
 
     return mapped
+
+
+def tell_failed(step: str, done: PieceDone) -> None:
+    """A line about a piece that failed."""
+    if done.error is not None:
+        note(f"{step}: piece {done.name} failed: {done.error}")
 
 
 def _by_itself(store: Store, piece: Piece, mapper: Mapper, first: PieceDone) -> PieceDone:
@@ -58,5 +71,4 @@ def _by_itself(store: Store, piece: Piece, mapper: Mapper, first: PieceDone) -> 
 def _record(recorder: Recorder, step: str, done: PieceDone) -> None:
     row = {name: value for name, value in vars(done).items() if name not in NOT_OF_THE_ROW}
     recorder.add_piece(step, {"piece": done.name} | row)
-    if done.error is not None:
-        note(f"{step}: piece {done.name} failed: {done.error}")
+    tell_failed(step, done)

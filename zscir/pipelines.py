@@ -5,7 +5,7 @@ import tomllib
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -15,13 +15,16 @@ from zscir.errors import RequestError
 from zscir.gates import Gates
 from zscir.limits import Limits, StepLimits
 from zscir.partitions import WORD, fill
-from zscir.settings import Settings
+from zscir.pools import pools_of
+from zscir.settings import Settings, dispatched
 from zscir.specs import Spec, digest_of, read_toml
-from zscir.stage import Stage, stage_named
+from zscir.stage import Stage, stage_named, stage_names
 
 FILE = "file:"
 GATES = "gates"  # --set STEP.gates.METRIC.fail_drop=...; gates are no part of a stage's spec, nor of any key
 LIMITS = "limits"  # --set limits.max_hours=... or STEP.limits.max_hours=...; no part of any key either
+DISPATCH = "dispatch"  # --set dispatch.STEP=POOL; who makes a step is no part of any key either
+TABLES = (LIMITS, DISPATCH)  # of the whole pipeline
 COUNTING = ("ingest", "import_shards")  # the stages that are told how many rows the source has
 PLACES = ("urls", "images", "shards")  # what the word "source" means to an input of this name; else urls
 Edit = tuple[list[str], Any]
@@ -69,12 +72,16 @@ class PipelineSpec(Spec):
     about: str | None = None
     source: str | None = None
     limits: Limits | None = None
+    dispatch: dict[str, Annotated[str, Field(min_length=1)]] | None = None
     steps: tuple[StepSpec, ...]
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step with its spec loaded; inputs are names of earlier steps, or ``file:`` and an absolute path."""
+    """A step with its spec loaded; inputs are names of earlier steps, or ``file:`` and an absolute path.
+
+    ``pool`` names the work pool whose workers make it; None: the run's own process does.
+    """
 
     name: str
     stage: Stage
@@ -82,6 +89,7 @@ class Step:
     inputs: dict[str, str | list[str]]
     gates: Gates | None = None
     limits: StepLimits = dataclasses.field(default_factory=StepLimits)
+    pool: str | None = None
 
     def parents(self) -> list[str]:
         """The names of the steps whose artifacts this one reads."""
@@ -131,17 +139,20 @@ def load_pipeline(path: Path, changes: list[str] | None = None) -> Pipeline:
         if field[0] not in ("source", "name"):
             raise RequestError(f"--set {field[0]}: give source=FILE or STEP.field=value")
         values[field[0]] = str(Path(str(value)).resolve()) if field[0] == "source" else value
-    for field, value in [edit for edit in edits if len(edit[0]) > 1 and edit[0][0] == LIMITS]:
-        _set(values, field, value, f"{path}: [{LIMITS}]")
+    for field, value in [edit for edit in edits if len(edit[0]) > 1 and edit[0][0] in TABLES]:
+        _set(values, field, value, f"{path}: [{field[0]}]")
     spec = PipelineSpec.parse(values, str(path))
     source, source_folder = _load_source(spec, folder, edits)
     steps = [_load_step(step, source, source_folder, folder, path, edits) for step in spec.steps]
     known = {step.name for step in steps}
-    for word in {WORD, LIMITS} & known:
+    for word in {WORD, *TABLES} & known:
         raise RequestError(f"{path}: no step may be named '{word}': --set {word}.NAME=... is of the whole pipeline")
     for field, _ in edits:
-        if len(field) > 1 and field[0] not in {WORD, LIMITS, *known}:
+        if len(field) > 1 and field[0] not in {WORD, *TABLES, *known}:
             raise RequestError(f"--set {'.'.join(field)}: no step '{field[0]}'; the steps are {sorted(known)}")
+    names = {step.name: step.stage.name for step in steps}
+    pools = pools_of(spec.dispatch or {}, dispatched(), names, stage_names(), str(path))
+    steps = [dataclasses.replace(step, pool=pools.get(step.name)) for step in steps]
     return Pipeline(spec.name, path, tuple(_in_order(steps, path)), spec.limits or Limits())
 
 

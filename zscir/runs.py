@@ -3,7 +3,7 @@
 import secrets
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -12,10 +12,11 @@ from typing import Any
 from zscir.alarms import within
 from zscir.artifacts import Artifact
 from zscir.budgets import Budget
+from zscir.dispatch import Elsewhere, OutOfTime, Report, errand_of, made_elsewhere, nowhere
 from zscir.errors import GateError, OverBudget, RequestError, StageError, ZscirError
 from zscir.estimates import Estimate, estimates_of
 from zscir.inspection import pass_gates
-from zscir.limits import Limits
+from zscir.limits import Limits, too_long
 from zscir.lineage.heartbeats import Heart, status_of
 from zscir.lineage.query import rows
 from zscir.lineage.recorder import Recorder, RunInfo
@@ -27,7 +28,7 @@ from zscir.progress import labelled, note
 from zscir.retries import Terms, is_out_of_memory, tried, what_to_lower
 from zscir.settings import Prices, Settings
 from zscir.specs import canonical_json
-from zscir.stage import Inputs, Mapper, in_turn, materialize
+from zscir.stage import Inputs, Mapper, Piece, in_turn, materialize
 from zscir.store import Store
 
 
@@ -91,8 +92,11 @@ def end(run: Run, status: str) -> None:
         UNDER_WAY.pop(run.run_id, None)
 
 
-def do_step(run_id: str, name: str, mapper: Mapper = in_turn) -> str:
-    """Make or reuse the artifact of one step of a run under way; return its key. ``mapper`` makes pieces of it."""
+def do_step(run_id: str, name: str, mapper: Mapper = in_turn, elsewhere: Elsewhere = nowhere) -> str:
+    """Make or reuse the artifact of one step of a run under way; return its key.
+
+    ``mapper`` makes pieces of it. A step with a work pool is handed to ``elsewhere`` when it has to be made.
+    """
     run = UNDER_WAY[run_id]
     step = next(step for step in run.pipeline.steps if step.name == name)
     with labelled(run=run_id, step=name), run.recorder.step(name, step.stage.name) as row:
@@ -102,10 +106,16 @@ def do_step(run_id: str, name: str, mapper: Mapper = in_turn) -> str:
         with labelled(key=str(planned.key)):
             if planned.action == "make":
                 run.budget.check(name, run.estimates.get(name))
-            made = _materialize(run, step, inputs, mapper, lambda number: row.update(attempts=number))
+            away = elsewhere if planned.action == "make" else None
+            made = _materialize(run, step, inputs, mapper, away, row)
             row.update(key=made.key, outcome=made.outcome)
             pass_gates(run.recorder, step, run.made[name], lambda: inputs, before)
     return made.key
+
+
+def is_dispatched(run_id: str, name: str) -> bool:
+    """Whether a step of a run under way is for another work pool to make."""
+    return any(step.pool is not None for step in UNDER_WAY[run_id].pipeline.steps if step.name == name)
 
 
 @dataclass(frozen=True)
@@ -114,27 +124,27 @@ class _Done:
     outcome: str
 
 
-def _materialize(run: Run, step: Step, inputs: Inputs, mapper: Mapper, count: Callable[[int], None]) -> _Done:
+def _materialize(run: Run, step: Step, inputs: Inputs, mapper: Mapper, elsewhere: Elsewhere | None,
+                 row: dict[str, Any]) -> _Done:  # fmt: skip
     limit_s = _limit_s(run, step)
     terms = _terms(run, limit_s)
-    recorded = recorded_by(run.recorder, run.budget, step.name, mapper, terms)
     where = f"step '{step.name}' (stage {step.stage.name})"
-
-    def late() -> StageError:
-        return StageError(
-            f"it took longer than its limit of {(limit_s or 0) / 3600:.3g} hours; raise limits.max_step_hours, or its "
-            f"own with --set {step.name}.limits.max_hours=... at the rerun"
-        )
-
     try:
-        with within(limit_s, late):
-            make = partial(materialize, run.store, step.stage, step.spec, inputs, recorded)
-            made = tried(make, terms, count, where)
+        with within(limit_s, lambda: too_long(step.name, limit_s)):
+            if elsewhere is None or step.pool is None:
+                recorded = recorded_by(run.recorder, run.budget, step.name, mapper, terms)
+                make = partial(materialize, run.store, step.stage, step.spec, inputs, recorded)
+            else:
+                errand = errand_of(run.store, Piece(step.name, step.stage, step.spec, inputs, terms), limit_s)
+                make = partial(made_elsewhere, run.store, step.pool, errand, elsewhere, partial(_note_report, row))
+            made = tried(make, terms, lambda number: row.update(attempts=number), where)
     except GateError as error:
         raise GateError(f"{where}: {redact(str(error))}") from error
     except OverBudget:
         raise
     except Exception as error:
+        if isinstance(error, OutOfTime):
+            run.budget.check(step.name)
         words = str(error) if isinstance(error, ZscirError) else f"{type(error).__name__}: {error}"
         if is_out_of_memory(error):
             words = f"{words}; {what_to_lower(step.name, step.spec.literals())}"
@@ -145,6 +155,14 @@ def _materialize(run: Run, step: Step, inputs: Inputs, mapper: Mapper, count: Ca
         run.budget.count(made.artifact)
     note(f"{step.name}: {made.outcome} {made.artifact.key[:12]} {fact_line(made.artifact.facts)}")
     return _Done(made.artifact.key, made.outcome)
+
+
+def _note_report(row: dict[str, Any], report: Report) -> None:
+    """The row says what the worker reports; attempts on both sides count, the time until one was free does not."""
+    row.update(
+        worker=report.worker, attempts=row["attempts"] - 1 + report.attempts, wall_s=report.wall_s, cpu_s=report.cpu_s,
+        peak_rss_bytes=report.peak_rss_bytes,
+    )  # fmt: skip
 
 
 def _limit_s(run: Run, step: Step) -> float | None:

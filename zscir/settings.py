@@ -103,11 +103,27 @@ class Workers:
         return cls(kind, int(count or os.cpu_count() or 1), os.environ.get("ZSCIR_CLUSTER") or None)
 
 
+def dispatched() -> dict[str, str]:
+    """Stage or step -> work pool, from ``ZSCIR_DISPATCH`` (``train=gpu,embed=gpu``); RequestError when malformed."""
+    pools = {}
+    for part in filter(None, (os.environ.get("ZSCIR_DISPATCH") or "").split(",")):
+        name, _, pool = (word.strip() for word in part.partition("="))
+        if not (name and pool):
+            raise RequestError(f"ZSCIR_DISPATCH: '{part}': write it as STAGE=POOL,STAGE=POOL")
+        pools[name] = pool
+    return pools
+
+
 def data_specs() -> Path:
     """The folder of shipped specs: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent
     inside = package / "data_specs"
     return inside if inside.is_dir() else package.parent / "data_specs"
+
+
+def is_shipped(path: Path) -> bool:
+    """Whether ``path`` lies among the shipped specs, which every machine with zscir has."""
+    return path.resolve().is_relative_to(data_specs().resolve())
 
 
 def spec_path(given: str) -> Path:

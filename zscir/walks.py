@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from zscir.errors import GateError, Interrupted, OverBudget, RequestError, StageError, ZscirError
-from zscir.pipelines import load_pipeline
+from zscir.pipelines import FILE, Step, load_pipeline
 from zscir.plan_tokens import check_token
 from zscir.plans import PlannedStep, make_plan
+from zscir.pools import HERE
 from zscir.progress import note
 from zscir.runs import Run, begin, choose, end, fact_line, find_run, interrupted, reuse_all, what_to_do
-from zscir.settings import spec_path
+from zscir.settings import is_shipped, spec_path
 from zscir.store import Store
 
 Walk = Callable[[Run, list[str]], None]
+Ready = Callable[[list[str]], None]  # RequestError unless these work pools can be given work
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,22 @@ class Asked:
         }
 
 
-def walk(store: Store, asked: Asked, engine: Walk) -> Run:
-    """Run what was asked and return the run; RequestError before anything is written, else StageError on failure."""
+def no_pools(pools: list[str]) -> None:
+    """The answer of a walk that makes every step here."""
+    raise RequestError(f"this way of walking a pipeline reaches no work pool ({', '.join(pools)})")
+
+
+def walk(store: Store, asked: Asked, engine: Walk, ready: Ready = no_pools) -> Run:
+    """Run what was asked and return the run; RequestError before anything is written, else StageError on failure.
+
+    ``ready`` is asked whether the work pools are there in which steps are to be made.
+    """
     pipeline = load_pipeline(spec_path(str(asked.path)), asked.changes)
     plan = make_plan(store, pipeline)
     if asked.token is not None:
         check_token(store, plan, asked.token)
     chosen = choose(pipeline, plan, asked.only, asked.start)
+    _check_pools([one.step for one in plan if one.step.name in chosen and one.action == "make"], ready)
     run = begin(store, pipeline, plan, asked.config(store), asked.trigger, asked.parent_run_id)
     try:
         if asked.flow_run_id is not None:
@@ -100,6 +111,24 @@ def _go(run: Run, plan: list[PlannedStep], chosen: list[str], engine: Walk) -> N
             note(f"run {run.run_id}: done, but Prefect could not be told: {type(error).__name__}: {error}")
 
 
+def _check_pools(to_make: list[Step], ready: Ready) -> None:
+    away = {step.name: step.pool for step in to_make if step.pool is not None}
+    for step in to_make:
+        files = [one.removeprefix(FILE) for one in step.references() if one.startswith(FILE)]
+        outside = [one for one in files if not is_shipped(Path(one))]
+        if step.pool is not None and outside:
+            raise RequestError(
+                f"step '{step.name}' cannot be made in work pool '{step.pool}': it reads {outside[0]}, and only what "
+                f"is in the store reaches another machine; --set dispatch.{step.name}={HERE} makes it here"
+            )
+    if away:
+        try:
+            ready(sorted(set(away.values())))
+        except RequestError as error:
+            name, pool = next(iter(away.items()))
+            raise RequestError(f"step '{name}' is to be made in work pool '{pool}': {error}") from error
+
+
 def _status(error: BaseException) -> str:
     if interrupted(error):
         return "interrupted"
@@ -122,6 +151,7 @@ def describe(plan: list[PlannedStep]) -> list[dict[str, Any]]:
         {
             "step": one.step.name, "stage": one.step.stage.name, "action": one.action, "reason": one.reason,
             "key": one.key[:12] if one.key else None, "last_s": one.last_wall_s,
+            "pool": one.step.pool if one.action == "make" else None,
         }
         for one in plan
     ]  # fmt: skip

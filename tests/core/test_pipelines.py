@@ -70,7 +70,7 @@ def test_the_pipeline_of_the_package_loads():
             ["unknown key 'steps.1.specs'", "allowed: gates, inputs"],
         ),
         ('name = "toy"', "", ["'name' is missing"]),
-        ('name = "toy"', 'name = "toy"\nretries = 3', ["unknown key 'retries'", "about, limits, name, source, steps"]),
+        ('name = "toy"', 'name = "toy"\nretries = 3', ["unknown key 'retries'", "allowed: about, dispatch, limits"]),
         ("max_text_chars = 40", "max_text_char = 40", ["step 'short'", "unknown key 'max_text_char'"]),
         ("max_text_chars = 40", 'max_text_chars = "40"', ["step 'short'", "'max_text_chars' = '40'"]),
         ("max_text_chars = 40", "max_text_chars = nan", ["step 'short'", "max_text_chars"]),

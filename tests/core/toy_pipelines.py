@@ -66,9 +66,9 @@ def walk_toy(store: Store, path: Path, *changes: str, engine: Callable[[Run, lis
     return walk(store, Asked(path, list(changes), **asked), engine)
 
 
-def held(store: Store, path: Path, name: str) -> AbstractContextManager[Path]:
+def held(store: Store, path: Path, name: str, *changes: str) -> AbstractContextManager[Path]:
     """While it lasts, whoever comes to this step, which reads no other, waits there as if it were a long one."""
-    step = next(step for step in load_pipeline(path).steps if step.name == name)
+    step = next(step for step in load_pipeline(path, list(changes)).steps if step.name == name)
     return store.work_folder(step.stage.name, key_of(step.stage, step.spec, {}))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from zscir.commands.options import JsonOption, PipelineArgument, SetOption, StoreOption
-from zscir.commands.walking import opened, through_prefect
+from zscir.commands.walking import in_pools, opened, through_prefect
 from zscir.console import show_rows
 
 FirstOption = Annotated[str, typer.Option("--from", help="First partition: 2026-11-01, 2026-11-01T05, or a number.")]
@@ -28,6 +28,7 @@ def backfill(pipeline: PipelineArgument, first: FirstOption, last: LastOption, e
     from zscir.partitions import between
     from zscir.walks import Asked
 
-    rows = fill_gaps(opened(store), Asked(pipeline, changes or []), between(first, last, every), through_prefect)
+    asked = Asked(pipeline, changes or [])
+    rows = fill_gaps(opened(store), asked, between(first, last, every), through_prefect, in_pools)
     show_rows(rows, as_json, f"backfill of {pipeline}")
     check_all_done(rows, shlex.join(["zscir", *sys.argv[1:]]))

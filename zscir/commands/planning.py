@@ -9,6 +9,7 @@ from zscir.settings import Prices, spec_path
 
 COLUMNS = ("step", "stage", "action", "reason", "key", "p50_s", "p90_s", "bytes")
 ASKED_FOR = ("tokens_in", "tokens_out", "usd")  # columns of a table only where there is something in them
+WHERE = "pool"  # likewise
 
 
 def plan(pipeline: PipelineArgument, store: StoreOption = None, changes: SetOption = None,
@@ -40,5 +41,6 @@ def plan(pipeline: PipelineArgument, store: StoreOption = None, changes: SetOpti
         return
     table = [*steps, total_of(planned, estimates)]
     more = [name for name in ASKED_FOR if any(isinstance(row[name], int | float) and row[name] for row in table)]
+    more += [WHERE] * any(row.get(WHERE) for row in table)
     show_rows(table, False, f"plan of {loaded.name}", [*COLUMNS, *more])
     say(f"token: {token}  (zscir run {pipeline} --plan {token} runs this plan or none)")

@@ -22,7 +22,7 @@ def through_prefect(run: Any, chosen: list[str]) -> None:
 
     from zscir.warden import guard
 
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    _hush()
     if "PREFECT_API_URL" not in os.environ:
         guard("prefect.server.api.server")
     from flows.pipeline import pipeline
@@ -34,11 +34,26 @@ def through_prefect(run: Any, chosen: list[str]) -> None:
         pipeline(run.run_id, run.pipeline.name, [[name, stages[name]] for name in chosen])
 
 
+def in_pools(pools: list[str]) -> None:
+    """See that the work pools in which steps are to be made are there, and know what they will be given."""
+    _hush()
+    from flows.pools import need_pools
+
+    need_pools(pools)
+
+
+def _hush() -> None:
+    """Prefect reads this when it is imported; what it has to say is said by us."""
+    import os
+
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+
+
 def walk_now(store: Any, asked: Any) -> Any:
     """Walk what was asked, here and now."""
     from zscir.walks import walk
 
-    return walk(store, asked, through_prefect)
+    return walk(store, asked, through_prefect, in_pools)
 
 
 def show_walk(run: Any, as_json: bool) -> None:

@@ -58,7 +58,10 @@ class Recorder:
 
     @contextmanager
     def step(self, step: str, stage: str, attempts: int = 1) -> Iterator[dict[str, Any]]:
-        """Record one step: ``running`` now, then what the block puts into the yielded row, or its error."""
+        """Record one step: ``running`` now, then what the block puts into the yielded row, or its error.
+
+        What the block says of time and memory stands, since the work may have been done by another process.
+        """
         row = {
             "run_id": self.run_id, "step": step, "stage": stage, "key": None, "outcome": "running", "reason": None,
             "started_at": now(), "attempts": attempts, "worker": worker_name(),
@@ -71,7 +74,7 @@ class Recorder:
             row.update(outcome="failed", error=redact(f"{type(error).__name__}: {error}")[:2000])
             raise
         finally:
-            row.update(finished_at=now(), **meter.read())
+            row.update({**meter.read(), **row, "finished_at": now()})
             self._put("stages", step, row)
             if self._rows["pieces"]:
                 self._write("pieces")

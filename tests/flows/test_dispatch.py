@@ -1,0 +1,286 @@
+"""Steps made by a real worker of another pool, with folders of its own: only the server and an S3 store are shared."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from tests import services
+from tests.core.toy_pipelines import SOURCE, clean_environment, command, digests, held, walk_toy, write_toy
+from tests.core.toys import store_at
+from tests.services import CREDENTIALS, prefect_api, s3_endpoint
+from zscir.commands.walking import in_pools, through_prefect
+from zscir.dispatch import errand_of, report_of
+from zscir.errors import RequestError, StageError
+from zscir.lineage.query import rows
+from zscir.pipelines import load_pipeline
+from zscir.stage import Piece
+from zscir.walks import Asked, walk
+
+POOL = "gpu"
+STEPS = """
+name = "toy"
+source = "source.toml"
+[dispatch]
+ingest = "gpu"
+long = "gpu"
+[limits]
+backoff_s = 0.1
+[[steps]]
+stage = "tabletop"
+[[steps]]
+stage = "ingest"
+inputs = { urls = "tabletop" }
+[[steps]]
+name = "long"
+stage = "tabletop"
+spec = { scenes = 41 }
+"""
+CUT_SOURCE = SOURCE.replace("scenes = 40", "scenes = 8\nsize_px = 32") + "[download]\nchunk_rows = 4\nretries = 0\n"
+CUT = """
+name = "cut"
+source = "source.toml"
+[[steps]]
+stage = "tabletop"
+[[steps]]
+stage = "ingest"
+inputs = { urls = "tabletop" }
+[[steps]]
+stage = "download"
+inputs = { pairs = "ingest" }
+"""
+LIMIT_S = 200
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * LIMIT_S)]
+
+
+def ask(what, query=None, method=None):
+    return services.ask(prefect_api(), what, query, method)
+
+
+def wait_for(there):
+    until = time.monotonic() + LIMIT_S
+    while time.monotonic() < until:
+        if found := there():
+            return found
+        time.sleep(0.5)
+    raise TimeoutError(f"nothing after {LIMIT_S} s")
+
+
+class Hall:
+    """The machine of the run and the machine of the worker, as two folders; what both are told; one store."""
+
+    def __init__(self, folder, uri):
+        self.folder, self.uri = folder, uri
+        self.own = CREDENTIALS | {"AWS_ENDPOINT_URL": s3_endpoint(), "PREFECT_API_URL": prefect_api()}
+        self.store = store_at(uri, folder / "reader")
+        self.path = write_toy(folder / "specs", STEPS)
+
+    def environment(self, machine, **more):
+        home = {name: str(self.folder / machine / name) for name in ("ZSCIR_CACHE", "PREFECT_HOME")}
+        (self.folder / machine).mkdir(exist_ok=True)
+        return clean_environment(self.own | home | more)
+
+    def start(self, name, *words):
+        """``zscir run`` under way; what it says goes to a file."""
+        log = self.folder / f"{name}.txt"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                command("run", str(self.path), *words), cwd=self.folder, stdout=stream, stderr=stream,
+                env=self.environment("run", ZSCIR_STORE=self.uri),
+            )  # fmt: skip
+        return process, log
+
+    def flow_runs(self, step):
+        found = ask("flow_runs/filter", {"deployments": {"name": {"any_": [POOL]}}, "sort": "EXPECTED_START_TIME_ASC"})
+        return [one for one in found if one["name"].startswith(f"{step}-")]
+
+    def at_work(self, step, number=1):
+        """The ``number``-th flow run for a step, once it is at work, and its process."""
+
+        def found():
+            runs = self.flow_runs(step)
+            if len(runs) < number or runs[number - 1]["state_type"] != "RUNNING":
+                return None
+            processes = [one for one in psutil.process_iter() if is_of(one, runs[number - 1]["id"])]
+            return (runs[number - 1], processes) if processes else None
+
+        return wait_for(found)
+
+    def row(self, step, outcome):
+        """What is recorded of a step that ended so, once."""
+        (found,) = rows(self.store, "SELECT * FROM stages WHERE step = $1 AND outcome = $2", [step, outcome])
+        return found
+
+
+def is_of(process, flow_run_id):
+    try:
+        return process.environ().get("PREFECT__FLOW_RUN_ID") == flow_run_id
+    except psutil.Error:
+        return False
+
+
+@pytest.fixture(scope="module")
+def hall(tmp_path_factory):
+    import boto3
+    import s3fs
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ({"AWS_ENDPOINT_URL": s3_endpoint()} | CREDENTIALS).items():
+            patch.setenv(name, value)
+        boto3.client("s3", endpoint_url=s3_endpoint(), region_name="us-east-1").create_bucket(Bucket="dispatch")
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield Hall(tmp_path_factory.mktemp("dispatch"), "s3://dispatch/some/prefix")
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture(scope="module")
+def pool(hall):
+    ask("work_pools/", {"name": POOL, "type": "process"})
+
+
+class Worker:
+    """A worker of the pool, on a machine of its own."""
+
+    def __init__(self, hall):
+        self.hall, self.process = hall, None
+
+    def start(self):
+        words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL]
+        own = self.hall.environment("worker", PREFECT_WORKER_QUERY_SECONDS="1")
+        with (self.hall.folder / "worker.log").open("wb") as log:
+            self.process = subprocess.Popen(words, env=own, stdout=log, stderr=log, cwd=self.hall.folder / "worker")
+
+
+@pytest.fixture(scope="module")
+def worker(hall):
+    one = Worker(hall)
+    yield one
+    if one.process is not None:
+        one.process.terminate()
+        one.process.wait(60)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """The server, for flows of this process."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api())
+    with temporary_settings({PREFECT_API_URL: prefect_api()}):
+        yield
+
+
+def test_a_walk_that_needs_a_server_says_so():
+    from flows.pools import need_pools
+
+    with pytest.raises(RequestError, match="set PREFECT_API_URL=http://HOST:4200/api"):
+        need_pools([POOL])
+
+
+def test_a_pool_is_made_by_a_person_and_its_deployment_by_the_run_which_leaves_alone_what_was_set(pool, server):
+    from flows.pools import need_pools
+
+    with pytest.raises(RequestError, match="no such work pool; make one: prefect work-pool create other --type"):
+        need_pools([POOL, "other"])
+    need_pools([POOL])
+    found = ask(f"deployments/name/make-dispatched/{POOL}")
+    assert found["job_variables"] == {"env": {"PREFECT_LOGGING_EXTRA_LOGGERS": "zscir"}}
+    ask(f"deployments/{found['id']}", {"job_variables": {"env": {"LOUD": "1"}}}, "PATCH")
+    need_pools([POOL])
+    assert ask(f"deployments/{found['id']}")["job_variables"] == {"env": {"LOUD": "1"}}
+    ask(f"deployments/{found['id']}", method="DELETE")
+
+
+@pytest.fixture(scope="module")
+def told(hall, worker, pool):
+    """What two runs of one pipeline say. The first waits for a worker, sees a step made by it, and is killed by force
+    while that makes another; the second joins; then the process in which the worker makes it is killed by force.
+    """
+    first, said_first = hall.start("first")
+    wait_for(lambda: "has no worker online" in said_first.read_text())
+    with held(hall.store, hall.path, "long"):
+        worker.start()
+        hall.at_work("long")
+        first.kill()
+        first.wait()
+        second, said_second = hall.start("second")
+        wait_for(lambda: "is at it already" in said_second.read_text())
+        for process in hall.at_work("long")[1]:
+            process.kill()
+        hall.at_work("long", 2)
+    assert second.wait(LIMIT_S) == 0, said_second.read_text()
+    return said_first.read_text(), said_second.read_text()
+
+
+def test_a_run_that_waits_for_a_worker_says_how_to_start_one(told):
+    assert f"ingest: waiting: work pool '{POOL}' has no worker online" in told[0]
+    assert f"prefect worker start --pool {POOL}" in told[0]
+
+
+def test_two_machines_that_share_only_a_store_give_the_bytes_of_one(hall, told, tmp_path):
+    (made,) = hall.flow_runs("ingest")
+    row = hall.row("ingest", "made")
+    assert (made["state_type"], row["attempts"]) == ("COMPLETED", 1)
+    assert row["worker"] != hall.row("tabletop", "made")["worker"]
+    assert row["worker"] in made["state"]["message"]
+    copied = (hall.folder / "worker" / "ZSCIR_CACHE" / "artifacts").rglob("*.parquet")
+    assert [path.name for path in copied] != []
+    here = ("dispatch.ingest=here", "dispatch.long=here")
+    undisturbed = walk_toy(store_at(tmp_path / "store", tmp_path / "cache"), hall.path, *here)
+    assert digests(walk_toy(hall.store, hall.path).made) == digests(undisturbed.made)
+
+
+def test_a_run_that_follows_one_that_was_killed_joins_what_is_under_way_and_survives_its_death(hall, told):
+    crashed, made = hall.flow_runs("long")
+    assert f"work pool '{POOL}' is at it already, in flow run {crashed['name']}" in told[1]
+    assert [crashed["state_type"], made["state_type"]] == ["CRASHED", "COMPLETED"]
+    assert re.search(r"attempt 1 of 3 failed \(flow run long-.* crashed: ", told[1])
+    row = hall.row("long", "made")
+    assert (row["attempts"], row["worker"] in made["state"]["message"]) == (2, True)
+
+
+def test_what_is_made_is_reused_without_a_server_or_a_pool(hall, told):
+    before = len(hall.flow_runs(""))
+    again = walk(hall.store, Asked(hall.path, []), through_prefect, in_pools)
+    assert {row["outcome"] for row in again.recorder.steps()} == {"reused"}
+    assert len(hall.flow_runs("")) == before
+
+
+def test_a_run_that_is_stopped_stops_what_it_asked_for_and_a_failure_elsewhere_is_its_own(hall, told, server):
+    changed = "long.scenes=42"
+    with held(hall.store, hall.path, "long", changed):
+        stopped, said = hall.start("stopped", "--only", "long", "--set", changed)
+        with pytest.raises(StageError, match=r"step 'ingest' \(stage ingest\): .*nothing") as failure:
+            walk(hall.store, Asked(hall.path, ["ingest.text_column=nothing"]), through_prefect, in_pools)
+        asked = hall.at_work("long", 3)[0]
+        stopped.send_signal(signal.SIGINT)
+        assert stopped.wait(LIMIT_S) == 130, said.read_text()
+        wait_for(lambda: hall.flow_runs("long")[2]["state_type"] == "CANCELLED")
+    assert f"flow run {asked['name']} is told to stop" in said.read_text()
+    failed = hall.flow_runs("ingest")[-1]
+    row = hall.row("ingest", "failed")
+    assert failed["state_type"] == "FAILED"
+    assert row["worker"] in failed["state"]["message"]
+    assert row["worker"] in str(failure.value)
+    assert (failure.value.exit_code, row["attempts"]) == (3, 1)
+
+
+def test_a_step_that_is_cut_is_cut_by_the_worker(tmp_path, server):
+    from flows.dispatched import make_dispatched
+
+    store = store_at(tmp_path / "store", tmp_path / "cache")
+    run = walk_toy(store, write_toy(tmp_path / "specs", CUT.rpartition("[[steps]]")[0], CUT_SOURCE))
+    download = load_pipeline(write_toy(tmp_path / "specs", CUT, CUT_SOURCE)).steps[-1]
+    errand = errand_of(store, Piece("cut", download.stage, download.spec, {"pairs": run.made["ingest"]}), 600.0)
+    state = make_dispatched(errand, return_state=True)
+    report = report_of(state.message)
+    assert report.outcome == "made", state.message
+    assert store.look("download", report.key).problem == ""
+    (parts,) = [
+        one for one in ask("flow_runs/filter", {"flows": {"name": {"any_": ["download"]}}}) if one["name"] == "cut"
+    ]
+    wait_for(lambda: ask("task_runs/count", {"flow_runs": {"id": {"any_": [parts["id"]]}}}) >= 2)
