@@ -29,12 +29,15 @@ def _deployment(client: SyncPrefectClient, pool: str) -> Deployment:
             f"the Prefect server has no such work pool; make one: prefect work-pool create {pool} --type process "
             "(or kubernetes: infra/README.md)"
         ) from None
+    form = next(one for one in definitions() if one.name == FORM)
     try:
-        variables = client.read_deployment_by_name(f"{FLOW}/{pool}").job_variables
+        variables = client.read_deployment_by_name(f"{FLOW}/{pool}").job_variables or {}
     except ObjectNotFound:
-        variables = next(one for one in definitions() if one.name == FORM).work_pool.job_variables
+        variables = form.work_pool.job_variables
     flow = make_dispatched.fn
-    return Deployment(
-        name=pool, entrypoint=f"{flow.__module__}.{flow.__name__}", tags=["zscir", "dispatch"],
-        work_pool=Pool(name=pool, job_variables=variables or {}),
+    return form.model_copy(
+        update={
+            "name": pool, "entrypoint": f"{flow.__module__}.{flow.__name__}", "tags": ["zscir", "dispatch"],
+            "work_pool": Pool(name=pool, job_variables=variables),
+        }
     )  # fmt: skip
