@@ -288,6 +288,14 @@ def test_two_gpus_train_what_one_does(tmp_path: Path, pairs: Artifact, backbone:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_one_rank_over_nccl_trains_what_this_process_does(tmp_path: Path, pairs: Artifact, backbone: Artifact) -> None:
+    alone, launched = (course(tmp_path / name, pairs, backbone) for name in ("alone", "launched"))
+    assert alone.run() == on_ranks(1, launched)
+    assert losses_of(launched.out)[:5] == pytest.approx(losses_of(alone.out)[:5], rel=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_more_ranks_than_gpus_are_refused(tmp_path: Path, pairs: Artifact, backbone: Artifact) -> None:
     count = 2 * torch.cuda.device_count()
     with pytest.raises(RequestError, match=f"ZSCIR_RANKS = {count}, but there are .* CUDA devices"):
