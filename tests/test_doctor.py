@@ -173,6 +173,21 @@ def test_a_gpu_that_torch_cannot_use_is_a_warning(
     assert bool(gpu.cure) == (status != "ok")
 
 
+@pytest.mark.parametrize(
+    ("gpus", "asked", "status", "found"),
+    [
+        (0, 1, "ok", "1 (ZSCIR_RANKS), each a process on the CPU"),
+        (0, None, "ok", "1 (ZSCIR_RANKS), each a process on the CPU"),
+        (4, None, "ok", "4 (ZSCIR_RANKS), each with a GPU of its own"),
+        (2, 3, "fail", "ZSCIR_RANKS = 3, but there are 2 GPUs"),
+    ],
+)
+def test_it_says_on_how_many_ranks_a_training_would_run(gpus: int, asked: int | None, status: str, found: str) -> None:
+    answer = {"cuda_build": "13.0", "gpus": ["a GPU"] * gpus, "compiled_operators": True}
+    ranks = torch_checks(answer, bool(gpus), "pip", asked)[2]
+    assert (ranks.name, ranks.status, ranks.found) == ("training ranks", status, found)
+
+
 def test_a_local_store_is_written_and_left_clean(tmp_path: Path) -> None:
     assert store_check(str(tmp_path)).found == f"{tmp_path}: read and written"
     assert list(tmp_path.iterdir()) == []

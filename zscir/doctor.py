@@ -45,7 +45,7 @@ def run_checks(store_uri: str | None) -> list[Check]:
     """Every check, in the order of a person's repair: Python and packages first, then machine, store, services."""
     return [
         *package_checks(),
-        *torch_checks(probe_torch(), has_nvidia_driver(), pip_words()),
+        *torch_checks(probe_torch(), has_nvidia_driver(), pip_words(), Settings.from_env(store_uri).ranks),
         store_check(store_uri),
         *disk_checks(Settings.from_env(store_uri)),
         prefect_check(os.environ, Path.home()),
@@ -109,15 +109,16 @@ def has_nvidia_driver() -> bool:
     return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
 
 
-def torch_checks(answer: Mapping[str, Any] | str, driver: bool, pip: str) -> list[Check]:
-    """Whether torchvision imports, and whether torch sees the GPU that is there."""
+def torch_checks(answer: Mapping[str, Any] | str, driver: bool, pip: str, ranks: int | None = 1) -> list[Check]:
+    """Whether torchvision imports, whether torch sees the GPU that is there, and on how many ranks it would train."""
     reinstall = f"{pip} install --force-reinstall torch==2.13.0 torchvision==0.28.0"
     if isinstance(answer, str):
         return [Check("torchvision imports", "fail", answer, reinstall)]
     compiled = "with its compiled operators" if answer["compiled_operators"] else (
         "without its compiled operators (CPU torch); zscir's guard stands in for them"
     )  # fmt: skip
-    return [Check("torchvision imports", "ok", compiled), _gpu(answer, driver, reinstall)]
+    gpus = len(answer["gpus"])
+    return [Check("torchvision imports", "ok", compiled), _gpu(answer, driver, reinstall), _ranks(gpus, ranks)]
 
 
 def _gpu(answer: Mapping[str, Any], driver: bool, reinstall: str) -> Check:
@@ -129,6 +130,15 @@ def _gpu(answer: Mapping[str, Any], driver: bool, reinstall: str) -> Check:
         return Check("gpu", "warn", "there is an NVIDIA driver, but this torch is built for the CPU", reinstall)
     said = f"there is an NVIDIA driver, but torch (CUDA {answer['cuda_build']}) sees no GPU: driver too old, or hidden"
     return Check("gpu", "warn", said, "nvidia-smi && unset CUDA_VISIBLE_DEVICES")
+
+
+def _ranks(gpus: int, asked: int | None) -> Check:
+    ranks = asked or max(1, gpus)
+    if gpus and ranks > gpus:
+        found = f"ZSCIR_RANKS = {ranks}, but there are {gpus} GPUs"
+        return Check("training ranks", "fail", found, "export ZSCIR_RANKS=auto")
+    found = f"{ranks} (ZSCIR_RANKS), each {'with a GPU of its own' if gpus else 'a process on the CPU'}"
+    return Check("training ranks", "ok", found)
 
 
 def store_check(store_uri: str | None) -> Check:

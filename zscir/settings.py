@@ -8,6 +8,7 @@ from zscir.errors import RequestError
 
 DEFAULT_STORE = "./zscir-store"
 PATIENCE_S = 120.0  # for how long a store on S3 may be away before a call to it fails
+MOST_RANKS = 1024
 LEASE_S = 60.0  # after how long without a sign of life another machine may take over what one was making
 
 
@@ -19,6 +20,7 @@ class Settings:
     cache: Path
     patience_s: float = PATIENCE_S
     lease_s: float = LEASE_S
+    ranks: int | None = 1  # processes that train together; None: one per CUDA device
 
     @classmethod
     def from_env(cls, store: str | None = None) -> "Settings":
@@ -29,6 +31,7 @@ class Settings:
             cache=Path(os.environ.get("ZSCIR_CACHE") or f"{home}/zscir"),
             patience_s=_seconds("ZSCIR_PATIENCE_S", PATIENCE_S, 0),
             lease_s=_seconds("ZSCIR_LEASE_S", LEASE_S, 1),
+            ranks=_ranks(),
         )
 
 
@@ -38,6 +41,15 @@ def logs_as_json() -> bool:
     if asked not in ("plain", "json"):
         raise RequestError(f"ZSCIR_LOG={asked}: logs are 'plain' or 'json'")
     return asked == "json"
+
+
+def _ranks() -> int | None:
+    given = os.environ.get("ZSCIR_RANKS") or "1"
+    if given == "auto":
+        return None
+    if not (given.isascii() and given.isdecimal() and 1 <= int(given) <= MOST_RANKS):
+        raise RequestError(f"ZSCIR_RANKS = {given!r}: a number from 1 to {MOST_RANKS}, or 'auto' (one per CUDA device)")
+    return int(given)
 
 
 def _seconds(name: str, default: float, least: float) -> float:

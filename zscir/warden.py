@@ -3,9 +3,12 @@
 Prefect stops its ephemeral server when the process ends; one that dies by SIGKILL cannot, and the server would run on.
 """
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from typing import Any
@@ -13,7 +16,24 @@ from typing import Any
 LOOK_EVERY_S = 1.0
 FAMILY = "ZSCIR_FAMILY"  # in the environment of a process: the name of those that end together
 PATIENCE_S = 10.0
+PR_SET_PDEATHSIG = 1
 _WARDENS: dict[str, subprocess.Popen[bytes]] = {}
+
+
+def die_with_parent(parent: int) -> None:
+    """End this process by force when ``parent`` is gone, however it went: the kernel does (Linux), or a thread."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+    else:
+        threading.Thread(target=_die_once_adopted, args=(parent,), daemon=True).start()
+
+
+def _die_once_adopted(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK_EVERY_S)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def guard(mark: str) -> None:

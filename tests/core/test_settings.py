@@ -42,6 +42,15 @@ def test_patience_and_lease_are_seconds_of_the_environment(monkeypatch):
     assert (Settings.from_env().patience_s, Settings.from_env().lease_s) == (0.0, 7.5)
 
 
+def test_the_number_of_ranks_is_one_unless_the_environment_says_more(monkeypatch):
+    monkeypatch.delenv("ZSCIR_RANKS", raising=False)
+    assert Settings.from_env().ranks == 1
+    monkeypatch.setenv("ZSCIR_RANKS", "8")
+    assert Settings.from_env().ranks == 8
+    monkeypatch.setenv("ZSCIR_RANKS", "auto")
+    assert Settings.from_env().ranks is None
+
+
 @pytest.mark.parametrize(
     ("name", "given"), [("ZSCIR_PATIENCE_S", "-1"), ("ZSCIR_LEASE_S", "0.5"), ("ZSCIR_LEASE_S", "a minute"),
                         ("ZSCIR_LEASE_S", "nan"), ("ZSCIR_PATIENCE_S", "inf")]

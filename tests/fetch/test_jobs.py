@@ -15,7 +15,7 @@ from tests.fetch.engines import wait_for
 
 SERVER = """
 import os
-from zscir.fetch.jobs import adopt_orphans, die_with_parent, reserve_output, serve
+from zscir.fetch.jobs import adopt_orphans, reserve_output, serve
 
 def start(log, arguments):
     words = ["/bin/sh", "-c", arguments["command"]]

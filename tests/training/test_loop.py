@@ -44,11 +44,11 @@ def kill_at(method: TscirMap, step: int) -> None:
     """Let the method's loss end the process at the ``step``-th call."""
     loss, calls = method.loss, [0]
 
-    def counted(batch: object) -> object:
+    def counted(*batch: object) -> object:
         calls[0] += 1
         if calls[0] > step:
             raise Killed
-        return loss(batch)  # type: ignore[arg-type]
+        return loss(*batch)  # type: ignore[arg-type]
 
     method.loss = counted  # type: ignore[assignment,method-assign]
 

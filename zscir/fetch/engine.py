@@ -25,7 +25,8 @@ from multiprocessing.pool import Pool
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from zscir.fetch.jobs import adopt_orphans, die_with_parent, reserve_output, serve
+from zscir.fetch.jobs import adopt_orphans, reserve_output, serve
+from zscir.warden import die_with_parent
 
 NOT_USED: dict[str, types.ModuleType | None] = {
     "torch": None,  # webdataset and albumentations do without

@@ -14,29 +14,16 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 READ_BYTES = 1 << 16
 CANNOT_START = 127
 Start = Callable[[str, dict[str, Any]], int]  # log and arguments to the ID of a process that leads a group of its own
 
 
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel (Linux) to kill this process when ``parent`` is gone, however it went."""
-    if sys.platform == "linux":
-        _control(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-
 def adopt_orphans() -> None:
     """Ask the kernel (Linux) to make this process the parent of its descendants whose parents are gone."""
     if sys.platform == "linux":
-        _control(PR_SET_CHILD_SUBREAPER, 1)
-
-
-def _control(what: int, value: int) -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(what, value, 0, 0, 0)
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def reserve_output() -> int:

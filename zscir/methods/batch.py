@@ -1,12 +1,19 @@
 """Batches and the shape of a method: what the loader hands over, and what training and evaluation may ask for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 from zscir.methods.specs import PixelSpec
+
+Gather = Callable[[Tensor], Tensor]  # the [b, D] rows that this process encoded -> all [B, D] rows of the step
+
+
+def alone(rows_BD: Tensor) -> Tensor:
+    """The gather of a process that trains by itself: its rows are all there are."""
+    return rows_BD
 
 
 @dataclass(frozen=True)
@@ -36,8 +43,8 @@ class Method(Protocol):
     text_protocol: str
     pixels: PixelSpec
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """``loss`` (a scalar with a gradient) and its parts by name."""
+    def loss(self, batch: Batch, gather: Gather = alone) -> dict[str, Tensor]:
+        """``loss`` (a scalar with a gradient) and its parts by name; every feature passes ``gather`` once."""
         ...
 
     def queries(self, reference_pixels_B3HW: Tensor, texts: Sequence[str]) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zscir.methods.batch import Batch
+from zscir.methods.batch import Batch, Gather, alone
 from zscir.methods.contrast import both_ways
 from zscir.methods.specs import ClipSpec
 from zscir.methods.towers import Towers
@@ -23,13 +23,13 @@ class Clip(nn.Module):
         super().__init__()
         self.towers, self.spec, self.pixels = towers, spec, towers.pixels
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, gather: Gather = alone) -> dict[str, Tensor]:
         """Symmetric cross-entropy of the target images and their texts at the learned scale."""
         seen = view(
             batch.target_pixels, "clip", batch.seed, batch.epoch, batch.target_keys, self.spec.crop_area, self.spec.flip
         )
-        image = F.normalize(self.towers.encode_image(seen), dim=1)
-        text = F.normalize(self.towers.encode_texts(batch.texts), dim=1)
+        image = gather(F.normalize(self.towers.encode_image(seen), dim=1))
+        text = gather(F.normalize(self.towers.encode_texts(batch.texts), dim=1))
         scale = self.towers.logit_scale().clamp(max=self.spec.max_scale)
         return {"loss": both_ways(image, text, scale), "scale": scale.detach()}
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zscir.methods.batch import Batch
+from zscir.methods.batch import Batch, Gather, alone
 from zscir.methods.contrast import one_way
 from zscir.methods.masks import kept_patches
 from zscir.methods.specs import PliSpec
@@ -35,12 +35,12 @@ class Pli(nn.Module):
             tuned = self.spec.tune == "both" or (self.spec.tune == "image") == image
             parameter.requires_grad_(tuned and name != "logit_scale")
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, gather: Gather = alone) -> dict[str, Tensor]:
         """-log softmax of (masked reference + text) . target over the batch's targets."""
         kept = kept_patches(batch.mask_seeds, batch.epoch, batch.reference_keys, self.towers.patches, batch.mask_ratio)
         masked = self.towers.encode_image(batch.reference_pixels, torch.from_numpy(kept))
-        query = masked + self.towers.encode_texts(batch.texts)
-        target = self.towers.encode_image(batch.target_pixels)
+        query = gather(masked + self.towers.encode_texts(batch.texts))
+        target = gather(self.towers.encode_image(batch.target_pixels))
         logits = self._logits(query, target)
         hits = (logits.argmax(dim=1) == torch.arange(len(logits), device=logits.device)).float().mean()
         return {"loss": one_way(logits), "hits": hits}

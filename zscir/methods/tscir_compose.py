@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zscir.methods.adapters import Adapters
-from zscir.methods.batch import Batch
+from zscir.methods.batch import Batch, Gather, alone
 from zscir.methods.contrast import both_ways, one_way, soft_text_alignment, with_mixed_negatives
 from zscir.methods.mapping import Mapping, at_relative_depth
 from zscir.methods.specs import TscirComposeSpec
@@ -49,17 +49,17 @@ class TscirCompose(nn.Module):
         hooks = {int(name): module for name, module in self.adapters.items()}
         return F.normalize(self.speaker.say(self.speaker.towers.tokens(texts), seen, hooks), dim=1)
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, gather: Gather = alone) -> dict[str, Tensor]:
         """Composition both ways (mixed hard negatives one way) + mapping + soft text alignment."""
         spec, tau = self.spec, self.spec.tau
         with torch.no_grad():
             seen = self.speaker.see(self._view(batch.reference_pixels, "reference", batch, batch.reference_keys))
             target = self._view(batch.target_pixels, "target", batch, batch.target_keys)
-            g = F.normalize(self.speaker.towers.encode_image(target), dim=1)
-            c = F.normalize(self.speaker.towers.encode_texts(batch.captions), dim=1)
-        r = F.normalize(seen.image, dim=1)
-        composed = self.say([COMPOSED_PROMPT.format(text=text) for text in batch.texts], seen)
-        mapped = self.say([MAPPING_PROMPT] * len(r), seen)
+            g = gather(F.normalize(self.speaker.towers.encode_image(target), dim=1))
+            c = gather(F.normalize(self.speaker.towers.encode_texts(batch.captions), dim=1))
+        r = gather(F.normalize(seen.image, dim=1))
+        composed = gather(self.say([COMPOSED_PROMPT.format(text=text) for text in batch.texts], seen))
+        mapped = gather(self.say([MAPPING_PROMPT] * len(seen.image), seen))
         compose = (one_way(g @ composed.T / tau) + self._to_target(composed, g)) / 2
         mapping = both_ways(mapped, r, 1 / tau)
         sta = soft_text_alignment(c, mapped, g if spec.sta_images == "target" else r, tau)

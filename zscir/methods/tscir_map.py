@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zscir.methods.batch import Batch
+from zscir.methods.batch import Batch, Gather, alone
 from zscir.methods.contrast import both_ways, soft_text_alignment
 from zscir.methods.mapping import Mapping, at_relative_depth
 from zscir.methods.specs import TscirMapSpec
@@ -88,18 +88,18 @@ class TscirMap(nn.Module):
         self.speaker.towers.eval()
         return self
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, gather: Gather = alone) -> dict[str, Tensor]:
         """NCE to both views of the image, plus soft text alignment through its caption."""
         spec, keys = self.spec, batch.target_keys
         view_a = view(batch.target_pixels, "a", batch.seed, batch.epoch, keys, spec.view_a_area, spec.flip)
         view_b = view(batch.target_pixels, "b", batch.seed, batch.epoch, keys, spec.view_b_area, 0.0)
         seen = self.speaker.see(view_a)
         with torch.no_grad():
-            b = F.normalize(self.speaker.towers.encode_image(view_b), dim=1)
-            caption = F.normalize(self.speaker.towers.encode_texts(batch.captions), dim=1)
-        a = F.normalize(seen.image, dim=1)
-        ids = self.speaker.towers.tokens([MAPPING_PROMPT]).expand(len(a), -1)
-        said = F.normalize(self.speaker.say(ids, seen), dim=1)
+            b = gather(F.normalize(self.speaker.towers.encode_image(view_b), dim=1))
+            caption = gather(F.normalize(self.speaker.towers.encode_texts(batch.captions), dim=1))
+        a = gather(F.normalize(seen.image, dim=1))
+        ids = self.speaker.towers.tokens([MAPPING_PROMPT]).expand(len(seen.image), -1)
+        said = gather(F.normalize(self.speaker.say(ids, seen), dim=1))
         to_b, to_a = both_ways(said, b, 1 / spec.tau), both_ways(said, a, 1 / spec.tau)
         sta = soft_text_alignment(caption, said, b, spec.tau)
         return {"loss": to_b + to_a + spec.sta_weight * sta, "to_b": to_b, "to_a": to_a, "sta": sta}

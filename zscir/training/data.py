@@ -17,6 +17,7 @@ from zscir.methods.draws import shuffled
 from zscir.methods.pixels import decode
 from zscir.methods.specs import PixelSpec
 from zscir.shards import ShardReader
+from zscir.training.ranks import ALONE, Ranks
 
 INDEX = "index.parquet"
 COLUMNS = (
@@ -126,12 +127,12 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     return count // batch_size
 
 
-def batches(pack: Pack, start: int, stop: int, batch_size: int, seed: int) -> Iterator[Batch]:
-    """The batches of steps start..stop-1; a few are decoded ahead in threads, in order."""
+def batches(pack: Pack, start: int, stop: int, batch_size: int, seed: int, ranks: Ranks = ALONE) -> Iterator[Batch]:
+    """This rank's share of the batches of steps start..stop-1; a few are decoded ahead in threads, in order."""
 
     def make(step: int) -> Batch:
         epoch, positions = positions_at(step, len(pack), batch_size, seed)
-        return pack.batch(positions, seed, epoch)
+        return pack.batch(ranks.share(positions), seed, epoch)
 
     with ThreadPoolExecutor(THREADS) as pool:
         yield from _ahead(pool, make, start, stop)

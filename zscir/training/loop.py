@@ -1,13 +1,16 @@
 """The loop: a method, a pack and a plan become trained tensors; a killed run goes on and ends with the same bytes.
 
-Guaranteed on one machine's CPU with one number of threads: equal inputs, spec and code give equal bytes, interrupted
-or not. Not guaranteed: equal bytes across processors, thread counts, torch versions, or on CUDA.
+Guaranteed on one machine's CPU with one number of threads and ranks: equal inputs, spec and code give equal bytes,
+interrupted or not. Not guaranteed: equal bytes across processors, numbers of threads or ranks, torch versions, or on
+CUDA; a state that was saved by any number of ranks is gone on from by any other.
 """
 
 import math
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,11 +21,13 @@ from zscir.methods.draws import stream
 from zscir.progress import note, track
 from zscir.training.data import Pack, batches, steps_per_epoch
 from zscir.training.optim import lr_at, new_optimiser, trained
+from zscir.training.ranks import ALONE, Ranks, join_batch_norms
 from zscir.training.resume import Curve, load_state, save_state
 from zscir.training.specs import OptimSpec
 
 SAVE_EVERY_S = 15.0
 SAVE_SHARE = 0.05
+Show = Callable[[Iterable[Any], int | None, str], Iterator[Any]]
 
 
 @dataclass(frozen=True)
@@ -42,36 +47,46 @@ def planned_steps(count: int, batch_size: int, epochs: int, steps: int | None) -
     return whole if steps is None else min(whole, steps)
 
 
-def fit(method: Trainable, pack: Pack, plan: Plan, out: Path, save_every_s: float = SAVE_EVERY_S) -> Curve:
+def fit(method: Trainable, pack: Pack, plan: Plan, out: Path, save_every_s: float = SAVE_EVERY_S,
+        ranks: Ranks = ALONE, show: Show = track) -> Curve:  # fmt: skip
     """Train ``method`` in place and return its curve. State for a resumed run is kept under ``out/.resume``."""
     method.to(default_device()).train()
+    join_batch_norms(method, ranks)
     optimiser = new_optimiser(method, plan.optim)
     done, curve = load_state(out, method, optimiser)
+    _agree(done, ranks)
     if done:
         note(f"train {method.name}: goes on after step {done} of {plan.steps}")
     saver = _Saver(save_every_s)
     per_epoch = steps_per_epoch(len(pack), plan.batch_size)
-    work = batches(pack, done, plan.steps, plan.batch_size, plan.seed)
-    for step, batch in enumerate(track(work, plan.steps - done, f"train {method.name}"), start=done):
+    work = batches(pack, done, plan.steps, plan.batch_size, plan.seed, ranks)
+    for step, batch in enumerate(show(work, plan.steps - done, f"train {method.name}"), start=done):
         lr = lr_at(step, plan.steps, per_epoch, plan.optim)
-        curve.add(step, {"lr": lr, **_update(method, optimiser, batch, plan, step, lr)})
-        if saver.due() and step + 1 < plan.steps:
+        curve.add(step, {"lr": lr, **_update(method, optimiser, batch, plan, step, lr, ranks)})
+        if ranks.leads and saver.due() and step + 1 < plan.steps:
             saver.timed(out, method, optimiser, step + 1, curve)
     method.eval()
     return curve
 
 
-def _update(
-    method: Trainable, optimiser: torch.optim.Optimizer, batch: Batch, plan: Plan, step: int, lr: float
-) -> dict[str, float]:
-    """One update; the measured parts of the loss."""
-    torch.manual_seed(stream("step", plan.seed, step) >> 1)
+def _agree(done: int, ranks: Ranks) -> None:
+    """StageError unless every rank goes on after the same step."""
+    steps = ranks.gather(torch.tensor([done], device=default_device())).tolist()
+    if set(steps) != {done}:
+        raise StageError(f"the ranks found different states to go on from: after the steps {steps}")
+
+
+def _update(method: Trainable, optimiser: torch.optim.Optimizer, batch: Batch, plan: Plan, step: int, lr: float,
+            ranks: Ranks) -> dict[str, float]:  # fmt: skip
+    """One update; the measured parts of the loss, which are those of the whole batch."""
+    torch.manual_seed(stream("step", plan.seed, step, *ranks.draws) >> 1)
     for group in optimiser.param_groups:
         group["lr"] = lr
     with torch.autocast(default_device().type, torch.bfloat16, enabled=plan.bfloat16):
-        parts = method.loss(batch)
+        parts = method.loss(batch, ranks.gather)
     optimiser.zero_grad(set_to_none=True)
     torch.autograd.backward(parts["loss"])
+    ranks.average_gradients(trained(method).values())
     if plan.optim.clip_norm is not None:
         torch.nn.utils.clip_grad_norm_(trained(method).values(), plan.optim.clip_norm)
     optimiser.step()

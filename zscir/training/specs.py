@@ -1,9 +1,10 @@
-"""Training specs: how a method's tensors are moved (no torch here)."""
+"""Training specs: what is trained, and how its tensors are moved (no torch here)."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from zscir.methods.specs import MethodSpec
 from zscir.specs import Spec
 
 DECAY_FREE = ("bias", "bn", "ln", "logit_scale")
@@ -25,3 +26,16 @@ class OptimSpec(Spec):
     warmup_start: Annotated[float, Field(gt=0, le=1)] = 0.01
     no_decay: tuple[str, ...] = DECAY_FREE
     clip_norm: Annotated[float, Field(gt=0)] | None = None
+
+
+class TrainSpec(Spec):
+    """What to train and how. ``steps`` ends the training early; ``storage`` is the precision of the written file."""
+
+    method: MethodSpec
+    seed: int = 0
+    batch_size: Annotated[int, Field(ge=2)]
+    epochs: Annotated[int, Field(ge=1)] = 1
+    steps: Annotated[int, Field(ge=1)] | None = None
+    optim: OptimSpec
+    precision: Literal["float32", "bfloat16"] = "float32"
+    storage: Literal["float32", "float16"] = "float32"

@@ -1,0 +1,309 @@
+"""Training on two ranks (processes on the CPU, gloo), started as users start it; what is killed is killed for real."""
+
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from tests.core.toy_pipelines import clean_environment, command
+from tests.core.toys import store_at
+from tests.methods import tiny
+from tests.services import prefect_api
+from tests.stages.test_train import CLIP, MAP, spec
+from zscir.artifacts import Artifact, sweep
+from zscir.errors import RequestError, StageError
+from zscir.retries import Terms, tried
+from zscir.runs import list_runs
+from zscir.stages.train import train
+from zscir.training.course import Course
+from zscir.training.launch import on_ranks, ranks_for
+from zscir.training.resume import FOLDER, STATE
+
+PATIENCE_S = 120
+STEPS = 90  # of about 20 ms each: enough to be killed in
+
+
+def wait_for(what: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := what():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("nothing of the kind happened")
+
+
+def crew_of(parent: psutil.Process) -> dict[str, psutil.Process]:
+    """The launcher (``launch``) and the ranks (``0``, ``1``) that a process has."""
+    found = {}
+    for one in parent.children(recursive=True):
+        try:
+            words, environment = one.cmdline(), one.environ()
+        except psutil.Error:
+            continue
+        if "zscir.training.rank" in words:
+            found["launch" if "launch" in words else environment.get("RANK", "?")] = one
+    return found
+
+
+def whole_crew(parent: psutil.Process) -> dict[str, psutil.Process]:
+    return wait_for(lambda: crew if len(crew := crew_of(parent)) == 3 and "?" not in crew else None)
+
+
+def gone(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def none_left(crew: dict[str, psutil.Process], seconds: float) -> None:
+    wait_for(lambda: all(gone(one) for one in crew.values()), seconds)
+
+
+def state_step(out: Path) -> int:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(out / FOLDER / STATE, framework="pt") as stored:
+            return int(stored.metadata()["step"])
+    except (OSError, SafetensorError):
+        return 0
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return tiny.pack(tmp_path_factory.mktemp("packs") / "pairs")
+
+
+@pytest.fixture(scope="module")
+def backbone(pairs: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    out = tmp_path_factory.mktemp("clip")
+    train(spec(CLIP), data=pairs, out=out)
+    return Artifact.of_folder(out)
+
+
+def course(out: Path, data: Artifact, backbone: Artifact) -> Course:
+    """A mapping, with its dropout and batch norms, whose state is saved after every step."""
+    out.mkdir(exist_ok=True)
+    return Course(spec(MAP, steps=STEPS, epochs=STEPS), out, data, backbone, save_every_s=0)
+
+
+def made_by(course: Course) -> str:
+    sweep(course.out)
+    return Artifact.of_folder(course.out).digest
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # five starts of torch, each in three processes
+def test_ranks_and_their_launcher_killed_one_after_the_other_cost_steps_and_no_bit(
+    tmp_path: Path, pairs: Artifact, backbone: Artifact
+) -> None:
+    undisturbed = course(tmp_path / "undisturbed", pairs, backbone)
+    facts = on_ranks(2, undisturbed)
+    assert facts == {"rows": 12, "steps": STEPS, "parameters": facts["parameters"]}
+    killed = course(tmp_path / "killed", pairs, backbone)
+    crews: list[dict[str, psutil.Process]] = []
+    begun: list[int] = []
+    ended: list[str] = []
+
+    def kill(victim: str, after: int) -> None:
+        crew = whole_crew(psutil.Process())
+        begun.append(state_step(killed.out))
+        wait_for(lambda: state_step(killed.out) >= after)
+        crew[victim].kill()
+        crews.append(crew)
+
+    def attempt() -> dict[str, Any]:
+        try:
+            return on_ranks(2, killed)
+        except StageError as error:
+            ended.append(str(error))
+            none_left(crews[-1], 5)  # the kernel closes a dying process's files before it is gone
+            raise
+
+    def count(number: int) -> None:
+        if number <= 3:
+            threads.append(threading.Thread(target=kill, args=(("1", "0", "launch")[number - 1], 20 * number)))
+            threads[-1].start()
+
+    threads: list[threading.Thread] = []
+    assert tried(attempt, Terms(retries=3, backoff_s=0.01), count, "train") == facts
+    for thread in threads:
+        thread.join()
+    assert ended == [
+        "rank 1 of 2 was ended by SIGKILL: from outside, or because memory ran out",
+        "rank 0 of 2 was ended by SIGKILL: from outside, or because memory ran out",
+        "training on 2 ranks: their launcher was ended by SIGKILL",
+    ]
+    assert begun[0] == 0
+    assert begun[1] >= 20
+    assert begun[2] >= 40
+    assert made_by(killed) == made_by(undisturbed)
+
+
+@pytest.mark.slow
+def test_an_error_of_one_rank_is_told_in_its_own_words_and_leaves_no_rank(
+    tmp_path: Path, pairs: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "broken"
+    tiny.pack(folder)
+    shard = folder / "00000.tar"
+    shard.write_bytes(shard.read_bytes().replace(b"\xff\xd8\xff", b"\x00\x00\x00", 1))
+    monkeypatch.setenv("ZSCIR_RANKS", "2")
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(StageError, match=r"reference of triplet t000.* \(rank [01] of 2\)\n") as caught:
+        train(spec(CLIP, steps=30, epochs=30), data=Artifact.of_folder(folder), out=out)
+    assert "Traceback" in caught.value.__notes__[0]
+    assert "Traceback" not in str(caught.value)
+    assert crew_of(psutil.Process()) == {}
+
+
+PIPELINE = """
+name = "lone"
+[limits]
+retries = 0
+[[steps]]
+stage = "train"
+inputs = {{ data = "file:{data}" }}
+[steps.spec]
+batch_size = 4
+epochs = 4000
+optim = {{ lr = 1e-3 }}
+method = {method}
+"""
+
+
+def toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {toml(one)}" for name, one in value.items()) + " }"
+    return {True: "true", False: "false"}.get(value, repr(value)) if isinstance(value, bool) else repr(value)
+
+
+@pytest.fixture
+def started(tmp_path: Path, pairs: Artifact) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Starts ``zscir WORDS`` on two ranks; whatever is still there at the end is killed."""
+    path = tmp_path / "lone.toml"
+    path.write_text(PIPELINE.format(data=pairs.path("index.parquet").parent, method=toml(CLIP)))
+    environment = {"ZSCIR_STORE": str(tmp_path / "store"), "ZSCIR_RANKS": "2", "PREFECT_API_URL": prefect_api()}
+    begun: list[subprocess.Popen[str]] = []
+
+    def start(*words: str) -> "subprocess.Popen[str]":
+        with (tmp_path / "said").open("w") as said:
+            begun.append(
+                subprocess.Popen(
+                    command(*(words or ("run", str(path)))), env=clean_environment(environment), cwd=tmp_path,
+                    stderr=said, stdout=subprocess.DEVNULL, text=True,
+                )
+            )  # fmt: skip
+        return begun[-1]
+
+    yield start
+    for process in begun:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_that_ends_in_any_way_leaves_no_rank(
+    tmp_path: Path, started: Callable[..., "subprocess.Popen[str]"]
+) -> None:
+    said, store = tmp_path / "said", store_at(tmp_path / "store", tmp_path / "cache")
+
+    def at_work(process: "subprocess.Popen[str]") -> dict[str, psutil.Process]:
+        crew = whole_crew(psutil.Process(process.pid))
+        wait_for(lambda: any(one.num_threads() > 1 and listening(one) for one in crew.values()))
+        return crew
+
+    told = started()
+    crew = at_work(told)
+    assert {where for one in crew.values() for where in listening(one)} == {"127.0.0.1"}
+    told.send_signal(signal.SIGTERM)
+    assert told.wait(60) == 130, said.read_text()
+    none_left(crew, 5)
+
+    failing = started("rerun", "latest")
+    crew = at_work(failing)
+    crew["1"].kill()
+    assert failing.wait(60) == 3
+    words = said.read_text()
+    assert "step 'train' (stage train): rank 1 of 2 was ended by SIGKILL" in words
+    assert words.rstrip().endswith(f"zscir rerun {list_runs(store)[-1]['run_id']}")
+    assert "Traceback" not in words
+    none_left(crew, 5)
+
+    killed = started("rerun", "latest")
+    crew = at_work(killed)
+    killed.kill()
+    killed.wait()
+    none_left(crew, 30)
+    assert [row["status"] for row in list_runs(store)] == ["interrupted", "failed", "died"]
+
+
+def listening(process: psutil.Process) -> list[str]:
+    """The addresses at which a process waits for others."""
+    try:
+        return [one.laddr.ip for one in process.net_connections() if one.status == psutil.CONN_LISTEN]
+    except psutil.Error:
+        return []
+
+
+@pytest.mark.parametrize("given", ["0", "-2", "many", "1.5", "²", "9999999", "auto,4"])
+def test_a_number_of_ranks_that_makes_no_sense_is_refused(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("ZSCIR_RANKS", given)
+    with pytest.raises(RequestError, match=r"ZSCIR_RANKS = .*: a number from 1 to 1024, or 'auto'"):
+        ranks_for(12)
+
+
+def test_ranks_that_cannot_share_a_batch_are_refused_with_those_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZSCIR_RANKS", "5")
+    with pytest.raises(RequestError, match=r"batch_size = 12 evenly; set ZSCIR_RANKS to 1, 2, 3, 4, 6, 12$"):
+        ranks_for(12)
+    assert ranks_for(10) == 5
+
+
+def test_one_rank_where_nothing_is_said_or_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ZSCIR_RANKS", raising=False)
+    assert ranks_for(7) == 1
+    monkeypatch.setenv("ZSCIR_RANKS", "auto")
+    assert ranks_for(torch.cuda.device_count() * 8 or 7) == max(1, torch.cuda.device_count())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="NCCL wants two CUDA devices for two ranks")
+def test_two_gpus_train_what_one_does(tmp_path: Path, pairs: Artifact, backbone: Artifact) -> None:
+    alone, together = (course(tmp_path / name, pairs, backbone) for name in ("alone", "together"))
+    assert alone.run() == on_ranks(2, together)
+    losses = [losses_of(one.out) for one in (alone, together)]
+    assert losses[1][:5] == pytest.approx(losses[0][:5], rel=0.05)  # dropout is drawn by each for itself
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_one_rank_over_nccl_trains_what_this_process_does(tmp_path: Path, pairs: Artifact, backbone: Artifact) -> None:
+    alone, launched = (course(tmp_path / name, pairs, backbone) for name in ("alone", "launched"))
+    assert alone.run() == on_ranks(1, launched)
+    assert losses_of(launched.out)[:5] == pytest.approx(losses_of(alone.out)[:5], rel=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_more_ranks_than_gpus_are_refused(tmp_path: Path, pairs: Artifact, backbone: Artifact) -> None:
+    count = 2 * torch.cuda.device_count()
+    with pytest.raises(RequestError, match=f"ZSCIR_RANKS = {count}, but there are .* CUDA devices"):
+        on_ranks(count, course(tmp_path / "out", pairs, backbone))
+
+
+def losses_of(folder: Path) -> list[float]:
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(folder / "curve.parquet").to_pylist()
+    return [row["value"] for row in rows if row["name"] == "loss"]

@@ -1,0 +1,128 @@
+"""Launch: a course becomes ranks under torch's launcher, none of which outlives us, and their end facts or an error.
+
+What passes between the processes lies in a folder: ``course.json`` goes in; ``facts.json``, ``exits.json`` (of the
+launcher) and ``rankN.json`` (errors) come out, and what torch prints is in ``log``. What the first rank tells comes as
+lines of JSON through a pipe that closes when the last of the processes is gone.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from zscir.errors import RequestError
+from zscir.progress import note, track
+from zscir.settings import Settings
+from zscir.training.course import Course, Facts
+from zscir.training.ends import what_happened
+from zscir.warden import end_all
+
+FOLDER, LOG = ".ranks", "log"
+PATIENCE_S = 10.0
+
+
+def ranks_for(batch_size: int) -> int:
+    """On how many ranks to train, as ``ZSCIR_RANKS`` says; RequestError when they cannot share a batch evenly."""
+    count = Settings.from_env().ranks
+    if count is None:
+        count = _cuda_devices()
+    if batch_size % count:
+        fitting = ", ".join(str(one) for one in range(1, batch_size + 1) if batch_size % one == 0)
+        raise RequestError(
+            f"{count} ranks (ZSCIR_RANKS) cannot share batch_size = {batch_size} evenly; set ZSCIR_RANKS to {fitting}"
+        )
+    return count
+
+
+def _cuda_devices() -> int:
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+def on_ranks(count: int, course: Course) -> Facts:
+    """Run ``course`` on ``count`` ranks; the facts, or what stopped the first of them that stopped.
+
+    A rank that is killed is a TransientError: the next attempt goes on from the last state that was saved.
+    """
+    folder = course.out / FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "course.json").write_text(json.dumps(course.literals()), encoding="utf-8")
+    note(f"train {course.spec.method.name}: on {count} ranks")
+    with _launched(count, folder) as launcher:
+        _follow(iter(launcher.stdout or ()))
+        code = launcher.wait()
+    if code:
+        raise what_happened(folder, count, _exits(folder), code, folder / LOG)
+    facts: Facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    return facts
+
+
+def _exits(folder: Path) -> dict[int, int] | None:
+    path = folder / "exits.json"
+    if not path.exists():
+        return None
+    return {int(rank): int(code) for rank, code in json.loads(path.read_text(encoding="utf-8")).items()}
+
+
+@contextmanager
+def _launched(count: int, folder: Path) -> Iterator["subprocess.Popen[str]"]:
+    """The launcher at work, with its ranks. On the way out they are ended if they are still there, and waited for."""
+    words = [sys.executable, "-m", "zscir.training.rank", "launch", str(os.getpid()), str(count), str(folder)]
+    with (folder / LOG).open("wb") as log, subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
+        env=os.environ | _environment(count),
+    ) as launcher:  # fmt: skip
+        try:
+            yield launcher
+        finally:
+            _end(launcher)
+
+
+def _end(launcher: "subprocess.Popen[str]") -> None:
+    import psutil
+
+    if launcher.poll() is None:
+        process = psutil.Process(launcher.pid)
+        end_all([*process.children(recursive=True), process], PATIENCE_S)
+    for _ in launcher.stdout or ():  # what a rank had still to say; the end comes with that of the last of them
+        pass
+
+
+def _environment(count: int) -> dict[str, str]:
+    """What the ranks find beside our own environment: their part of the cores, and the loopback to talk over."""
+    found = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
+    inner = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
+    if inner:
+        found["GLOO_SOCKET_IFNAME"] = inner[0]
+    return {name: value for name, value in found.items() if name not in os.environ}
+
+
+def _follow(lines: Iterator[str]) -> None:
+    """Show what the first rank tells, as if it had been done here, until there will be no more."""
+    for line in lines:
+        news = _news(line)
+        if "steps" in news:
+            for _ in track(_steps(lines), news["steps"], news["label"]):
+                pass
+
+
+def _steps(lines: Iterable[str]) -> Iterator[None]:
+    for line in lines:
+        if "step" in _news(line):
+            yield
+
+
+def _news(line: str) -> dict[str, Any]:
+    """The news in a line; a note is passed on here."""
+    news: dict[str, Any] = json.loads(line) if line.startswith("{") else {"note": line.rstrip()}
+    if "note" in news:
+        note(news["note"])
+    return news
