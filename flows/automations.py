@@ -16,7 +16,7 @@ from prefect.events.schemas.automations import Automation, AutomationCore, Event
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 
-from flows import deployed, pipeline, reaper
+from flows import deployed, pipeline, reaper, upkeep
 from zscir.errors import RequestError
 
 ZOMBIES = "zscir: a run without a heartbeat has crashed"
@@ -139,7 +139,7 @@ def _flow_runs() -> ResourceSpecification:
 
 
 def _ours() -> ResourceSpecification:
-    names = [flow.name for module in (deployed, pipeline, reaper) for flow in _flows_of(module)]
+    names = [flow.name for module in (deployed, pipeline, reaper, upkeep) for flow in _flows_of(module)]
     return ResourceSpecification({"prefect.resource.role": "flow", "prefect.resource.name": sorted(set(names))})
 
 
