@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zscir.leftovers import Leftover, leftovers
+from zscir.leftovers import LEASES, Leftover, leftovers
 from zscir.reclaiming import Swept, sweep
 from zscir.retention import Marked, Policy, mark
 from zscir.store import Store
@@ -39,8 +39,9 @@ def look(store: Store, policy: Policy) -> Look:
 
 def clear(store: Store, seen: Look) -> Cleared:
     """Remove what may go, unless somebody took it up since the look."""
+    gone = [one for one in seen.left if one.kind == LEASES and one.remove()]  # first: a dead lease keeps its artifact
     swept = sweep(store, seen.marked)
-    gone = [one for one in seen.left if one.remove()]
+    gone += [one for one in seen.left if one.kind != LEASES and one.remove()]
     return Cleared(swept, len(gone), sum(one.bytes for one in gone))
 
 

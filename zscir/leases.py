@@ -220,9 +220,12 @@ class Leases:
             return mine, write(self._fs, path, _bytes(mine), None), sent_s
         except Changed:
             seen = read(self._fs, path)
-            if seen is None or _holder(seen, mine.term_s).token != mine.token:
+            holder = None if seen is None else _holder(seen, mine.term_s)
+            if seen is None or holder is None or (holder.token != mine.token and not holder.lock == mine.lock != ""):
                 raise
-            return mine, seen.etag, sent_s  # our own writing, whose answer was lost on the way
+            if holder.token == mine.token:
+                return mine, seen.etag, sent_s  # our own writing, whose answer was lost on the way
+            return mine, write(self._fs, path, _bytes(mine), seen.etag), sent_s  # of a process of ours that was killed
 
     def _wait(self, path: str, mine: Holder, what: str) -> tuple[Holder, str, float]:
         """Until the key is ours: (what we wrote, its ETag, when we sent it)."""

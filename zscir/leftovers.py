@@ -31,6 +31,7 @@ from zscir.retention import Marked
 from zscir.store import Store
 from zscir.store_problems import problems
 
+LEASES = "leases"
 TERMS = 10  # of a lease, without a sign of life
 _TRASH = re.compile(r"\.trash-([0-9a-f]{64})-\d+")
 
@@ -123,7 +124,7 @@ def _leases(store: Store, marked: Marked) -> Iterator[Leftover]:
         with problems(store.uri):
             seen = read(store.fs, path)
         if seen is not None and one.at < min(marked.cutoff, marked.at - timedelta(seconds=TERMS * term_s(seen))):
-            yield Leftover("leases", name, one.size, partial(_remove_lease, store, path, seen.etag))
+            yield Leftover(LEASES, name, one.size, partial(_remove_lease, store, path, seen.etag))
 
 
 def _remove_lease(store: Store, path: str, etag: str) -> bool:
