@@ -16,7 +16,7 @@ from prefect.events.schemas.automations import Automation, AutomationCore, Event
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 
-from flows import deployed, dispatched, pipeline, reaper
+from flows import deployed, dispatched, pipeline, reaper, upkeep
 from zscir.errors import RequestError
 
 ZOMBIES = "zscir: a run without a heartbeat has crashed"
@@ -141,7 +141,7 @@ def _flow_runs() -> ResourceSpecification:
 
 def _ours(*more: ModuleType) -> ResourceSpecification:
     """The flows of which somebody is told; a dispatched step's end is told by the run that asked for it."""
-    names = [flow.name for module in (deployed, pipeline, reaper, *more) for flow in _flows_of(module)]
+    names = [flow.name for module in (deployed, pipeline, reaper, upkeep, *more) for flow in _flows_of(module)]
     return ResourceSpecification({"prefect.resource.role": "flow", "prefect.resource.name": sorted(set(names))})
 
 

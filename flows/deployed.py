@@ -61,7 +61,7 @@ def run_pipeline(pipeline: str, set: list[str] = [], only: str | None = None, st
         partition: fill the source's {date} with the last whole hour, day, ... before the scheduled time
         timezone: the time zone of that date
     """
-    return _answer(_walked(lambda store: Asked(_findable(pipeline), [*set, *_slice(partition, timezone)], only, start)))
+    return answer(_walked(lambda store: Asked(_findable(pipeline), [*set, *_slice(partition, timezone)], only, start)))
 
 
 @flow(name="run-stage", version=__version__, flow_run_name=named, persist_result=False)
@@ -73,7 +73,7 @@ def run_stage(stage: StageName, pipeline: str, set: list[str] = []) -> Made:  # 
         pipeline: a pipeline file: an absolute path on the worker's machine, or data_specs/... for a shipped one
         set: changed fields, each STEP.field=value or source=FILE
     """
-    return _answer(_walked(lambda store: Asked(_findable(pipeline), [*set], only=stage)))
+    return answer(_walked(lambda store: Asked(_findable(pipeline), [*set], only=stage)))
 
 
 @flow(name="rerun", version=__version__, flow_run_name=named, persist_result=False)
@@ -90,7 +90,7 @@ def rerun(run_id: str = "latest", stage: StageChoice = WHERE_IT_STOPPED, step: s
     """
     word = step or (None if stage == WHERE_IT_STOPPED else stage)
     only, start = (word, None) if walk_on == "only that" else (None, word)
-    return _answer(_walked(lambda store: asked_again(store, run_id, only, start, set)))
+    return answer(_walked(lambda store: asked_again(store, run_id, only, start, set)))
 
 
 @flow(name="backfill", version=__version__, flow_run_name=named, persist_result=False)
@@ -112,7 +112,7 @@ def backfill(pipeline: str, first: str, last: str, every: Every = "day", set: li
         check_all_done(rows, shlex.join([*words, *(word for change in set for word in ("--set", change))]))
         return {row["partition"]: row["outcome"] for row in rows}
 
-    return _answer(fill)
+    return answer(fill)
 
 
 def _walked(request: Callable[[Store], Asked]) -> Callable[[Store], dict[str, str]]:
@@ -125,7 +125,7 @@ def _walked(request: Callable[[Store], Asked]) -> Callable[[Store], dict[str, st
     return walked
 
 
-def _answer(work: Callable[[Store], dict[str, str]]) -> Made:
+def answer(work: Callable[[Store], dict[str, str]]) -> Made:
     """Do ``work``; what fails becomes a failed flow run with our message as its own."""
     outlive_the_worker()
     try:

@@ -12,9 +12,10 @@ from hypothesis import settings
 SCRATCH = Path(tempfile.mkdtemp(prefix="zscir-tests-"))
 atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 
+KEPT = ("ZSCIR_SHARED", "ZSCIR_TEST_KILLS")  # what speaks to the tests themselves
 # Settings of the person who runs the tests, and credentials that a test must never meet.
 for name in list(os.environ):
-    if name.startswith(("ZSCIR_", "PREFECT_", "AWS_", "OPENAI_", "WANDB_")) and name != "ZSCIR_SHARED":
+    if name.startswith(("ZSCIR_", "PREFECT_", "AWS_", "OPENAI_", "WANDB_")) and name not in KEPT:
         del os.environ[name]
 
 # Set before any import of the libraries that read them, and inherited by every process that a test starts.

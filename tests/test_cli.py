@@ -6,9 +6,11 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 
+from tests.core.attics import age_of
 from tests.core.conftest import s3  # noqa: F401 - a fixture
 from tests.core.toy_pipelines import STEPS, walk_toy, write_toy
 from tests.core.toys import store_at
@@ -173,6 +175,39 @@ def test_show_tells_a_run_and_an_artifact(cli, store, path):
     assert "pairs.parquet" in out
 
 
+def test_verify_tells_damage_with_code_4_and_the_lines_to_type_and_closes_it_when_asked(cli, store, path):
+    run = walk_toy(store, path)
+    assert cli("verify")[:2] == (0, "3 artifacts, 5 files, 11,666 bytes read; 0 artifacts damaged\n")
+    pairs = run.made["short"].path("pairs.parquet")
+    data = pairs.read_bytes()
+    pairs.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    code, out, err = cli("verify", "--json")
+    assert (code, [row["state"] for row in json.loads(out)]) == (4, ["damaged"])
+    lines = err.splitlines()[-4:]
+    assert lines[1].strip() == f"zscir verify {run.made['short'].key[:12]} --quarantine"
+    assert lines[3].strip() == f"zscir rerun {run.run_id}"
+    assert cli(*lines[1].split()[1:])[0] == 4
+    assert store.look("ingest", run.made["short"].key).problem == "no artifact"
+    code, out, _ = cli("verify")
+    assert (code, "no manifest" in out) == (0, True)
+    assert cli("verify", "nonsense")[0] == 2
+
+
+def test_gc_says_what_would_go_and_removes_it_only_when_told(cli, store, path):
+    for chars in (30, 31):
+        made = walk_toy(store, path, f"short.max_text_chars={chars}").made
+    old = [key for _, key in store.committed() if key not in {one.key for one in made.values()}]
+    age_of(Path(store.root), 40)
+    code, out, _ = cli("gc", "--keep-runs", "1")
+    assert (code, len(store.committed())) == (0, 4)
+    assert out.splitlines()[-1].strip() == "zscir gc --keep-runs 1 --older-than 14d --delete"
+    rows = json.loads(cli(*out.splitlines()[-1].split()[1:], "--json")[1])
+    assert (rows[-1]["reclaimable"], rows[-1]["removed"]["removed"]) == (1, 1)
+    assert {key for _, key in store.committed()} == {one.key for one in made.values()}
+    assert "state: removed 2" in cli("show", old[0][:12])[1]
+    assert cli("gc")[1].splitlines()[-1] == "nothing to remove"
+
+
 WRONG = {
     "a pipeline that is not there": (("run", "no.toml"), "no.toml: cannot read"),
     "a folder as a pipeline": (("run", "specs"), "cannot read"),
@@ -192,6 +227,11 @@ WRONG = {
     "a store that is no address": (("runs", "--store", "ftp://x/y"), "use a folder or s3://bucket/prefix"),
     "a store that is a file": (("run", "specs/toy.toml", "--store", "specs/toy.toml"), "is a file, not a folder"),
     "a store below a file": (("runs", "--store", "specs/toy.toml/store"), "is a file, not a folder"),
+    "an age that is none": (("gc", "--older-than", "soon"), "such as 36h, 14d or 8w"),
+    "an age that no run survives": (("gc", "--older-than", "5m", "--delete"), "at least 1h is needed"),
+    "fewer runs than none": (("gc", "--keep-runs", "-1"), "a whole number from 0 up"),
+    "a gc of nothing": (("gc",), "nothing lies there; check --store"),
+    "a verify of nothing": (("verify",), "nothing lies there; check --store"),
     "an unknown command": (("walk",), "No such command"),
     "an unknown option": (("run", "specs/toy.toml", "--force"), "No such option"),
     "a missing argument": (("run",), "Missing argument"),
@@ -229,7 +269,8 @@ def test_a_missing_input_file_is_told_before_anything_is_written(cli, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [("run", "specs/toy.toml"), ("plan", "specs/toy.toml"), ("runs",), ("show", "latest")]
+    "words",
+    [("run", "specs/toy.toml"), ("plan", "specs/toy.toml"), ("runs",), ("show", "latest"), ("verify",), ("gc",)],
 )
 def test_a_store_on_s3_that_cannot_be_reached_is_told_with_code_2(cli, path, tmp_path, s3, monkeypatch, words):  # noqa: F811
     import s3fs

@@ -10,6 +10,7 @@ import typer
 
 from zscir.commands.backfill import backfill
 from zscir.commands.deploy import deploy
+from zscir.commands.gc import gc
 from zscir.commands.options import (
     FromOption,
     JsonOption,
@@ -27,6 +28,7 @@ from zscir.commands.options import (
 from zscir.commands.planning import plan
 from zscir.commands.score import score
 from zscir.commands.serve import serve
+from zscir.commands.verify import verify
 from zscir.commands.walking import opened, show_walk, walk_now
 from zscir.console import complain, say, show_pairs, show_rows, start_logging
 from zscir.errors import ZscirError
@@ -39,9 +41,11 @@ app = typer.Typer(
 DEMO = "tabletop.toml"
 app.command()(backfill)
 app.command()(deploy)
+app.command()(gc)
 app.command()(plan)
 app.command()(score)
 app.command()(serve)
+app.command()(verify)
 
 
 @app.command()

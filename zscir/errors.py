@@ -40,6 +40,12 @@ class GateError(ZscirError):
     exit_code = 4
 
 
+class DamageError(ZscirError):
+    """Artifacts are not what their manifests say; which, and what makes them again, stands in the message."""
+
+    exit_code = 4
+
+
 class Interrupted(ZscirError):
     """A person or the system told the run to stop; what it finished is kept."""
 

@@ -11,8 +11,8 @@ import platform
 import random
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from secrets import token_hex
 
@@ -138,6 +138,9 @@ class Lease:
         return f"{self.path}: taken over by {other}, {ago}; what was made here is not committed"
 
 
+Way = Callable[[str, Holder, str], tuple[Holder, str, float]]  # a lease's path, what to write, for whom: see _wait
+
+
 class Leases:
     """The keys of one store on S3 that this process holds."""
 
@@ -154,7 +157,24 @@ class Leases:
         """Hold a key; wait while another machine does. ``lock`` names the file lock of this machine that we hold:
         whoever left a lease with the same lock is gone.
         """
-        lease = None if self._works is False else self._acquire(stage, key, lock)
+        with self._held_as(stage, key, lock, self._wait):
+            yield
+
+    @contextmanager
+    def hold_if_free(self, stage: str, key: str, lock: str) -> Iterator[bool]:
+        """Hold a key if nobody does at this moment; gives whether it is held."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._held_as(stage, key, lock, self._once))
+            except Changed:
+                free = False
+            else:
+                free = True
+            yield free
+
+    @contextmanager
+    def _held_as(self, stage: str, key: str, lock: str, get: Way) -> Iterator[None]:
+        lease = None if self._works is False else self._acquire(stage, key, lock, get)
         if lease is None:
             yield
             return
@@ -169,7 +189,7 @@ class Leases:
         """The lease on a key that is held now; None where the endpoint knows no conditional writes."""
         return self._held.get((stage, key))
 
-    def _acquire(self, stage: str, key: str, lock: str) -> Lease | None:
+    def _acquire(self, stage: str, key: str, lock: str, get: Way) -> Lease | None:
         path = f"{self._root}/{FOLDER}/{stage}/{key}.json"
         now = _clock()
         mine = Holder(
@@ -178,7 +198,7 @@ class Leases:
         )  # fmt: skip
         with problems(self._uri):
             try:
-                holder, etag, began_s = self._wait(path, mine, f"{stage} {key[:12]}")
+                holder, etag, began_s = get(path, mine, f"{stage} {key[:12]}")
                 if self._works is None:
                     self._works = supported(self._fs, path, etag, _bytes(holder))
             except NoConditions:
@@ -192,6 +212,20 @@ class Leases:
         with suppress(FileNotFoundError), problems(self._uri):
             self._fs.rm_file(path)
         return None
+
+    def _once(self, path: str, mine: Holder, what: str) -> tuple[Holder, str, float]:
+        """As ``_wait``, without waiting; Changed when the key is somebody else's."""
+        sent_s = steady_s()
+        try:
+            return mine, write(self._fs, path, _bytes(mine), None), sent_s
+        except Changed:
+            seen = read(self._fs, path)
+            holder = None if seen is None else _holder(seen, mine.term_s)
+            if seen is None or holder is None or (holder.token != mine.token and not holder.lock == mine.lock != ""):
+                raise
+            if holder.token == mine.token:
+                return mine, seen.etag, sent_s  # our own writing, whose answer was lost on the way
+            return mine, write(self._fs, path, _bytes(mine), seen.etag), sent_s  # of a process of ours that was killed
 
     def _wait(self, path: str, mine: Holder, what: str) -> tuple[Holder, str, float]:
         """Until the key is ours: (what we wrote, its ETag, when we sent it)."""
@@ -225,6 +259,11 @@ class Leases:
                 told = True
             time.sleep(look_s * random.uniform(0.5, 1.5))
             look_s = min(1.5 * look_s, LONGEST_LOOK_S, holder.term_s / 4)
+
+
+def term_s(seen: Seen) -> float:
+    """The term of a lease that was read; 0 when it cannot be read."""
+    return _holder(seen, 0.0).term_s
 
 
 def _holder(seen: Seen, term_s: float) -> Holder:

@@ -41,6 +41,24 @@ def locked(folder: Path, what: str) -> Iterator[str]:
         lock.release()
 
 
+@contextmanager
+def locked_if_free(folder: Path) -> Iterator[str | None]:
+    """As ``locked``, without waiting: None when somebody holds the lock at this moment."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(f"{folder}.lock")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield None
+        return
+    try:
+        yield name_of(Path(lock.lock_file))
+    finally:
+        lock.release()
+
+
 def name_of(lock_file: Path) -> str:
     """The boot of this machine and the file's number on its disk: no other file anywhere has both."""
     try:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from zscir.artifacts import Artifact, FileEntry, make_key
+from zscir.claims import claim
 from zscir.errors import RequestError, StageError, ZscirError
 from zscir.leases import LeaseLost
 from zscir.lineage.surroundings import redact, worker_name
@@ -176,7 +177,7 @@ def materialize(store: Store, stage: Stage, spec: Spec, inputs: Inputs, mapper: 
     """
     key = key_of(stage, spec, inputs)
     found = store.look(stage.name, key)
-    if found.artifact is not None:
+    if found.artifact is not None and claim(store, found.artifact):
         return Made(found.artifact, "reused")
     while True:
         try:

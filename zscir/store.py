@@ -6,7 +6,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -31,8 +31,8 @@ from zscir.artifacts import (
     sweep,
 )
 from zscir.errors import RequestError, StageError
+from zscir.holding import held
 from zscir.leases import Leases
-from zscir.locks import locked
 from zscir.patience import Patient
 from zscir.settings import LEASE_S, PATIENCE_S, Settings
 from zscir.specs import Spec
@@ -226,9 +226,7 @@ class Store:
         On S3 that is one of all machines: ``commit`` raises LeaseLost if another took over while this one was away.
         """
         folder = self.scratch / stage / key
-        with locked(folder, f"{stage} {key[:12]}") as lock, ExitStack() as stack:
-            if self.leases is not None:
-                stack.enter_context(self.leases.hold(stage, key, lock))
+        with held(self.scratch, self.leases, stage, key):
             for trash in self.scratch.glob(f".trash-{key}-*"):
                 shutil.rmtree(trash)
             folder.mkdir(exist_ok=True)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zscir.claims import claim
 from zscir.errors import GateError, Interrupted, OverBudget, RequestError, StageError, ZscirError
-from zscir.pipelines import FILE, Step, load_pipeline
+from zscir.pipelines import FILE, Pipeline, Step, load_pipeline
 from zscir.plan_tokens import check_token
 from zscir.plans import PlannedStep, make_plan
 from zscir.pools import HERE
@@ -56,10 +57,7 @@ def walk(store: Store, asked: Asked, engine: Walk, ready: Ready = no_pools) -> R
     ``ready`` is asked whether the work pools are there in which steps are to be made.
     """
     pipeline = load_pipeline(spec_path(str(asked.path)), asked.changes)
-    plan = make_plan(store, pipeline)
-    if asked.token is not None:
-        check_token(store, plan, asked.token)
-    chosen = choose(pipeline, plan, asked.only, asked.start)
+    plan, chosen = _planned(store, pipeline, asked)
     _check_pools([one.step for one in plan if one.step.name in chosen and one.action == "make"], ready)
     run = begin(store, pipeline, plan, asked.config(store), asked.trigger, asked.parent_run_id)
     try:
@@ -93,6 +91,17 @@ def absolute(change: str) -> str:
     """A ``--set`` change that means the same in any folder."""
     field, _, value = change.partition("=")
     return f"source={Path(value).resolve()}" if field.strip() == "source" else change
+
+
+def _planned(store: Store, pipeline: Pipeline, asked: Asked) -> tuple[list[PlannedStep], list[str]]:
+    """The plan and the steps to walk; what the plan reuses is claimed, so that it stays until the run is over."""
+    while True:
+        plan = make_plan(store, pipeline)
+        if asked.token is not None:
+            check_token(store, plan, asked.token)
+        chosen = choose(pipeline, plan, asked.only, asked.start)
+        if all(claim(store, one.artifact) for one in plan if one.artifact is not None):
+            return plan, chosen
 
 
 def _go(run: Run, plan: list[PlannedStep], chosen: list[str], engine: Walk) -> None:

@@ -12,18 +12,17 @@ import tempfile
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from zscir.clocks import times_of
 from zscir.errors import StageError
 from zscir.lineage.surroundings import is_alive, status_now, worker_name
 from zscir.locks import BOOT
 from zscir.progress import note
 from zscir.specs import canonical_json
 from zscir.store import LINEAGE, Store
-from zscir.store_problems import problems
 
 FILE = "heartbeat.json"
 EVERY_S = 30.0
@@ -104,17 +103,7 @@ def last_beat(store: Store, run_id: str) -> tuple[datetime, datetime] | None:
 
     None when there is none, or when the store's clock cannot be read: on a shared disk that takes the right to write.
     """
-    path = store.address(LINEAGE, run_id, FILE)
-    if not store.remote:
-        return _times_on_disk(Path(path))
-    bucket, key, _ = store.fs.split_path(path)
-    with problems(store.uri):
-        try:
-            answer = store.fs.call_s3("head_object", Bucket=bucket, Key=key)
-        except FileNotFoundError:
-            return None
-    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-    return (answer["LastModified"], parsedate_to_datetime(date)) if date else None
+    return times_of(store, LINEAGE, run_id, FILE)
 
 
 def status_of(store: Store, run: dict[str, Any]) -> str:
@@ -129,13 +118,3 @@ def status_of(store: Store, run: dict[str, Any]) -> str:
     times = last_beat(store, run["run_id"])
     silent = times is not None and (times[1] - times[0]).total_seconds() > MISSED * sign.every_s
     return "died" if silent else "running"
-
-
-def _times_on_disk(path: Path) -> tuple[datetime, datetime] | None:
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".now-") as probe:
-            times = path.stat().st_mtime, Path(probe.name).stat().st_mtime
-    except OSError:
-        return None
-    at, now = (datetime.fromtimestamp(one, UTC) for one in times)
-    return at, now

@@ -7,7 +7,8 @@ from typing import Any
 from zscir.errors import RequestError
 from zscir.lineage.heartbeats import status_of
 from zscir.lineage.query import rows
-from zscir.store import Store
+from zscir.lineage.removals import manifest_of, removal_of
+from zscir.store import NO_ARTIFACT, Store
 
 Rows = list[dict[str, Any]]
 Shown = tuple[str, dict[str, Any], dict[str, Rows]]
@@ -45,6 +46,7 @@ def candidates(store: Store, ref: str) -> list[tuple[str, str]]:
     if len(ref) < SHORTEST:
         return found
     keys = {row["name"] for row in _named(store, "artifacts", "key", ref)}
+    keys |= {row["name"] for row in _named(store, "removed", "key", ref)}
     keys |= {key for _, key in store.committed() if key.startswith(ref)}
     found += [("artifact", key) for key in sorted(keys)]
     found += [("triplet", row["name"]) for row in _named(store, "triplets", "triplet_id", ref)]
@@ -68,13 +70,19 @@ def _run(store: Store, run_id: str) -> Shown:
 
 def _artifact(store: Store, key: str) -> Shown:
     known = rows(store, "SELECT * FROM artifacts WHERE key = $1 ORDER BY created_at DESC LIMIT 1", [key])
-    values = known[0] if known else {"key": key, "stage": next(stage for stage, one in store.committed() if one == key)}
+    removal = removal_of(store, key)
+    values = known[0] if known else {"key": key, "stage": _stage_of(store, key, removal)}
     values["facts"] = json.loads(values.get("facts") or "{}")
     found = store.look(str(values["stage"]), key)
     values["state"] = "whole" if found.artifact else found.problem
+    manifest = found.artifact.manifest if found.artifact is not None else None
+    if removal is not None and found.problem == NO_ARTIFACT:
+        values["state"] = (
+            f"removed {removal['removed_at']:%Y-%m-%d %H:%M:%S} UTC by {removal['removed_by']}: {removal['why']}"
+        )
+        manifest = manifest_of(removal)
     tables: dict[str, Rows] = {}
-    if found.artifact is not None and found.artifact.manifest is not None:
-        manifest = found.artifact.manifest
+    if manifest is not None:
         values |= {"digest": manifest.digest, "facts": manifest.facts, "spec": manifest.spec}
         tables["inputs"] = [{"role": role, "stage": one.stage, "key": one.key} for role, one in manifest.inputs.items()]
         tables["files"] = [{"file": one.path, "bytes": one.size, "sha256": one.sha256} for one in manifest.files[:MANY]]
@@ -82,6 +90,11 @@ def _artifact(store: Store, key: str) -> Shown:
     tables["read by"] = rows(store, f"{readers} ORDER BY ALL", [key])
     tables["runs"] = rows(store, "SELECT run_id, step, outcome FROM stages WHERE key = $1 ORDER BY started_at", [key])
     return f"artifact {values['stage']}/{key}", values, tables
+
+
+def _stage_of(store: Store, key: str, removal: dict[str, Any] | None) -> str:
+    there = [stage for stage, one in store.committed() if one == key]
+    return there[0] if there or removal is None else str(removal["stage"])
 
 
 def _triplet(store: Store, triplet_id: str) -> Shown:

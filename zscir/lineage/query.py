@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from zscir.errors import RequestError
-from zscir.lineage.tables import TABLES
+from zscir.lineage.tables import REMOVED, TABLES
 from zscir.records import (
     CANDIDATES,
     CURVE,
@@ -67,7 +67,7 @@ def sql(store: Store, query: str, values: Sequence[Any] = ()) -> tuple[list[str]
             names = [column[0] for column in result.description or []]
             return names, result.fetchall()
         except duckdb.Error as error:
-            tables = ", ".join([*TABLES, "ancestry", *RECORDS])
+            tables = ", ".join([*TABLES, "ancestry", "removed", *RECORDS])
             raise RequestError(f"sql: {str(error).splitlines()[0]}\nthe tables are: {tables}") from None
 
 
@@ -83,6 +83,8 @@ def make_views(connection: "duckdb.DuckDBPyConnection", store: Store, query: str
     for name, schema in TABLES.items():
         _view(connection, scratch, name, schema, store.lineage_tables(name, scratch / name), "")
     connection.execute(ANCESTRY)
+    if re.search(r"\bremoved\b", query, re.IGNORECASE):
+        _view(connection, scratch, "removed", REMOVED, store.lineage_tables("removed", scratch / "removed"), "")
     for name, schema in RECORDS.items():
         if re.search(rf"\b{name}\b", query, re.IGNORECASE):
             found = store.artifact_files(FILES.get(name, f"{name}.parquet"), scratch / name)

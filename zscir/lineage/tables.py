@@ -1,4 +1,4 @@
-"""The four lineage tables of a run, two more that only some runs have, and their columns; times are UTC."""
+"""The four lineage tables of a run, two that only some runs have, one of upkeep, and their columns; times are UTC."""
 
 from zscir.records import schema_of
 
@@ -24,6 +24,11 @@ PIECES = schema_of(
 # One row for each thing that was checked at the end of a step; ``reference`` is the last good run's value.
 GATES = schema_of(
     run_id="str", step="str", key="str", metric="str", value="f64?", reference="f64?", threshold="str", verdict="str",
+)  # fmt: skip
+# What was taken out of the store, by `zscir gc` or `zscir verify --quarantine`; the manifest says what it was.
+REMOVED = schema_of(
+    key="str", stage="str", bytes="i64", files="i64", why="str", outcome="str", removed_at="time", removed_by="str",
+    manifest="str?",
 )  # fmt: skip
 TABLES = {
     "run": RUN, "stages": STAGES, "artifacts": ARTIFACTS, "edges": EDGES, "pieces": PIECES, "gates": GATES,

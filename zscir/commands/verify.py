@@ -1,0 +1,47 @@
+"""verify: a store, or a part of it, becomes a table of what is damaged, missing or left over, and how it is mended."""
+
+from typing import Annotated
+
+import typer
+
+from zscir.commands.options import JsonOption, StoreOption
+from zscir.commands.walking import opened
+from zscir.console import say, show_rows
+
+RefsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(help="Stages, runs (id, prefix, latest) or keys (or their beginning); default: all."),
+]
+QuarantineOption = Annotated[
+    bool, typer.Option("--quarantine", help="Take damaged artifacts out, so that the next run makes them again.")
+]
+
+
+def verify(refs: RefsArgument = None, store: StoreOption = None, quarantine: QuarantineOption = False,
+           as_json: JsonOption = False) -> None:  # fmt: skip
+    """Read every file of the store and compare it with its manifest; report only, unless --quarantine is given.
+
+    Exit code 4 tells of damage, with what to type. Files that merely lie about are listed; `zscir gc` takes them.
+
+    Example: zscir verify latest
+    """
+    from zscir.inventory import check_there
+    from zscir.verifying import check_whole
+    from zscir.verifying import quarantine as take_out
+    from zscir.verifying import verify as read_all
+
+    where = opened(store)
+    check_there(where)
+    found = read_all(where, refs or [])
+    rows = [vars(one) if as_json else {**vars(one), "key": one.key[:12]} for one in found.findings]
+    if rows or as_json:
+        show_rows(
+            rows,
+            as_json,
+            "what is not as it should be",
+            None if as_json else ("stage", "key", "file", "state", "detail"),
+        )
+    if not as_json:
+        read = f"{found.artifacts:,} artifacts, {found.files:,} files, {found.bytes:,} bytes read"
+        say(f"{read}; {len(found.bad):,} artifacts damaged")
+    check_whole(where, found, take_out(where, found) if quarantine and found.bad else [])
