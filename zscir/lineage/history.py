@@ -54,21 +54,21 @@ def read_history(store: Store) -> History:
     found: dict[str, Links] = {kind: defaultdict(set) for kind in ("used", "piece", "edge")}
     for row in rows(store, LINKS):
         found[row["kind"]][row["one"]].add(row["other"])
-    files = listed(store, LINEAGE)
+    files: dict[str, dict[str, Lying]] = defaultdict(dict)
+    for path, one in listed(store, LINEAGE).items():
+        files[path.split("/")[0]][path.rpartition("/")[2]] = one
     query = "SELECT * EXCLUDE (packages) FROM run ORDER BY started_at, run_id"
-    runs = [_run(row, status_of(store, row), files) for row in rows(store, query)]
+    runs = [_run(row, status_of(store, row), files[row["run_id"]]) for row in rows(store, query)]
     return History(runs, *(dict(found[kind]) for kind in ("used", "piece", "edge")))
 
 
 def _run(row: dict[str, Any], status: str, files: dict[str, Lying]) -> PastRun:
     config = json.loads(row["user_config"])
-    run_id = str(row["run_id"])
-    dates = [one.at for name, one in files.items() if name.startswith(f"{run_id}/")]
-    table = files.get(f"{run_id}/run.parquet")
+    table = files.get("run.parquet")
     return PastRun(
-        run_id=run_id, pipeline=row["pipeline"], status=status, started_at=row["started_at"],
+        run_id=row["run_id"], pipeline=row["pipeline"], status=status, started_at=row["started_at"],
         begun=min([row["started_at"], *([table.at] if table is not None else [])]),
-        heard_of=max([row["finished_at"] or row["started_at"], *dates]),
+        heard_of=max([row["finished_at"] or row["started_at"], *(one.at for one in files.values())]),
         whole=not (config.get("only") or config.get("from")), partition=_partition(config.get("set") or []),
         parent_run_id=row["parent_run_id"],
     )  # fmt: skip
