@@ -50,10 +50,12 @@ pinned() { sed -n "s/^\($1==[^ ]*\).*/\1/p" constraints.txt; }
 
 # uv does not read PIP_FIND_LINKS, which is how a machine can offer a torch wheel of its own; empty is allowed.
 install_with_uv() {
-    local quiet=(--quiet)
-    [ -t 2 ] && quiet=()   # a person sees the downloads, a log does not
+    local how=(--quiet)
+    [ -t 2 ] && how=()   # a person sees the downloads, a log does not
+    # Where Python is told not to keep bytecode, every process would compile Prefect and torch anew, for seconds each.
+    [ -n "${PYTHONDONTWRITEBYTECODE:-}" ] && how+=(--compile-bytecode)
     pip install "$(pinned uv)" && UV_FIND_LINKS="${PIP_FIND_LINKS:-}" UV_PYTHON_DOWNLOADS=never \
-        "$VENV/bin/uv" pip install "${quiet[@]}" --python "$VENV/bin/python" -c constraints.txt -e "$1"
+        "$VENV/bin/uv" pip install "${how[@]}" --python "$VENV/bin/python" -c constraints.txt -e "$1"
 }
 
 install_with_pip() {

@@ -98,6 +98,11 @@ def test_a_fresh_checkout_gets_an_environment_with_the_pinned_versions_and_witho
     assert not (checkout.venv / ".zscir-making").exists()
 
 
+def test_where_python_keeps_no_bytecode_the_installation_does(checkout: Checkout) -> None:
+    checkout.run(PYTHONDONTWRITEBYTECODE="1")
+    assert checkout.calls("uv pip install --quiet --compile-bytecode --python .venv/bin/python") == 1
+
+
 def test_a_second_run_does_nothing(checkout: Checkout) -> None:
     checkout.run()
     before = checkout.calls("")
