@@ -37,8 +37,14 @@ format: venv
 bench: venv
 	$(BIN)/python -m pytest tests/bench -o python_files='bench_*.py' --timeout=0 -s $(ARGS)
 
+# Every test that tests/faults/README.md names.
+FAULTS := tests/faults tests/fetch/test_supervise.py tests/lineage/test_reaper.py \
+	$(addprefix tests/core/test_,leases.py locks.py patience.py reclaiming.py verifying.py) \
+	$(addprefix tests/flows/test_,deployed.py dispatch.py pipeline_flow.py reaper.py serving.py) \
+	$(addprefix tests/training/test_,launch.py loop.py)
+
 faults: venv
-	ZSCIR_TEST_KILLS=10 $(BIN)/python -m pytest tests/faults tests/core/test_leases.py tests/core/test_patience.py --timeout=900 $(ARGS)
+	ZSCIR_TEST_KILLS=10 ZSCIR_TEST_AWAY_S=60 $(BIN)/python -m pytest $(FAULTS) --timeout=900 $(ARGS)
 
 venv:
 	@PYTHON="$(PYTHON)" infra/venv.sh

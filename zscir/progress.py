@@ -19,7 +19,7 @@ LABELS: ContextVar[Mapping[str, str]] = ContextVar("labels", default=MappingProx
 
 @contextmanager
 def labelled(**labels: str) -> Iterator[None]:
-    """Within it every log line knows what it is about: its run, step and key."""
+    """Within it every log line knows what it is about: its run, step, stage and key."""
     before = LABELS.set({**LABELS.get(), **labels})
     try:
         yield

@@ -99,7 +99,7 @@ def do_step(run_id: str, name: str, mapper: Mapper = in_turn, elsewhere: Elsewhe
     """
     run = UNDER_WAY[run_id]
     step = next(step for step in run.pipeline.steps if step.name == name)
-    with labelled(run=run_id, step=name), run.recorder.step(name, step.stage.name) as row:
+    with labelled(run=run_id, step=name, stage=step.stage.name), run.recorder.step(name, step.stage.name) as row:
         inputs, before = resolve_inputs(step, run.made), run.history.get(name)
         planned = judge(run.store, step, inputs, before)
         row.update(reason=planned.reason)
@@ -191,7 +191,7 @@ def reuse_all(run: Run, plan: list[PlannedStep]) -> None:
 def _check_reused(run: Run, step: Step) -> None:
     """Bounds may have moved since, and an artifact of another pipeline has met no gate of this one."""
     try:
-        with labelled(run=run.run_id, step=step.name, key=run.made[step.name].key):
+        with labelled(run=run.run_id, step=step.name, stage=step.stage.name, key=run.made[step.name].key):
             inputs = partial(resolve_inputs, step, run.made)
             pass_gates(run.recorder, step, run.made[step.name], inputs, run.history.get(step.name))
     except GateError as error:

@@ -25,9 +25,10 @@ from zscir.runs import find_run, list_runs
 
 SECRET = "hunter2-hunter2"
 BROKEN = STEPS.replace('source = "short", text_column = "caption"', 'source = "short", text_column = "nothing"')
-# In one process: two flow runs as deployments have them, of a pipeline that is not there and of one that fails; then
-# three runs of one step each, of which one fails, one is stopped by its gate, and one works until it is killed.
-FIVE = """
+# In one process: three flow runs as deployments have them, of a pipeline that is not there, of one that fails and one
+# whose budget is no time at all; then three runs of one step each, of which one fails, one is stopped by its gate, and
+# one works until it is killed.
+SIX = """
 import sys, time
 from dataclasses import replace
 from pathlib import Path
@@ -50,9 +51,10 @@ store = open_store(Settings.from_env())
 loaded = load_pipeline(folder / "toy.toml", [])
 for name in ("missing", "broken/toy"):
     run_pipeline(str(folder / f"{name}.toml"), return_state=True)
+run_pipeline(str(folder / "toy.toml"), set=["limits.max_hours=0.0000001"], return_state=True)
 for one in (failing, gated, shards):
     if one is shards:
-        (folder / "four").touch()
+        (folder / "last").touch()
         while not (folder / "go").exists():
             time.sleep(0.05)
     first = loaded.steps[0]
@@ -225,7 +227,7 @@ def wait_until(true, process, patience_s=150):
 
 
 @pytest.mark.slow
-def test_runs_that_fail_are_gated_or_die_are_told_with_how_to_go_on(ask, tmp_path):
+def test_runs_that_fail_are_gated_cost_too_much_or_die_are_told_with_how_to_go_on(ask, tmp_path):
     folder = write_toy(tmp_path / "toy").parent
     write_toy(folder / "broken", BROKEN)
     store = store_at(tmp_path / "store", tmp_path / "cache")
@@ -235,18 +237,18 @@ def test_runs_that_fail_are_gated_or_die_are_told_with_how_to_go_on(ask, tmp_pat
     with Receiver() as receiver:
         ask(lambda client: ensure_automations(client, receiver.url))
         process = subprocess.Popen(
-            [sys.executable, "-c", FIVE, str(folder)], env=clean_environment(environment), text=True,
+            [sys.executable, "-c", SIX, str(folder)], env=clean_environment(environment), text=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
-        wait_until((folder / "four").exists, process)
+        wait_until((folder / "last").exists, process)
         ask(lambda client: _ensure(client, zombies(timedelta(seconds=10))))
         (folder / "go").touch()
-        wait_until(lambda: len(list_runs(store)) == 4 and list_runs(store)[3]["flow_run_id"], process)
+        wait_until(lambda: len(list_runs(store)) == 5 and list_runs(store)[4]["flow_run_id"], process)
         # The first heartbeat goes out at once, but by way of queues: a run that was never heard of is not missed.
-        wait_until(lambda: heard_of(list_runs(store)[3]["flow_run_id"]), process)
+        wait_until(lambda: heard_of(list_runs(store)[4]["flow_run_id"]), process)
         process.kill()
         process.communicate()
-        deployed, failed, gated, dead = list_runs(store)
+        deployed, dear, failed, gated, dead = list_runs(store)
 
         message = receiver.wait_for(None)
         assert (message["status"], message["flow"], message["rerun"]) == ("failed", "run-pipeline", None)
@@ -256,6 +258,11 @@ def test_runs_that_fail_are_gated_or_die_are_told_with_how_to_go_on(ask, tmp_pat
         assert (message["status"], message["flow"]) == ("failed", "run-pipeline")
         assert "stopped at 'short'; what was finished is kept" in message["reason"]
         assert message["rerun"] == f"zscir rerun {deployed['run_id']}"
+
+        message = receiver.wait_for(dear["run_id"])
+        assert (dear["status"], message["status"], message["flow"]) == ("over_budget", "budget", "run-pipeline")
+        assert message["rerun"].startswith(f"zscir rerun {dear['run_id']} --max-hours ")
+        assert "the run's limit of 1e-07 hours stops it" in message["reason"]
 
         message = receiver.wait_for(failed["run_id"])
         assert (message["status"], message["flow"]) == ("failed", "pipeline")
@@ -275,7 +282,7 @@ def test_runs_that_fail_are_gated_or_die_are_told_with_how_to_go_on(ask, tmp_pat
 
         # At least once: a server on SQLite takes an event again when its database was busy at the first time.
         said = {json.dumps(one) for one in receiver.messages()}
-        assert len(said) == 5, said
+        assert len(said) == 6, said
         assert {kind for kind, _ in receiver.posted} == {"application/json"}
         assert SECRET not in str(receiver.posted)
         assert receiver.url not in str(receiver.posted)
