@@ -200,6 +200,42 @@ def test_leftovers_of_killed_processes_go_when_they_are_old_and_nobody_holds_the
     assert not store.fs.exists(store.address("shards", key, "00000.bin"))
 
 
+def closed(store, artifact, name):
+    """The artifact that lends the file loses its manifest, as when something else of it was damaged."""
+    home = artifact.entries[name].home
+    store.fs.rm_file(store.address(*home.split("/")[:2], MANIFEST))
+    return home
+
+
+def test_files_that_are_lent_to_what_is_kept_stay_when_their_own_artifact_is_closed(tmp_path):
+    attic = Attic(store_at(tmp_path / "store", tmp_path / "cache"))
+    attic.put(40)
+    attic.put(40, lent=[0])
+    attic.put(40)
+    attic.run([1], 39)
+    closed(attic.store, attic.artifact(1), "lent0.bin")
+    Path(attic.store.address("shards", attic.keys[2], MANIFEST)).unlink()
+    seen = look(attic.store, MONTH)
+    assert [one.name for one in seen.left] == [f"shards/{attic.keys[2]}"]
+    assert clear(attic.store, seen).left == 1
+    assert attic.store.look("shards", attic.keys[1], verify=True).problem == ""
+
+
+def test_files_that_are_lent_to_what_is_claimed_after_the_look_stay_when_their_own_artifact_is_closed(store, soon):
+    whole = materialize(store, write_words, WordsSpec(words=("b",)), {}).artifact
+    home = closed(store, whole, "00000.txt")
+    aged(store)
+    seen = look(store, NOW)
+    assert f"files without a manifest {home.rpartition('/')[0]}" in [f"{one.kind} {one.name}" for one in seen.left]
+    assert claim(store, whole)
+    done = clear(store, seen)
+    assert (done.swept.removed, done.swept.spared) == (0, 2)
+    assert store.look("write_words", whole.key, verify=True).problem == ""
+    aged(store)
+    assert clear(store, look(store, NOW)).swept.removed == 2
+    assert not store.fs.exists(store.address(home))
+
+
 def test_on_s3_dead_leases_parts_of_uploads_and_local_copies_go(s3, tmp_path, soon):
     store = store_at(s3, tmp_path / "cache")
     artifact = made(store)

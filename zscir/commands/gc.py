@@ -39,7 +39,7 @@ def gc(keep_runs: KeepOption = 3, older_than: AgeOption = "14d", delete: DeleteO
     rows = table(seen)
     done = clear(where, seen) if delete else None
     if as_json:
-        show_rows([row | ({"removed": vars(done.swept)} if done and row is rows[-1] else {}) for row in rows], True)
+        show_rows([row | ({"removed": done.swept.row} if done and row is rows[-1] else {}) for row in rows], True)
         return
     show_rows(rows, False, f"store {where.uri}")
     again = ["zscir", "gc", "--keep-runs", str(keep_runs), "--older-than", older_than, "--delete"]
