@@ -8,6 +8,7 @@
 All of it must be older than what the policy says. A lease is removed by a conditional write: who renews it keeps it.
 """
 
+import itertools
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -94,13 +95,15 @@ def _work(store: Store, marked: Marked) -> Iterator[Leftover]:
 
 
 def _weigh(folder: Path) -> tuple[int, datetime]:
-    """Bytes below a folder, and the date of what changed last there."""
+    """Bytes below a folder, and the date of what changed last there; a date to come where something changes now."""
     size, newest = 0, 0.0
-    for path in [folder, *folder.rglob("*")]:
-        with suppress(FileNotFoundError):  # its process is at work
+    try:
+        for path in itertools.chain([folder], folder.rglob("*")):
             seen = path.lstat()
             size += seen.st_size if not path.is_dir() else 0
             newest = max(newest, seen.st_mtime)
+    except (FileNotFoundError, NotADirectoryError):  # it was listed and is gone: its process is at work
+        return size, datetime.max.replace(tzinfo=UTC)
     return size, datetime.fromtimestamp(newest, UTC)
 
 

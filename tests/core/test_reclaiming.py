@@ -1,6 +1,7 @@
 """Removing what no run needs: claims against removals, on a folder and on S3, beside runs at work; leftovers."""
 
 import os
+import shutil
 import threading
 import time
 from datetime import timedelta
@@ -17,6 +18,7 @@ from zscir.artifacts import MANIFEST
 from zscir.claims import claim
 from zscir.clearing import clear, look
 from zscir.holding import held
+from zscir.leftovers import leftovers
 from zscir.lineage.lookup import look_up
 from zscir.lineage.query import rows
 from zscir.reclaiming import sweep
@@ -198,6 +200,30 @@ def test_leftovers_of_killed_processes_go_when_they_are_old_and_nobody_holds_the
     assert left == ({"h"} if store.remote else {"h", "y"})
     assert not trash.exists()
     assert not store.fs.exists(store.address("shards", key, "00000.bin"))
+
+
+def test_a_look_goes_on_beside_a_process_whose_work_folder_changes_all_the_time(tmp_path):
+    store = store_at(tmp_path / "store", tmp_path / "cache")
+    made(store)
+    work, marked = store.scratch / "shards" / ("a" * 64), mark(store, MONTH)
+    over = threading.Event()
+
+    def work_on():
+        while not over.is_set():
+            for number in range(30):
+                (work / f"{number}" / "deep").mkdir(parents=True)
+                (work / f"{number}" / "deep" / "part.bin").write_bytes(b"x")
+            for number in range(30):
+                shutil.rmtree(work / f"{number}")
+
+    thread = threading.Thread(target=work_on)
+    thread.start()
+    try:
+        seen = [leftovers(store, marked) for _ in range(60)]
+    finally:
+        over.set()
+        thread.join()
+    assert seen == [[]] * 60
 
 
 def closed(store, artifact, name):
