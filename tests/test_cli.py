@@ -3,8 +3,10 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 from tests.core.attics import age_of
 from tests.core.conftest import s3  # noqa: F401 - a fixture
-from tests.core.toy_pipelines import STEPS, walk_toy, write_toy
+from tests.core.toy_pipelines import STEPS, clean_environment, command, walk_toy, write_toy
 from tests.core.toys import store_at
 from zscir import cli as command_line
 from zscir.lineage.recorder import Recorder, RunInfo
@@ -206,6 +208,34 @@ def test_gc_says_what_would_go_and_removes_it_only_when_told(cli, store, path):
     assert {key for _, key in store.committed()} == {one.key for one in made.values()}
     assert "state: removed 2" in cli("show", old[0][:12])[1]
     assert cli("gc")[1].splitlines()[-1] == "nothing to remove"
+
+
+def test_who_may_only_read_a_store_verifies_it_and_is_told_what_takes_more(cli, store, path, tmp_path):
+    if os.geteuid() == 0 and shutil.which("setpriv") is None:
+        pytest.skip("root may write everywhere, and no setpriv is there to take that right away")
+    walk_toy(store, path)
+    folders = [folder for folder in [Path(store.root), *Path(store.root).rglob("*")] if folder.is_dir()]
+    rights = "-dac_override,-dac_read_search,-fowner"
+    drop = ["setpriv", "--bounding-set", rights, "--inh-caps", rights] if os.geteuid() == 0 else []
+
+    def read_only(*words):
+        environment = clean_environment({})
+        done = subprocess.run([*drop, *command(*words)], capture_output=True, text=True, env=environment, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        code, out, _ = read_only("verify")
+        assert (code, out.splitlines()[-1]) == (0, "3 artifacts, 5 files, 11,666 bytes read; 0 artifacts damaged")
+        for words in (("verify", "--quarantine"), ("gc", "--delete")):
+            code, _, told = read_only(*words)
+            assert (code, "no permission to write there" in told) == (2, True)
+        code, _, told = read_only("gc")
+        assert (code, "ask as somebody who may write there" in told) == (3, True)
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
 
 
 WRONG = {

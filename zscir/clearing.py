@@ -41,7 +41,8 @@ def clear(store: Store, seen: Look) -> Cleared:
     """Remove what may go, unless somebody took it up since the look."""
     gone = [one for one in seen.left if one.kind == LEASES and one.remove()]  # first: a dead lease keeps its artifact
     swept = sweep(store, seen.marked)
-    gone += [one for one in seen.left if one.kind != LEASES and one.remove()]
+    free = [one for one in seen.left if one.kind != LEASES and one.key not in swept.needed]
+    gone += [one for one in free if one.remove()]
     return Cleared(swept, len(gone), sum(one.bytes for one in gone))
 
 

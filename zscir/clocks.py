@@ -6,17 +6,19 @@ The clock of a store on S3 is the ``Date`` of its answers; that of a shared disk
 import tempfile
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from errno import EACCES, EPERM, EROFS
 from pathlib import Path
 
+from zscir.errors import StageError
 from zscir.store import Store
 from zscir.store_problems import problems
 
 
 def now_of(store: Store) -> datetime:
     """The time by the store's own clock; StageError where it cannot be asked (a disk: not written to)."""
+    if not store.remote:
+        return _now_on_disk(store)
     with problems(store.uri):
-        if not store.remote:
-            return disk_now(Path(store.root))
         bucket, _, prefix = store.root.partition("/")
         answer = store.fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
         return _date_of(answer) or datetime.now(UTC)
@@ -44,6 +46,19 @@ def disk_now(folder: Path) -> datetime:
     """The time that the disk of ``folder`` gives a file written now; OSError where none can be."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".now-") as probe:
         return datetime.fromtimestamp(Path(probe.name).stat().st_mtime, UTC)
+
+
+def _now_on_disk(store: Store) -> datetime:
+    with problems(store.uri):
+        try:
+            return disk_now(Path(store.root))
+        except OSError as error:
+            if error.errno not in (EACCES, EPERM, EROFS):
+                raise
+            raise StageError(
+                f"store {store.uri}: what time it is there is seen by a file that is written for a moment, and none "
+                f"can be ({error.strerror}); ask as somebody who may write there"
+            ) from None
 
 
 def _times_on_disk(path: Path) -> tuple[datetime, datetime] | None:

@@ -8,6 +8,7 @@
 All of it must be older than what the policy says. A lease is removed by a conditional write: who renews it keeps it.
 """
 
+import itertools
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -38,12 +39,16 @@ _TRASH = re.compile(r"\.trash-([0-9a-f]{64})-\d+")
 
 @dataclass(frozen=True)
 class Leftover:
-    """One thing that may go: of which kind, its name and bytes, and how; ``remove`` says whether it went."""
+    """One thing that may go: of which kind, its name and bytes, and how; ``remove`` says whether it went.
+
+    ``key`` is that of the files which others may need, since they were lent.
+    """
 
     kind: str
     name: str
     bytes: int
     remove: Callable[[], bool]
+    key: str = ""
 
 
 def leftovers(store: Store, marked: Marked) -> list[Leftover]:
@@ -55,10 +60,12 @@ def leftovers(store: Store, marked: Marked) -> list[Leftover]:
 
 
 def _without_manifest(store: Store, marked: Marked) -> Iterator[Leftover]:
+    """But for what is kept: a whole that is kept reads the files that are lent to it, whether or not their own artifact
+    is closed."""
     for heap in marked.heaps:
-        if heap.dated is None and heap.newest < marked.cutoff:
-            name = f"{heap.stage}/{heap.key}"
-            yield Leftover("files without a manifest", name, heap.size, partial(_remove_heap, store, marked, heap))
+        if heap.dated is None and heap.newest < marked.cutoff and heap.key not in marked.kept:
+            name, remove = f"{heap.stage}/{heap.key}", partial(_remove_heap, store, marked, heap)
+            yield Leftover("files without a manifest", name, heap.size, remove, heap.key)
 
 
 def _remove_heap(store: Store, marked: Marked, heap: Heap) -> bool:
@@ -88,13 +95,15 @@ def _work(store: Store, marked: Marked) -> Iterator[Leftover]:
 
 
 def _weigh(folder: Path) -> tuple[int, datetime]:
-    """Bytes below a folder, and the date of what changed last there."""
+    """Bytes below a folder, and the date of what changed last there; a date to come where something changes now."""
     size, newest = 0, 0.0
-    for path in [folder, *folder.rglob("*")]:
-        with suppress(FileNotFoundError):  # its process is at work
+    try:
+        for path in itertools.chain([folder], folder.rglob("*")):
             seen = path.lstat()
             size += seen.st_size if not path.is_dir() else 0
             newest = max(newest, seen.st_mtime)
+    except (FileNotFoundError, NotADirectoryError):  # it was listed and is gone: its process is at work
+        return size, datetime.max.replace(tzinfo=UTC)
     return size, datetime.fromtimestamp(newest, UTC)
 
 
@@ -171,12 +180,12 @@ def _copies(store: Store, marked: Marked) -> Iterator[Leftover]:
         return
     with problems(str(store.local_copies)):
         before = disk_now(store.local_copies) - (marked.at - marked.cutoff)
-        there = {(one.stage, one.key) for one in marked.heaps if one.dated is not None and one.key in marked.kept}
+        there = {(one.stage, one.key) for one in marked.heaps if one.key in marked.kept}
         for folder in sorted(store.local_copies.glob("*/*/")):
             size, newest = _weigh(folder)
             if (folder.parent.name, folder.name) not in there and newest < before:
                 name = f"{folder.parent.name}/{folder.name}"
-                yield Leftover("copies on this machine", name, size, partial(_remove_copy, store, folder))
+                yield Leftover("copies on this machine", name, size, partial(_remove_copy, store, folder), folder.name)
 
 
 def _remove_copy(store: Store, folder: Path) -> bool:

@@ -11,7 +11,8 @@ uses an artifact claims it: then it is dated within ``FRESH`` of that moment (``
   file lock; on S3 a lease, too), the one to look and to date anew, the other to look at the date *again* and remove
   the manifest. Who comes second sees what the first did: the run makes the artifact anew, or the removal is dropped.
 - To claim an artifact is to claim all that it needs: what needs others goes before them, and if its removal is dropped,
-  so is theirs. Whoever is about to make something that needs them claims them himself.
+  so is theirs. Whoever is about to make something that needs them claims them himself. Files that are lent may lie
+  where there is no manifest any more (``verify --quarantine``): they go last, unless what is left needs them.
 
 The manifest goes first. A kill at any moment leaves at most files without a manifest, which nobody takes for an
 artifact and the next gc removes at once (``leftovers``). What is removed was written down before (``removals``).
@@ -40,12 +41,21 @@ from zscir.store_problems import problems
 
 @dataclass(frozen=True)
 class Swept:
-    """What a clearing did: how many artifacts and bytes went, and how many were dropped since somebody took them up."""
+    """What a clearing did: how many artifacts and bytes went, and how many were dropped since somebody took them up.
+
+    ``needed`` are the keys of those, and of all that they need, artifacts or not.
+    """
 
     id: str
     removed: int
     bytes: int
     spared: int
+    needed: frozenset[str] = frozenset()
+
+    @property
+    def row(self) -> dict[str, str | int]:
+        """What is told of it."""
+        return {"id": self.id, "removed": self.removed, "bytes": self.bytes, "spared": self.spared}
 
 
 def sweep(store: Store, marked: Marked) -> Swept:
@@ -67,7 +77,7 @@ def sweep(store: Store, marked: Marked) -> Swept:
                 size += heap.size
                 removals.note(heap.stage, heap.key, DONE)
     outcomes = Counter(removals.outcomes())
-    return Swept(removals.id, outcomes[DONE], size, outcomes[SPARED])
+    return Swept(removals.id, outcomes[DONE], size, outcomes[SPARED], frozenset(spared))
 
 
 def why(marked: Marked, heap: Heap) -> str:

@@ -81,15 +81,21 @@ class Store:
         self.local_copies = cache / "artifacts" / short_name(self.uri)
 
     def check(self) -> None:
-        """Raise RequestError unless the store can be listed; nothing is written."""
+        """Raise RequestError unless the store can be listed and, if it is a folder, written to; nothing is written."""
+        self.check_listed()
+        if not self.remote and not os.access(_nearest(Path(self.root)), os.W_OK | os.X_OK):
+            raise RequestError(
+                f"store {self.uri}: no permission to write there; check --store / ZSCIR_STORE and who may write to it"
+            )
+
+    def check_listed(self) -> None:
+        """As ``check``, for who only reads."""
         try:
             with problems(self.uri):
                 if self.remote:
                     self._list_one_object()
                 elif not (nearest := _nearest(Path(self.root))).is_dir():
                     raise RequestError(f"store {self.uri}: {nearest} is a file, not a folder")
-                elif not os.access(nearest, os.W_OK | os.X_OK):
-                    raise RequestError(f"store {self.uri}: no permission to write there")
         except StageError as error:
             raise RequestError(f"{error}; check --store / ZSCIR_STORE, the endpoint and the credentials") from None
 

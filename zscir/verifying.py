@@ -1,6 +1,7 @@
 """Verifying: every file of a store is read; what is not as its manifest says becomes a row with what to do about it.
 
 A file is read once, however many artifacts it is lent to; a few are read at the same time, a block of each at once.
+Where it is damaged, all artifacts that hold it are, asked for or not: while one of them is open, its bytes are reused.
 What looks damaged is looked at again, since an artifact may be removed or made again while its files are read.
 """
 
@@ -34,6 +35,7 @@ NO_MANIFEST, UNKNOWN = "no manifest", "unknown file"
 BAD = (DAMAGED, MISSING)
 Name = tuple[str, str]  # stage, key
 Place = tuple[str, int, str]  # where bytes lie in the store, how many, their SHA-256
+Places = dict[Place, list[tuple[Name, FileEntry]]]
 Problem = tuple[str, str]  # state and detail of a finding
 
 
@@ -79,12 +81,17 @@ def verify(store: Store, refs: Iterable[str] = ()) -> Verified:
     RequestError when a word names nothing; StageError when the store cannot be read.
     """
     history = read_history(store)
-    lying = chosen(store, list(refs), history)
+    everything = list(heaps(store))
+    lying = chosen(store, everything, list(refs), history)
     read = read_all(store, lying)
-    found = [*_manifests(lying, read), *_strays(lying, read)]
     places = _places(read)
-    for place, problem in track(_digests(store, places), len(places), "verify"):
-        found += [Finding(*name, entry.path, *problem) for name, entry in places[place] if problem]
+    damaged = _damaged(store, places)
+    sharing = _sharing(store, everything, read, set(damaged))
+    shared = {place: holders for place, holders in _places(sharing).items() if place[0] in damaged}
+    read |= sharing
+    found = [*_manifests(lying, read), *_strays(lying, read)]
+    also = _damaged(store, shared) if shared else {}
+    found += [one for findings in [*damaged.values(), *also.values()] for one in findings]
     again = _again(history)
     confirmed = sorted(
         (one for one in found if _still(store, one, read)), key=lambda one: (one.stage, one.key, one.file)
@@ -94,9 +101,8 @@ def verify(store: Store, refs: Iterable[str] = ()) -> Verified:
     return Verified(read, len(places), sum(sizes), told)
 
 
-def chosen(store: Store, refs: list[str], history: History) -> list[Heap]:
-    """What lies under the keys that the words name; under all keys where there are none."""
-    lying = list(heaps(store))
+def chosen(store: Store, lying: list[Heap], refs: list[str], history: History) -> list[Heap]:
+    """Of what lies there that under the keys that the words name; all of it where there are none."""
     if not refs:
         return lying
     return list({(one.stage, one.key): one for ref in refs for one in _named(store, ref, lying, history)}.values())
@@ -139,14 +145,35 @@ def _strays(lying: list[Heap], read: dict[Name, Read]) -> Iterator[Finding]:
                 )
 
 
-def _places(read: dict[Name, Read]) -> dict[Place, list[tuple[Name, FileEntry]]]:
+def _places(read: dict[Name, Read]) -> Places:
     """Every place -> the artifacts that its bytes belong to, and under which name."""
-    found: dict[Place, list[tuple[Name, FileEntry]]] = defaultdict(list)
-    for (stage, key), one in read.items():
-        for entry in one.manifest.files if one.manifest is not None else ():
-            place = entry.home or f"{stage}/{key}/{entry.path}"
-            found[place, entry.size, entry.sha256].append(((stage, key), entry))
+    found: Places = defaultdict(list)
+    for name, one in read.items():
+        for entry in _entries(one):
+            found[_address(name, entry), entry.size, entry.sha256].append((name, entry))
     return dict(found)
+
+
+def _address(name: Name, entry: FileEntry) -> str:
+    return entry.home or "/".join([*name, entry.path])
+
+
+def _damaged(store: Store, places: Places) -> dict[str, list[Finding]]:
+    """Address of damaged bytes -> a finding for each artifact that they belong to."""
+    found: dict[str, list[Finding]] = defaultdict(list)
+    for place, problem in track(_digests(store, places), len(places), "verify"):
+        found[place[0]] += [Finding(*name, entry.path, *problem) for name, entry in places[place] if problem]
+    return {address: findings for address, findings in found.items() if findings}
+
+
+def _sharing(store: Store, lying: list[Heap], read: dict[Name, Read], damaged: set[str]) -> dict[Name, Read]:
+    """The artifacts beyond those that were read to which damaged bytes belong, too."""
+    if not damaged:
+        return {}
+    others = read_all(store, [one for one in lying if (one.stage, one.key) not in read])
+    return {
+        name: one for name, one in others.items() if any(_address(name, entry) in damaged for entry in _entries(one))
+    }
 
 
 def _digests(store: Store, places: Iterable[Place]) -> Iterator[tuple[Place, Problem | None]]:
@@ -195,8 +222,7 @@ def _still(store: Store, one: Finding, read: dict[Name, Read]) -> bool:
     entry = next((entry for entry in _entries(now) if entry.path == one.file), None)
     if one.state not in BAD or entry is None:
         return True
-    place = entry.home or f"{one.stage}/{one.key}/{entry.path}"
-    return problem_of(store, place, entry.size, entry.sha256) is not None
+    return problem_of(store, _address((one.stage, one.key), entry), entry.size, entry.sha256) is not None
 
 
 def _entries(read: Read | None) -> tuple[FileEntry, ...]:
@@ -204,8 +230,12 @@ def _entries(read: Read | None) -> tuple[FileEntry, ...]:
 
 
 def _again(history: History) -> dict[str, str]:
-    """Key -> the command that makes it again: the newest run that used it, once more."""
-    return {key: f"zscir rerun {run.run_id}" for run in history.runs for key in history.used.get(run.run_id, ())}
+    """Key -> the command that makes it again: the newest run that used it, or what it is a piece of, once more."""
+    found: dict[str, str] = {}
+    for run in history.runs:
+        for key in history.used.get(run.run_id, ()):
+            found |= dict.fromkeys([key, *history.pieces.get(key, ())], f"zscir rerun {run.run_id}")
+    return found
 
 
 def quarantine(store: Store, verified: Verified) -> list[Name]:

@@ -1,17 +1,32 @@
 """Every byte of a store against its manifests: what is damaged, missing or left over, and how it is made again."""
 
+import shutil
+
 import pytest
 
+from tests.core.attics import Attic
 from tests.core.test_pieces import WordsSpec, write_words
-from tests.core.toy_pipelines import walk_toy, write_toy
-from tests.core.toys import ShardsSpec, shards
+from tests.core.toy_pipelines import direct, walk_toy, write_toy
+from tests.core.toys import ShardsSpec, shards, store_at
 from zscir import verifying
-from zscir.artifacts import MANIFEST
+from zscir.artifacts import MANIFEST, digest_of_files, manifest_text, parse_manifest
 from zscir.errors import DamageError, RequestError
+from zscir.listing import sha256_of
 from zscir.stage import materialize
 from zscir.verifying import check_whole, quarantine, verify
+from zscir.walks import asked_again, walk
 
 SPEC = ShardsSpec(shards=3, blocks=1)
+
+
+@pytest.fixture(scope="module")
+def downloaded(tmp_path_factory):
+    """A store with a download of two chunks, and after it a run that reused it."""
+    folder = tmp_path_factory.mktemp("downloaded")
+    store, path = store_at(folder / "store", folder / "cache"), write_toy(folder, STEPS, SOURCE)
+    for _ in range(2):
+        walk_toy(store, path)
+    return folder / "store"
 
 
 def flip(store, path):
@@ -59,6 +74,80 @@ def test_a_bit_of_a_lent_file_is_read_once_and_closes_all_that_hold_it(store, mo
     assert states(found) == [("write_word", "word.txt", "damaged"), ("write_words", "00001.txt", "damaged")]
     quarantine(store, found)
     assert materialize(store, write_words, WordsSpec(words=("b", "a")), {}).artifact.digest == whole.digest
+    assert verify(store).findings == []
+
+
+@pytest.mark.parametrize("named", ["write_words", "write_word"])
+def test_a_bit_of_a_lent_file_closes_all_that_hold_it_whichever_of_them_is_named(store, named):
+    spec = WordsSpec(words=("b", "a"))
+    whole = materialize(store, write_words, spec, {}).artifact
+    other = materialize(store, write_words, WordsSpec(words=("a", "c")), {}).artifact
+    sound = materialize(store, write_words, WordsSpec(words=("d",)), {}).artifact
+    lender = whole.entries["00001.txt"].home
+    flip(store, store.address(lender))
+    found = verify(store, [whole.key if named == "write_words" else lender.split("/")[1]])
+    assert {key for _, key in found.bad} == {whole.key, other.key, lender.split("/")[1]}
+    quarantine(store, found)
+    assert store.look("write_words", sound.key).artifact is not None
+    assert materialize(store, write_words, spec, {}).artifact.digest == whole.digest
+    assert verify(store, [whole.key]).findings == []
+
+
+def test_a_lender_whose_file_was_made_anew_is_not_called_damaged_with_its_borrower(tmp_path):
+    attic = Attic(store_at(tmp_path / "store", tmp_path / "cache"))
+    attic.put()
+    attic.put(lent=[0])
+    anew = attic.artifact(0).path("own.bin")
+    anew.write_bytes(anew.read_bytes()[::-1])
+    lender = attic.store.read_text("shards", attic.keys[0], MANIFEST)
+    old = parse_manifest(lender, "here")
+    files = tuple(one.model_copy(update={"sha256": sha256_of(str(anew))}) for one in old.files)
+    mended = old.model_copy(update={"files": files, "digest": digest_of_files(list(files))})
+    attic.store.fs.pipe_file(attic.store.address("shards", attic.keys[0], MANIFEST), manifest_text(mended).encode())
+    assert list(verify(attic.store, [attic.keys[1]]).bad) == [("shards", attic.keys[1])]
+
+
+SOURCE = """
+name = "toy"
+[tabletop]
+scenes = 40
+size_px = 32
+[ingest]
+source = "toy"
+text_column = "caption"
+[download]
+chunk_rows = 20
+deadline_s = 20.0
+retries = 0
+"""
+STEPS = """
+name = "toy"
+source = "source.toml"
+[[steps]]
+stage = "tabletop"
+[[steps]]
+stage = "ingest"
+inputs = { urls = "tabletop" }
+[[steps]]
+stage = "download"
+inputs = { pairs = "ingest" }
+"""
+
+
+@pytest.mark.parametrize("named", ["the whole", "the piece", "latest"])
+def test_what_the_message_says_mends_a_shard_that_a_chunk_lends_to_its_download(tmp_path, downloaded, named):
+    shutil.copytree(downloaded, tmp_path / "store")
+    store = store_at(tmp_path / "store", tmp_path / "cache")
+    [(_, whole)] = store.committed("download")
+    lent = next(entry for entry in store.get("download", whole).entries.values() if entry.home)
+    flip(store, store.address(lent.home))
+    name = {"the whole": whole[:12], "the piece": lent.home.split("/")[1][:12], "latest": "latest"}[named]
+    with pytest.raises(DamageError) as told:
+        check_whole(store, verify(store, [name]))
+    lines = [line.split(" --store ")[0].split() for line in str(told.value).splitlines() if line.startswith("  zscir ")]
+    (_, _, *refs, _), (_, _, run_id) = lines
+    assert len(quarantine(store, verify(store, refs))) == 2
+    walk(store, asked_again(store, run_id, None, None, []), direct)
     assert verify(store).findings == []
 
 
@@ -122,8 +211,6 @@ def test_an_artifact_that_is_made_again_while_it_is_read_is_not_called_damaged(s
 
 
 def test_a_file_of_several_blocks_is_read_whole_from_s3(s3, tmp_path, monkeypatch):
-    from tests.core.toys import store_at
-
     monkeypatch.setattr(verifying, "BLOCK_BYTES", 1000)
     store = store_at(s3, tmp_path / "cache")
     made = materialize(store, shards, SPEC, {}).artifact

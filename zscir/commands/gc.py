@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from zscir.commands.options import JsonOption, StoreOption
-from zscir.commands.walking import opened
+from zscir.commands.walking import opened, opened_to_read
 from zscir.console import say, show_rows
 
 KeepOption = Annotated[
@@ -33,13 +33,13 @@ def gc(keep_runs: KeepOption = 3, older_than: AgeOption = "14d", delete: DeleteO
     from zscir.retention import Policy
 
     policy = Policy.parse(keep_runs, older_than)
-    where = opened(store)
+    where = opened(store) if delete else opened_to_read(store)
     check_there(where)
     seen = look(where, policy)
     rows = table(seen)
     done = clear(where, seen) if delete else None
     if as_json:
-        show_rows([row | ({"removed": vars(done.swept)} if done and row is rows[-1] else {}) for row in rows], True)
+        show_rows([row | ({"removed": done.swept.row} if done and row is rows[-1] else {}) for row in rows], True)
         return
     show_rows(rows, False, f"store {where.uri}")
     again = ["zscir", "gc", "--keep-runs", str(keep_runs), "--older-than", older_than, "--delete"]

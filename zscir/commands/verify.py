@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from zscir.commands.options import JsonOption, StoreOption
-from zscir.commands.walking import opened
+from zscir.commands.walking import opened, opened_to_read
 from zscir.console import say, show_rows
 
 RefsArgument = Annotated[
@@ -30,7 +30,7 @@ def verify(refs: RefsArgument = None, store: StoreOption = None, quarantine: Qua
     from zscir.verifying import quarantine as take_out
     from zscir.verifying import verify as read_all
 
-    where = opened(store)
+    where = opened(store) if quarantine else opened_to_read(store)
     check_there(where)
     found = read_all(where, refs or [])
     rows = [vars(one) if as_json else {**vars(one), "key": one.key[:12]} for one in found.findings]

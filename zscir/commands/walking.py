@@ -15,6 +15,15 @@ def opened(uri: str | None) -> Any:
     return store
 
 
+def opened_to_read(uri: str | None) -> Any:
+    """As ``opened``, of a store in which nothing will be written."""
+    from zscir.store import open_store
+
+    store = open_store(Settings.from_env(uri))
+    store.check_listed()
+    return store
+
+
 def through_prefect(run: Any, chosen: list[str]) -> None:
     """The engine of every walk: Prefect's flow, on its ephemeral API unless PREFECT_API_URL names a server."""
     import logging
