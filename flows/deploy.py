@@ -156,13 +156,14 @@ def of_pipeline(wanted: Wanted) -> Deployment:
     )
 
 
-def deploy(deployments: list[Deployment], pool: str | None = None, webhook: str | None = None) -> list[Row]:
+def deploy(deployments: list[Deployment], pool: str | None = None, webhook: str | None = None,
+           kept: Sequence[str] = ()) -> list[Row]:  # fmt: skip
     """Register ``deployments`` at the server that PREFECT_API_URL names, and what it does when a run of ours dies.
 
     One row for each, and one for a pool that had to be made. ``webhook``: whom to tell of runs that stop (automations).
     One that is registered as it stands is left alone. One that exists keeps its schedules, as somebody may have turned
-    them on or off in Prefect's page; only the one that a command line asks for is set anew. RequestError when no
-    server answers.
+    them on or off in Prefect's page; only the one that a command line asks for is set anew. It also keeps the fields
+    ``kept``. RequestError when no server answers.
     """
     with server() as client:
         rows = []
@@ -173,7 +174,8 @@ def deploy(deployments: list[Deployment], pool: str | None = None, webhook: str 
         there = {(one.flow_id, one.name): one for one in client.read_deployments(deployment_filter=wanted, limit=200)}
         for one in deployments:
             flow_id = flows[one.flow().name]
-            rows.append(_register(client, one, pool or one.work_pool.name, flow_id, there.get((flow_id, one.name))))
+            found = there.get((flow_id, one.name))
+            rows.append(_register(client, one, pool or one.work_pool.name, flow_id, found, kept))
         return rows + asyncio.run(_automate(webhook))
 
 
@@ -222,7 +224,7 @@ def _need_pool(client: SyncPrefectClient, name: str) -> list[Row]:
 
 
 def _register(client: SyncPrefectClient, one: Deployment, pool: str, flow_id: UUID,
-              found: DeploymentResponse | None) -> Row:  # fmt: skip
+              found: DeploymentResponse | None, kept: Sequence[str]) -> Row:  # fmt: skip
     flow, limit = one.flow(), one.concurrency_limit
     options = limit and ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy(limit.collision_strategy))
     given: dict[str, Any] = {
@@ -239,6 +241,7 @@ def _register(client: SyncPrefectClient, one: Deployment, pool: str, flow_id: UU
         client.create_deployment(flow_id, one.name, schedules=schedules, **given)
         return row | {"did": "created", "schedules": _said(schedules)}
     did = "unchanged"
+    given = {field: value for field, value in given.items() if field not in kept}
     if any(_kept(found, field) != value for field, value in given.items()):
         client.update_deployment(found.id, DeploymentUpdate(**given))
         did = "updated"

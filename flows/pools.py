@@ -5,20 +5,21 @@ from collections.abc import Sequence
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.exceptions import ObjectNotFound
 
-from flows.deploy import FORM, Deployment, Pool, definitions, deploy, server
-from flows.dispatch import FLOW
+from flows.deploy import FORM, Deployment, definitions, deploy, server
 from flows.dispatched import make_dispatched
 from zscir.errors import RequestError
+
+KEPT = ("tags", "parameters", "job_variables", "concurrency_limit", "concurrency_options")
 
 
 def need_pools(pools: Sequence[str]) -> None:
     """See that each of ``pools`` is there and has its deployment; RequestError when it is not, or no server is.
 
-    What somebody set for a pool's deployment on Prefect's page, such as an image, stays.
+    What somebody set for a pool's deployment on Prefect's page, such as an image or how many at once, stays.
     """
     with server() as client:
         wanted = [_deployment(client, name) for name in pools]
-    deploy(wanted)
+    deploy(wanted, kept=KEPT)
 
 
 def _deployment(client: SyncPrefectClient, pool: str) -> Deployment:
@@ -30,14 +31,10 @@ def _deployment(client: SyncPrefectClient, pool: str) -> Deployment:
             "(or kubernetes: infra/README.md)"
         ) from None
     form = next(one for one in definitions() if one.name == FORM)
-    try:
-        variables = client.read_deployment_by_name(f"{FLOW}/{pool}").job_variables or {}
-    except ObjectNotFound:
-        variables = form.work_pool.job_variables
     flow = make_dispatched.fn
     return form.model_copy(
         update={
             "name": pool, "entrypoint": f"{flow.__module__}.{flow.__name__}", "tags": ["zscir", "dispatch"],
-            "work_pool": Pool(name=pool, job_variables=variables),
+            "work_pool": form.work_pool.model_copy(update={"name": pool}),
         }
     )  # fmt: skip

@@ -13,6 +13,8 @@ from pydantic import ValidationError
 
 from zscir import __version__
 from zscir.alarms import within
+from zscir.artifacts import Folder, Member
+from zscir.claims import claim
 from zscir.errors import GateError, StageError, ZscirError
 from zscir.limits import too_long
 from zscir.lineage.meter import Meter
@@ -20,9 +22,9 @@ from zscir.lineage.surroundings import redact, worker_name
 from zscir.pieces import Ticket, piece_of, ticket_of
 from zscir.piecework import on_terms, tell_failed
 from zscir.progress import warn
-from zscir.retries import is_out_of_memory, tried
+from zscir.retries import Terms, is_out_of_memory, tried
 from zscir.specs import Spec, canonical_json
-from zscir.stage import Made, Mapper, Piece, in_turn, key_of, materialize
+from zscir.stage import Inputs, Made, Mapper, Piece, flat_inputs, in_turn, key_of, materialize
 from zscir.store import Store
 
 Errand = Ticket
@@ -52,7 +54,7 @@ Elsewhere = Callable[[str, Errand], Report]  # work pool and errand -> what beca
 
 
 class OutOfTime(StageError):
-    """An errand that was not begun since its run's time, or its step's, was over."""
+    """An errand that was not begun, or not gone on with, since its run's time, or its step's, was over."""
 
 
 def nowhere(pool: str, errand: Errand) -> Report:
@@ -123,19 +125,36 @@ def carry_out(errand: Errand, mapper: Mapper = in_turn) -> Report:
 
 
 def _made(errand: Errand, mapper: Mapper, count: Callable[[int], None]) -> Made:
+    step, limit_s, terms = errand["name"], errand["limit_s"], Terms(**errand["terms"])
+    if terms.over:
+        raise OutOfTime("not begun: the time for it was over")
+    mapped = on_terms(step, mapper, terms, partial(tell_failed, step), _out_of_time)
+    with within(limit_s, lambda: too_long(step, limit_s)):
+        return tried(partial(_attempt, errand, mapped), terms, count, step)
+
+
+def _attempt(errand: Errand, mapped: Mapper) -> Made:
     store, piece = piece_of(errand)
-    step, limit_s = piece.name, errand["limit_s"]
     if key_of(piece.stage, piece.spec, piece.inputs) != errand["key"]:
         raise StageError(
             f"this worker would make another artifact: its zscir {__version__} has version {piece.stage.version} of "
             f"stage {piece.stage.name}; give it the one of the run ({errand['zscir']})"
         )
-    if piece.terms.over:
-        raise OutOfTime("not begun: the time for it was over")
-    mapped = on_terms(step, mapper, piece.terms, partial(tell_failed, step), lambda: None)
-    with within(limit_s, lambda: too_long(step, limit_s)):
-        make = partial(materialize, store, piece.stage, piece.spec, piece.inputs, mapped)
-        return tried(make, piece.terms, count, step)
+    _claim(store, piece.inputs)
+    return materialize(store, piece.stage, piece.spec, piece.inputs, mapped)
+
+
+def _claim(store: Store, inputs: Inputs) -> None:
+    """The run that claimed the inputs may be gone, or have done so long ago; from here on they are this worker's."""
+    for one in flat_inputs(inputs).values():
+        whole = one.source.whole if isinstance(one.source, Member) else one
+        if not isinstance(whole.source, Folder) and not claim(store, whole):
+            what = f"the input {whole.stage}/{whole.key[:12]}"
+            raise StageError(f"store {store.uri}: {what} is gone; run the pipeline again to make it")
+
+
+def _out_of_time() -> None:
+    raise OutOfTime("not all of its pieces were begun: the time for it was over")
 
 
 def _words(error: Exception) -> str:

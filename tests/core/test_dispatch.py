@@ -1,24 +1,30 @@
 """Steps for other work pools: named in a table or by the machine, in no key; an errand is JSON and its report too."""
 
 import json
-from collections.abc import Callable
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.core.toy_pipelines import STEPS, direct, load_toy, walk_toy, write_toy
+from tests.core.toy_pipelines import SOURCE, STEPS, direct, load_toy, walk_toy, write_toy
 from tests.core.toys import store_at
-from zscir.artifacts import Artifact
+from tests.services import CREDENTIALS, free_port
+from zscir.artifacts import MANIFEST, Artifact
 from zscir.dispatch import Errand, Report, carry_out, errand_of, report_of
 from zscir.errors import GateError, RequestError, StageError, TransientError
 from zscir.lineage.query import rows
 from zscir.pieces import piece_of
+from zscir.pipelines import load_pipeline
 from zscir.plans import make_plan
 from zscir.retries import Terms
 from zscir.runs import Run, do_step
 from zscir.settings import data_specs
-from zscir.stage import Piece, materialize
+from zscir.stage import Piece, PieceDone, in_turn, materialize
 from zscir.store import Store
 from zscir.walks import Asked, describe, walk
 
@@ -235,7 +241,7 @@ def test_a_worker_tells_its_failures_and_raises_none(
     asked = errand(store, path)
     spec = {**asked["spec"], "text_column": "nothing"}
     report = carry_out({**asked, "spec": spec})
-    assert (report.outcome, report.key, report.attempts) == ("failed", None, 0)
+    assert (report.outcome, report.key, report.attempts) == ("failed", None, 1)
     assert "would make another artifact" in str(report.error)
     assert asked["zscir"] in str(report.error)
     over = carry_out({**asked, "terms": {**asked["terms"], "until": 1.0}})
@@ -244,6 +250,54 @@ def test_a_worker_tells_its_failures_and_raises_none(
     assert f"tabletop/{'0' * 12}" in str(lost.error)
     assert carry_out(asked).outcome == "made"
     assert carry_out(asked).outcome == "reused"
+
+
+def test_a_cut_step_whose_time_is_over_says_so(tmp_path: Path, store: Store) -> None:
+    steps = STEPS + '[[steps]]\nstage = "download"\ninputs = { pairs = "ingest" }\n'
+    path = write_toy(tmp_path / "specs", steps, SOURCE + "[download]\nchunk_rows = 4\n")
+    made = walk(store, Asked(path, []), lambda run, chosen: direct(run, ["tabletop", "ingest"])).made
+    download = load_pipeline(path, []).steps[-1]
+    until = time.time() + 2
+    asked = errand_of(
+        store, Piece("cut", download.stage, download.spec, {"pairs": made["ingest"]}, Terms(until=until)), None
+    )
+
+    def late(store: Store, pieces: Sequence[Piece]) -> Iterator[PieceDone]:
+        time.sleep(max(0.0, until - time.time()) + 0.1)
+        return in_turn(store, pieces)
+
+    report = carry_out(asked, late)
+    assert (report.kind, report.error) == ("over", "not all of its pieces were begun: the time for it was over")
+
+
+def test_the_inputs_of_what_is_made_elsewhere_are_dated_at_its_beginning(store: Store, path: Path) -> None:
+    asked = errand(store, path)
+    tabletop = asked["inputs"]["urls"]
+    manifest = store.address(tabletop["stage"], tabletop["key"], MANIFEST)
+    os.utime(manifest, (1.0, 1.0))
+    assert carry_out(asked).outcome == "made"
+    assert time.time() - os.stat(manifest).st_mtime < 600
+
+
+def test_an_input_that_is_gone_since_it_was_known_is_an_error(store: Store, path: Path) -> None:
+    asked = errand(store, path)
+    assert carry_out(asked).outcome == "made"
+    shutil.rmtree(Path(store.address("tabletop", asked["inputs"]["urls"]["key"], MANIFEST)).parent)
+    assert re.search(r"the input tabletop/.* is gone; run the pipeline again", str(carry_out(asked).error))
+
+
+def test_a_store_that_is_away_when_the_inputs_are_looked_up_is_asked_again(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("ZSCIR_PATIENCE_S", "0")
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    asked = errand(store, path)
+    report = carry_out({**asked, "store": "s3://nowhere/prefix", "terms": {**asked["terms"], "retries": 1}})
+    assert (report.attempts, report.outcome) == (2, "failed")
+    assert "store s3://nowhere/prefix" in str(report.error)
 
 
 def test_a_mistake_in_a_stage_is_told_with_its_traceback_and_no_secret(

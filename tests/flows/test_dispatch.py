@@ -189,9 +189,12 @@ def test_a_pool_is_made_by_a_person_and_its_deployment_by_the_run_which_leaves_a
     need_pools([POOL])
     found = ask(f"deployments/name/make-dispatched/{POOL}")
     assert found["job_variables"] == {"env": {"PREFECT_LOGGING_EXTRA_LOGGERS": "zscir"}}
-    ask(f"deployments/{found['id']}", {"job_variables": {"env": {"LOUD": "1"}}}, "PATCH")
+    own = {"job_variables": {"env": {"LOUD": "1"}}, "tags": ["mine"], "version": "0"}
+    ask(f"deployments/{found['id']}", {**own, "concurrency_limit": 3}, "PATCH")
     need_pools([POOL])
-    assert ask(f"deployments/{found['id']}")["job_variables"] == {"env": {"LOUD": "1"}}
+    kept = ask(f"deployments/{found['id']}")
+    assert {name: kept[name] for name in own} == {**own, "version": found["version"]}
+    assert kept["global_concurrency_limit"]["limit"] == 3
     ask(f"deployments/{found['id']}", method="DELETE")
 
 

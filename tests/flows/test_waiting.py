@@ -1,0 +1,171 @@
+"""Runs that wait for a dispatched step, several for one: no worker is there, the tests set the states of flow runs."""
+
+import os
+import secrets
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from prefect import flow
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.dispatch import dispatch
+from flows.pools import need_pools
+from tests import services
+from tests.services import prefect_api
+from zscir.artifacts import short_name
+from zscir.dispatch import OutOfTime, Report
+from zscir.errors import StageError, TransientError
+from zscir.retries import Terms
+
+POOLS = ("waiting", "waiting-2")
+LIMIT_S = 120
+DONE = Report(outcome="made", worker="w:1:1", attempts=1, wall_s=1.0, cpu_s=1.0, peak_rss_bytes=1, key="0" * 64)
+OVER = DONE.model_copy(update={"outcome": "failed", "key": None, "error": "not begun", "kind": "over"})
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * LIMIT_S)]
+
+
+def ask(what, query=None, method=None):
+    return services.ask(prefect_api(), what, query, method)
+
+
+def wait_for(there):
+    until = time.monotonic() + LIMIT_S
+    while time.monotonic() < until:
+        if found := there():
+            return found
+        time.sleep(0.2)
+    raise TimeoutError(f"nothing after {LIMIT_S} s")
+
+
+@pytest.fixture(autouse=True)
+def pools(monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api())
+    with temporary_settings({PREFECT_API_URL: prefect_api()}):
+        if not ask("work_pools/filter", {"work_pools": {"name": {"any_": list(POOLS)}}}):
+            for name in POOLS:
+                ask("work_pools/", {"name": name, "type": "process"})
+            need_pools(POOLS)
+        yield
+
+
+@pytest.fixture
+def errand():
+    """One of which nobody asked before; no worker will ever read the rest of it."""
+    return {"key": secrets.token_hex(32), "store": "/nowhere", "name": "train", "terms": vars(Terms())}
+
+
+@flow(persist_result=False, validate_parameters=False)
+def asks(pool, errand):
+    return dispatch(pool, errand)
+
+
+@contextmanager
+def asking(errand, pool=POOLS[0]):
+    """Another run that asks, meanwhile, in a thread of this process; whatever it asked for is ended at the end."""
+    with ThreadPoolExecutor(1) as executor:
+        try:
+            yield executor.submit(copy_context().run, asks, pool, errand)
+        finally:
+            for one in flow_runs(errand):
+                end(one, "CRASHED")
+
+
+def tags(errand):
+    return [f"zscir-key:{errand['key']}", f"zscir-store:{short_name(errand['store'])}"]
+
+
+def flow_runs(errand):
+    """The flow runs that were asked for, in the order in which they were made."""
+    found = ask("flow_runs/filter", {"flow_runs": {"tags": {"all_": tags(errand)}}})
+    return sorted(found, key=lambda one: one["created"])
+
+
+def end(flow_run, state, message="said so"):
+    ask(f"flow_runs/{flow_run['id']}/set_state", {"state": {"type": state, "message": message}, "force": True})
+
+
+def the_only(errand):
+    (found,) = wait_for(lambda: flow_runs(errand))
+    return found
+
+
+def test_a_step_that_was_cancelled_in_one_pool_is_made_in_another(errand):
+    with asking(errand) as first:
+        end(the_only(errand), "CANCELLED")
+        with pytest.raises(StageError, match="was cancelled: said so"):
+            first.result(LIMIT_S)
+    with asking(errand, POOLS[1]) as second:
+        wait_for(lambda: second.done() or len(flow_runs(errand)) == 2)
+        end(flow_runs(errand)[1], "COMPLETED", DONE.words())
+        assert second.result(LIMIT_S) == DONE
+
+
+def test_a_flow_run_that_ended_is_not_waited_for_again_whatever_the_clocks_say(errand):
+    deployment = ask(f"deployments/name/make-dispatched/{POOLS[0]}")["id"]
+    later = {"type": "SCHEDULED", "state_details": {"scheduled_time": f"{datetime.now(UTC) + timedelta(days=1)}"}}
+    ahead = {"tags": tags(errand), "state": later, "parameters": {"errand": errand}}
+    end(ask(f"deployments/{deployment}/create_flow_run", ahead), "CRASHED")
+    for number in (1, 2):
+        with asking(errand) as asked:
+            wait_for(lambda: asked.done() or len(flow_runs(errand)) == number + 1)  # noqa: B023
+            assert len(flow_runs(errand)) == number + 1
+    assert isinstance(asked.exception(), TransientError)
+
+
+def test_a_run_that_is_stopped_leaves_alone_what_another_asked_for(errand, caplog):
+    def interrupt():
+        wait_for(lambda: "is at it already" in caplog.text)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with asking(errand) as first:
+        found = the_only(errand)
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            asks(POOLS[0], errand)
+        assert f"flow run {found['name']} goes on: another run asked for it" in caplog.text
+        end(the_only(errand), "COMPLETED", DONE.words())
+        assert first.result(LIMIT_S) == DONE
+
+
+@pytest.mark.parametrize(("state", "message"), [("CANCELLED", "stopped"), ("FAILED", OVER.words())])
+def test_a_run_asks_anew_when_the_one_that_it_had_joined_was_stopped_or_had_less_time(errand, caplog, state, message):
+    with asking(errand) as first:
+        found = the_only(errand)
+        with asking(errand) as second:
+            wait_for(lambda: "is at it already" in caplog.text)
+            end(found, state, message)
+            assert isinstance(second.exception(LIMIT_S), TransientError)
+        assert not isinstance(first.exception(LIMIT_S), TransientError)
+
+
+def test_the_server_does_not_cancel_a_step_with_the_run_that_asked_for_it_which_a_tag_names(errand):
+    with asking(errand):
+        found = the_only(errand)
+        assert found["parent_task_run_id"] is None
+        (asker,) = [tag for tag in found["tags"] if tag.startswith("zscir-asked-by:")]
+        assert ask(f"flow_runs/{asker.partition(':')[2]}")["state_type"] == "RUNNING"
+
+
+def test_a_run_whose_time_is_over_waits_for_no_worker(errand):
+    late = {**errand, "terms": vars(Terms(until=time.time()))}
+    with pytest.raises(OutOfTime, match="no worker of pool 'waiting' was free before the time for it was over"):
+        asks(POOLS[0], late)
+    assert the_only(errand)["state_type"] == "CANCELLED"
+
+
+def test_a_flow_run_whose_worker_was_lost_before_it_began_is_given_up(errand, caplog, monkeypatch):
+    monkeypatch.setattr("flows.dispatch.SLOW_PENDING_S", 0.0)
+    monkeypatch.setattr("flows.dispatch.LONGEST_PENDING_S", 2.0)
+    with asking(errand) as asked:
+        found = the_only(errand)
+        end(found, "PENDING")
+        with pytest.raises(TransientError, match="was given to a worker and has not begun for"):
+            asked.result(LIMIT_S)
+        assert f"if that one is gone: prefect flow-run cancel {found['id']}" in caplog.text
+        assert the_only(errand)["state_type"] in ("CANCELLING", "CANCELLED")
