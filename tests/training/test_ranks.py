@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed import DistBackendError
 
 from tests.core.toy_pipelines import ROOT
 from tests.methods import tiny
 from tests.training import crew
 from zscir.artifacts import Artifact
 from zscir.training.data import positions_at
-from zscir.training.ranks import ALONE, BUCKET_NUMBERS, Ranks, _buckets
+from zscir.training.ranks import ALONE, BUCKET_NUMBERS, PeerGone, Ranks, _buckets, _together
 
 COUNTS = [2, 3]
 
@@ -123,6 +124,25 @@ def test_shares_are_the_batch_in_its_order() -> None:
 def test_no_two_ranks_draw_alike_and_one_alone_draws_as_ever() -> None:
     assert ALONE.draws == Ranks(0, 1).draws == ()
     assert len({Ranks(rank, 3).draws for rank in range(3)}) == 3
+
+
+NO_ROOM = "NCCL error: unhandled cuda error. Last error: Cuda failure 2 'out of memory'"
+
+
+@pytest.mark.parametrize(
+    ("error", "told_as"),
+    [
+        (RuntimeError("Connection closed by peer [127.0.0.1]:4711"), PeerGone),
+        (DistBackendError("NCCL error: remote process exited or there was a network error"), PeerGone),
+        (DistBackendError(NO_ROOM), torch.OutOfMemoryError),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), torch.OutOfMemoryError),
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), torch.AcceleratorError),
+    ],
+)
+def test_only_what_the_transport_says_of_others_is_a_lost_rank(error: RuntimeError, told_as: type[Exception]) -> None:
+    with pytest.raises(told_as) as caught, _together():
+        raise error
+    assert type(caught.value) is told_as
 
 
 def test_buckets_hold_every_gradient_once_in_order() -> None:

@@ -108,12 +108,17 @@ def _mean_of(numbers: Tensor, count: int) -> Tensor:
 
 @contextmanager
 def _together() -> Iterator[None]:
-    """Within it the ranks wait for each other; what the transport says of a lost one becomes PeerGone."""
+    """Within it the ranks wait for each other; what the transport says of a lost one becomes PeerGone.
+
+    A GPU that fails, or has no room for what the transport needs, is this rank's own trouble and told as such.
+    """
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
+        if "out of memory" in str(error):
+            raise torch.OutOfMemoryError(str(error)) from error
+        if isinstance(error, torch.AcceleratorError):
+            raise
         raise PeerGone(f"another rank is gone: {error}") from error
 
 
