@@ -1,8 +1,19 @@
 """How vectors of several texts, and of an image and texts, become one query vector: worked by hand."""
 
-import numpy as np
+from collections.abc import Callable
+from pathlib import Path
 
-from zscir.evaluation.features import averaged, summed_queries
+import numpy as np
+import pytest
+import torch
+
+from tests.evaluation import squares
+from tests.methods import tiny
+from zscir.artifacts import Artifact
+from zscir.evaluation.features import averaged, composed_queries, embed_pictures, embed_texts, summed_queries
+from zscir.evaluation.pictures import Pictures
+from zscir.methods.clip import Clip
+from zscir.methods.specs import ClipSpec
 
 
 def rows(*values: list[float]) -> np.ndarray:
@@ -23,3 +34,23 @@ def test_a_sum_weighs_image_and_text_and_is_averaged_over_the_texts() -> None:
     found = summed_queries(rows([1, 0], [0, 1]), rows([0, 1], [1, 0], [0, 1]), [["a", "b"], ["c"]], 0.75, 1.0)
     first = np.array([0.75, 1.0]) / 1.25 + np.array([1.0, 0.0])
     np.testing.assert_allclose(found, np.stack([first / np.linalg.norm(first), [0, 1]]), rtol=1e-6)
+
+
+IDS = [f"dev-{number}" for number in range(9)]
+TEXTS = [["a red picture", "is blue"], *([word] for word in ("white", "green", "blue", "red"))]
+WORK: dict[str, Callable[[Clip, Pictures], np.ndarray]] = {
+    "pictures": lambda method, pictures: embed_pictures(method.gallery, pictures, IDS, tiny.PIXELS).vectors,
+    "texts": lambda method, _: embed_texts(method.embed_texts, TEXTS),
+    "queries": lambda method, pictures: composed_queries(method, pictures, IDS[:5], TEXTS, tiny.PIXELS),
+}
+
+
+@pytest.mark.parametrize("what", WORK)
+def test_what_does_not_fit_into_memory_is_encoded_in_halves(tmp_path: Path, what: str) -> None:
+    pictures = Pictures(Artifact.of_folder(squares.benchmarks(tmp_path / "benchmarks")), "cirr", [])
+    method = Clip(tiny.towers(), ClipSpec())
+    at_once = WORK[what](method, pictures)
+    with tiny.little_memory(2) as refused:
+        in_halves = WORK[what](method, pictures)
+    assert refused == {torch.nn.Embedding if what == "texts" else torch.nn.Conv2d}
+    np.testing.assert_allclose(in_halves, at_once, atol=1e-6)

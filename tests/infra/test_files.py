@@ -130,6 +130,7 @@ def test_volumes_are_declared_and_writable_for_the_user_of_the_image() -> None:
 def test_the_gpu_file_changes_a_service_that_exists() -> None:
     gpu = yaml.safe_load((INFRA / "compose.gpu.yaml").read_text())
     assert set(gpu["services"]) <= set(SERVICES)
+    assert SERVICES["worker"]["environment"]["ZSCIR_RANKS"] == "${ZSCIR_RANKS:-}"  # of several GPUs one would be used
 
 
 def test_docker_itself_accepts_the_compose_files(tmp_path: Path) -> None:

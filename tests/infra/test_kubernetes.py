@@ -103,13 +103,16 @@ def test_a_job_is_one_container_without_rights_that_is_tried_once_and_cleared_aw
     spec = made.job_manifest["spec"]
     pod = spec["template"]["spec"]
     (container,) = pod["containers"]
-    assert (spec["backoffLimit"], spec["ttlSecondsAfterFinished"], "activeDeadlineSeconds" in spec) == (0, 3600, False)
+    assert (spec["backoffLimit"], spec["ttlSecondsAfterFinished"]) == (0, 3600)
+    assert spec["activeDeadlineSeconds"] == 2 * 24 * 3600  # nobody pays for longer unless asked
     assert (pod["restartPolicy"], pod["automountServiceAccountToken"]) == ("Never", False)
     assert pod["terminationGracePeriodSeconds"] > 30  # Prefect gives a flow that long to end
     assert (pod["securityContext"]["runAsNonRoot"], pod["securityContext"]["runAsUser"]) == (True, 10001)
     assert "USER 10001" in (INFRA / "Dockerfile").read_text()
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert container["resources"]["limits"] == {"memory": "32Gi", "nvidia.com/gpu": 1}
+    (scratch,) = [one["emptyDir"] for one in pod["volumes"] if one["name"] == "cache"]
+    assert container["resources"]["requests"]["ephemeral-storage"] == scratch["sizeLimit"] == "200Gi"
     assert container["image"] == f"zscir:{__version__}"
     assert {one["mountPath"]: one["name"] for one in container["volumeMounts"]}["/dev/shm"] == "shared-memory"
     assert made.pod_watch_timeout_seconds == 1800

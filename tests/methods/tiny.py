@@ -1,6 +1,8 @@
 """Tiny models and packs for tests: the real classes at a size that trains in milliseconds."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from zscir.artifacts import Artifact
 from zscir.methods.batch import Batch
@@ -32,6 +34,23 @@ def towers(seed: int = 0) -> Towers:
     torch.manual_seed(seed)
     tokenizer = CompactTokenizer.of_corpus(["a red blue green white picture"])
     return Towers(config_of(ARCHITECTURE, PIXELS, tokenizer.vocab_size), PIXELS, tokenizer).eval()
+
+
+@contextmanager
+def little_memory(rows: int) -> Iterator[set[type[nn.Module]]]:
+    """Within it no tower has room for more than ``rows`` at once; what had to refuse some is told."""
+    refused: set[type[nn.Module]] = set()
+
+    def refuse(module: nn.Module, given: tuple[Any, ...]) -> None:
+        if isinstance(module, nn.Conv2d | nn.Embedding) and len(given[0]) > rows:  # the first layers of both towers
+            refused.add(type(module))
+            raise torch.OutOfMemoryError(f"no room for {len(given[0])}")
+
+    hook = nn.modules.module.register_module_forward_pre_hook(refuse)
+    try:
+        yield refused
+    finally:
+        hook.remove()
 
 
 def pixels(count: int, seed: int = 0, size: int = 16) -> Tensor:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.methods import tiny
 from zscir.artifacts import Artifact
 from zscir.errors import RequestError
 from zscir.methods.build import new_method
@@ -148,3 +149,13 @@ def test_a_folder_that_is_no_checkpoint_is_a_request_error(tmp_path: Path) -> No
     given = images(tmp_path / "images")
     with pytest.raises(RequestError):
         embedded(tmp_path / "out", given, given)
+
+
+def test_a_batch_that_does_not_fit_is_embedded_in_halves(tmp_path: Path, backbone: Artifact) -> None:
+    given = images(tmp_path / "images")
+    _, keys, image, text = embedded(tmp_path / "at-once", given, backbone)
+    with tiny.little_memory(2) as refused:
+        _, found, *vectors = embedded(tmp_path / "in-halves", given, backbone)
+    assert refused == {torch.nn.Conv2d, torch.nn.Embedding}
+    assert found == keys
+    np.testing.assert_allclose(vectors, [image, text], atol=1e-6)

@@ -1,6 +1,8 @@
-"""Several processes over gloo, started once, do what the tests of ranks compare with one process.
+"""Several processes over gloo, started once, do what the tests of ranks compare, and the first does it alone too.
 
-python -m tests.training.crew FOLDER   # as three, then the first two as two
+python -m tests.training.crew FOLDER   # as three, then the first two as two, then the first as one
+
+No GPU is seen by whoever starts it with CUDA_VISIBLE_DEVICES="": what is compared is then of one kind of device.
 
 They are forks of one process in which no thread runs yet: what takes long is to import torch.
 """
@@ -164,13 +166,33 @@ def work(folder: Path, ranks: Ranks) -> None:
     (own / "told.json").write_text(json.dumps({"curves": curves, "words": words}))
 
 
+def alone(folder: Path) -> None:
+    """Train every method by oneself, and go on from a state that several saved."""
+    own = folder / "1" / "0"
+    own.mkdir(parents=True)
+    curves: dict[str, Any] = {}
+    for name in METHODS:
+        data = Artifact.of_folder(folder / ("triplets" if name == "tscir_compose" else "pairs"))
+        method, curve = train(name, data, folder / "1" / name)
+        save_file(moved(method), own / name)
+        curves[name] = curve.rows
+    (own / "told.json").write_text(json.dumps({"curves": curves}))
+    for count in (3, 2):
+        where = folder / str(count)
+        method, curve = train("tscir_map", Artifact.of_folder(folder / "pairs"), where / "tscir_map")
+        save_file(moved(method), where / "resumed")
+        (where / "resumed.json").write_text(json.dumps(curve.rows))
+
+
 def one(rank: int, folder: Path) -> None:
-    """Work as one of three, then as one of two."""
+    """Work as one of three, as one of two, and alone."""
     for count in (3, 2):
         if rank < count:
             dist.init_process_group("gloo", f"file://{folder}/store{count}", rank=rank, world_size=count)
             work(folder / str(count), Ranks(rank, count))
             dist.destroy_process_group()
+    if rank == 0:
+        alone(folder)
 
 
 def main(folder: Path) -> None:

@@ -4,8 +4,7 @@ import json
 import signal
 import time
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,15 @@ LAST_WORDS = 6
 Report = dict[str, Any]
 
 
-@contextmanager
-def reported(folder: Path, rank: int) -> Iterator[None]:
-    """An error within becomes ``rankN.json`` in ``folder``, and the end of this process with exit code 1."""
+def reported(work: Callable[[], None], folder: Path, rank: int) -> int:
+    """Do the work of a rank and return the exit code that it earned; an error becomes ``rankN.json`` in ``folder``."""
     try:
-        yield
+        work()
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and the process that asked raises it anew
         with finished(folder / f"rank{rank}.json") as part:
             part.write_text(json.dumps(_report(error)), encoding="utf-8")
-        raise SystemExit(1) from None
+        return 1
+    return 0
 
 
 def _report(error: Exception) -> Report:

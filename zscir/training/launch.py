@@ -5,6 +5,7 @@ launcher) and ``rankN.json`` (errors) come out, and what torch prints is in ``lo
 lines of JSON through a pipe that closes when the last of the processes is gone.
 """
 
+import gc
 import json
 import os
 import shutil
@@ -56,6 +57,7 @@ def on_ranks(count: int, course: Course) -> Facts:
     folder.mkdir(parents=True)
     (folder / "course.json").write_text(json.dumps(course.literals()), encoding="utf-8")
     note(f"train {course.spec.method.name}: on {count} ranks")
+    _give_back_gpu_memory()
     with _launched(count, folder) as launcher:
         _follow(iter(launcher.stdout or ()))
         code = launcher.wait()
@@ -63,6 +65,15 @@ def on_ranks(count: int, course: Course) -> Facts:
         raise what_happened(folder, count, _exits(folder), code, folder / LOG)
     facts: Facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     return facts
+
+
+def _give_back_gpu_memory() -> None:
+    """Let go of what torch keeps of a GPU for this process's next use: the first rank trains on the same one."""
+    import torch
+
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _exits(folder: Path) -> dict[int, int] | None:
@@ -98,11 +109,18 @@ def _end(launcher: "subprocess.Popen[str]") -> None:
 
 def _environment(count: int) -> dict[str, str]:
     """What the ranks find beside our own environment: their part of the cores, and the loopback to talk over."""
-    found = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
+    found = {"OMP_NUM_THREADS": str(max(1, _cores() // count))}
     inner = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
     if inner:
-        found["GLOO_SOCKET_IFNAME"] = inner[0]
+        found |= {"GLOO_SOCKET_IFNAME": inner[0], "NCCL_SOCKET_IFNAME": f"={inner[0]}"}  # NCCL's "=": just this one
     return {name: value for name, value in found.items() if name not in os.environ}
+
+
+def _cores() -> int:
+    """The cores that this process may use: in a container often fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _follow(lines: Iterator[str]) -> None:

@@ -97,7 +97,7 @@ def _update(method: Trainable, optimiser: torch.optim.Optimizer, batch: Batch, p
 
 
 class _Saver:
-    """Decides when a state is worth saving: every few seconds, and never more than a twentieth of the time."""
+    """Decides when a state is worth saving: every few seconds, at least twenty times as far apart as one takes."""
 
     def __init__(self, every_s: float) -> None:
         self._every_s, self._wait_s, self._last = every_s, every_s, time.monotonic()

@@ -3,13 +3,15 @@
     python -m zscir.training.rank launch PID COUNT FOLDER   # PID asks; neither launcher nor ranks outlive it
     python -m zscir.training.rank train PID FOLDER          # one rank; the agent tells it which through RANK and others
 
-torchrun's own rendezvous keeps pickles on a port that is open to the network. Here all listen on loopback, and what
-they hand each other is bytes and JSON. Nobody restarts a rank: the stage is tried again as a whole.
+torchrun's own rendezvous keeps pickles on a port that is open to the network. Here rendezvous and gloo listen on the
+loopback, and NCCL, which left to itself avoids it, is told to use nothing else; what they hand each other is bytes and
+JSON. Nobody restarts a rank: the stage is tried again as a whole.
 """
 
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterable, Iterator
@@ -23,19 +25,31 @@ LOOPBACK = "127.0.0.1"
 
 
 def launch(asker: int, count: int, folder: Path) -> None:
-    """Start ``count`` ranks and wait; when one ends badly all are ended, and ``exits.json`` says how each did."""
+    """Start ``count`` ranks and wait; when one ends badly all are ended, and ``exits.json`` says how each did.
+
+    Asked to end by a signal, this process ends the ranks and then by that signal, as who is killed does.
+    """
     from torch.distributed.elastic.agent.server.api import WorkerSpec
     from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+
+    from zscir.artifacts import finished
 
     die_with_parent(asker)
     words = ("-m", "zscir.training.rank", "train", str(os.getpid()), str(folder))
     spec = WorkerSpec("train", count, _rendezvous(), entrypoint=sys.executable, args=words, max_restarts=0,
                       monitor_interval=MONITOR_EVERY_S)  # fmt: skip
-    result = LocalElasticAgent(spec, DefaultLogsSpecs(log_dir=str(folder / "elastic"))).run()
+    agent = LocalElasticAgent(spec, DefaultLogsSpecs(log_dir=str(folder / "elastic")))
+    try:
+        result = agent.run()
+    except SignalException as error:
+        signal.signal(error.sigval, signal.SIG_DFL)
+        signal.raise_signal(error.sigval)
+        raise
     if result.is_failed():
         exits = {rank: failure.exitcode for rank, failure in result.failures.items()}
-        (folder / "exits.json").write_text(json.dumps(exits), encoding="utf-8")
+        with finished(folder / "exits.json") as part:
+            part.write_text(json.dumps(exits), encoding="utf-8")
         raise SystemExit(1)
 
 
@@ -65,20 +79,23 @@ def train(launcher: int, folder: Path) -> None:
     os.dup2(2, 1)  # what torch or a driver prints is no news
     from zscir.training.ends import reported
 
-    with reported(folder, rank):
-        from zscir.artifacts import finished
-        from zscir.training.course import Course
-        from zscir.training.ranks import Ranks
+    code = reported(lambda: _trained(rank, count, folder, news), folder, rank)
+    os._exit(code)  # the others need nothing of this one any more, and the transport would wait for them
 
-        show = _telling(news) if rank == 0 else _silent
-        join(rank, count)
-        where = folder / "course.json"
-        course = Course.parse(json.loads(where.read_text(encoding="utf-8")), str(where))
-        facts = course.run(Ranks(rank, count), show)
-        if rank == 0:
-            with finished(folder / "facts.json") as part:
-                part.write_text(json.dumps(facts), encoding="utf-8")
-    os._exit(0)  # the others need nothing of this one any more, and the transport would wait for them
+
+def _trained(rank: int, count: int, folder: Path, news: TextIO) -> None:
+    from zscir.artifacts import finished
+    from zscir.training.course import Course
+    from zscir.training.ranks import Ranks
+
+    show = _telling(news) if rank == 0 else _silent
+    join(rank, count)
+    where = folder / "course.json"
+    course = Course.parse(json.loads(where.read_text(encoding="utf-8")), str(where))
+    facts = course.run(Ranks(rank, count), show)
+    if rank == 0:
+        with finished(folder / "facts.json") as part:
+            part.write_text(json.dumps(facts), encoding="utf-8")
 
 
 def join(rank: int, count: int) -> None:

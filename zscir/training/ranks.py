@@ -1,9 +1,10 @@
 """Ranks: processes that train together; each encodes its share of a batch, all see the features of the whole of it.
 
-The update is that of one process up to rounding: every rank takes the loss of the whole batch, from rows gathered from
-all. On the way back ``gather`` hands a rank the gradient of its own rows, times the number of ranks, and the mean of
-the parameters' gradients over the ranks is then that of one process, for what lies before the gather and for what lies
-behind it (the learned scale) alike. A DDP wrapper would have to be called in place of the method, and hides that sum.
+The update is that of one process up to rounding, but for dropout, which each rank draws for its own share: every rank
+takes the loss of the whole batch, from rows gathered from all. On the way back ``gather`` hands a rank the gradient of
+its own rows, times the number of ranks, and the mean of the parameters' gradients over the ranks is then that of one
+process, for what lies before the gather and for what lies behind it (the learned scale) alike. A DDP wrapper would
+have to be called in place of the method, and hides that sum.
 """
 
 from collections.abc import Iterable, Iterator
@@ -107,12 +108,17 @@ def _mean_of(numbers: Tensor, count: int) -> Tensor:
 
 @contextmanager
 def _together() -> Iterator[None]:
-    """Within it the ranks wait for each other; what the transport says of a lost one becomes PeerGone."""
+    """Within it the ranks wait for each other; what the transport says of a lost one becomes PeerGone.
+
+    A GPU that fails, or has no room for what the transport needs, is this rank's own trouble and told as such.
+    """
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
+        if "out of memory" in str(error):
+            raise torch.OutOfMemoryError(str(error)) from error
+        if isinstance(error, torch.AcceleratorError):
+            raise
         raise PeerGone(f"another rank is gone: {error}") from error
 
 

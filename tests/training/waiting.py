@@ -1,0 +1,72 @@
+"""The processes of a training on several ranks, seen from outside, and what a test waits for."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from zscir.training.resume import FOLDER, STATE
+
+PATIENCE_S = 120
+
+
+def wait_for(what: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
+    """What ``what`` gives once that is something."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := what():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("nothing of the kind happened")
+
+
+def crew_of(parent: psutil.Process) -> dict[str, psutil.Process]:
+    """The launcher (``launch``) and the ranks (``0``, ``1``) that a process has."""
+    found = {}
+    for one in parent.children(recursive=True):
+        try:
+            words, environment = one.cmdline(), one.environ()
+        except psutil.Error:
+            continue
+        if "zscir.training.rank" in words:
+            found["launch" if "launch" in words else environment.get("RANK", "?")] = one
+    return found
+
+
+def whole_crew(parent: psutil.Process) -> dict[str, psutil.Process]:
+    """The launcher and two ranks, as soon as all are there."""
+    return wait_for(lambda: crew if len(crew := crew_of(parent)) == 3 and "?" not in crew else None)
+
+
+def gone(process: psutil.Process) -> bool:
+    """Whether nothing of a process is left but its exit code."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def none_left(crew: dict[str, psutil.Process], seconds: float) -> None:
+    """Wait for the end of all."""
+    wait_for(lambda: all(gone(one) for one in crew.values()), seconds)
+
+
+def state_step(out: Path) -> int:
+    """The step of the state that a training in ``out`` has saved; 0 where there is none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(out / FOLDER / STATE, framework="pt") as stored:
+            return int(stored.metadata()["step"])
+    except (OSError, SafetensorError):
+        return 0
+
+
+def listening(process: psutil.Process) -> list[str]:
+    """The addresses at which a process waits for others."""
+    try:
+        return [one.laddr.ip for one in process.net_connections() if one.status == psutil.CONN_LISTEN]
+    except psutil.Error:
+        return []
