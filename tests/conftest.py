@@ -12,7 +12,8 @@ from hypothesis import settings
 SCRATCH = Path(tempfile.mkdtemp(prefix="zscir-tests-"))
 atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 
-KEPT = ("ZSCIR_SHARED", "ZSCIR_TEST_KILLS", "ZSCIR_TEST_AWAY_S", "ZSCIR_BENCH_SNAKEMAKE")  # what speaks to the tests themselves
+# What speaks to the tests themselves.
+KEPT = ("ZSCIR_SHARED", "ZSCIR_TEST_KILLS", "ZSCIR_TEST_AWAY_S", "ZSCIR_BENCH_SNAKEMAKE")
 # Settings of the person who runs the tests, and credentials that a test must never meet.
 for name in list(os.environ):
     if name.startswith(("ZSCIR_", "PREFECT_", "AWS_", "OPENAI_", "WANDB_")) and name not in KEPT:

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -70,3 +71,10 @@ def test_the_meter_counts_the_work_of_this_process_and_its_children():
     assert read["wall_s"] >= 1
     assert read["cpu_s"] > 0.05
     assert read["peak_rss_bytes"] > 150_000_000
+
+
+def test_the_packages_are_those_that_the_standard_library_finds() -> None:
+    from importlib.metadata import distributions
+
+    found = {one.metadata["Name"]: one.metadata["Version"] for one in distributions()}
+    assert json.loads(surroundings()["packages"]) == {name: version for name, version in found.items() if name}

@@ -14,21 +14,32 @@ import zscir
 from zscir.specs import PASSWORD, canonical_json
 
 SHORTEST_SECRET = 8  # characters; shorter ones would blot out common words
+_NAMED = re.compile(r"^(Name|Version): (.+?)\s*$", re.MULTILINE)
 _SECRET = re.compile(r"(key|token|secret|password|passwd|credential|auth)", re.IGNORECASE)
 
 
 def surroundings() -> dict[str, Any]:
     """git_commit, git_dirty, zscir_version, python_version, platform and packages (JSON) of this process."""
     commit, dirty = _git()
-    packages = {one.metadata["Name"]: one.version for one in distributions() if one.metadata["Name"]}
     return {
         "git_commit": commit,
         "git_dirty": dirty,
         "zscir_version": zscir.__version__,
         "python_version": sys.version.split()[0],
         "platform": platform.platform(),
-        "packages": canonical_json(packages),
+        "packages": canonical_json(_packages()),
     }
+
+
+def _packages() -> dict[str, str]:
+    """Name -> version of all that is installed, from the heads of its metadata: to parse them whole takes a second."""
+    found = {}
+    for one in distributions():
+        text = one.read_text("METADATA") or one.read_text("PKG-INFO") or ""
+        head = dict(_NAMED.findall(text.partition("\n\n")[0]))
+        if {"Name", "Version"} <= head.keys():
+            found[head["Name"]] = head["Version"]
+    return found
 
 
 def redact(value: Any) -> Any:
