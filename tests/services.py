@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,16 @@ def ask(api: str, what: str, query: object = None, method: str | None = None) ->
             error.close()
             time.sleep(patience_s)
     raise AssertionError
+
+
+def wait_for(there: Callable[[], Any], limit_s: float) -> Any:
+    """What ``there`` gives once that is something; TimeoutError when it is nothing for so long."""
+    until = time.monotonic() + limit_s
+    while time.monotonic() < until:
+        if found := there():
+            return found
+        time.sleep(0.3)
+    raise TimeoutError(f"nothing after {limit_s} s")
 
 
 def _start(command: list[str], ready: str, extra: dict[str, str] | None = None, patience_s: float = 180) -> None:

@@ -3,8 +3,8 @@
 import json
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from urllib.error import HTTPError
 
 import pytest
@@ -32,13 +32,7 @@ def ask(what, query=None, method=None):
     return services.ask(prefect_api(), what, query, method)
 
 
-def wait_for(there):
-    until = time.monotonic() + LIMIT_S
-    while time.monotonic() < until:
-        if found := there():
-            return found
-        time.sleep(0.3)
-    raise TimeoutError(f"nothing after {LIMIT_S} s")
+wait_for = partial(services.wait_for, limit_s=LIMIT_S)
 
 
 def start(deployment, **asked):

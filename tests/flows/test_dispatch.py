@@ -4,7 +4,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
+from functools import partial
 
 import psutil
 import pytest
@@ -61,13 +61,7 @@ def ask(what, query=None, method=None):
     return services.ask(prefect_api(), what, query, method)
 
 
-def wait_for(there):
-    until = time.monotonic() + LIMIT_S
-    while time.monotonic() < until:
-        if found := there():
-            return found
-        time.sleep(0.5)
-    raise TimeoutError(f"nothing after {LIMIT_S} s")
+wait_for = partial(services.wait_for, limit_s=LIMIT_S)
 
 
 class Hall:

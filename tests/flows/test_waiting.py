@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from prefect import flow
@@ -34,13 +35,7 @@ def ask(what, query=None, method=None):
     return services.ask(prefect_api(), what, query, method)
 
 
-def wait_for(there):
-    until = time.monotonic() + LIMIT_S
-    while time.monotonic() < until:
-        if found := there():
-            return found
-        time.sleep(0.2)
-    raise TimeoutError(f"nothing after {LIMIT_S} s")
+wait_for = partial(services.wait_for, limit_s=LIMIT_S)
 
 
 @pytest.fixture(autouse=True)
