@@ -20,7 +20,8 @@ HELP_LIMIT_S = 1.0
 FLOORS = {
     0: ("zscir", "zscir.torchvision_guard"),
     1: ("zscir.errors", "zscir.specs", "zscir.records", "zscir.settings", "zscir.progress", "zscir.breakages",
-        "zscir.warden", "zscir.partitions", "zscir.listing", "zscir.limits", "zscir.pools"),
+        "zscir.warden", "zscir.partitions", "zscir.listing", "zscir.limits", "zscir.pools", "zscir.bounds",
+        "zscir.sizes"),
     2: ("zscir.artifacts", "zscir.store", "zscir.store_problems", "zscir.patience", "zscir.conditional",
         "zscir.leases", "zscir.locks", "zscir.holding", "zscir.uploads", "zscir.digests",
         "zscir.clocks", "zscir.claims", "zscir.inventory"),

@@ -18,6 +18,7 @@ QUIET_ENVIRONMENT = {
     "WANDB_MODE": "disabled",  # img2dataset always imports wandb
     "WANDB_ERROR_REPORTING": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "PYDANTIC_DISABLE_PLUGINS": "__all__",  # one would see every value; logfire's sends them
 }
 
 # Idle OpenMP threads that spin make torch four to eight times slower when another process needs the same cores.

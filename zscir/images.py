@@ -9,9 +9,10 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# Pillow warns from here on and refuses from twice as many. A warning is too weak for bytes from strangers: for the
-# whole process it is an error, so that no code path of ours can decode more.
-HARD_MAX_PIXELS = 89_478_485
+from zscir.bounds import HARD_MAX_PIXELS
+
+# Pillow warns from HARD_MAX_PIXELS on. A warning is too weak for bytes from strangers: for the whole process it is an
+# error, so that no code path of ours can decode more.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 # Formats that a web page shows. TIFF, PDF, EPS and the like are left out: they are rare and their decoders are large.

@@ -5,7 +5,7 @@ from typing import Any
 
 from zscir.artifacts import MANIFEST, Artifact, DamagedManifest, Manifest, parse_manifest
 from zscir.errors import RequestError
-from zscir.lineage.query import rows
+from zscir.lineage.past import Past
 from zscir.pipelines import FILE, Pipeline, Step, external, external_paths
 from zscir.stage import Inputs, flat_inputs, key_of
 from zscir.store import NO_ARTIFACT, Store
@@ -39,7 +39,7 @@ class Previous:
 
 def make_plan(store: Store, pipeline: Pipeline) -> list[PlannedStep]:
     """One PlannedStep for each step, in order."""
-    history = previous_steps(store, pipeline.name)
+    history = previous_steps(Past(store), pipeline)
     planned: dict[str, PlannedStep] = {}
     for step in pipeline.steps:
         planned[step.name] = _plan_step(store, step, planned, history.get(step.name))
@@ -65,17 +65,24 @@ def check_files(step: Step) -> None:
             raise RequestError(f"step '{step.name}': {reference.removeprefix(FILE)}: no such file or folder")
 
 
-def previous_steps(store: Store, pipeline: str) -> dict[str, Previous]:
-    """Step name -> what the newest run of this pipeline that reached the step recorded."""
-    query = """
-        SELECT step, stage, arg_max(key, stages.started_at) AS key,
-               arg_max(wall_s, stages.started_at) FILTER (outcome = 'made') AS wall_s,
-               arg_max(key, stages.started_at) FILTER (status = 'succeeded') AS good_key
-        FROM stages JOIN run USING (run_id)
-        WHERE pipeline = $1 AND key IS NOT NULL GROUP BY step, stage
-    """
-    found = rows(store, query, [pipeline])
-    return {row["step"]: Previous(row["stage"], row["key"], row["wall_s"], row["good_key"]) for row in found}
+def previous_steps(past: Past, pipeline: Pipeline) -> dict[str, Previous]:
+    """Step name -> what the newest run of this pipeline that came by an artifact of the step recorded."""
+    names = {step.name for step in pipeline.steps}
+    newest: dict[str, dict[str, Any]] = {}
+    good: dict[str, str] = {}
+    for run in past.runs(pipeline.name):
+        for row in past.stages(run["run_id"]):
+            if row["key"] is None or row["step"] not in names:
+                continue
+            last = newest.setdefault(row["step"], row)
+            if run["status"] == "succeeded" and row["stage"] == last["stage"]:
+                good.setdefault(row["step"], row["key"])
+        if good.keys() == names:
+            break
+    return {
+        name: Previous(row["stage"], row["key"], past.wall_s(row["run_id"], row["key"]), good.get(name))
+        for name, row in newest.items()
+    }
 
 
 def _plan_step(store: Store, step: Step, planned: dict[str, PlannedStep], before: Previous | None) -> PlannedStep:

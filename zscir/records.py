@@ -80,14 +80,13 @@ def check(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
     extra = [name for name in table.column_names if name not in schema.names]
     if missing or extra:
         raise RequestError(f"{where}: columns missing {missing}, not allowed {extra}; expected {schema.names}")
-    table = table.select(schema.names)
     for field in schema:
         column = table.column(field.name)
         if column.type != field.type:
             raise RequestError(f"{where}: column '{field.name}' is {column.type}, expected {field.type}")
         if not field.nullable and column.null_count:
             raise RequestError(f"{where}: column '{field.name}' holds {column.null_count} nulls; none are allowed")
-    return table.cast(schema)
+    return pa.Table.from_arrays([table.column(name) for name in schema.names], schema=schema)
 
 
 def table_of(rows: Iterable[dict[str, Any]], schema: pa.Schema, where: str = "rows") -> pa.Table:

@@ -7,19 +7,13 @@ at a time may help, and all others are permanent.
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
-
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_exponential,
-    wait_random,
-)
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from zscir.errors import TransientError
 from zscir.progress import note
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 T = TypeVar("T")
 LONGEST_WAIT_S = 300.0
@@ -49,13 +43,14 @@ def tried(call: Callable[[], T], terms: Terms, count: Callable[[int], None], wha
 
     ``count`` is told the number of each attempt before it begins. The last error is raised as it is.
     """
+    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
     def counted() -> T:
         number[0] += 1
         count(number[0])
         return call()
 
-    def tell(state: RetryCallState) -> None:
+    def tell(state: "RetryCallState") -> None:
         wait_s = state.next_action.sleep if state.next_action is not None else 0.0
         error = state.outcome.exception() if state.outcome is not None else None
         note(f"{what}: attempt {number[0]} of {terms.retries + 1} failed ({error}); again in {wait_s:.1f} s")

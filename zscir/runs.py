@@ -18,6 +18,7 @@ from zscir.estimates import Estimate, estimates_of
 from zscir.inspection import pass_gates
 from zscir.limits import Limits, too_long
 from zscir.lineage.heartbeats import Heart, status_of
+from zscir.lineage.past import Past
 from zscir.lineage.query import rows
 from zscir.lineage.recorder import Recorder, RunInfo
 from zscir.lineage.surroundings import redact, worker_name
@@ -71,11 +72,9 @@ def begin(store: Store, pipeline: Pipeline, plan: list[PlannedStep], config: dic
         user_config=canonical_json(redact({**config, "process": worker_name()})), parent_run_id=parent_run_id,
     )  # fmt: skip
     ready = {planned.step.name: planned.artifact for planned in plan if planned.artifact is not None}
-    prior = {
-        row["key"]: row for row in rows(store, "SELECT DISTINCT ON (key) * FROM artifacts ORDER BY key, created_at")
-    }
-    history, heart = previous_steps(store, pipeline.name), Heart(store, info.run_id)
-    run = Run(store, pipeline, Recorder(store, info, prior), ready, history, heart, plan, budget)
+    past = Past(store)
+    history, heart = previous_steps(past, pipeline), Heart(store, info.run_id)
+    run = Run(store, pipeline, Recorder(store, info, past.artifact), ready, history, heart, plan, budget)
     if budget.limited:
         run.estimates = estimates_of(store, plan, budget.prices)
     heart.start()

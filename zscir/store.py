@@ -5,7 +5,6 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -35,6 +34,7 @@ from zscir.holding import held
 from zscir.leases import Leases
 from zscir.patience import Patient
 from zscir.settings import LEASE_S, PATIENCE_S, Settings
+from zscir.sizes import sizes_in_bucket, sizes_on_disk
 from zscir.specs import Spec
 from zscir.store_problems import problems
 from zscir.uploads import upload
@@ -42,7 +42,6 @@ from zscir.uploads import upload
 LINEAGE = "lineage"
 NO_ARTIFACT = "no artifact"
 CHECK_TIMEOUT_S = 20.0
-LISTINGS = 16
 SCHEMES = ("s3", "file")
 # Three layers retry: botocore, s3fs around it, and what takes longer than a few seconds is left to our own patience.
 REMOTE_OPTIONS = {
@@ -117,11 +116,26 @@ class Store:
 
     def read_text(self, *parts: str) -> str | None:
         """A small text file, or None when there is none."""
+        data = self.read_bytes(*parts)
+        return None if data is None else data.decode(errors="replace")
+
+    def read_bytes(self, *parts: str) -> bytes | None:
+        """A small file, or None when there is none."""
         with problems(self.uri):
             try:
-                return str(self.fs.cat_file(self.address(*parts)).decode(errors="replace"))
+                return bytes(self.fs.cat_file(self.address(*parts)))
             except FileNotFoundError:
                 return None
+
+    def folders(self, *parts: str) -> list[str]:
+        """The names of the folders in a folder, sorted; none where it is not there."""
+        with problems(self.uri):
+            try:
+                found = self.fs.ls(self.address(*parts), detail=True)
+            except FileNotFoundError:
+                return []
+        names = [one["name"].rstrip("/").rsplit("/", 1)[1] for one in found if one["type"] == "directory"]
+        return sorted(name for name in names if not name.startswith("."))
 
     def write_file(self, local: Path, *parts: str) -> None:
         """Put one file under its final name in one step, so that a reader sees the old or the new, never half."""
@@ -279,7 +293,12 @@ class Store:
         shutil.rmtree(folder)
 
     def _compare(self, stage: str, key: str, manifest: Manifest) -> str:
-        sizes = self._sizes(f"{stage}/{key}", manifest.files)
+        own = f"{stage}/{key}"
+        paths = {  # file -> the folder of the artifact in which it lies: this one, or one that lends it
+            self._home(stage, key, entry): self.address(*(entry.home or own).split("/")[:2]) for entry in manifest.files
+        }
+        with problems(self.uri):
+            sizes = sizes_in_bucket(self.fs, paths) if self.remote else sizes_on_disk(paths)
         for entry in manifest.files:
             size = sizes.get(self._home(stage, key, entry))
             if size is None:
@@ -287,21 +306,6 @@ class Store:
             if size != entry.size:
                 return f"file damaged: {entry.path} has {size} bytes, the manifest says {entry.size}"
         return ""
-
-    def _sizes(self, own: str, entries: Sequence[FileEntry]) -> dict[str, int]:
-        """Path -> size of what lies in the folder ``own`` and in the folders that hold the files lent to it."""
-        folders = [own, *{"/".join(entry.home.split("/")[:2]) for entry in entries if entry.home}]
-        with problems(self.uri):
-            if self.remote and len(folders) > 1:  # a listing takes a round trip: many at the same time
-                with ThreadPoolExecutor(LISTINGS) as pool:
-                    found = list(pool.map(self._listed, folders))
-            else:
-                found = [self._listed(folder) for folder in folders]
-            return {path: size for there in found for path, size in there.items()}
-
-    def _listed(self, folder: str) -> dict[str, int]:
-        found = self.fs.find(self.address(folder), detail=True)
-        return {path: int(info["size"]) for path, info in found.items()}
 
     def _compare_digests(self, artifact: Artifact) -> str:
         for name, entry in artifact.entries.items():

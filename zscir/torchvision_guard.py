@@ -11,7 +11,6 @@ What stays out of reach on such a machine: ``torchvision.ops.nms`` and torchvisi
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import sys
 from collections.abc import Sequence
@@ -78,6 +77,8 @@ def has_compiled_operators(package: Path) -> bool:
 
 
 def _loads(extension: Path) -> bool:
+    import ctypes
+
     try:
         ctypes.CDLL(str(extension))
     except OSError:

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.faults.hostile_images import IMAGES, many_scans, picture, saved, two_halves
+from zscir.bounds import HARD_MAX_PIXELS
 from zscir.fetch.failures import Failure
 from zscir.fetch.vetting import SCAN, Vetted, inspect, is_plain, vet
-from zscir.images import HARD_MAX_PIXELS, decode
+from zscir.images import decode
 
 
 def vetted(data: bytes, max_pixels: int = HARD_MAX_PIXELS) -> Vetted:

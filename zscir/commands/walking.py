@@ -58,10 +58,37 @@ def _hush() -> None:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 
 
+class _Hidden:
+    """A finder that finds no pandas; one that is imported already stays."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        """ModuleNotFoundError for pandas; for all else, let others look."""
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
+
+
+def _spare_pandas() -> None:
+    """pyarrow imports pandas with the first list that it is given, to know a Series if it should meet one. That is a
+    third of the time in which a finished pipeline is found finished, and it meets none: it is told that there is no
+    pandas. Who asks it for a DataFrame gets one all the same.
+    """
+    import sys
+
+    import pyarrow
+
+    hidden = _Hidden()
+    sys.meta_path.insert(0, hidden)
+    try:
+        pyarrow.array([])
+    finally:
+        sys.meta_path.remove(hidden)
+
+
 def walk_now(store: Any, asked: Any) -> Any:
     """Walk what was asked, here and now."""
     from zscir.walks import walk
 
+    _spare_pandas()
     return walk(store, asked, through_prefect, in_pools)
 
 

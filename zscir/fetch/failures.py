@@ -7,8 +7,6 @@ import errno
 import os
 import ssl
 
-import aiohttp
-
 # Answers after which the same request may well succeed. 509 and 520 to 524 are what hosting companies made up.
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524}
 BROKE_OFF = (errno.ECONNRESET, errno.EPIPE)
@@ -75,6 +73,8 @@ def from_status(status: int, retry_after_s: float | None) -> Failure:
 
 def from_client(error: Exception) -> Failure:
     """The failure behind an exception of the HTTP client or of the socket."""
+    import aiohttp  # loads every certificate that is trusted, which who only wants the classes need not wait for
+
     inner = _root(error)
     if isinstance(inner, Failure):
         return inner

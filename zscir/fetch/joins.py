@@ -4,12 +4,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 
 from zscir.records import check
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 def query(sql: str, scratch: Path, rows: int, schema: pa.Schema, **values: Any) -> Iterator[pa.Table]:
@@ -37,7 +39,9 @@ def answers(sql: str, scratch: Path, **values: Any) -> list[tuple[Any, ...]]:
 
 
 @contextmanager
-def _database(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def _database(scratch: Path) -> "Iterator[duckdb.DuckDBPyConnection]":
+    import duckdb
+
     settings: dict[str, str | bool | int | float | list[str]] = {
         "temp_directory": str(scratch / ".duckdb"),
         "autoinstall_known_extensions": "false",

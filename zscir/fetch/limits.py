@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from zscir.images import HARD_MAX_PIXELS
+from zscir.bounds import HARD_MAX_PIXELS
 from zscir.specs import Spec
 
 MIB = 1024 * 1024

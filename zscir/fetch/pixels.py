@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from zscir.images import HARD_MAX_PIXELS, BadImage
+from zscir.bounds import HARD_MAX_PIXELS
+from zscir.images import BadImage
 from zscir.specs import Spec
 
 MIB = 1024 * 1024

@@ -36,7 +36,8 @@ RECORDS = {
     "packed": PACKED,
 }  # fmt: skip
 FILES = {"packed": "index.parquet", "responses": "responses-*.parquet"}
-ONCE = ("artifacts", "edges")  # every run that came by an artifact lists it
+LINEAGE_TABLES = TABLES | {"removed": REMOVED}
+ANCESTORS = ("artifacts", "edges")  # every run that came by an artifact lists it: their rows are told once
 ANCESTRY = """
 CREATE VIEW ancestry AS WITH RECURSIVE up(key, ancestor_key) AS (
     SELECT key, key FROM artifacts
@@ -67,7 +68,7 @@ def sql(store: Store, query: str, values: Sequence[Any] = ()) -> tuple[list[str]
             names = [column[0] for column in result.description or []]
             return names, result.fetchall()
         except duckdb.Error as error:
-            tables = ", ".join([*TABLES, "ancestry", "removed", *RECORDS])
+            tables = ", ".join([*LINEAGE_TABLES, "ancestry", *RECORDS])
             raise RequestError(f"sql: {str(error).splitlines()[0]}\nthe tables are: {tables}") from None
 
 
@@ -78,19 +79,27 @@ def rows(store: Store, query: str, values: Sequence[Any] = ()) -> list[dict[str,
 
 
 def make_views(connection: "duckdb.DuckDBPyConnection", store: Store, query: str, scratch: Path) -> None:
-    """Give the connection a view for each table that ``query`` may need."""
+    """Give the connection a view for each table that ``query`` names; all of the lineage's when it names none."""
     connection.execute("SET TimeZone = 'UTC'")
-    for name, schema in TABLES.items():
-        _view(connection, scratch, name, schema, store.lineage_tables(name, scratch / name), "")
-    connection.execute(ANCESTRY)
-    if re.search(r"\bremoved\b", query, re.IGNORECASE):
-        _view(connection, scratch, "removed", REMOVED, store.lineage_tables("removed", scratch / "removed"), "")
+    named = _named(query)
+    lineage = set(LINEAGE_TABLES) & named if named else set(LINEAGE_TABLES)
+    for name in sorted(lineage):
+        _view(connection, scratch, name, LINEAGE_TABLES[name], store.lineage_tables(name, scratch / name), "")
+    if lineage.issuperset(ANCESTORS):
+        connection.execute(ANCESTRY)
     for name, schema in RECORDS.items():
-        if re.search(rf"\b{name}\b", query, re.IGNORECASE):
+        if name in named:
             found = store.artifact_files(FILES.get(name, f"{name}.parquet"), scratch / name)
             paths = [path for path in found if set(schema.names) <= set(pq.read_schema(path).names)]
             key = ", regexp_extract(filename, '/([0-9a-f]{64})/[^/]*$', 1) AS artifact_key"
             _view(connection, scratch, name, schema, paths, key)
+
+
+def _named(query: str) -> set[str]:
+    """The tables that ``query`` names, and those that they are made of."""
+    known = [*LINEAGE_TABLES, *RECORDS, "ancestry"]
+    found = {name for name in known if re.search(rf"\b{name}\b", query, re.IGNORECASE)}
+    return found | set(ANCESTORS) if "ancestry" in found else found
 
 
 def _view(connection: "duckdb.DuckDBPyConnection", scratch: Path, name: str, schema: Any, paths: list[str],
@@ -103,5 +112,5 @@ def _view(connection: "duckdb.DuckDBPyConnection", scratch: Path, name: str, sch
     listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
     columns = ", ".join(f'"{column}"' for column in schema.names)
     source = f"read_parquet([{listed}], union_by_name=true, filename=true)"
-    kind = "DISTINCT " if name in ONCE else ""
+    kind = "DISTINCT " if name in ANCESTORS else ""
     connection.execute(f"CREATE VIEW {name} AS SELECT {kind}{columns}{extra} FROM {source}")  # noqa: S608 - our own names

@@ -3,7 +3,7 @@
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from zscir.specs import canonical_json
 from zscir.store import LINEAGE, Store
 
 PIECES_EVERY_S = 2.0
+Prior = Callable[[str, str], dict[str, Any] | None]  # key, digest -> what an earlier run wrote about the artifact
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,17 @@ class RunInfo:
     parent_run_id: str | None = None
 
 
+def nothing_before(key: str, digest: str) -> None:
+    """The past of a store's first run."""
+
+
 class Recorder:
     """Writes the lineage of one run. Readable at any moment: each table is replaced in one step."""
 
-    def __init__(self, store: Store, info: RunInfo, prior: dict[str, dict[str, Any]] | None = None) -> None:
+    def __init__(self, store: Store, info: RunInfo, prior: Prior = nothing_before) -> None:
         self.store = store
         self.run_id = info.run_id
-        self._prior = prior or {}
+        self._prior = prior
         self._lock = threading.Lock()
         self._run: dict[str, Any] = {
             **vars(info), **surroundings(), "status": "running", "started_at": now(), "finished_at": None,
@@ -98,8 +103,9 @@ class Recorder:
         manifest = artifact.manifest
         if manifest is None:
             return
-        if self._prior.get(artifact.key, {}).get("digest") == artifact.digest:
-            self._rows["artifacts"][artifact.key] = self._prior[artifact.key]
+        before = self._prior(artifact.key, artifact.digest)
+        if before is not None:
+            self._rows["artifacts"][artifact.key] = before
         else:
             rows = manifest.facts.get("rows")
             self._rows["artifacts"][artifact.key] = {

@@ -7,6 +7,7 @@ and accounts for each URL (zscir/fetch); what img2dataset leaves is repacked, re
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,15 +16,14 @@ from zscir.artifacts import Artifact, finished
 from zscir.errors import StageError
 from zscir.fetch.assembly import RECORD
 from zscir.fetch.chunks import Target, chunk
-from zscir.fetch.gateway import Gateway
-from zscir.fetch.gateways import shared_gateway
-from zscir.fetch.repack import repack
 from zscir.fetch.specs import ChunkSpec
-from zscir.fetch.supervise import Job, raw_shards
 from zscir.progress import note
 from zscir.records import read_table
-from zscir.shards import BadShard
 from zscir.stage import Facts, stage
+
+# What fetches is imported where something is fetched: to find a download finished takes this module's version only.
+if TYPE_CHECKING:
+    from zscir.fetch.gateway import Gateway
 
 SCRATCH = ".scratch"
 ENGINE_ATTEMPTS = 3
@@ -33,6 +33,8 @@ STALL_S = 90.0  # beyond the deadline of a URL: the start of img2dataset alone m
 @stage(version=1)
 def fetch_chunk(spec: ChunkSpec, urls: Artifact, out: Path) -> Facts:
     """Write images.tar (none when no image came) and record.parquet. Raises StageError when the engine fails."""
+    from zscir.fetch.gateways import shared_gateway
+
     targets = chunk(urls.path("urls.parquet"))
     try:
         with shared_gateway(spec) as gateway:
@@ -44,7 +46,7 @@ def fetch_chunk(spec: ChunkSpec, urls: Artifact, out: Path) -> Facts:
     return {"rows": len(targets), "ok": ok, "failed_by_class": dict(sorted(classes.items()))}
 
 
-def _fetch(spec: ChunkSpec, targets: tuple[Target, ...], gateway: Gateway, out: Path) -> None:
+def _fetch(spec: ChunkSpec, targets: tuple[Target, ...], gateway: "Gateway", out: Path) -> None:
     problem = ""
     for attempt in range(1, ENGINE_ATTEMPTS + 1):
         problem = _attempt(spec, targets, gateway, out)
@@ -56,8 +58,12 @@ def _fetch(spec: ChunkSpec, targets: tuple[Target, ...], gateway: Gateway, out: 
     raise StageError(f"img2dataset could not finish these {len(targets)} URLs in {ENGINE_ATTEMPTS} attempts: {problem}")
 
 
-def _attempt(spec: ChunkSpec, targets: tuple[Target, ...], gateway: Gateway, out: Path) -> str:
+def _attempt(spec: ChunkSpec, targets: tuple[Target, ...], gateway: "Gateway", out: Path) -> str:
     """One run of img2dataset; why it was no good, or nothing."""
+    from zscir.fetch.repack import repack
+    from zscir.fetch.supervise import Job, raw_shards
+    from zscir.shards import BadShard
+
     scratch = out / SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)
     keys = [target.image_key for target in targets]
