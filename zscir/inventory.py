@@ -69,14 +69,8 @@ def check_there(store: Store) -> None:
 
 def heaps(store: Store, stage: str | None = None) -> Iterator[Heap]:
     """What lies under every key of the store, or of one stage, sorted; nothing else in the store is a heap."""
-    for name in sorted(_folders(store) if stage is None else [stage]):
+    for name in store.folders() if stage is None else [stage]:
         yield from _heaps_of(store, name)
-
-
-def _folders(store: Store) -> list[str]:
-    with problems(store.uri):
-        found = [path.rstrip("/").rsplit("/", 1)[1] for path in store.fs.ls(store.root, detail=False)]
-    return [name for name in found if not name.startswith(".")]
 
 
 def _heaps_of(store: Store, stage: str) -> Iterator[Heap]:

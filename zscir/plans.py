@@ -37,9 +37,9 @@ class Previous:
     good_key: str | None = None
 
 
-def make_plan(store: Store, pipeline: Pipeline) -> list[PlannedStep]:
-    """One PlannedStep for each step, in order."""
-    history = previous_steps(Past(store), pipeline)
+def make_plan(store: Store, pipeline: Pipeline, past: Past | None = None) -> list[PlannedStep]:
+    """One PlannedStep for each step, in order; ``past`` is that of the store, if it has been read already."""
+    history = previous_steps(past or Past(store), pipeline)
     planned: dict[str, PlannedStep] = {}
     for step in pipeline.steps:
         planned[step.name] = _plan_step(store, step, planned, history.get(step.name))

@@ -63,8 +63,8 @@ UNDER_WAY: dict[str, Run] = {}
 
 
 def begin(store: Store, pipeline: Pipeline, plan: list[PlannedStep], config: dict[str, Any], trigger: str = "cli",
-          parent_run_id: str | None = None) -> Run:  # fmt: skip
-    """Open a run's record and make the run known to the flow's tasks by its id."""
+          parent_run_id: str | None = None, past: Past | None = None) -> Run:  # fmt: skip
+    """Open a run's record and make the run known to the flow's tasks by its id; ``past`` as for ``make_plan``."""
     budget = Budget(pipeline.limits, Prices.from_env())
     budget.check_prices()
     info = RunInfo(
@@ -72,7 +72,7 @@ def begin(store: Store, pipeline: Pipeline, plan: list[PlannedStep], config: dic
         user_config=canonical_json(redact({**config, "process": worker_name()})), parent_run_id=parent_run_id,
     )  # fmt: skip
     ready = {planned.step.name: planned.artifact for planned in plan if planned.artifact is not None}
-    past = Past(store)
+    past = past or Past(store)
     history, heart = previous_steps(past, pipeline), Heart(store, info.run_id)
     run = Run(store, pipeline, Recorder(store, info, past.artifact), ready, history, heart, plan, budget)
     if budget.limited:

@@ -9,6 +9,7 @@ from typing import Any
 
 from zscir.claims import claim
 from zscir.errors import GateError, Interrupted, OverBudget, RequestError, StageError, ZscirError
+from zscir.lineage.past import Past
 from zscir.pipelines import FILE, Pipeline, Step, load_pipeline
 from zscir.plan_tokens import check_token
 from zscir.plans import PlannedStep, make_plan
@@ -57,9 +58,10 @@ def walk(store: Store, asked: Asked, engine: Walk, ready: Ready = no_pools) -> R
     ``ready`` is asked whether the work pools are there in which steps are to be made.
     """
     pipeline = load_pipeline(spec_path(str(asked.path)), asked.changes)
-    plan, chosen = _planned(store, pipeline, asked)
+    past = Past(store)
+    plan, chosen = _planned(store, pipeline, asked, past)
     _check_pools([one.step for one in plan if one.step.name in chosen and one.action == "make"], ready)
-    run = begin(store, pipeline, plan, asked.config(store), asked.trigger, asked.parent_run_id)
+    run = begin(store, pipeline, plan, asked.config(store), asked.trigger, asked.parent_run_id, past)
     try:
         if asked.flow_run_id is not None:
             run.recorder.set_flow_run(asked.flow_run_id)
@@ -93,10 +95,10 @@ def absolute(change: str) -> str:
     return f"source={Path(value).resolve()}" if field.strip() == "source" else change
 
 
-def _planned(store: Store, pipeline: Pipeline, asked: Asked) -> tuple[list[PlannedStep], list[str]]:
+def _planned(store: Store, pipeline: Pipeline, asked: Asked, past: Past) -> tuple[list[PlannedStep], list[str]]:
     """The plan and the steps to walk; what the plan reuses is claimed, so that it stays until the run is over."""
     while True:
-        plan = make_plan(store, pipeline)
+        plan = make_plan(store, pipeline, past)
         if asked.token is not None:
             check_token(store, plan, asked.token)
         chosen = choose(pipeline, plan, asked.only, asked.start)

@@ -68,11 +68,8 @@ def test_the_newest_word_on_each_step_is_that_of_sql_over_all_runs(tmp_path_fact
 
 @pytest.fixture(params=["local", "s3"])
 def anywhere(request, tmp_path):
-    return (
-        store_at(request.getfixturevalue("s3"), tmp_path / "cache")
-        if request.param == "s3"
-        else store_at(tmp_path / "store", tmp_path / "cache")
-    )
+    uri = request.getfixturevalue("s3") if request.param == "s3" else tmp_path / "store"
+    return store_at(uri, tmp_path / "cache")
 
 
 def spoil(store, run_id):
@@ -84,8 +81,8 @@ def test_a_finished_pipeline_opens_no_table_of_the_runs_before_its_last(store, p
     walk_toy(store, path)
     store.fs.makedirs(store.address("lineage", "20200131-000000-abcdef"))
     spoil(store, "20200131-000000-abcdef")
-    assert {row["outcome"] for row in walk_toy(store, path).recorder.steps()} == {"reused"}
-    assert walk_toy(store, path).recorder.steps()
+    for _ in range(2):  # after the run that made everything, and after one that reused it
+        assert {row["outcome"] for row in walk_toy(store, path).recorder.steps()} == {"reused"}
 
 
 def test_a_table_that_cannot_be_read_is_told_by_its_name(store, path):

@@ -14,6 +14,10 @@ def test_every_table_can_be_asked_in_an_empty_store(store):
         assert found == []
 
 
+def test_a_query_that_names_no_table_sees_all_of_the_lineage(store, walked):
+    assert {name for (name,) in sql(store, "SHOW TABLES")[1]} == {*TABLES, "removed", "ancestry"}
+
+
 def test_the_pairs_of_a_source_are_counted_through_their_artifact(store, walked):
     found = rows(store, "SELECT source, count(*) AS n FROM pairs GROUP BY source ORDER BY source")
     assert found == [
