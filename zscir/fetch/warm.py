@@ -159,6 +159,7 @@ class Engine:
     def _ask(self, what: dict[str, Any]) -> bool:
         """Hand it a line, with the lock held; whether somebody may read it."""
         if not self.open or self._child is None or self._child.stdin is None or self._child.poll() is not None:
+            self._let_go()  # so that the next who asks does not find it again, before the listener knows
             return False
         line = memoryview(json.dumps(what).encode() + b"\n")
         try:
