@@ -7,16 +7,28 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+import psutil
+import pytest
+
 from tests.conftest import SCRATCH
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"}
+# A Prefect server that nobody looks at is there sooner, and one that looks oftener is waited for less.
+QUICK_SERVER = {
+    "PREFECT_SERVER_UI_ENABLED": "false",
+    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
+    "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT1S",
+}
+QUICK_WORKER = {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
 
 
 def free_port() -> int:
@@ -41,13 +53,44 @@ def prefect_api() -> str:
     """The API of a Prefect server, for tests that run several flows and need not start one each."""
     port = free_port()
     words = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    own = {
+    own = QUICK_SERVER | {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_HOME": str(SCRATCH / "prefect-server"),
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # SQLite has one writer at a time; the others wait, not fail
     }
     _start([sys.executable, *words], f"http://127.0.0.1:{port}/api/health", own)
     return f"http://127.0.0.1:{port}/api"
+
+
+@contextmanager
+def named(api: str, **more: str) -> Iterator[None]:
+    """While it lasts, environment and settings of this process name that server; ``more`` are other settings."""
+    from prefect import settings
+
+    environment = {"PREFECT_API_URL": api, **more}
+    keys = {getattr(settings, name): value for name, value in environment.items()}
+    with pytest.MonkeyPatch.context() as patch, settings.temporary_settings(keys):
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield
+
+
+def start_worker(pool: str, folder: Path, environment: dict[str, str], *words: str) -> "subprocess.Popen[bytes]":
+    """A worker of a pool, which works in ``folder``; what it says is in ``worker.log`` there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process", *words]
+    with (folder / "worker.log").open("wb") as log:
+        return subprocess.Popen(command, env=QUICK_WORKER | environment, stdout=log, stderr=log, cwd=folder)
+
+
+def of_flow_run(flow_run_id: str) -> list[psutil.Process]:
+    """The processes in which a flow run is at work."""
+    found = []
+    for one in psutil.process_iter():
+        with suppress(psutil.Error):
+            if one.environ().get("PREFECT__FLOW_RUN_ID") == flow_run_id:
+                found.append(one)
+    return found
 
 
 def ask(api: str, what: str, query: object = None, method: str | None = None) -> Any:

@@ -1,5 +1,6 @@
 """prefect.yaml and its two readers, ours and Prefect's: the same deployments, the same forms, clear refusals."""
 
+import json
 import subprocess
 import sys
 
@@ -7,9 +8,9 @@ import pytest
 
 from flows.deploy import DEFINITIONS, Schedule, Wanted, definitions, deploy, of_pipeline
 from tests import services
-from tests.core.toy_pipelines import STEPS, clean_environment, json_of, write_toy, zscir
+from tests.core.toy_pipelines import STEPS, clean_environment, write_toy
 from tests.core.toys import store_at
-from tests.services import prefect_api
+from tests.services import named, prefect_api
 from zscir.errors import RequestError
 from zscir.runs import list_runs
 from zscir.stage import stage_named, stage_names
@@ -184,20 +185,20 @@ def test_deploy_refuses_in_a_few_lines_with_code_2(tmp_path, monkeypatch, capsys
 
 
 @pytest.fixture
-def named(monkeypatch):
+def server():
     """This process's settings name the shared server, as PREFECT_API_URL does for a command."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    monkeypatch.setenv("PREFECT_API_URL", prefect_api())
-    with temporary_settings({PREFECT_API_URL: prefect_api()}):
+    with named(prefect_api()):
         yield
 
 
 @pytest.mark.slow
-def test_zscir_deploy_and_prefect_deploy_register_the_same(tmp_path, named):
+def test_zscir_deploy_and_prefect_deploy_register_the_same(tmp_path, server, capsys):
     """By ours, where it also makes the pool; then by Prefect's own command from the same file, in somebody's clone."""
+    from zscir.cli import app
+
     forget_all()
-    rows = json_of(zscir(tmp_path, "deploy", "--pool", "zscir", "--json", PREFECT_API_URL=prefect_api()))
+    app(["deploy", "--pool", "zscir", "--json"], standalone_mode=False)
+    rows = json.loads(capsys.readouterr().out)
     assert {row["did"] for row in rows} == {"created", "there"}
     assert {row["did"] for row in deploy(definitions())} == {"unchanged", "there"}
     ours = registered()
@@ -212,7 +213,7 @@ def test_zscir_deploy_and_prefect_deploy_register_the_same(tmp_path, named):
     assert registered() == ours
 
 
-def test_deployed_again_a_schedule_stays_as_somebody_left_it(tmp_path, named):
+def test_deployed_again_a_schedule_stays_as_somebody_left_it(tmp_path, server):
     path = write_toy(tmp_path, STEPS.replace('name = "toy"', 'name = "left"', 1))
 
     def deployed(**when):
@@ -231,7 +232,7 @@ def test_deployed_again_a_schedule_stays_as_somebody_left_it(tmp_path, named):
 
 
 def test_the_form_of_a_backfill_runs_what_is_missing_in_one_flow_run_and_lists_what_failed(
-    tmp_path, named, monkeypatch
+    tmp_path, server, monkeypatch
 ):
     from flows.deployed import backfill
 

@@ -13,12 +13,11 @@ from functools import partial
 
 import pytest
 from prefect import flow
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.dispatch import dispatch
 from flows.pools import need_pools
 from tests import services
-from tests.services import prefect_api
+from tests.services import named, prefect_api
 from zscir.artifacts import short_name
 from zscir.dispatch import OutOfTime, Report
 from zscir.errors import StageError, TransientError
@@ -39,9 +38,8 @@ wait_for = partial(services.wait_for, limit_s=LIMIT_S)
 
 
 @pytest.fixture(autouse=True)
-def pools(monkeypatch):
-    monkeypatch.setenv("PREFECT_API_URL", prefect_api())
-    with temporary_settings({PREFECT_API_URL: prefect_api()}):
+def pools():
+    with named(prefect_api()):
         if not ask("work_pools/filter", {"work_pools": {"name": {"any_": list(POOLS)}}}):
             for name in POOLS:
                 ask("work_pools/", {"name": name, "type": "process"})
