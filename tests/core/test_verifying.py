@@ -8,6 +8,7 @@ from tests.core.attics import Attic
 from tests.core.test_pieces import WordsSpec, write_words
 from tests.core.toy_pipelines import direct, walk_toy, write_toy
 from tests.core.toys import ShardsSpec, shards, store_at
+from tests.core.url_lists import write_list
 from zscir import verifying
 from zscir.artifacts import MANIFEST, digest_of_files, manifest_text, parse_manifest
 from zscir.errors import DamageError, RequestError
@@ -23,7 +24,7 @@ SPEC = ShardsSpec(shards=3, blocks=1)
 def downloaded(tmp_path_factory):
     """A store with a download of two chunks, and after it a run that reused it."""
     folder = tmp_path_factory.mktemp("downloaded")
-    store, path = store_at(folder / "store", folder / "cache"), write_toy(folder, STEPS, SOURCE)
+    store, path = store_at(folder / "store", folder / "cache"), write_list(folder, scenes=40, chunk_rows=20)
     for _ in range(2):
         walk_toy(store, path)
     return folder / "store"
@@ -105,33 +106,6 @@ def test_a_lender_whose_file_was_made_anew_is_not_called_damaged_with_its_borrow
     mended = old.model_copy(update={"files": files, "digest": digest_of_files(list(files))})
     attic.store.fs.pipe_file(attic.store.address("shards", attic.keys[0], MANIFEST), manifest_text(mended).encode())
     assert list(verify(attic.store, [attic.keys[1]]).bad) == [("shards", attic.keys[1])]
-
-
-SOURCE = """
-name = "toy"
-[tabletop]
-scenes = 40
-size_px = 32
-[ingest]
-source = "toy"
-text_column = "caption"
-[download]
-chunk_rows = 20
-deadline_s = 20.0
-retries = 0
-"""
-STEPS = """
-name = "toy"
-source = "source.toml"
-[[steps]]
-stage = "tabletop"
-[[steps]]
-stage = "ingest"
-inputs = { urls = "tabletop" }
-[[steps]]
-stage = "download"
-inputs = { pairs = "ingest" }
-"""
 
 
 @pytest.mark.parametrize("named", ["the whole", "the piece", "latest"])

@@ -3,7 +3,6 @@
 import json
 import logging
 from datetime import UTC, datetime
-from urllib.request import Request, urlopen
 
 import pytest
 from prefect import flow
@@ -11,11 +10,11 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 
 from flows import artifacts
 from flows.artifacts import Bar, show_plan, show_scores
-from tests.core.toy_pipelines import load_toy, write_toy, zscir
+from tests.core.toy_pipelines import digests, load_toy, walk_toy, zscir
 from tests.core.toys import store_at
-from tests.flows.test_runners import SOURCE, STEPS
+from tests.core.url_lists import write_list
 from tests.report.small_run import shared_store
-from tests.services import free_port, prefect_api
+from tests.services import ask, free_port, prefect_api
 from zscir.lineage.heartbeats import Heart
 from zscir.lineage.query import rows
 from zscir.lineage.recorder import Recorder, RunInfo
@@ -33,12 +32,7 @@ width_px = { fail_below = 16, fail_above = 64 }
 
 def shown(key):
     """The newest artifact of a key, as the page would read it."""
-    ask = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"}
-    request = Request(
-        f"{prefect_api()}/artifacts/filter", json.dumps(ask).encode(), {"Content-Type": "application/json"}
-    )
-    with urlopen(request, timeout=30) as answer:
-        found = json.load(answer)
+    found = ask(prefect_api(), "artifacts/filter", {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"})
     return found[0] if found else None
 
 
@@ -65,8 +59,9 @@ def server():
 
 @pytest.mark.slow
 def test_a_run_shows_its_plan_its_progress_and_where_its_report_is(tmp_path):
+    """Its pieces are made on threads, the default, to the bytes of a walk without Prefect."""
     store = store_at(tmp_path / "store", tmp_path / "cache")
-    path = write_toy(tmp_path, STEPS.replace('"toy"', '"Shown toy"', 1) + GATES, SOURCE)
+    path = write_list(tmp_path, name="Shown toy", more=GATES)
     environment = {"ZSCIR_STORE": store.uri, "PREFECT_API_URL": prefect_api(), "ZSCIR_LOG": "json"}
     done = zscir(tmp_path, "run", str(path), **environment)
     assert done.returncode == 0, done.stderr
@@ -80,8 +75,10 @@ def test_a_run_shows_its_plan_its_progress_and_where_its_report_is(tmp_path):
     assert plan["flow_run_id"] == run["flow_run_id"]
     bar = shown("shown-toy-download-progress")
     assert (bar["type"], bar["data"]) == ("progress", 100.0)
-    [pieces] = rows(store, "SELECT count(*) AS n FROM pieces WHERE stage = 'fetch_chunk'")
-    assert bar["description"] == "download: {n} of {n} pieces".format(**pieces)
+    pieces = rows(store, "SELECT outcome, worker FROM pieces WHERE stage = 'fetch_chunk'")
+    assert bar["description"] == "download: {n} of {n} pieces".format(n=len(pieces))
+    assert {piece["outcome"] for piece in pieces} == {"made"}
+    assert {piece["worker"] for piece in pieces} == {row["worker"] for row in rows(store, "SELECT worker FROM stages")}
     assert f"{run['run_id']}.html" in shown("shown-toy-report")["data"]
     assert shown("shown-toy-scores") is None  # this run has none
     lines = [json.loads(line) for line in done.stderr.splitlines()]
@@ -96,6 +93,8 @@ def test_a_run_shows_its_plan_its_progress_and_where_its_report_is(tmp_path):
         ("rows of images", True, "pass"), ("schema", None, "pass"), ("success_rate", None, "pass"),
         ("width_px", None, "pass"),
     ]  # fmt: skip
+    undisturbed = walk_toy(store_at(tmp_path / "direct", tmp_path / "cache"), path)
+    assert digests(walk_toy(store, path).made) == digests(undisturbed.made)
 
 
 def test_scores_are_shown_as_a_table(tmp_path, server):
