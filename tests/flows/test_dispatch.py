@@ -1,18 +1,17 @@
-"""Steps made by a real worker of another pool, with folders of its own: only the server and an S3 store are shared."""
+"""Steps made by two real workers of another pool, with folders of their own: they share a server and an S3 store."""
 
 import re
 import signal
 import subprocess
-import sys
 from functools import partial
 
-import psutil
 import pytest
 
 from tests import services
-from tests.core.toy_pipelines import SOURCE, clean_environment, command, digests, held, walk_toy, write_toy
+from tests.core.toy_pipelines import clean_environment, command, digests, direct, held, walk_toy, write_toy
 from tests.core.toys import store_at
-from tests.services import CREDENTIALS, prefect_api, s3_endpoint
+from tests.core.url_lists import write_list
+from tests.services import CREDENTIALS, named, of_flow_run, prefect_api, s3_endpoint, start_worker
 from zscir.commands.walking import in_pools, through_prefect
 from zscir.dispatch import errand_of, report_of
 from zscir.errors import RequestError, StageError
@@ -40,19 +39,6 @@ name = "long"
 stage = "tabletop"
 spec = { scenes = 41 }
 """
-CUT_SOURCE = SOURCE.replace("scenes = 40", "scenes = 8\nsize_px = 32") + "[download]\nchunk_rows = 4\nretries = 0\n"
-CUT = """
-name = "cut"
-source = "source.toml"
-[[steps]]
-stage = "tabletop"
-[[steps]]
-stage = "ingest"
-inputs = { urls = "tabletop" }
-[[steps]]
-stage = "download"
-inputs = { pairs = "ingest" }
-"""
 LIMIT_S = 200
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * LIMIT_S)]
 
@@ -65,7 +51,7 @@ wait_for = partial(services.wait_for, limit_s=LIMIT_S)
 
 
 class Hall:
-    """The machine of the run and the machine of the worker, as two folders; what both are told; one store."""
+    """The machine of the runs and those of two workers, as three folders; what all are told; one store."""
 
     def __init__(self, folder, uri):
         self.folder, self.uri = folder, uri
@@ -99,7 +85,7 @@ class Hall:
             runs = self.flow_runs(step)
             if len(runs) < number or runs[number - 1]["state_type"] != "RUNNING":
                 return None
-            processes = [one for one in psutil.process_iter() if is_of(one, runs[number - 1]["id"])]
+            processes = of_flow_run(runs[number - 1]["id"])
             return (runs[number - 1], processes) if processes else None
 
         return wait_for(found)
@@ -108,13 +94,6 @@ class Hall:
         """What is recorded of a step that ended so, once."""
         (found,) = rows(self.store, "SELECT * FROM stages WHERE step = $1 AND outcome = $2", [step, outcome])
         return found
-
-
-def is_of(process, flow_run_id):
-    try:
-        return process.environ().get("PREFECT__FLOW_RUN_ID") == flow_run_id
-    except psutil.Error:
-        return False
 
 
 @pytest.fixture(scope="module")
@@ -136,35 +115,32 @@ def pool(hall):
     ask("work_pools/", {"name": POOL, "type": "process"})
 
 
-class Worker:
-    """A worker of the pool, on a machine of its own."""
+class Workers:
+    """Workers of the pool, each on a machine of its own, each busy with one step at a time."""
 
     def __init__(self, hall):
-        self.hall, self.process = hall, None
+        self.hall, self.processes = hall, {}
 
-    def start(self):
-        words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL]
-        own = self.hall.environment("worker", PREFECT_WORKER_QUERY_SECONDS="1")
-        with (self.hall.folder / "worker.log").open("wb") as log:
-            self.process = subprocess.Popen(words, env=own, stdout=log, stderr=log, cwd=self.hall.folder / "worker")
+    def start(self, name):
+        own = self.hall.environment(name, TMPDIR=str(self.hall.folder / name))
+        self.processes[name] = start_worker(POOL, self.hall.folder / name, own, "--limit", "1")
 
 
 @pytest.fixture(scope="module")
-def worker(hall):
-    one = Worker(hall)
-    yield one
-    if one.process is not None:
-        one.process.terminate()
-        one.process.wait(60)
+def workers(hall):
+    all_of_them = Workers(hall)
+    yield all_of_them
+    for one in all_of_them.processes.values():
+        one.send_signal(signal.SIGCONT)
+        one.terminate()
+    for one in all_of_them.processes.values():
+        one.wait(60)
 
 
 @pytest.fixture
-def server(monkeypatch):
+def server():
     """The server, for flows of this process."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    monkeypatch.setenv("PREFECT_API_URL", prefect_api())
-    with temporary_settings({PREFECT_API_URL: prefect_api()}):
+    with named(prefect_api()):
         yield
 
 
@@ -193,39 +169,46 @@ def test_a_pool_is_made_by_a_person_and_its_deployment_by_the_run_which_leaves_a
 
 
 @pytest.fixture(scope="module")
-def told(hall, worker, pool):
-    """What two runs of one pipeline say. The first waits for a worker, sees a step made by it, and is killed by force
-    while that makes another; the second joins; then the process in which the worker makes it is killed by force.
+def told(hall, workers, pool):
+    """What two runs of one pipeline say, and where steps were made.
+
+    The first walks one step only: it waits for a worker, and is killed by force while that makes the step. The second
+    has another step made by a second worker, as the first is busy, and joins what that is at. Then the process in which
+    the first worker makes it is killed by force, while the second cannot help out: it sleeps.
     """
-    first, said_first = hall.start("first")
+    first, said_first = hall.start("first", "--only", "long")
     wait_for(lambda: "has no worker online" in said_first.read_text())
     with held(hall.store, hall.path, "long"):
-        worker.start()
-        hall.at_work("long")
+        workers.start("one")
+        begun = hall.at_work("long")[1]
         first.kill()
         first.wait()
+        workers.start("two")
         second, said_second = hall.start("second")
         wait_for(lambda: "is at it already" in said_second.read_text())
-        for process in hall.at_work("long")[1]:
+        workers.processes["two"].send_signal(signal.SIGSTOP)
+        for process in begun:
             process.kill()
         hall.at_work("long", 2)
+        workers.processes["two"].send_signal(signal.SIGCONT)
     assert second.wait(LIMIT_S) == 0, said_second.read_text()
     return said_first.read_text(), said_second.read_text()
 
 
 def test_a_run_that_waits_for_a_worker_says_how_to_start_one(told):
-    assert f"ingest: waiting: work pool '{POOL}' has no worker online" in told[0]
+    assert f"long: waiting: work pool '{POOL}' has no worker online" in told[0]
     assert f"prefect worker start --pool {POOL}" in told[0]
 
 
-def test_two_machines_that_share_only_a_store_give_the_bytes_of_one(hall, told, tmp_path):
+def test_three_machines_that_share_only_a_store_give_the_bytes_of_one_and_make_nothing_twice(hall, told, tmp_path):
     (made,) = hall.flow_runs("ingest")
     row = hall.row("ingest", "made")
     assert (made["state_type"], row["attempts"]) == ("COMPLETED", 1)
-    assert row["worker"] != hall.row("tabletop", "made")["worker"]
+    assert len({hall.row(step, "made")["worker"] for step in ("tabletop", "ingest", "long")}) == 3
     assert row["worker"] in made["state"]["message"]
-    copied = (hall.folder / "worker" / "ZSCIR_CACHE" / "artifacts").rglob("*.parquet")
-    assert [path.name for path in copied] != []
+    # What a step reads is copied to the machine that makes it: one made what reads the list, the other what reads none.
+    copied = {name: [*(hall.folder / name / "ZSCIR_CACHE" / "artifacts").rglob("*.parquet")] for name in ("one", "two")}
+    assert [name for name in copied if copied[name]] == ["two"]
     here = ("dispatch.ingest=here", "dispatch.long=here")
     undisturbed = walk_toy(store_at(tmp_path / "store", tmp_path / "cache"), hall.path, *here)
     assert digests(walk_toy(hall.store, hall.path).made) == digests(undisturbed.made)
@@ -270,8 +253,9 @@ def test_a_step_that_is_cut_is_cut_by_the_worker(tmp_path, server):
     from flows.dispatched import make_dispatched
 
     store = store_at(tmp_path / "store", tmp_path / "cache")
-    run = walk_toy(store, write_toy(tmp_path / "specs", CUT.rpartition("[[steps]]")[0], CUT_SOURCE))
-    download = load_pipeline(write_toy(tmp_path / "specs", CUT, CUT_SOURCE)).steps[-1]
+    path = write_list(tmp_path / "specs", scenes=8, chunk_rows=4)
+    run = walk_toy(store, path, engine=lambda run, chosen: direct(run, ["tabletop", "ingest"]))
+    download = load_pipeline(path).steps[-1]
     errand = errand_of(store, Piece("cut", download.stage, download.spec, {"pairs": run.made["ingest"]}), 600.0)
     state = make_dispatched(errand, return_state=True)
     report = report_of(state.message)
