@@ -1,18 +1,19 @@
 """Flows that a server starts: by REST, by the page's forms and by a schedule, on a real server with a real worker."""
 
 import json
-import subprocess
-import sys
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from urllib.error import HTTPError
 
 import pytest
 
+from flows.deploy import Wanted, definitions, deploy, of_pipeline
 from tests import services
+from tests.core.attics import Attic
 from tests.core.toy_pipelines import ORDER, STEPS, clean_environment, digests, direct, held, walk_toy, write_toy
 from tests.core.toys import store_at
-from tests.services import prefect_api
+from tests.services import named, of_flow_run, prefect_api, start_worker
 from zscir.errors import RequestError, StageError
 from zscir.lineage.query import rows
 from zscir.runs import list_runs
@@ -62,31 +63,25 @@ def store(folder):
 @pytest.fixture(scope="module")
 def deployments(folder):
     """Everything of prefect.yaml at the shared server, one slow pipeline, and one that starts by itself, once."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    from flows.deploy import Wanted, definitions, deploy, of_pipeline
-
     slow = write_toy(folder / "slow", SLOW.replace('name = "toy"', 'name = "slow"', 1))
     (folder / "sliced.toml").write_text(SLICED)
     for ago in range(3):
         day = datetime.now(UTC).date() - timedelta(days=ago)
         (folder / f"{day}.csv").write_text(f"url,text\nhttp://a.example/{day}.jpg,a red cube\n")
-    with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_URL: prefect_api()}):
-        patch.setenv("PREFECT_API_URL", prefect_api())
+    with named(prefect_api()):
         timed = of_pipeline(Wanted(folder / "sliced.toml", [], interval_s=86400, partition="day"))
         soon = timed.schedules[0].model_copy(update={"anchor_date": datetime.now(UTC) + timedelta(seconds=20)})
-        deploy([*definitions(), of_pipeline(Wanted(slow, [])), timed.model_copy(update={"schedules": [soon]})], POOL)
+        deploy([timed.model_copy(update={"schedules": [soon]})], POOL)
+        deploy([*definitions(), of_pipeline(Wanted(slow, []))], POOL)
 
 
 @pytest.fixture(scope="module")
 def worker(folder, store, deployments):
-    environment = {
-        "PREFECT_API_URL": prefect_api(), "PREFECT_WORKER_QUERY_SECONDS": "1", "ZSCIR_STORE": store.uri,
-        "ZSCIR_CACHE": str(folder / "cache"), "PREFECT_HOME": str(folder / "home"),
+    own = {
+        "PREFECT_API_URL": prefect_api(), "ZSCIR_STORE": store.uri, "ZSCIR_CACHE": str(folder / "cache"),
+        "PREFECT_HOME": str(folder / "home"),
     }  # fmt: skip
-    words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
-    with (folder / "worker.log").open("wb") as log:
-        process = subprocess.Popen(words, env=clean_environment(environment), stdout=log, stderr=log, cwd=folder)
+    process = start_worker(POOL, folder, clean_environment(own))
     yield process
     process.terminate()
     process.wait(60)
@@ -120,17 +115,19 @@ def test_a_start_by_rest_is_a_run_whose_steps_are_tasks_of_that_very_flow_run(fo
     run = run_of(store, begun["whole"])
     assert (run["trigger"], run["status"]) == ("api", "succeeded")
 
-    def tasks():
-        found = ask("task_runs/filter", {"flow_runs": {"id": {"any_": [begun["whole"]]}}})
-        return sorted(task["name"] for task in found)
-
-    # The server hears of tasks a little later, and of some not at all: on SQLite it drops an event for good when its
-    # database was busy several times.
-    assert set(wait_for(tasks)) <= set(ORDER)
     undisturbed = walk_toy(store_at(folder / "direct", folder / "cache"), folder / "toy" / "toy.toml")
     assert digests(walk_toy(store, folder / "toy" / "toy.toml").made) == digests(undisturbed.made)
-    logged = {one["message"] for one in ask("logs/filter", {"logs": {"flow_run_id": {"any_": [begun["whole"]]}}})}
-    assert any(run["run_id"] in line for line in logged)
+
+    def logged():
+        return ask("logs/filter", {"logs": {"flow_run_id": {"any_": [begun["whole"]]}}})
+
+    # What a process has logged it sends at its end, after it has told of the flow run's.
+    wait_for(lambda: len({one["task_run_id"] for one in logged()} - {None}) == len(ORDER))
+    assert any(run["run_id"] in one["message"] for one in logged())
+    # The server hears of tasks by events, and of some not at all: on SQLite it drops one for good when its database was
+    # busy several times.
+    tasks = ask("task_runs/filter", {"flow_runs": {"id": {"any_": [begun["whole"]]}}})
+    assert {task["name"] for task in tasks} <= set(ORDER)
 
 
 def test_the_same_idempotency_key_starts_nothing_twice(begun):
@@ -152,16 +149,31 @@ def test_a_failure_is_a_failed_flow_run_with_our_message_and_the_form_reruns_it(
     assert mended["steps"] == 2
 
 
-def test_a_second_run_of_a_pipeline_at_work_is_left_out_and_a_cancelled_one_is_interrupted(store, begun):
-    wait_for(
-        lambda: any(run["flow_run_id"] == begun["slow"] and run["stopped_at"] == "slow" for run in list_runs(store))
-    )
+def test_a_second_run_is_left_out_while_one_is_at_work_and_not_once_that_was_killed_or_cancelled(store, begun):
+    wait_for(lambda: stopped_at_slow(store, "slow", flow_run_id=begun["slow"]))
     second = ended(start("run-pipeline/slow"))
     assert (second["state_type"], second["state"]["message"]) == ("CANCELLED", "Deployment concurrency limit reached.")
-    ask(f"flow_runs/{begun['slow']}/set_state", {"state": {"type": "CANCELLING"}})
-    assert ended(begun["slow"])["state_type"] == "CANCELLED"
-    assert run_of(store, begun["slow"])["status"] == "interrupted"
     assert [run for run in list_runs(store) if run["flow_run_id"] == second["id"]] == []
+    for process in of_flow_run(begun["slow"]):
+        process.kill()
+    assert ended(begun["slow"])["state_type"] == "CRASHED"
+    third = start("run-pipeline/slow")
+    wait_for(lambda: stopped_at_slow(store, "slow", flow_run_id=third))
+    assert run_of(store, begun["slow"])["status"] == "died"
+    ask(f"flow_runs/{third}/set_state", {"state": {"type": "CANCELLING"}})
+    assert ended(third)["state_type"] == "CANCELLED"
+    assert run_of(store, third)["status"] == "interrupted"
+
+
+def test_what_a_form_of_upkeep_says_is_carried_out_by_a_worker(tmp_path, worker):
+    attic = Attic(store_at(tmp_path / "store", tmp_path / "cache"))
+    attic.put(40)
+    attic.put(40)
+    attic.run([0], 39)
+    asked = {"parameters": {"keep_runs": 1, "delete": True}}
+    elsewhere = {"env": {"ZSCIR_STORE": attic.store.uri, "ZSCIR_CACHE": str(tmp_path / "cache")}}
+    assert ended(start("gc/gc", **asked, job_variables=elsewhere))["state_type"] == "COMPLETED"
+    assert attic.left() == {0}
 
 
 def test_a_schedule_starts_a_run_by_itself_on_the_partition_that_is_over(store, worker):
@@ -183,9 +195,9 @@ def test_a_schedule_that_fires_during_a_rerun_waits_for_what_that_makes_and_noth
     (before,) = [run for run in list_runs(store) if run["pipeline"] == "twice"]
     with held(store, path, "slow"):
         rerun = start("rerun/rerun", parameters={"run_id": before["run_id"]})
-        wait_for(lambda: stopped_at_slow(store, flow_run_id=rerun))
-        fires(path)
-        wait_for(lambda: stopped_at_slow(store, trigger="schedule"))
+        wait_for(lambda: stopped_at_slow(store, "twice", flow_run_id=rerun))
+        with schedule_of(path):
+            wait_for(lambda: stopped_at_slow(store, "twice", trigger="schedule"))
     (scheduled,) = [run for run in list_runs(store) if run["pipeline"] == "twice" and run["trigger"] == "schedule"]
     for one in (rerun, scheduled["flow_run_id"]):
         assert ended(one)["state_type"] == "COMPLETED"
@@ -199,23 +211,23 @@ def fails_before_slow(run, chosen):
     raise StageError("as things go")
 
 
-def stopped_at_slow(store, **known):
-    """Whether a run that is known by these has come to the step that is held."""
-    wanted = {"pipeline": "twice", "stopped_at": "slow", **known}
+def stopped_at_slow(store, pipeline, **known):
+    """Whether a run of the pipeline that is known by these has come to the step that is held."""
+    wanted = {"pipeline": pipeline, "stopped_at": "slow", **known}
     return [run for run in list_runs(store) if wanted.items() <= run.items()]
 
 
-def fires(path):
-    """A deployment of a pipeline whose schedule comes by in a moment, once."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    from flows.deploy import Wanted, deploy, of_pipeline
-
-    one = of_pipeline(Wanted(path, [], interval_s=86400))
-    soon = one.schedules[0].model_copy(update={"anchor_date": datetime.now(UTC) + timedelta(seconds=5)})
-    with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_URL: prefect_api()}):
-        patch.setenv("PREFECT_API_URL", prefect_api())
-        deploy([one.model_copy(update={"schedules": [soon]})], POOL)
+@contextmanager
+def schedule_of(path):
+    """A deployment of a pipeline that starts every few seconds, one at a time; what would be a second is left out."""
+    one = of_pipeline(Wanted(path, [], interval_s=5))
+    with named(prefect_api()):
+        deploy([one], POOL)
+    try:
+        yield
+    finally:
+        found = ask(f"deployments/name/run-pipeline/{one.name}")
+        ask(f"deployments/{found['id']}/pause_deployment", {})
 
 
 def test_a_request_that_no_worker_can_serve_says_what_to_give(monkeypatch):
