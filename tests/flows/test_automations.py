@@ -12,29 +12,33 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from prefect.client.orchestration import PrefectClient
+from prefect.events.actions import SendNotification
 from prefect.events.schemas.automations import Posture
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.automations import SILENCE, STOPPED, ZOMBIES, _ensure, ensure_automations, zombies
+from flows.deploy import Wanted, deploy, of_pipeline
 from tests import services
-from tests.core.toy_pipelines import STEPS, clean_environment, write_toy
+from tests.core.toy_pipelines import STEPS, clean_environment, held, write_toy
 from tests.core.toys import store_at
-from tests.services import prefect_api
+from tests.services import named, prefect_api
 from zscir.errors import RequestError
 from zscir.runs import find_run, list_runs
 
 SECRET = "hunter2-hunter2"
 BROKEN = STEPS.replace('source = "short", text_column = "caption"', 'source = "short", text_column = "nothing"')
 # In one process: three flow runs as deployments have them, of a pipeline that is not there, of one that fails and one
-# whose budget is no time at all; then three runs of one step each, of which one fails, one is stopped by its gate, and
-# one works until it is killed.
+# whose budget is no time at all; then two runs of one step each, of which one fails and one is stopped by its gate; at
+# last the flow run of a deployment, as a worker carries it out, which works until it is killed.
 SIX = """
 import sys, time
 from dataclasses import replace
 from pathlib import Path
+from prefect import get_client
+from prefect.flow_engine import run_flow
 from flows.deployed import run_pipeline
 from flows.pipeline import pipeline
-from tests.core.toys import ShardsSpec, gated, shards
+from tests.core.toys import ShardsSpec, gated
 from zscir.errors import ZscirError
 from zscir.pipelines import load_pipeline
 from zscir.runs import begin, end
@@ -52,11 +56,7 @@ loaded = load_pipeline(folder / "toy.toml", [])
 for name in ("missing", "broken/toy"):
     run_pipeline(str(folder / f"{name}.toml"), return_state=True)
 run_pipeline(str(folder / "toy.toml"), set=["limits.max_hours=0.0000001"], return_state=True)
-for one in (failing, gated, shards):
-    if one is shards:
-        (folder / "last").touch()
-        while not (folder / "go").exists():
-            time.sleep(0.05)
+for one in (failing, gated):
     first = loaded.steps[0]
     step = replace(first, stage=one, spec=ShardsSpec(), inputs={})
     run = begin(store, replace(loaded, steps=[step]), [], {})
@@ -64,7 +64,14 @@ for one in (failing, gated, shards):
         pipeline(run.run_id, "toy", [[step.name, first.stage.name]])
     except ZscirError:
         end(run, "failed")
+(folder / "last").touch()
+while not (folder / "go").exists():
+    time.sleep(0.05)
+with get_client(sync_client=True) as client:
+    flow_run = client.read_flow_run(sys.argv[2])
+run_flow(run_pipeline, flow_run=flow_run)
 """
+HELD = "tabletop.scenes=43"  # so that no other run of the pipeline has made it
 
 
 class Receiver:
@@ -85,7 +92,8 @@ class Receiver:
 
         self.posted = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/a-secret-path"
+        self.port = self._server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}/a-secret-path"
         self._thread = threading.Thread(target=self._server.serve_forever)
 
     def __enter__(self):
@@ -100,15 +108,14 @@ class Receiver:
     def messages(self):
         return [json.loads(body) for _, body in list(self.posted)]
 
-    def wait_for(self, run_id, patience_s=100):
-        """The message about a run."""
-        deadline = time.monotonic() + patience_s
-        while time.monotonic() < deadline:
-            found = [one for one in self.messages() if one["run_id"] == run_id]
-            if found:
-                return found[0]
-            time.sleep(0.1)
-        raise AssertionError(f"nothing about {run_id}: {self.posted}")
+    def wait_for(self, wanted):
+        """The first message that is like that; a run's id stands for those about the run."""
+        of_run = wanted if callable(wanted) else lambda message: message["run_id"] == wanted
+
+        def found():
+            return [one for one in self.messages() if of_run(one)]
+
+        return services.wait_for(found, 100)[0]
 
 
 @contextmanager
@@ -193,20 +200,35 @@ def test_an_address_that_is_none_is_refused(ask, given):
 
 
 @pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # apprise imports it
-def test_a_notification_block_of_the_server_can_be_told_instead(ask):
-    from prefect.blocks.notifications import SlackWebhook
-    from prefect.events.actions import SendNotification
+def test_a_notification_block_of_the_server_tells_in_words_how_to_go_on(ask):
+    """Apprise posts to loopback as it would to a team's chat."""
+    from prefect.blocks.notifications import MattermostWebhook
 
-    async def make(client):
-        await SlackWebhook.aregister_type_and_schema(client=client)
-        block = SlackWebhook(url="https://hooks.slack.com/services/a/b/c")
-        return await block.asave("alerts", overwrite=True, client=client)
+    with Receiver() as receiver:
 
-    block_id = ask(make)
-    ask(lambda client: ensure_automations(client, "slack-webhook/alerts"))
-    told = next(one for one in ask(read) if one.name == STOPPED)
-    assert isinstance(told.actions[0], SendNotification)
-    assert told.actions[0].block_document_id == block_id
+        async def make(client):
+            await MattermostWebhook.aregister_type_and_schema(client=client)
+            block = MattermostWebhook(hostname="127.0.0.1", port=receiver.port, token="abcdefghijklmnopqrstuvwxyz")
+            return await block.asave("alerts", overwrite=True, client=client)
+
+        block_id = ask(make)
+        ask(lambda client: ensure_automations(client, "mattermost-webhook/alerts"))
+        told = next(one for one in ask(read) if one.name == STOPPED)
+        assert isinstance(told.actions[0], SendNotification)
+        assert told.actions[0].block_document_id == block_id
+        name = flow_run_that_failed("step 'a' (stage b): no\nGo on with: zscir rerun r-1 --from b")
+        said = receiver.wait_for(lambda message: name in message["text"])
+    assert f"zscir: {name}: failed" in said["text"]
+    assert said["text"].rstrip().endswith("Go on with: zscir rerun r-1 --from b")
+
+
+def flow_run_that_failed(message):
+    """The name of a flow run of ours that the server is told of without anybody having run it."""
+    flow = services.ask(prefect_api(), "flows/", {"name": "rerun"})["id"]
+    made = services.ask(prefect_api(), "flow_runs/", {"flow_id": flow, "state": {"type": "RUNNING"}})
+    failed = {"state": {"type": "FAILED", "message": message}, "force": True}
+    services.ask(prefect_api(), f"flow_runs/{made['id']}/set_state", failed)
+    return made["name"]
 
 
 def heard_of(flow_run_id):
@@ -226,18 +248,28 @@ def wait_until(true, process, patience_s=150):
         time.sleep(0.1)
 
 
+def began(name):
+    """A flow run of a deployment, as it is when a worker has got it and wants to begin."""
+    found = services.ask(prefect_api(), f"deployments/name/run-pipeline/{name}")["id"]
+    made = services.ask(prefect_api(), f"deployments/{found}/create_flow_run", {})
+    services.ask(prefect_api(), f"flow_runs/{made['id']}/set_state", {"state": {"type": "PENDING"}})
+    return services.ask(prefect_api(), f"flow_runs/{made['id']}")
+
+
 @pytest.mark.slow
-def test_runs_that_fail_are_gated_cost_too_much_or_die_are_told_with_how_to_go_on(ask, tmp_path):
-    folder = write_toy(tmp_path / "toy").parent
+def test_runs_that_fail_are_gated_cost_too_much_or_die_are_told_and_a_dead_one_stands_in_no_way(ask, tmp_path):
+    path = write_toy(tmp_path / "toy")
+    folder = path.parent
     write_toy(folder / "broken", BROKEN)
     store = store_at(tmp_path / "store", tmp_path / "cache")
-    environment = {
-        "ZSCIR_STORE": store.uri, "PREFECT_API_URL": prefect_api(), "SOME_API_KEY": SECRET, "TOY_PAUSE_S": "100",
-    }  # fmt: skip
-    with Receiver() as receiver:
-        ask(lambda client: ensure_automations(client, receiver.url))
+    environment = {"ZSCIR_STORE": store.uri, "PREFECT_API_URL": prefect_api(), "SOME_API_KEY": SECRET}
+    with Receiver() as receiver, held(store, path, "tabletop", HELD):
+        with named(prefect_api()):
+            deploy([of_pipeline(Wanted(path, ["name=lone", HELD]))], "lone", receiver.url)
+        lone = began("lone")
+        assert lone["state_type"] == "PENDING"
         process = subprocess.Popen(
-            [sys.executable, "-c", SIX, str(folder)], env=clean_environment(environment), text=True,
+            [sys.executable, "-c", SIX, str(folder), lone["id"]], env=clean_environment(environment), text=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
         wait_until((folder / "last").exists, process)
@@ -245,7 +277,8 @@ def test_runs_that_fail_are_gated_cost_too_much_or_die_are_told_with_how_to_go_o
         (folder / "go").touch()
         wait_until(lambda: len(list_runs(store)) == 5 and list_runs(store)[4]["flow_run_id"], process)
         # The first heartbeat goes out at once, but by way of queues: a run that was never heard of is not missed.
-        wait_until(lambda: heard_of(list_runs(store)[4]["flow_run_id"]), process)
+        wait_until(lambda: heard_of(lone["id"]), process)
+        assert began("lone")["state_type"] == "CANCELLED"
         process.kill()
         process.communicate()
         deployed, dear, failed, gated, dead = list_runs(store)
@@ -273,12 +306,13 @@ def test_runs_that_fail_are_gated_cost_too_much_or_die_are_told_with_how_to_go_o
         assert message["status"] == "gate"
         assert "6 shards, at least 100 are needed" in message["reason"]
 
-        message = receiver.wait_for(dead["run_id"])
-        assert (dead["status"], message["status"]) == ("died", "crashed")
+        message = receiver.wait_for(lone["id"])
+        assert (dead["status"], message["status"], message["flow"]) == ("died", "crashed", "run-pipeline")
         assert message["reason"] == "no heartbeat for 10 s: its process is gone or cut off"
-        assert message["rerun"] == f"zscir rerun {dead['run_id']}"
-        assert message["flow_run_id"] == dead["flow_run_id"]
-        assert find_run(store, message["flow_run_id"])["run_id"] == dead["run_id"]
+        assert message["rerun"] == f"zscir rerun {lone['id']}"
+        assert message["flow_run_id"] == lone["id"]
+        assert find_run(store, lone["id"])["run_id"] == dead["run_id"]
+        assert began("lone")["state_type"] == "PENDING"
 
         # At least once: a server on SQLite takes an event again when its database was busy at the first time.
         said = {json.dumps(one) for one in receiver.messages()}
