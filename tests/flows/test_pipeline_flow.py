@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import time
 
 import psutil
 import pytest
@@ -16,14 +15,16 @@ from tests.core.toy_pipelines import (
     clean_environment,
     command,
     digests,
+    direct,
     json_of,
     walk_toy,
     write_toy,
     zscir,
 )
 from tests.core.toys import store_at
-from tests.services import prefect_api
+from tests.services import QUICK_SERVER, ask, prefect_api, wait_for
 from zscir.runs import list_runs
+from zscir.walks import asked_again, walk
 
 BROKEN = STEPS.replace('source = "short", text_column = "caption"', 'source = "short", text_column = "nothing"')
 # Big enough to be at work for many seconds, and it makes one file of a few megabytes only.
@@ -48,7 +49,7 @@ def quiet(text):
 @pytest.mark.slow
 def test_a_run_needs_no_server_leaves_none_and_a_second_one_not_even_prefect(tmp_path, store):
     """On Prefect's own ephemeral API, in a home folder of its own: killed by force, run to its end, run again."""
-    home = {"ZSCIR_STORE": store.uri, "PREFECT_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}
+    home = {"ZSCIR_STORE": store.uri, "PREFECT_HOME": str(tmp_path / "home"), "HOME": str(tmp_path), **QUICK_SERVER}
     process = run_until_slow(tmp_path, store, home)
     servers = [one for one in psutil.Process(process.pid).children(recursive=True) if "uvicorn" in one.cmdline()]
     assert len(servers) == 1
@@ -77,9 +78,7 @@ def run_until_slow(tmp_path, store, environment):
         command("run", str(write_toy(tmp_path / "specs", SLOW))), env=clean_environment(environment), text=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
-    deadline = time.monotonic() + 150
-    while time.monotonic() < deadline and not any(row["stopped_at"] == "slow" for row in list_runs(store)):
-        time.sleep(0.05)
+    wait_for(lambda: process.poll() is not None or any(row["stopped_at"] == "slow" for row in list_runs(store)), 150)
     return process
 
 
@@ -103,31 +102,6 @@ def test_reuse_imports_nothing_that_takes_long(tmp_path, store):
         capture_output=True,
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_a_run_through_a_server_is_known_to_it_by_the_names_of_its_stages(tmp_path, store, environment):
-    path = write_toy(tmp_path / "specs")
-    rows = json_of(zscir(tmp_path, "run", str(path), "--json", **environment))
-    assert [(row["step"], row["outcome"]) for row in rows] == [(name, "made") for name in ORDER]
-    (run,) = list_runs(store)
-    from urllib.request import Request, urlopen
-
-    def ask(what, query):
-        import json
-
-        request = Request(
-            f"{environment['PREFECT_API_URL']}/{what}/filter",
-            json.dumps(query).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-
-    (flow_run,) = ask("flow_runs", {"flow_runs": {"id": {"any_": [run["flow_run_id"]]}}})
-    assert (flow_run["state_type"], flow_run["name"]) == ("COMPLETED", f"toy-{run['run_id']}")
-    tasks = ask("task_runs", {"flow_runs": {"id": {"any_": [run["flow_run_id"]]}}})
-    assert sorted(task["name"] for task in tasks) == sorted(ORDER)
-    assert store.uri not in str(flow_run["parameters"])
 
 
 def test_a_failing_stage_ends_with_3_a_few_lines_and_the_line_to_type(tmp_path, store, environment):
@@ -157,8 +131,8 @@ def test_a_data_gate_that_fails_ends_with_4_and_what_it_refused_is_kept(tmp_path
     said = done.stderr[done.stderr.index("zscir: ") :]
     assert "step 'short' (stage ingest): a data gate failed: text_chars is " in said
     assert f"--set {bound}=" in said
-    again = json_of(zscir(tmp_path, "rerun", "latest", "--set", f"{bound}=500", "--json", **environment))
-    assert [row["outcome"] for row in again] == ["reused", "reused", "made"]
+    again = walk(store, asked_again(store, run["run_id"], None, None, [f"{bound}=500"]), direct)
+    assert [row["outcome"] for row in again.recorder.steps()] == ["reused", "reused", "made"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -190,14 +164,21 @@ def test_a_prefect_that_cannot_be_reached_is_told_without_a_traceback(tmp_path, 
     assert os.listdir(tmp_path / "specs")
 
 
-def test_a_run_may_keep_everything_on_s3(tmp_path, s3):  # noqa: F811 - a fixture
+def test_a_run_through_a_server_is_known_by_the_names_of_its_stages_and_may_keep_everything_on_s3(tmp_path, s3):  # noqa: F811 - a fixture
     path = write_toy(tmp_path / "specs")
     environment = {"PREFECT_API_URL": prefect_api(), "ZSCIR_CACHE": str(tmp_path / "cache")}
     rows = json_of(zscir(tmp_path, "run", str(path), "--store", s3, "--json", **environment))
-    assert [row["outcome"] for row in rows] == ["made"] * 3
+    assert [(row["step"], row["outcome"]) for row in rows] == [(name, "made") for name in ORDER]
+    store = store_at(s3, tmp_path / "cache")
+    (run,) = list_runs(store)
+    flow_run = ask(prefect_api(), f"flow_runs/{run['flow_run_id']}")
+    assert (flow_run["state_type"], flow_run["name"]) == ("COMPLETED", f"toy-{run['run_id']}")
+    assert store.uri not in str(flow_run["parameters"])
+    tasks = ask(prefect_api(), "task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run["id"]]}}})
+    assert sorted(task["name"] for task in tasks) == sorted(ORDER)
     asked = "SELECT count(*) AS n FROM pairs JOIN artifacts ON key = artifact_key"
     ((found),) = json_of(zscir(tmp_path, "sql", asked, "--store", s3, "--json", **environment))
     undisturbed = walk_toy(store_at(tmp_path / "direct", tmp_path / "cache"), path).made
     assert found["n"] == undisturbed["short"].facts["rows"] + undisturbed["ingest"].facts["rows"]
-    assert digests(walk_toy(store_at(s3, tmp_path / "cache"), path).made) == digests(undisturbed)
+    assert digests(walk_toy(store, path).made) == digests(undisturbed)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["cache", "direct", "specs"]

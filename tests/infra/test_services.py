@@ -20,8 +20,10 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.deploy import Wanted, deploy, of_pipeline
 from tests.core.toy_pipelines import write_toy
 from tests.core.toys import store_at
+from tests.services import QUICK_SERVER, QUICK_WORKER, named
 from zscir.runs import list_runs
 
 REPO = Path(__file__).resolve().parents[2]
@@ -29,7 +31,7 @@ SERVICES: dict[str, Any] = yaml.safe_load((REPO / "infra/compose.yaml").read_tex
 SECRETS = {"POSTGRES_PASSWORD": "hunter2@/:of the base", "PREFECT_AUTH": "admin:hunter2"}
 LIMIT_S = 240
 # Compose starts a server again that gave up on a slow database; here it has to wait.
-BUSY = {
+BUSY = QUICK_SERVER | {
     "PREFECT_SERVER_DATABASE_HOST": "127.0.0.1",
     "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "100",
     "PREFECT_SERVER_DATABASE_TIMEOUT": "100",
@@ -139,7 +141,7 @@ def ask(url: str, auth: str = "", body: object = None) -> tuple[int, Any]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3 * LIMIT_S)
-def test_server_database_deployments_and_worker_find_each_other_and_a_pipeline_is_run(
+def test_server_database_deployments_and_worker_find_each_other_and_run_what_is_asked_for_and_what_is_due(
     postgres: int, start: Start, tmp_path: Path
 ) -> None:
     port = free_port()
@@ -152,19 +154,28 @@ def test_server_database_deployments_and_worker_find_each_other_and_a_pipeline_i
     assert ask(f"{api}/work_pools/filter", body={})[0] == 401
     assert ask(f"{api}/work_pools/filter", "admin:wrong", body={})[0] == 401
     assert start(command_of("deploy", port), settings_of("deploy", {"PREFECT_API_URL": api})).wait(LIMIT_S) == 0
-    here = {"PREFECT_API_URL": api, "ZSCIR_STORE": str(tmp_path / "store"), "PREFECT_WORKER_QUERY_SECONDS": "1"}
+    here = QUICK_WORKER | {"PREFECT_API_URL": api, "ZSCIR_STORE": str(tmp_path / "store")}
     start(command_of("worker", port), settings_of("worker", here))
     pool = SERVICES["worker"]["command"][4]
     workers = wait_for(lambda: ask(f"{api}/work_pools/{pool}/workers/filter", SECRETS["PREFECT_AUTH"], body={})[1])
     assert [one["status"] for one in workers] == ["ONLINE"]
     assert tables_in(postgres) > 10
     toy = str(write_toy(tmp_path / "specs"))
+    with named(api, PREFECT_API_AUTH_STRING=SECRETS["PREFECT_AUTH"]):
+        deploy([of_pipeline(Wanted(Path(toy), ["name=due", "tabletop.scenes=41"], interval_s=5))], pool)
     started = [begin(api, {"parameters": {"pipeline": toy}, "idempotency_key": "once"}) for _ in range(2)]
     assert started[0] == started[1]
     assert ended(api, started[0])["state_type"] == "COMPLETED"
     store = store_at(tmp_path / "store", tmp_path / "cache")
-    ((run),) = list_runs(store)
+    (run,) = [one for one in list_runs(store) if one["pipeline"] == "toy"]
     assert (run["flow_run_id"], run["trigger"], run["made"]) == (started[0], "api", 3)
+    due = wait_for(lambda: [one for one in list_runs(store) if one["trigger"] == "schedule"])[0]["flow_run_id"]
+    _, scheduled = ask(f"{api}/deployments/name/run-pipeline/due", SECRETS["PREFECT_AUTH"])
+    ask(f"{api}/deployments/{scheduled['id']}/pause_deployment", SECRETS["PREFECT_AUTH"], body={})  # once is enough
+    flow_run = ended(api, due)
+    assert (flow_run["state_type"], flow_run["auto_scheduled"]) == ("COMPLETED", True)
+    (run,) = [one for one in list_runs(store) if one["flow_run_id"] == due]
+    assert (run["pipeline"], run["status"], run["made"]) == ("due", "succeeded", 3)
 
 
 def begin(api: str, asked: dict[str, Any]) -> str:

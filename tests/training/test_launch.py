@@ -1,5 +1,6 @@
 """Training on two ranks (processes on the CPU, gloo), started as users start it; what is killed is killed for real."""
 
+import os
 import signal
 import subprocess
 import threading
@@ -160,7 +161,7 @@ def started(tmp_path: Path, pairs: Artifact) -> Iterator[Callable[..., "subproce
             begun.append(
                 subprocess.Popen(
                     command(*(words or ("run", str(path)))), env=clean_environment(environment), cwd=tmp_path,
-                    stderr=said, stdout=subprocess.DEVNULL, text=True,
+                    stderr=said, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
                 )
             )  # fmt: skip
         return begun[-1]
@@ -198,6 +199,12 @@ def test_a_run_that_ends_in_any_way_leaves_no_rank(
     assert told.wait(60) == 130, said.read_text()
     none_left(crew, 5)
 
+    typed = started("rerun", "latest")
+    crew = at_work(typed)
+    os.killpg(typed.pid, signal.SIGINT)  # as Ctrl-C does, which the whole group of the terminal's process gets
+    assert typed.wait(60) == 130, said.read_text()
+    none_left(crew, 5)
+
     failing = started("rerun", "latest")
     crew = at_work(failing)
     crew["1"].kill()
@@ -213,7 +220,7 @@ def test_a_run_that_ends_in_any_way_leaves_no_rank(
     killed.kill()
     killed.wait()
     none_left(crew, 30)
-    assert [row["status"] for row in list_runs(store)] == ["interrupted", "failed", "died"]
+    assert [row["status"] for row in list_runs(store)] == ["interrupted", "interrupted", "failed", "died"]
 
 
 @pytest.mark.parametrize("given", ["0", "-2", "many", "1.5", "²", "9999999", "auto,4"])
