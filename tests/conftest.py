@@ -4,16 +4,19 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from tests.faults.matrix import Measured, faults, rows_of
+
 SCRATCH = Path(tempfile.mkdtemp(prefix="zscir-tests-"))
 atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 
 # What speaks to the tests themselves.
-KEPT = ("ZSCIR_SHARED", "ZSCIR_TEST_KILLS", "ZSCIR_TEST_AWAY_S", "ZSCIR_BENCH_SNAKEMAKE")
+KEPT = ("ZSCIR_SHARED", "ZSCIR_TEST_KILLS", "ZSCIR_TEST_AWAY_S", "ZSCIR_TEST_MEASURED", "ZSCIR_BENCH_SNAKEMAKE")
 # Settings of the person who runs the tests, and credentials that a test must never meet.
 for name in list(os.environ):
     if name.startswith(("ZSCIR_", "PREFECT_", "AWS_", "OPENAI_", "WANDB_")) and name not in KEPT:
@@ -44,3 +47,25 @@ def shared() -> Path:
     if not (folder / "golden" / "recipes.py").is_file():
         pytest.skip(f"no real annotations and golden cases at {folder}; set ZSCIR_SHARED")
     return folder
+
+
+@pytest.fixture
+def measured(record_property: Callable[[str, object], None]) -> Measured:
+    """``measured(fault, line)``: what this test measured of a fault, by its name in tests/faults/README.md."""
+
+    def say(fault: str, line: str) -> None:
+        assert fault in faults(), f"{fault!r} is no row of tests/faults/README.md"
+        record_property("measured", (fault, line))
+
+    return say
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was measured, as rows of the page of faults; also in the file that ZSCIR_TEST_MEASURED names."""
+    said = [value for report in terminalreporter.getreports("passed") for name, value in report.user_properties
+            if name == "measured"]  # fmt: skip
+    if rows := rows_of(said):
+        terminalreporter.section("measured")
+        terminalreporter.line("\n".join(rows))
+        if path := os.environ.get("ZSCIR_TEST_MEASURED"):
+            Path(path).write_text("\n".join(["| fault | measured |", "|---|---|", *rows, ""]))

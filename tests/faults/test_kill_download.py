@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.faults.downloads import download, pairs_in, spec_for
 from tests.faults.hostile_server import HostileServer
+from tests.faults.matrix import Measured
 from tests.faults.test_download_crashes import REPO, all_gone, family, finished_chunks, wait_for, write_spec
 
 KILLS = int(os.environ.get("ZSCIR_TEST_KILLS", "3"))
@@ -57,7 +58,7 @@ def kill_once(folder: Path, server: HostileServer, rng: random.Random) -> bool:
     return True
 
 
-def test_kills_at_random_points_lose_nothing_and_repeat_a_chunk_per_worker(tmp_path: Path) -> None:
+def test_kills_at_random_points_lose_nothing_and_repeat_a_chunk_per_worker(tmp_path: Path, measured: Measured) -> None:
     rng = random.Random(2026)
     with HostileServer() as server:
         urls = [server.url(f"/ok/{number}.jpg?row") for number in range(40 * (KILLS + 1))]
@@ -73,5 +74,9 @@ def test_kills_at_random_points_lose_nothing_and_repeat_a_chunk_per_worker(tmp_p
     assert made.digests() == undisturbed.digests()
     assert made.facts["ok"] == len(urls)
     again, most = sum(count - 1 for count in times.values()), KILLS * WORKERS * CHUNK_ROWS
-    sys.stdout.write(f"\n{KILLS} kills: {again} of {len(urls)} URLs asked for once more (at most {most})\n")
     assert again <= most
+    measured(
+        "kill -9 of a download by two workers, at random moments",
+        f"{KILLS} kills: {made.facts['ok']} of {len(urls)} images, digests as undisturbed; "
+        f"{again} URLs asked for once more, at most {most} may be",
+    )
