@@ -38,7 +38,7 @@ bench: venv
 	$(BIN)/python -m pytest tests/bench -o python_files='bench_*.py' --timeout=0 -s $(ARGS)
 
 # Every test that tests/faults/README.md names.
-FAULTS := tests/faults tests/fetch/test_supervise.py tests/lineage/test_reaper.py \
+FAULTS := tests/faults tests/fetch/test_supervise.py tests/fetch/test_trial.py tests/lineage/test_reaper.py \
 	$(addprefix tests/core/test_,leases.py locks.py patience.py reclaiming.py verifying.py) \
 	$(addprefix tests/flows/test_,deployed.py dispatch.py pipeline_flow.py reaper.py serving.py waiting.py) \
 	$(addprefix tests/training/test_,launch.py loop.py)

@@ -17,6 +17,7 @@ from zscir.stage import materialize
 from zscir.verifying import check_whole, quarantine, verify
 from zscir.walks import asked_again, walk
 
+FAULT = "a bit that flips in the store"
 SPEC = ShardsSpec(shards=3, blocks=1)
 
 
@@ -49,7 +50,7 @@ def test_a_whole_store_is_well_and_its_bytes_are_counted(store):
     check_whole(store, found)
 
 
-def test_a_flipped_bit_is_found_closed_and_made_again(store):
+def test_a_flipped_bit_is_found_closed_and_made_again(store, measured):
     made = materialize(store, shards, SPEC, {}).artifact
     flip(store, store.address("shards", made.key, "00001.bin"))
     assert store.look("shards", made.key).artifact is not None  # a run would reuse it
@@ -60,6 +61,7 @@ def test_a_flipped_bit_is_found_closed_and_made_again(store):
     again = materialize(store, shards, SPEC, {})
     assert (again.outcome, again.artifact.digest) == ("made", made.digest)
     assert verify(store).findings == []
+    measured(FAULT, "1 bit of 1 artifact: 1 found, closed and made again, with the same digest")
 
 
 def test_a_bit_of_a_lent_file_is_read_once_and_closes_all_that_hold_it(store, monkeypatch):
@@ -79,7 +81,7 @@ def test_a_bit_of_a_lent_file_is_read_once_and_closes_all_that_hold_it(store, mo
 
 
 @pytest.mark.parametrize("named", ["write_words", "write_word"])
-def test_a_bit_of_a_lent_file_closes_all_that_hold_it_whichever_of_them_is_named(store, named):
+def test_a_bit_of_a_lent_file_closes_all_that_hold_it_whichever_of_them_is_named(store, named, measured):
     spec = WordsSpec(words=("b", "a"))
     whole = materialize(store, write_words, spec, {}).artifact
     other = materialize(store, write_words, WordsSpec(words=("a", "c")), {}).artifact
@@ -92,6 +94,7 @@ def test_a_bit_of_a_lent_file_closes_all_that_hold_it_whichever_of_them_is_named
     assert store.look("write_words", sound.key).artifact is not None
     assert materialize(store, write_words, spec, {}).artifact.digest == whole.digest
     assert verify(store, [whole.key]).findings == []
+    measured(FAULT, f"1 bit of a lent file: {len(found.bad)} artifacts closed, its own and those of 2 that hold it")
 
 
 def test_a_lender_whose_file_was_made_anew_is_not_called_damaged_with_its_borrower(tmp_path):

@@ -11,6 +11,7 @@ from tests.faults.processes import dying_at, finish, start, watched
 from tests.services import CREDENTIALS, s3_endpoint
 from zscir.stage import key_of, materialize
 
+FAULT = "kill -9 at each single step of a commit, local and S3"
 SPEC = ShardsSpec(shards=2, blocks=1)
 KEY = key_of(shards, SPEC, {})
 # Every call that changes what a folder or a disk holds, on the way from the first shard to the artifact's last name.
@@ -23,7 +24,10 @@ def expected_digest(tmp_path):
 
 
 def death_at(number, steps, uri, tmp_path, environment, digest):
-    """Die before the ``number``-th step, look, and run again; False when there were fewer steps than that."""
+    """Die before the ``number``-th step, look, and run again; how many shards were then begun again.
+
+    None when there were fewer steps than that.
+    """
     store = store_at(uri, tmp_path / f"cache-{number}")
     log = tmp_path / f"log-{number}"
     work = (make_shards, uri, tmp_path / f"cache-{number}", environment | {"TOY_LOG": str(log)}, SPEC)
@@ -35,39 +39,60 @@ def death_at(number, steps, uri, tmp_path, environment, digest):
     assert store.look("shards", KEY, verify=True).problem == ""
     lines = log.read_text().splitlines() if log.exists() else []
     assert sum(line.startswith("made") for line in lines) <= SPEC.shards
-    return process.exitcode != 0
+    begun = sum(line.startswith("begin") for line in lines)
+    assert begun <= SPEC.shards + 1
+    return max(0, begun - SPEC.shards) if process.exitcode != 0 else None
 
 
-def test_death_at_any_step_of_making_and_committing_leaves_nothing_half_made(tmp_path):
+def cost(again):
+    return f"{len(again)} deaths, one at each step: 0 half-made artifacts seen, shards begun again: {sum(again)}"
+
+
+def deaths(numbers, at):
+    """What death at each number costs, until there are no more steps."""
+    return list(itertools.takewhile(lambda again: again is not None, map(at, numbers)))
+
+
+def test_death_at_any_step_of_making_and_committing_leaves_nothing_half_made(tmp_path, measured):
     digest = expected_digest(tmp_path)
-    for number in itertools.count(1):
-        if not death_at(number, STEPS, f"{tmp_path}/store-{number}", tmp_path, {}, digest):
-            break
-    assert number > 15
+
+    def at(number):
+        return death_at(number, STEPS, f"{tmp_path}/store-{number}", tmp_path, {}, digest)
+
+    again = deaths(itertools.count(1), at)
+    assert len(again) >= 15
+    measured(FAULT, f"making, on a folder, {cost(again)}")
 
 
-def test_death_at_any_step_of_replacing_a_damaged_artifact_leaves_nothing_half_made(tmp_path):
+def test_death_at_any_step_of_replacing_a_damaged_artifact_leaves_nothing_half_made(tmp_path, measured):
     digest = expected_digest(tmp_path)
-    for number in itertools.count(1):
+
+    def at(number):
         uri = f"{tmp_path}/store-{number}"
         damaged = materialize(store_at(uri, tmp_path / "cache"), shards, SPEC, {}).artifact
         damaged.path("00000.bin").unlink()
-        if not death_at(number, STEPS, uri, tmp_path, {}, digest):
-            break
-    assert number > 20
+        return death_at(number, STEPS, uri, tmp_path, {}, digest)
+
+    again = deaths(itertools.count(1), at)
+    assert len(again) >= 20
+    measured(FAULT, f"replacing what is damaged, on a folder, {cost(again)}")
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_death_at_any_change_of_a_bucket_leaves_nothing_half_made(tmp_path, s3, damaged):  # noqa: F811 - a fixture
+def test_death_at_any_change_of_a_bucket_leaves_nothing_half_made(tmp_path, s3, damaged, measured):  # noqa: F811
     digest = expected_digest(tmp_path)
     environment = {"AWS_ENDPOINT_URL": s3_endpoint()} | CREDENTIALS
-    for number in itertools.count(4 if damaged else 1):  # the first three steps are the same: they get the lease
+
+    def at(number):
         uri = f"{s3}/{number}"
         if damaged:
             store = store_at(uri, tmp_path / "cache")
             materialize(store, shards, SPEC, {})
             store.fs.rm_file(store.address("shards", KEY, "00000.bin"))
-        steps = ["s3.put_object", "s3.delete_object", "s3.delete_objects"]
-        if not death_at(number, steps, uri, tmp_path, environment, digest):
-            break
-    assert number == (14 if damaged else 9)  # four files; the rest are the lease, and what lies in the way
+        return death_at(number, ["s3.put_object", "s3.delete_object", "s3.delete_objects"], uri, tmp_path, environment,
+                        digest)  # fmt: skip
+
+    # When it replaces, the first three steps are the same: they get the lease.
+    again = deaths(itertools.count(4 if damaged else 1), at)
+    assert len(again) == (10 if damaged else 8)  # four files; the rest are the lease, and what lies in the way
+    measured(FAULT, f"{'replacing what is damaged' if damaged else 'making'}, on S3, {cost(again)}")

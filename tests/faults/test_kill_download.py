@@ -78,5 +78,5 @@ def test_kills_at_random_points_lose_nothing_and_repeat_a_chunk_per_worker(tmp_p
     measured(
         "kill -9 of a download by two workers, at random moments",
         f"{KILLS} kills: {made.facts['ok']} of {len(urls)} images, digests as undisturbed; "
-        f"{again} URLs asked for once more, at most {most} may be",
+        f"requests made again: {again}, at most {most} may be",
     )

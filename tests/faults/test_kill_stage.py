@@ -11,6 +11,8 @@ from tests.faults.processes import finish, kill_after, start, watched
 from tests.services import CREDENTIALS, s3_endpoint
 from zscir.stage import key_of, materialize
 
+KILLED = "kill -9 of a run, at random moments"
+AT_ONCE = "two runs of one pipeline started at once, on one machine"
 SPEC = ShardsSpec(shards=6, blocks=4)
 KEY = key_of(shards, SPEC, {})
 PAUSE_S = 0.01
@@ -28,17 +30,21 @@ def lines_of(path):
 
 
 def check_log(lines, kills):
-    """No shard is begun again after it was finished, and each kill costs at most one shard."""
+    """Each kill costs at most one shard, and none that was finished; returns how many were begun again."""
     for number in range(SPEC.shards):
         mine = [line.split()[0] for line in lines if line.endswith(f" {number:05d}.bin")]
         assert mine.count("made") <= 1
         assert "made" not in mine or mine[-1] == "made"
     begun = sum(line.startswith("begin") for line in lines)
     assert SPEC.shards <= begun <= SPEC.shards + kills
+    return begun - SPEC.shards
 
 
 def kill_and_rerun(seed, uri, tmp_path, environment, expected, most_kills):
-    """Kill this seed's attempts at random moments, then let one end; returns (kills, times the reader looked)."""
+    """Kill this seed's attempts at random moments, then let one end.
+
+    Returns (kills, shards begun again, times the reader looked).
+    """
     rng = random.Random(seed)
     artifact, manifest = expected
     log = tmp_path / f"log-{seed}"
@@ -53,31 +59,33 @@ def kill_and_rerun(seed, uri, tmp_path, environment, expected, most_kills):
         finish(start(*work))
     assert store.look("shards", KEY, verify=True).problem == ""
     assert store.read_text("shards", KEY, "manifest.json") == manifest
-    check_log(lines_of(log), kills)
-    return kills, counts["looks"]
+    return kills, check_log(lines_of(log), kills), counts["looks"]
 
 
 def kill_many(uri, tmp_path, environment, wanted_kills):
-    """Go on with the next seed until there were enough kills; returns how often the reader looked."""
+    """Go on with the next seed until there were enough kills; says what they cost, and how often the reader looked."""
     expected = undisturbed(tmp_path)
-    kills = looks = 0
+    kills = again = looks = 0
     for seed in range(4 * wanted_kills):
-        killed, looked = kill_and_rerun(seed, f"{uri}/{seed}", tmp_path, environment, expected, 4)
-        kills, looks = kills + killed, looks + looked
+        killed, twice, looked = kill_and_rerun(seed, f"{uri}/{seed}", tmp_path, environment, expected, 4)
+        kills, again, looks = kills + killed, again + twice, looks + looked
         if kills >= wanted_kills:
-            return looks
+            return f"{kills} kills: 0 of {seed + 1} artifacts lost, shards begun again: {again}", looks
     raise AssertionError(f"only {kills} of {wanted_kills} attempts were still at work when they were killed")
 
 
-def test_killed_stages_go_on_and_end_with_the_same_bytes(tmp_path):
-    assert kill_many(f"{tmp_path}/store", tmp_path, {}, 40) >= 200
+def test_killed_stages_go_on_and_end_with_the_same_bytes(tmp_path, measured):
+    cost, looks = kill_many(f"{tmp_path}/store", tmp_path, {}, 40)
+    assert looks >= 200
+    measured(KILLED, f"a stage on a folder, {cost}, half-made artifacts seen in {looks} looks: 0")
 
 
-def test_killed_stages_of_a_store_on_s3_end_with_the_same_bytes(tmp_path, s3):  # noqa: F811 - a fixture
-    kill_many(s3, tmp_path, {"AWS_ENDPOINT_URL": s3_endpoint()} | CREDENTIALS, 6)
+def test_killed_stages_of_a_store_on_s3_end_with_the_same_bytes(tmp_path, s3, measured):  # noqa: F811 - a fixture
+    cost, _ = kill_many(s3, tmp_path, {"AWS_ENDPOINT_URL": s3_endpoint()} | CREDENTIALS, 6)
+    measured(KILLED, f"a stage on S3, {cost}")
 
 
-def test_two_processes_that_want_the_same_make_it_once(tmp_path):
+def test_two_processes_that_want_the_same_make_it_once(tmp_path, measured):
     log = tmp_path / "log"
     environment = {"TOY_LOG": str(log), "TOY_PAUSE_S": "0.02"}
     work = (make_shards, str(tmp_path / "store"), tmp_path / "cache", environment, SPEC)
@@ -86,9 +94,10 @@ def test_two_processes_that_want_the_same_make_it_once(tmp_path):
         finish(process)
     assert sum(line.startswith("begin") for line in lines_of(log)) == SPEC.shards
     assert sum(line.startswith("made") for line in lines_of(log)) == SPEC.shards
+    measured(AT_ONCE, f"{len(processes)} processes: {SPEC.shards} shards begun for {SPEC.shards}, none twice")
 
 
-def test_who_waits_for_a_process_that_is_killed_goes_on_with_its_shards(tmp_path):
+def test_who_waits_for_a_process_that_is_killed_goes_on_with_its_shards(tmp_path, measured):
     log = tmp_path / "log"
     environment = {"TOY_LOG": str(log), "TOY_PAUSE_S": "0.05"}
     work = (make_shards, str(tmp_path / "store"), tmp_path / "cache", environment, SPEC)
@@ -99,7 +108,8 @@ def test_who_waits_for_a_process_that_is_killed_goes_on_with_its_shards(tmp_path
     second = start(*work)
     assert kill_after(first, 0.3)
     finish(second)
-    check_log(lines_of(log), 1)
+    again = check_log(lines_of(log), 1)
+    measured(AT_ONCE, f"the first killed: the second went on with its shards, begun again: {again}")
 
 
 @pytest.mark.parametrize("name", ["00002.bin.part", ".00002.bin.tmp", "manifest.json"])

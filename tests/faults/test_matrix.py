@@ -1,30 +1,45 @@
-"""The page of faults: every test that it names is there, and is one of those that `make faults` runs."""
+"""The page of faults: the tests that it names are there, are run by `make faults`, and measure what it says."""
 
 import re
 import subprocess
 from pathlib import Path
 
-from tests.faults.matrix import table
+from tests.faults.matrix import faults, rows_of, table
 
-TESTS = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ROWS = table("test")
 
 
-def named() -> set[str]:
+def named(row: list[str]) -> list[str]:
     """The test files of the last column."""
-    words = {word for row in ROWS for word in re.findall(r"`([\w/]+)`", row[-1])}
-    return {f"tests/{word}.py" if "/" in word else f"tests/faults/{word}.py" for word in words}
+    words = re.findall(r"`([\w/]+)`", row[-1])
+    return [f"tests/{word}.py" if "/" in word else f"tests/faults/{word}.py" for word in words]
 
 
 def test_every_row_names_tests_that_are_there() -> None:
     assert len(ROWS) > 25
-    assert all(re.search(r"`[\w/]+`", row[-1]) for row in ROWS)
-    assert [one for one in sorted(named()) if not (TESTS.parent / one).is_file()] == []
+    assert all(named(row) for row in ROWS)
+    assert [one for row in ROWS for one in named(row) if not (ROOT / one).is_file()] == []
 
 
 def test_make_faults_runs_every_one_of_them() -> None:
     words = ["make", "-n", "faults", "VENV=.venv"]
-    done = subprocess.run(words, cwd=TESTS.parent, capture_output=True, text=True, check=True)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     run = set(done.stdout.split())
-    assert [one for one in sorted(named()) if one not in run and not one.startswith("tests/faults/")] == []
+    elsewhere = [one for row in ROWS for one in named(row) if not one.startswith("tests/faults/")]
+    assert [one for one in elsewhere if one not in run] == []
     assert "tests/faults" in run
+
+
+def test_every_row_has_what_was_measured_and_a_test_of_it_that_measures() -> None:
+    measured = table("measured")
+    assert [row[0] for row in measured] == faults()
+    assert [row[0] for row in measured if not re.search(r"\d", row[-1])] == []
+    said = {row[0]: "".join((ROOT / one).read_text() for one in named(row)) for row in ROWS}
+    assert [fault for fault, sources in said.items() if f'"{fault}"' not in sources] == []
+
+
+def test_what_was_measured_becomes_rows_in_the_order_of_the_page_and_once() -> None:
+    first, second, *_ = faults()
+    said = [(second, "a"), (first, "b"), (second, "a"), (second, "c")]
+    assert rows_of(said) == [f"| {first} | b |", f"| {second} | a; c |"]

@@ -10,6 +10,7 @@ import pytest
 
 from tests.core.toy_pipelines import clean_environment, command, write_toy
 from tests.core.toys import store_at
+from zscir.lineage.query import rows
 from zscir.runs import list_runs
 
 STEPS = """
@@ -40,7 +41,7 @@ def servers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 @pytest.mark.slow
-def test_a_server_that_is_killed_in_the_middle_costs_no_step(tmp_path):
+def test_a_server_that_is_killed_in_the_middle_costs_no_step(tmp_path, measured):
     store = store_at(tmp_path / "store", tmp_path / "cache")
     home = {
         "ZSCIR_STORE": store.uri, "PREFECT_HOME": str(tmp_path / "home"), "HOME": str(tmp_path),
@@ -58,8 +59,16 @@ def test_a_server_that_is_killed_in_the_middle_costs_no_step(tmp_path):
         time.sleep(0.1)
     [server] = servers_of(process)
     os.kill(server.pid, signal.SIGKILL)
+    killed_at, before = time.monotonic(), len(store.committed())
     _, said = process.communicate(timeout=250)
     assert process.returncode == 0, said
     assert "done, but Prefect could not be told" in said
     assert len(store.committed()) == 3
     assert [row["status"] for row in list_runs(store)] == ["succeeded"]
+    steps = rows(store, "SELECT outcome, attempts FROM stages")
+    assert steps == [{"outcome": "made", "attempts": 1}] * 3
+    measured(
+        "kill -9 of the Prefect server in the middle of a run",
+        f"killed after {before} of 3 steps: 3 made, each begun once; "
+        f"{time.monotonic() - killed_at:.0f} s later the run had ended well",
+    )

@@ -90,6 +90,10 @@ class Hall:
         path = self.tmp_path / "log"
         return path.read_text().splitlines() if path.exists() else []
 
+    def begun(self):
+        """How many files were begun, on all machines together."""
+        return sum(" begins " in line for line in self.log())
+
     def wait_for(self, line):
         deadline = time.monotonic() + 60
         while line not in self.log():
@@ -114,7 +118,7 @@ def hall(s3, tmp_path):  # noqa: F811 - a fixture
     return Hall(s3, tmp_path, s3_endpoint())
 
 
-def test_two_machines_that_want_the_same_at_once_make_it_once(hall):
+def test_two_machines_that_want_the_same_at_once_make_it_once(hall, measured):
     processes = [hall.start(who, pause_s=0.1) for who in ("A", "B")]
     for process in processes:
         finish(process)
@@ -125,18 +129,28 @@ def test_two_machines_that_want_the_same_at_once_make_it_once(hall):
     assert sorted(lines[4:]) == sorted(f"{who} {did} {first} made {FILES[-1]}"
                                        for who, did in ((first, "made"), (other, "reused")))  # fmt: skip
     hall.check(first)
+    measured(
+        "two runs started at once on two machines that share only an S3 store",
+        f"2 machines: {hall.begun()} files begun for {len(FILES)}, none twice",
+    )
 
 
-def test_a_machine_that_is_gone_is_followed_when_its_term_is_over(hall):
+def test_a_machine_that_is_gone_is_followed_when_its_term_is_over(hall, measured):
     first = hall.start("A", pause_s=0.5, lease_s=1.5)
     hall.wait_for(f"A begins {FILES[1]}")
     second = hall.start("B")
     assert kill_after(first, 0.2)
     gone = time.monotonic()
     hall.wait_for(f"B begins {FILES[0]}")
-    assert time.monotonic() - gone < 15
+    followed_s = time.monotonic() - gone
+    assert followed_s < 15
     finish(second)
     hall.check("B")
+    measured(
+        "a run whose machine is gone",
+        f"with a lease of 1.5 s another machine took over {followed_s:.1f} s after the death, "
+        f"files begun again: {hall.begun() - len(FILES)} of {len(FILES)}",
+    )
 
 
 def test_a_process_that_was_killed_is_followed_by_another_of_its_machine_at_once(hall):
@@ -172,7 +186,7 @@ def test_a_machine_that_slept_just_before_its_manifest_gives_way_to_the_one_that
     assert f"A reused B made {FILES[-1]}" in hall.log()
 
 
-def test_a_machine_that_slept_while_it_made_something_finds_it_made_and_takes_that(hall):
+def test_a_machine_that_slept_while_it_made_something_finds_it_made_and_takes_that(hall, measured):
     first = hall.start("A", pause_s=0.3, lease_s=1.0)
     hall.wait_for(f"A begins {FILES[1]}")
     os.kill(first.pid, signal.SIGSTOP)
@@ -184,49 +198,70 @@ def test_a_machine_that_slept_while_it_made_something_finds_it_made_and_takes_th
     hall.check("B")
     assert f"A reused B made {FILES[-1]}" in hall.log()
     assert list((hall.tmp_path / "cache-A" / "scratch").rglob("*.bin")) == []
+    assert hall.begun() == 2 * len(FILES)
+    measured(
+        "a machine that slept through its lease while it made something",
+        f"{hall.begun()} files begun for {len(FILES)}: that key was made twice, committed once",
+    )
 
 
-def test_runs_in_which_one_request_in_twenty_fails_end_with_the_same_digests(s3, tmp_path, monkeypatch):  # noqa: F811
+def test_runs_in_which_one_request_in_twenty_fails_end_with_the_same_digests(s3, tmp_path, monkeypatch, measured):  # noqa: F811
     path, undisturbed = write_toy(tmp_path / "specs"), store_at(tmp_path / "undisturbed", tmp_path / "cache")
-    runs = 0
+    runs = begun = 0
     with FaultyProxy(s3_endpoint(), share=0.05, seed=3) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         S3FileSystem.clear_instance_cache()
         while runs < MOST_RUNS and not all(proxy.faults[kind] for kind in KINDS):
             change = f"short.max_text_chars={40 - runs}"
-            made = walk_toy(store_at(s3, tmp_path / "cache"), path, change).made
-            assert digests(made) == digests(walk_toy(undisturbed, path, change).made)
+            run = walk_toy(store_at(s3, tmp_path / "cache"), path, change)
+            assert digests(run.made) == digests(walk_toy(undisturbed, path, change).made)
+            begun += sum(row["outcome"] == "made" for row in run.recorder.steps())
             runs += 1
         assert all(proxy.faults[kind] for kind in KINDS), proxy.faults
+        failed, asked = proxy.faults.total(), proxy.requests.total()
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint())
     S3FileSystem.clear_instance_cache()
     calm = store_at(s3, tmp_path / "calm")
     assert [row["status"] for row in list_runs(calm)] == ["succeeded"] * runs
     assert all(calm.look(stage, key, verify=True).problem == "" for stage, key in calm.committed())
     assert calm.fs.find(calm.address(FOLDER)) == []
+    assert begun == len(calm.committed())
+    measured(
+        "5 % of the requests to S3 fail",
+        f"{failed} of {asked} requests failed: 0 of {begun} artifacts lost, each made once",
+    )
 
 
-def test_a_store_that_is_away_for_a_while_is_waited_for(s3, tmp_path):  # noqa: F811 - a fixture
+def test_a_store_that_is_away_for_a_while_is_waited_for(s3, tmp_path, measured):  # noqa: F811 - a fixture
     with FaultyProxy(s3_endpoint()) as proxy:
         hall = Hall(s3, tmp_path, proxy.url)
         process = hall.start("A", pause_s=0.5, lease_s=2.0)  # its lease runs out meanwhile; nobody can take it
         hall.wait_for(f"A begins {FILES[1]}")
         with proxy.away():
+            left_at = time.monotonic()
             hall.wait_for(f"A begins {FILES[3]}")
             time.sleep(AWAY_S)
             assert process.is_alive()
+        back_at = time.monotonic()
         finish(process)
+        went_on_s = time.monotonic() - back_at
     assert hall.log()[-1] == f"A made A made {FILES[-1]}"
     hall.check("A")
+    assert hall.begun() == len(FILES)
+    measured(
+        "the store is away for a while (S3)",
+        f"away for {back_at - left_at:.0f} s: it was committed {went_on_s:.1f} s after the store was back, "
+        f"{hall.begun()} files begun for {len(FILES)}, none twice",
+    )
 
 
-def test_a_store_that_stays_away_is_told_when_the_patience_is_over_and_the_work_is_kept(s3, tmp_path, monkeypatch):  # noqa: F811
+def test_a_store_that_stays_away_is_told_when_patience_ends_and_the_work_is_kept(s3, tmp_path, monkeypatch, measured):  # noqa: F811
     with FaultyProxy(s3_endpoint()) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         monkeypatch.setenv("TOY_WHO", "A")
         S3FileSystem.clear_instance_cache()
         store = open_store(Settings(s3, tmp_path / "cache", patience_s=1.0))
-        gone = threading.Event()
+        gone, left_at = threading.Event(), []
 
         @stage(version=1)
         def signed_away(spec: SignedSpec, out) -> Facts:
@@ -234,10 +269,16 @@ def test_a_store_that_stays_away_is_told_when_the_patience_is_over_and_the_work_
             if not gone.is_set():
                 gone.set()
                 proxy.close()
+                left_at.append(time.monotonic())
             return {}
 
         with pytest.raises(StageError, match=f"store {s3}"):
             materialize(store, signed_away, SignedSpec(), {})
+        told_s = time.monotonic() - left_at[0]
         assert [path.name for path in store.scratch.rglob("*.bin")] == ["kept.bin"]
         proxy.open()
         assert materialize(store, signed_away, SignedSpec(), {}).outcome == "made"
+    measured(
+        "the store stays away",
+        f"with a patience of 1 s it was told after {told_s:.1f} s; 1 of 1 files was kept in the work folder",
+    )

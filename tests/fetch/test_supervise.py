@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from tests.faults.downloads import download, pairs_in, spec_for
 from tests.faults.hostile_server import HostileServer
+from tests.faults.matrix import Measured
 from tests.fetch.engines import fake_img2dataset, job, jobs_now, session_of, the_engine, wait_for
 from zscir.errors import StageError
 from zscir.fetch.supervise import processes, raw_shards, threads
@@ -31,6 +33,7 @@ def download(url_list, output_folder, **_):
     pq.write_table(rows, output_folder + "/00000.parquet")
     open(output_folder + "/00000_stats.json", "w").write("{}")
 """
+FAULT = "kill -9 of img2dataset or its workers"
 QUITTER = "def download(**_): print('nothing to see here')\n"
 FAINTER = "def download(**_): raise MemoryError('no room for this')\n"
 BROKEN = "raise ImportError('half of it is missing')\n"
@@ -106,15 +109,38 @@ def when_asked(server: HostileServer) -> float:
     return 0.0
 
 
-def test_a_job_of_one_process_that_is_killed_ends_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_job_of_one_process_that_is_killed_ends_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, measured: Measured
+) -> None:
     caplog.set_level("INFO", "zscir")
     with HostileServer() as server, ThreadPoolExecutor(1) as pool:
         result = pool.submit(shards_of, tmp_path, hanging(server), 600.0)
         wait_for(lambda: server.requests)
         [process] = jobs_now()
         os.kill(process, signal.SIGKILL)
+        killed_at = time.monotonic()
         assert result.result(20) == []
+        told_s = time.monotonic() - killed_at
     assert f"exit code -{signal.SIGKILL:d}" in caplog.text
+    measured(FAULT, f"told {told_s:.1f} s after the kill")
+
+
+def test_a_download_whose_img2dataset_is_killed_asks_for_that_chunk_once_more_and_loses_nothing(
+    tmp_path: Path, measured: Measured
+) -> None:
+    with HostileServer() as server, ThreadPoolExecutor(1) as pool:
+        urls = [*good(server, 7), server.url("/gated/7.jpg")]
+        pairs = pairs_in(tmp_path / "pairs", [(url, "t") for url in urls])
+        made = pool.submit(download, tmp_path, spec_for(server, chunk_rows=4, deadline_s=60.0), pairs)
+        wait_for(lambda: "gated" in str(server.paths()))
+        [process] = jobs_now()
+        os.kill(process, signal.SIGKILL)
+        server.gate.set()
+        assert made.result(120).facts["ok"] == len(urls)
+        asked = Counter(path for path in server.paths() if path != "/robots.txt")
+    again = asked.total() - len(urls)
+    assert again <= 4
+    measured(FAULT, f"1 kill: {len(urls)} of {len(urls)} images, requests made again: {again}, at most 4 may be")
 
 
 def test_leaving_early_ends_all_processes_of_the_job_and_no_others(

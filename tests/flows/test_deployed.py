@@ -149,7 +149,9 @@ def test_a_failure_is_a_failed_flow_run_with_our_message_and_the_form_reruns_it(
     assert mended["steps"] == 2
 
 
-def test_a_second_run_is_left_out_while_one_is_at_work_and_not_once_that_was_killed_or_cancelled(store, begun):
+def test_a_second_run_is_left_out_while_one_is_at_work_and_not_once_that_was_killed_or_cancelled(
+    store, begun, measured
+):
     wait_for(lambda: stopped_at_slow(store, "slow", flow_run_id=begun["slow"]))
     second = ended(start("run-pipeline/slow"))
     assert (second["state_type"], second["state"]["message"]) == ("CANCELLED", "Deployment concurrency limit reached.")
@@ -163,6 +165,10 @@ def test_a_second_run_is_left_out_while_one_is_at_work_and_not_once_that_was_kil
     ask(f"flow_runs/{third}/set_state", {"state": {"type": "CANCELLING"}})
     assert ended(third)["state_type"] == "CANCELLED"
     assert run_of(store, third)["status"] == "interrupted"
+    measured(
+        "a schedule that fires while the deployment's last run is under way",
+        "a second start, by REST: left out by the server before it began, 1 run for 2 flow runs; the next began once that was killed",
+    )
 
 
 def test_what_a_form_of_upkeep_says_is_carried_out_by_a_worker(tmp_path, worker):
@@ -187,7 +193,7 @@ def test_a_schedule_starts_a_run_by_itself_on_the_partition_that_is_over(store, 
 
 
 def test_a_schedule_that_fires_during_a_rerun_waits_for_what_that_makes_and_nothing_is_made_twice(
-    folder, store, worker
+    folder, store, worker, measured
 ):
     path = write_toy(folder / "twice", SLOW.replace("scenes = 41", "scenes = 42").replace('"toy"', '"twice"', 1))
     with pytest.raises(StageError, match="zscir rerun"):
@@ -204,6 +210,12 @@ def test_a_schedule_that_fires_during_a_rerun_waits_for_what_that_makes_and_noth
     query = "SELECT outcome FROM stages WHERE step = 'slow' AND run_id IN ($1, $2) ORDER BY outcome"
     both = [run_of(store, rerun)["run_id"], scheduled["run_id"]]
     assert [row["outcome"] for row in rows(store, query, both)] == ["made", "reused"]
+    made = rows(store, "SELECT key FROM stages WHERE outcome = 'made' AND run_id IN ($1, $2)", both)
+    assert len(made) == 1
+    measured(
+        "a schedule that fires during a rerun of the pipeline",
+        "1 of 4 steps was not there: made by one of the 2 runs and reused by the other, no step was made twice",
+    )
 
 
 def fails_before_slow(run, chosen):

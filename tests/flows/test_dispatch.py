@@ -3,6 +3,7 @@
 import re
 import signal
 import subprocess
+import time
 from functools import partial
 
 import pytest
@@ -21,6 +22,7 @@ from zscir.stage import Piece
 from zscir.walks import Asked, walk
 
 POOL = "gpu"
+MAKER_KILLED = "kill -9 of the process in which another pool's worker makes a step"
 STEPS = """
 name = "toy"
 source = "source.toml"
@@ -200,7 +202,9 @@ def test_a_run_that_waits_for_a_worker_says_how_to_start_one(told):
     assert f"prefect worker start --pool {POOL}" in told[0]
 
 
-def test_three_machines_that_share_only_a_store_give_the_bytes_of_one_and_make_nothing_twice(hall, told, tmp_path):
+def test_three_machines_that_share_only_a_store_give_the_bytes_of_one_and_make_nothing_twice(
+    hall, told, tmp_path, measured
+):
     (made,) = hall.flow_runs("ingest")
     row = hall.row("ingest", "made")
     assert (made["state_type"], row["attempts"]) == ("COMPLETED", 1)
@@ -212,15 +216,24 @@ def test_three_machines_that_share_only_a_store_give_the_bytes_of_one_and_make_n
     here = ("dispatch.ingest=here", "dispatch.long=here")
     undisturbed = walk_toy(store_at(tmp_path / "store", tmp_path / "cache"), hall.path, *here)
     assert digests(walk_toy(hall.store, hall.path).made) == digests(undisturbed.made)
+    measured(MAKER_KILLED, "0 of 3 artifacts lost, digests as undisturbed")
 
 
-def test_a_run_that_follows_one_that_was_killed_joins_what_is_under_way_and_survives_its_death(hall, told):
+def test_a_run_that_follows_one_that_was_killed_joins_what_is_under_way_and_survives_its_death(hall, told, measured):
     crashed, made = hall.flow_runs("long")
     assert f"work pool '{POOL}' is at it already, in flow run {crashed['name']}" in told[1]
     assert [crashed["state_type"], made["state_type"]] == ["CRASHED", "COMPLETED"]
     assert re.search(r"attempt 1 of 3 failed \(flow run long-.* crashed: ", told[1])
     row = hall.row("long", "made")
     assert (row["attempts"], row["worker"] in made["state"]["message"]) == (2, True)
+    measured(
+        "kill -9 of a run whose step is at work in another pool",
+        "1 kill: the rerun joined the step's flow run and asked for no other",
+    )
+    measured(
+        MAKER_KILLED,
+        "1 kill: 1 flow run more, the step was made in attempt 2",
+    )
 
 
 def test_what_is_made_is_reused_without_a_server_or_a_pool(hall, told):
@@ -230,7 +243,7 @@ def test_what_is_made_is_reused_without_a_server_or_a_pool(hall, told):
     assert len(hall.flow_runs("")) == before
 
 
-def test_a_run_that_is_stopped_stops_what_it_asked_for_and_a_failure_elsewhere_is_its_own(hall, told, server):
+def test_a_run_that_is_stopped_stops_what_it_asked_for_and_a_failure_elsewhere_is_its_own(hall, told, server, measured):
     changed = "long.scenes=42"
     with held(hall.store, hall.path, "long", changed):
         stopped, said = hall.start("stopped", "--only", "long", "--set", changed)
@@ -238,8 +251,14 @@ def test_a_run_that_is_stopped_stops_what_it_asked_for_and_a_failure_elsewhere_i
             walk(hall.store, Asked(hall.path, ["ingest.text_column=nothing"]), through_prefect, in_pools)
         asked = hall.at_work("long", 3)[0]
         stopped.send_signal(signal.SIGINT)
+        told_at = time.monotonic()
         assert stopped.wait(LIMIT_S) == 130, said.read_text()
         wait_for(lambda: hall.flow_runs("long")[2]["state_type"] == "CANCELLED")
+        cancelled_s = time.monotonic() - told_at
+    measured(
+        "SIGINT of a run whose step is at work in another pool",
+        f"exit 130; {cancelled_s:.1f} s later its flow run was cancelled",
+    )
     assert f"flow run {asked['name']} is told to stop" in said.read_text()
     failed = hall.flow_runs("ingest")[-1]
     row = hall.row("ingest", "failed")

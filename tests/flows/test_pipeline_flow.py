@@ -136,10 +136,15 @@ def test_a_data_gate_that_fails_ends_with_4_and_what_it_refused_is_kept(tmp_path
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_told_to_stop_ends_with_130_and_is_recorded_as_interrupted(tmp_path, store, environment, number):
+def test_a_run_that_is_told_to_stop_ends_with_130_and_is_recorded_as_interrupted(
+    tmp_path, store, environment, number, measured
+):
     process = run_until_slow(tmp_path, store, environment)
+    before = store.committed()
     process.send_signal(number)
+    told_at = time.monotonic()
     _, err = process.communicate(timeout=60)
+    took_s = time.monotonic() - told_at
     assert process.returncode == 130, err
     assert quiet(err), err
     (run,) = list_runs(store)
@@ -147,6 +152,11 @@ def test_a_run_that_is_told_to_stop_ends_with_130_and_is_recorded_as_interrupted
     assert run["finished_at"] is not None
     assert err.rstrip().endswith(f"zscir rerun {run['run_id']}")
     assert store.committed("tabletop") != []
+    assert set(before) <= set(store.committed())
+    measured(
+        "SIGTERM, SIGINT of a run or a download",
+        f"{signal.Signals(number).name} of a run: it ended {took_s:.1f} s later, 0 of {len(before)} artifacts lost",
+    )
 
 
 def test_a_prefect_that_cannot_be_reached_is_told_without_a_traceback(tmp_path, store):

@@ -111,7 +111,7 @@ def test_a_flow_run_that_ended_is_not_waited_for_again_whatever_the_clocks_say(e
     assert isinstance(asked.exception(), TransientError)
 
 
-def test_a_run_that_is_stopped_leaves_alone_what_another_asked_for(errand, caplog):
+def test_a_run_that_is_stopped_leaves_alone_what_another_asked_for(errand, caplog, measured):
     def interrupt():
         wait_for(lambda: "is at it already" in caplog.text)
         os.kill(os.getpid(), signal.SIGINT)
@@ -124,6 +124,10 @@ def test_a_run_that_is_stopped_leaves_alone_what_another_asked_for(errand, caplo
         assert f"flow run {found['name']} goes on: another run asked for it" in caplog.text
         end(the_only(errand), "COMPLETED", DONE.words())
         assert first.result(LIMIT_S) == DONE
+    measured(
+        "SIGINT of a run that had joined another's step in another pool",
+        f"{len(flow_runs(errand))} flow run for both runs: it went on, and the other run had its step",
+    )
 
 
 @pytest.mark.parametrize(("state", "message"), [("CANCELLED", "stopped"), ("FAILED", OVER.words())])

@@ -59,7 +59,7 @@ def put_text(store, text, run_id, name):  # noqa: F811 - a fixture
     store.fs.pipe_file(store.address("lineage", run_id, name), text.encode())
 
 
-def test_a_run_that_died_is_marked_failed_once_with_its_last_sign_and_can_be_run_again(store, path):  # noqa: F811
+def test_a_run_that_died_is_marked_failed_once_with_its_last_sign_and_can_be_run_again(store, path, measured):  # noqa: F811
     run = run_that_dies(store, path)
     assert [row["status"] for row in list_runs(store)] == ["died"]
     assert reap(store) == [run.run_id]
@@ -79,6 +79,12 @@ def test_a_run_that_died_is_marked_failed_once_with_its_last_sign_and_can_be_run
     again = walk(store, asked_again(store, run.run_id, None, None, []), direct)
     assert again.recorder.steps()[0]["outcome"] == "reused"
     assert find_run(store, again.run_id)["parent_run_id"] == run.run_id
+    outcomes = [one["outcome"] for one in again.recorder.steps()]
+    assert outcomes == ["reused", "made", "made"]
+    measured(
+        "a run whose machine is gone",
+        "died in step 2 of 3: marked failed once by 2 reapers; the rerun reused 1 step and made 2",
+    )
 
 
 def test_many_reapers_at_once_do_what_one_does(store, path):  # noqa: F811

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.faults.matrix import Measured
 from tests.methods import tiny
 from zscir.artifacts import Artifact
 from zscir.errors import StageError
@@ -40,8 +41,8 @@ def run(method: Trainable, data: Artifact, out: Path, steps: int = 7, optim: Opt
     return fit(method, Pack(data, tiny.PIXELS), Plan(steps, 4, 1, optim), out, save_every_s=0)
 
 
-def kill_at(method: TscirMap, step: int) -> None:
-    """Let the method's loss end the process at the ``step``-th call."""
+def kill_at(method: TscirMap, step: int) -> list[int]:
+    """Let the method's loss end the process after ``step`` calls; the list holds how many there were."""
     loss, calls = method.loss, [0]
 
     def counted(*batch: object) -> object:
@@ -51,10 +52,13 @@ def kill_at(method: TscirMap, step: int) -> None:
         return loss(*batch)  # type: ignore[arg-type]
 
     method.loss = counted  # type: ignore[assignment,method-assign]
+    return calls
 
 
 @pytest.mark.parametrize("killed_at", [1, 3, 6])
-def test_a_killed_training_ends_with_the_same_bytes_as_a_whole_one(tmp_path: Path, killed_at: int) -> None:
+def test_a_killed_training_ends_with_the_same_bytes_as_a_whole_one(
+    tmp_path: Path, killed_at: int, measured: Measured
+) -> None:
     data = tiny.pack(tmp_path / "p")
     whole = new_mapper()
     curve = run(whole, data, tmp_path / "whole")
@@ -63,10 +67,14 @@ def test_a_killed_training_ends_with_the_same_bytes_as_a_whole_one(tmp_path: Pat
     with pytest.raises(Killed):
         run(broken, data, tmp_path / "broken")
     resumed = new_mapper()
-    kill_at(resumed, 7 - killed_at)  # it may not do a step twice
+    calls = kill_at(resumed, 7 - killed_at)  # it may not do a step twice
     again = run(resumed, data, tmp_path / "broken")
     assert digest(resumed) == digest(whole)
     assert again.rows == curve.rows
+    measured(
+        "kill -9 of a training process",
+        f"ended after step {killed_at} of 7, each saved: {killed_at + calls[0] - 7} steps once more, equal weights",
+    )
 
 
 def test_a_torn_state_file_means_a_fresh_start(tmp_path: Path) -> None:
