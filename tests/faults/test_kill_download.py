@@ -77,6 +77,6 @@ def test_kills_at_random_points_lose_nothing_and_repeat_a_chunk_per_worker(tmp_p
     assert again <= most
     measured(
         "kill -9 of a download by two workers, at random moments",
-        f"{KILLS} kills: {made.facts['ok']} of {len(urls)} images, digests as undisturbed; "
+        f"{KILLS} kills: {made.facts['ok']} of {len(urls)} images, digests as undisturbed, "
         f"requests made again: {again}, at most {most} may be",
     )

@@ -122,7 +122,7 @@ def test_a_job_of_one_process_that_is_killed_ends_at_once(
         assert result.result(20) == []
         told_s = time.monotonic() - killed_at
     assert f"exit code -{signal.SIGKILL:d}" in caplog.text
-    measured(FAULT, f"told {told_s:.1f} s after the kill")
+    measured(FAULT, f"told {told_s:.2f} s after the kill")
 
 
 def test_a_download_whose_img2dataset_is_killed_asks_for_that_chunk_once_more_and_loses_nothing(

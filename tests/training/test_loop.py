@@ -73,7 +73,8 @@ def test_a_killed_training_ends_with_the_same_bytes_as_a_whole_one(
     assert again.rows == curve.rows
     measured(
         "kill -9 of a training process",
-        f"ended after step {killed_at} of 7, each saved: {killed_at + calls[0] - 7} steps once more, equal weights",
+        f"an exception after step {killed_at} of 7, each saved: "
+        f"{killed_at + calls[0] - 7} steps trained again, equal weights",
     )
 
 
