@@ -21,7 +21,7 @@ KEPT = ("ZSCIR_SHARED", "ZSCIR_TEST_KILLS", "ZSCIR_TEST_AWAY_S", "ZSCIR_TEST_MEA
 for name in list(os.environ):
     if name.startswith(("ZSCIR_", "PREFECT_", "AWS_", "OPENAI_", "WANDB_")) and name not in KEPT:
         del os.environ[name]
-# The many processes that tests start would each compile our modules anew; a checkout that cannot be written stays as it is.
+# The many processes that tests start would each compile our modules anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Set before any import of the libraries that read them, and inherited by every process that a test starts.

@@ -167,7 +167,8 @@ def test_a_second_run_is_left_out_while_one_is_at_work_and_not_once_that_was_kil
     assert run_of(store, third)["status"] == "interrupted"
     measured(
         "a schedule that fires while the deployment's last run is under way",
-        "a second start, by REST: left out by the server before it began, 1 run for 2 flow runs; the next began once that was killed",
+        "a second start, by REST: left out by the server before it began, 1 run for 2 flow runs; "
+        "the next began once that was killed",
     )
 
 
