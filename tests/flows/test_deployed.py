@@ -20,6 +20,8 @@ from zscir.runs import list_runs
 
 POOL = "deployed"
 BROKEN = STEPS.replace('source = "short", text_column = "caption"', 'source = "short", text_column = "nothing"')
+OWN = 'stage = "tabletop"\nspec = { scenes = 39 }'  # what no other flow run makes
+WHOLE = STEPS.replace('stage = "tabletop"', OWN)
 SLOW = STEPS + '[[steps]]\nname = "slow"\nstage = "tabletop"\nspec = { scenes = 41 }\n'
 SLICED = (
     'name = "sliced"\n[[steps]]\nstage = "ingest"\nspec = { source = "s" }\ninputs = { urls = "file:{date}.csv" }\n'
@@ -90,7 +92,7 @@ def worker(folder, store, deployments):
 @pytest.fixture(scope="module")
 def begun(folder, store, worker):
     """All the flow runs of this module, started together so that they wait for the worker once; name -> id."""
-    toy, broken = (write_toy(folder / name, steps) for name, steps in (("toy", STEPS), ("broken", BROKEN)))
+    toy, broken = (write_toy(folder / name, steps) for name, steps in (("toy", WHOLE), ("broken", BROKEN)))
     whole, whole_again = (
         start("run-pipeline/any", parameters={"pipeline": str(toy)}, idempotency_key="only once") for _ in range(2)
     )
