@@ -2,6 +2,7 @@
 #
 #   make demo     the whole pipeline on the tabletop world: score table and report
 #   make test     all tests            make test ARGS="tests/benchmarks -x"   some of them
+#                 in 3 processes, each a file at a time; JOBS=0: in one, for a debugger
 #   make check    format, lint, types
 #   make bench    what is measured, on this machine
 #   make faults   what survives: kills, full disks, stores that go away (tests/faults/README.md)
@@ -11,6 +12,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+JOBS ?= 3
 export VENV
 
 .PHONY: help demo test check format bench faults venv browser clean
@@ -22,7 +24,7 @@ demo: venv
 	$(BIN)/zscir demo $(ARGS)
 
 test: venv browser
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: venv
 	$(BIN)/ruff format --check .

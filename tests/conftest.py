@@ -42,6 +42,13 @@ settings.register_profile("zscir", deadline=None, database=None, derandomize=Tru
 settings.load_profile("zscir")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes take whole files, those with slow tests come first: nobody waits at the end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with the real annotations and golden cases; the tests that need it are skipped where it is not."""

@@ -94,12 +94,15 @@ def of_flow_run(flow_run_id: str) -> list[psutil.Process]:
 
 
 def ask(api: str, what: str, query: object = None, method: str | None = None) -> Any:
-    """What a Prefect server answers. Busy, one on SQLite says 503: come again; Prefect's own client does so too."""
+    """What a Prefect server answers. Busy, one on SQLite says 503: come again; Prefect's own client does so too.
+
+    The answer may take the 60 s for which ``prefect_api`` lets its server wait for the database, and more.
+    """
     body = None if query is None else json.dumps(query).encode()
     request = Request(f"{api}/{what}", body, {"Content-Type": "application/json"}, method=method)
     for patience_s in (1, 2, 4, 8, 16, 0):
         try:
-            with urlopen(request, timeout=60) as answer:
+            with urlopen(request, timeout=120) as answer:
                 text = answer.read()
             return json.loads(text) if text else None
         except HTTPError as error:

@@ -11,6 +11,8 @@ from tests.core.toys import store_at
 from tests.faults.matrix import Measured
 from zscir.stage import materialize, stage_named
 
+pytestmark = pytest.mark.slow
+
 REPO = Path(__file__).parents[2]
 # A file system of 2 MB in a namespace of the child's own: nothing of this machine is touched.
 MOUNT = 'mount -t tmpfs -o size=2m none "$1" && shift && exec "$@"'

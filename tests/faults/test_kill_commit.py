@@ -11,6 +11,8 @@ from tests.faults.processes import dying_at, finish, start, watched
 from tests.services import CREDENTIALS, s3_endpoint
 from zscir.stage import key_of, materialize
 
+pytestmark = pytest.mark.slow
+
 FAULT = "kill -9 at each single step of a commit, local and S3"
 SPEC = ShardsSpec(shards=2, blocks=1)
 KEY = key_of(shards, SPEC, {})

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import time
 
+import pytest
+
 from tests.core.conftest import s3  # noqa: F401 - a fixture
 from tests.core.toy_pipelines import clean_environment, command, digests, json_of, walk_toy, write_toy, zscir
 from tests.core.toys import store_at
@@ -16,6 +18,8 @@ from zscir.lineage.query import rows
 from zscir.pipelines import load_pipeline
 from zscir.plans import make_plan
 from zscir.runs import list_runs
+
+pytestmark = pytest.mark.slow
 
 FAULT = "kill -9 of a run, at random moments"
 

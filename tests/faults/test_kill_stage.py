@@ -11,6 +11,8 @@ from tests.faults.processes import finish, kill_after, start, watched
 from tests.services import CREDENTIALS, s3_endpoint
 from zscir.stage import key_of, materialize
 
+pytestmark = pytest.mark.slow
+
 KILLED = "kill -9 of a run, at random moments"
 AT_ONCE = "two runs of one pipeline started at once, on one machine"
 SPEC = ShardsSpec(shards=6, blocks=4)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import psutil
 import pytest
@@ -147,7 +148,7 @@ def test_an_engine_with_a_long_job_does_not_rest(fake_engine: dict[str, str], tm
 def test_closing_ends_jobs_that_are_under_way(fake_engine: dict[str, str], tmp_path: Path) -> None:
     engine = Engine(fake_engine)
     child, run = the_engine(), asleep(engine, tmp_path / "job")
-    assert jobs_now() == [run.pid]
+    wait_for(lambda: jobs_now() == [run.pid])  # a job may have begun before the engine has told which it is
     engine.close()
     assert session_of(child) == []
     assert run.over.is_set()
@@ -158,12 +159,14 @@ def test_closing_ends_jobs_that_are_under_way(fake_engine: dict[str, str], tmp_p
 @pytest.mark.usefixtures("fake_engine")
 def test_a_job_is_over_even_where_the_engine_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zscir.fetch.warm.ANSWER_S", 0.5)
+    suspended = Event()
     with ThreadPoolExecutor(1) as pool:
-        news = lambda: 0.0 if began(tmp_path / "raw") else time.monotonic()  # noqa: E731
+        news = lambda: 0.0 if suspended.is_set() else time.monotonic()  # noqa: E731
         result = pool.submit(list, raw_shards(job(tmp_path, ["http://127.0.0.1:9/"] * 2), news, 1.0))
         wait_for(lambda: began(tmp_path / "raw"))
         child = the_engine()
         child.suspend()
+        suspended.set()
         assert result.result(30) == []
     wait_for(lambda: session_of(child) == [], 10)
 

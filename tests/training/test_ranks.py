@@ -19,6 +19,8 @@ from tests.training import crew
 from zscir.training.data import positions_at
 from zscir.training.ranks import ALONE, BUCKET_NUMBERS, PeerGone, Ranks, _buckets, _together
 
+pytestmark = pytest.mark.slow
+
 COUNTS = [2, 3]
 
 

@@ -1,12 +1,12 @@
-"""Every command of the README is run, in its order, in a folder that holds the files that it speaks of."""
+"""The commands of the README, and the files and servers that they speak of."""
 
 import io
 import json
 import re
 import shlex
-import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 from PIL import Image
 
 from tests.walk.conftest import ROOT, SETS, Shell
@@ -42,10 +41,9 @@ def commands() -> list[list[str]]:
     return [words for words in split if words]
 
 
-@pytest.fixture
-def photo_server(tmp_path: Path) -> Iterator[str]:
-    """A web server of real-sized pictures with captions, and their list."""
-    folder = tmp_path / "web"
+@contextmanager
+def photo_server(folder: Path) -> Iterator[str]:
+    """A web server of real-sized pictures, which are in ``folder``."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for number in range(PHOTOS):
@@ -107,40 +105,3 @@ def token_of(shell: Shell, pipeline: str) -> str:
     """The token that `zscir plan` gives for a pipeline now."""
     done = shell.zscir(*small(["zscir", "plan", pipeline, "--json"])[1:])
     return str(json.loads(done.stdout)[0]["token"])
-
-
-def test_what_needs_a_server_stands_apart_and_has_tests_of_its_own() -> None:
-    text = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("*/test_*.py"))
-    for line in [line for block in blocks("sh") for line in block.splitlines()]:
-        words = [word for word in shlex.split(line, comments=True) if "=" not in word and word != "export"]
-        if words[:1] == ["zscir"]:
-            assert f'"{words[1]}"' in text, f"nothing tests zscir {words[1]}"
-        elif words:
-            assert words[0] in ("docker", "prefect")
-
-
-@pytest.mark.timeout(1200)  # some thirty commands, several of them whole runs
-def test_every_command_of_the_readme_works(
-    walked: "tuple[Shell, subprocess.CompletedProcess[str]]", photo_server: str
-) -> None:
-    shell, _ = walked
-    photo_files(shell.folder, photo_server)
-    score_files(shell.folder)
-    ran = 0
-    for words in commands():
-        if words[0] in MAKE:
-            continue
-        assert words[0] == "zscir", f"the README has a command that nothing tests: {words}"
-        if "TOKEN" in words:
-            words[words.index("TOKEN")] = token_of(shell, words[2])
-        done = shell.zscir(*small(words)[1:])
-        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-        ran += 1
-    assert ran >= 15
-
-
-def test_the_make_targets_of_the_readme_exist() -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for words in commands():
-        if words[0] == "make":
-            assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), f"make {words[1]} is no target"
