@@ -43,10 +43,14 @@ settings.load_profile("zscir")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes take whole files, those with slow tests come first: nobody waits at the end."""
+    """Where several processes take whole files, those with slow tests come early: nobody waits at the end.
+
+    Those with properties come before: Hypothesis minds when a thread that Prefect left in the process uses ``random``.
+    """
     if "PYTEST_XDIST_WORKER" in os.environ:
         slow = {item.path for item in items if item.get_closest_marker("slow")}
-        items.sort(key=lambda item: item.path not in slow)
+        properties = {item.path for item in items if getattr(getattr(item, "obj", None), "is_hypothesis_test", False)}
+        items.sort(key=lambda item: (item.path not in properties, item.path not in slow))
 
 
 @pytest.fixture(scope="session")
