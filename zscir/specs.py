@@ -31,7 +31,10 @@ class Spec(BaseModel):
     A new optional knob is ``X | None = None``: it leaves the keys of old artifacts as they were.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    # defer_build: most of the specs that a pipeline's modules declare are not used by a run of it.
+    model_config = ConfigDict(
+        defer_build=True, frozen=True, strict=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
 
     @classmethod
     def parse(cls, values: dict[str, Any], where: str) -> Self:
