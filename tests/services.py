@@ -113,6 +113,12 @@ def ask(api: str, what: str, query: object = None, method: str | None = None) ->
     raise AssertionError
 
 
+def start_flow(api: str, deployment: str, **asked: object) -> str:
+    """The id of a new flow run of a deployment, which is known as FLOW/NAME, as REST starts one."""
+    found = ask(api, f"deployments/name/{deployment}")
+    return str(ask(api, f"deployments/{found['id']}/create_flow_run", asked)["id"])
+
+
 def wait_for(there: Callable[[], Any], limit_s: float) -> Any:
     """What ``there`` gives once that is something; TimeoutError when it is nothing for so long."""
     until = time.monotonic() + limit_s

@@ -250,10 +250,9 @@ def wait_until(true, process, patience_s=150):
 
 def began(name):
     """A flow run of a deployment, as it is when a worker has got it and wants to begin."""
-    found = services.ask(prefect_api(), f"deployments/name/run-pipeline/{name}")["id"]
-    made = services.ask(prefect_api(), f"deployments/{found}/create_flow_run", {})
-    services.ask(prefect_api(), f"flow_runs/{made['id']}/set_state", {"state": {"type": "PENDING"}})
-    return services.ask(prefect_api(), f"flow_runs/{made['id']}")
+    flow_run = services.start_flow(prefect_api(), f"run-pipeline/{name}")
+    services.ask(prefect_api(), f"flow_runs/{flow_run}/set_state", {"state": {"type": "PENDING"}})
+    return services.ask(prefect_api(), f"flow_runs/{flow_run}")
 
 
 @pytest.mark.slow

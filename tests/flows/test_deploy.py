@@ -10,7 +10,7 @@ from flows.deploy import DEFINITIONS, Schedule, Wanted, definitions, deploy, of_
 from tests import services
 from tests.core.toy_pipelines import STEPS, clean_environment, write_toy
 from tests.core.toys import store_at
-from tests.services import named, prefect_api
+from tests.services import prefect_api
 from zscir.errors import RequestError
 from zscir.runs import list_runs
 from zscir.stage import stage_named, stage_names
@@ -182,13 +182,6 @@ def test_deploy_refuses_in_a_few_lines_with_code_2(tmp_path, monkeypatch, capsys
         app(list(words), standalone_mode=False)
     assert said in str(error.value)
     assert len(str(error.value).splitlines()) <= 3
-
-
-@pytest.fixture
-def server():
-    """This process's settings name the shared server, as PREFECT_API_URL does for a command."""
-    with named(prefect_api()):
-        yield
 
 
 @pytest.mark.slow

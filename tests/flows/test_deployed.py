@@ -13,7 +13,7 @@ from tests import services
 from tests.core.attics import Attic
 from tests.core.toy_pipelines import ORDER, STEPS, clean_environment, digests, direct, held, walk_toy, write_toy
 from tests.core.toys import store_at
-from tests.services import named, of_flow_run, prefect_api, start_worker
+from tests.services import named, of_flow_run, prefect_api, start_flow, start_worker
 from zscir.errors import RequestError, StageError
 from zscir.lineage.query import rows
 from zscir.runs import list_runs
@@ -39,9 +39,7 @@ wait_for = partial(services.wait_for, limit_s=LIMIT_S)
 
 
 def start(deployment, **asked):
-    """A flow run, as REST starts one."""
-    found = ask(f"deployments/name/{deployment}")
-    return ask(f"deployments/{found['id']}/create_flow_run", asked)["id"]
+    return start_flow(prefect_api(), deployment, **asked)
 
 
 def ended(flow_run):

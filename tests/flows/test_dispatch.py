@@ -12,7 +12,7 @@ from tests import services
 from tests.core.toy_pipelines import clean_environment, command, digests, direct, held, walk_toy, write_toy
 from tests.core.toys import store_at
 from tests.core.url_lists import write_list
-from tests.services import CREDENTIALS, named, of_flow_run, prefect_api, s3_endpoint, start_worker
+from tests.services import CREDENTIALS, of_flow_run, prefect_api, s3_endpoint, start_worker
 from zscir.commands.walking import in_pools, through_prefect
 from zscir.dispatch import errand_of, report_of
 from zscir.errors import RequestError, StageError
@@ -137,13 +137,6 @@ def workers(hall):
         one.terminate()
     for one in all_of_them.processes.values():
         one.wait(60)
-
-
-@pytest.fixture
-def server():
-    """The server, for flows of this process."""
-    with named(prefect_api()):
-        yield
 
 
 def test_a_walk_that_needs_a_server_says_so():
