@@ -39,7 +39,7 @@ class Shell:
     folder: Path
 
     def zscir(self, *words: str, timeout_s: float = 600) -> "subprocess.CompletedProcess[str]":
-        return self.run([sys.executable, "-c", "from zscir.cli import main; main()", *words], timeout_s)
+        return self.run([sys.executable, "-c", "from zscir.cli.main import main; main()", *words], timeout_s)
 
     def run(self, command: Sequence[str], timeout_s: float) -> "subprocess.CompletedProcess[str]":
         environment = {

@@ -25,7 +25,7 @@ MAKE = (
     "uv",
     "git",
     "docker",
-)  # run elsewhere: by this suite's caller, tests/test_setup.py, infra's tests
+)  # run elsewhere: by this suite's caller, tests/infra/test_setup.py, infra's tests
 PHOTOS = 40
 
 
