@@ -44,14 +44,8 @@ NO_ARTIFACT = "no artifact"
 CHECK_TIMEOUT_S = 20.0
 SCHEMES = ("s3", "file")
 # Three layers retry: botocore, s3fs around it, and what takes longer than a few seconds is left to our own patience.
-REMOTE_OPTIONS = {
-    "use_listings_cache": False,
-    "config_kwargs": {
-        "connect_timeout": 5,
-        "read_timeout": 20,
-        "retries": {"mode": "standard", "total_max_attempts": 3},
-    },
-}
+BOTO_OPTIONS = {"connect_timeout": 5, "read_timeout": 20, "retries": {"mode": "standard", "total_max_attempts": 3}}
+REMOTE_OPTIONS = {"use_listings_cache": False, "config_kwargs": BOTO_OPTIONS}
 
 
 @dataclass(frozen=True)
