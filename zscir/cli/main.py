@@ -175,7 +175,7 @@ def sql_command(query: str, store: StoreOption = None, as_json: JsonOption = Fal
 @app.command("leaderboard")
 def leaderboard_command(
     store: StoreOption = None,
-    as_latex: Annotated[bool, typer.Option("--leaderboard_latex", help="LaTeX tables instead of Markdown")] = False,
+    as_latex: Annotated[bool, typer.Option("--latex", help="LaTeX tables instead of Markdown")] = False,
     page: Annotated[Path | None, typer.Option("--html", help="Write a page with sortable tables there instead")] = None,
 ) -> None:
     """Published scores beside the store's own, a table per protocol; toy benchmarks are left out.
