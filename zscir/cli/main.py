@@ -166,9 +166,9 @@ def sql_command(query: str, store: StoreOption = None, as_json: JsonOption = Fal
 
     Example: zscir sql "SELECT run_id, status FROM run"
     """
-    from zscir.lineage.sql_views import query_store as ask
+    from zscir.lineage.sql_views import query_store
 
-    names, found = ask(open_checked_store(store), query)
+    names, found = query_store(open_checked_store(store), query)
     print_rows([dict(zip(names, row, strict=True)) for row in found], as_json, "", names)
 
 
