@@ -11,7 +11,7 @@ from pydantic import Field
 
 from zscir.data.images.decode import BadImage, decode_image, encode_jpeg, read_image_header, resize_short_side
 from zscir.data.images.shards import MemberSpan, ShardReader, check_member_name, write_shard
-from zscir.data.readers.sql_joins import escape_glob, query_tables
+from zscir.data.sql_joins import escape_glob, query_tables
 from zscir.pipeline.stage import stage
 from zscir.runtime.errors import StageError
 from zscir.runtime.progress import track

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from zscir.data.readers.sql_joins import escape_glob, query_tables
+from zscir.data.sql_joins import escape_glob, query_tables
 from zscir.runtime.schemas import read_rows, schema_of, write_table
 from zscir.store.artifacts import atomic_path
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from zscir.data.download.chunks import BATCH_ROWS, URLS_SCHEMA
-from zscir.data.readers.sql_joins import escape_glob, query_tables, query_values
+from zscir.data.sql_joins import escape_glob, query_tables, query_values
 from zscir.runtime.schemas import HOSTS_SCHEMA, IMAGES_SCHEMA, REJECTS_SCHEMA, schema_of, table_writer
 from zscir.store.artifacts import atomic_path
 
