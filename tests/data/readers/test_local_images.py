@@ -13,7 +13,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from zscir.data.download.resize import ResizeSpec
+from zscir.data.download.fetch_spec import ResizeSpec
 from zscir.data.readers.local_images import DecodedImage, DecodePool, ImageFailure, ImageLocation, decode_local
 
 REPO = Path(__file__).parents[3]

@@ -15,6 +15,8 @@ from zscir.data.sql_joins import escape_glob, query_tables
 from zscir.runtime.schemas import REJECTS_SCHEMA, table_writer, write_table
 from zscir.store.artifacts import atomic_path
 
+RECORDS_FOLDER = ".records"  # of a stage's folder: a record file per finished shard; no file of the artifact
+
 
 def write_import_shard(
     targets: Sequence[ChunkUrl],
