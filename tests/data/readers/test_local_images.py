@@ -122,7 +122,7 @@ def test_an_image_that_kills_its_decoder_is_a_row_and_the_others_are_images(tmp_
 
 CHILD = """
 import sys, time
-from zscir.data.download.resize import ResizeSpec
+from zscir.data.download.fetch_spec import ResizeSpec
 from zscir.data.readers.local_images import ImageLocation, DecodePool
 if __name__ == "__main__":
     with DecodePool(ResizeSpec(), 2) as presses:
