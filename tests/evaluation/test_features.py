@@ -53,7 +53,7 @@ WORK: dict[str, Callable[[Clip, BenchmarkImages], np.ndarray]] = {
 
 @pytest.mark.parametrize("what", WORK)
 def test_what_does_not_fit_into_memory_is_encoded_in_halves(tmp_path: Path, what: str) -> None:
-    pictures = BenchmarkImages(Artifact.of_folder(squares.benchmarks(tmp_path / "benchmarks")), "cirr", [])
+    pictures = BenchmarkImages(Artifact.of_folder(squares.benchmarks(tmp_path / "benchmarks")), "cirr")
     method = Clip(tiny.towers(), ClipSpec())
     at_once = WORK[what](method, pictures)
     with tiny.little_memory(2) as refused:
