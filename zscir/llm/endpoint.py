@@ -15,7 +15,7 @@ from zscir.runtime.errors import RequestError
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where requests go, and how often they are tried. ``api_key`` never shows: ``redact`` removes it from kept text."""
+    """Where requests go, and how often they are tried. ``redact`` takes ``api_key`` out of any text that is kept."""
 
     base_url: str
     api_key: str = field(default="", repr=False)
