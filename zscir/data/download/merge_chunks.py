@@ -73,7 +73,7 @@ def read_retriable_urls(records: ChunkRecords, error_classes: frozenset[str], sc
         SELECT image_key, url, text FROM ({records.last_sql()})
         WHERE error_class IN (SELECT unnest($classes)) ORDER BY ALL
     """  # noqa: S608 - our own expression
-    return query_tables(sql, scratch, BATCH_ROWS, URLS_SCHEMA, error_classes=sorted(error_classes), **records.values())
+    return query_tables(sql, scratch, BATCH_ROWS, URLS_SCHEMA, classes=sorted(error_classes), **records.values())
 
 
 def write_download_rejects(images: Path, rejects: Path) -> None:
@@ -101,16 +101,16 @@ def write_host_counts(images: Path, hosts: Path) -> None:
 def download_facts(images: Path) -> dict[str, Any]:
     """The facts of an images table: rows, ok, rejects, success rate, distinct images, failures by error class."""
     table = "FROM read_parquet($images)"
-    counts = (
+    counts_sql = (
         f"SELECT count(*), count(*) FILTER (status = 'ok'), count(DISTINCT image_key) FILTER (status = 'ok') {table}"
     )
-    error_classes = f"SELECT error_class, count(*) {table} WHERE status <> 'ok' GROUP BY ALL ORDER BY ALL"
-    [(rows, ok, distinct)] = query_values(counts, images.parent, images=images)
+    classes_sql = f"SELECT error_class, count(*) {table} WHERE status <> 'ok' GROUP BY ALL ORDER BY ALL"
+    [(rows, ok, distinct)] = query_values(counts_sql, images.parent, images=images)
     return {
         "rows": rows,
         "ok": ok,
         "rejects": rows - ok,
         "success_rate": round(ok / rows, 6) if rows else None,
         "images": distinct,
-        "failed_by_class": dict(query_values(error_classes, images.parent, images=images)),
+        "failed_by_class": dict(query_values(classes_sql, images.parent, images=images)),
     }
