@@ -177,7 +177,7 @@ def test_a_record_that_does_not_fit_is_refused_before_an_image_is_read(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
     register(monkeypatch, **changes)
-    monkeypatch.setattr(BenchmarkImages, "squares", lambda *given: pytest.fail("an image was read"))
+    monkeypatch.setattr(BenchmarkImages, "pixel_batches", lambda *given: pytest.fail("an image was read"))
     spec = EvaluateSpec.parse({"benchmarks": [{"name": "toy"}], "method": "mine"}, "drill")
     with pytest.raises(RequestError, match=words):
         evaluate(spec, checkpoint=clip(), benchmarks=benchmarks(), out=tmp_path)

@@ -95,7 +95,7 @@ def _rows(evaluation: Artifact) -> list[_Row]:
 
 def _whole(grid: ScoreGrid) -> list[ComparisonGroup]:
     """The sheets of whole benchmarks; of categories and tasks only where they were not all asked."""
-    sheets = grid.sheets()
+    sheets = grid.groups()
     whole = {sheet.benchmark.removesuffix("/all") for sheet in sheets if sheet.benchmark.endswith("/all")}
     kept = [sheet for sheet in sheets if "/" not in sheet.benchmark or sheet.benchmark.endswith("/all")]
     kept += [sheet for sheet in sheets if sheet not in kept and sheet.benchmark.split("/")[0] not in whole]
@@ -114,12 +114,12 @@ def _table(
         for by, own in columns.items()
         if len(own) > 1
     )
-    lines = tuple(_line(grid, sheet, number, columns.get(REFERENCE, []), shown) for number in grid.lines_in(sheet))
+    lines = tuple(_line(grid, sheet, number, columns.get(REFERENCE, []), shown) for number in grid.methods_in(sheet))
     part = sheet.benchmark.partition("/")[2]
     info = info_of_label(sheet.benchmark)
     parts = info.part_noun if info is not None and info.part_noun else "parts"
     together = f"the queries of all {parts} together; " if part == "all" else ""
-    said = f"{sheet.split}, {sheet.protocol}; {together}texts {grid.texts(sheet)}"
+    said = f"{sheet.split}, {sheet.protocol}; {together}texts {grid.text_protocols(sheet)}"
     title = " ".join([benchmark_title(sheet.benchmark), *([] if part in ("", "all") else [part.replace("_", " ")])])
     names = tuple(one.partition(":")[2].removeprefix("reference ") for one in shown)
     return Breakdown(
@@ -133,7 +133,7 @@ def _line(
     most = max(
         (cell.value for (_, own, metric), cell in grid.cells.items() if own == sheet and metric in shown), default=0
     )
-    line = grid.lines[number]
+    line = grid.methods[number]
     cells = tuple(_value(grid.cells.get((number, sheet, metric)), most) for metric in shown)
     counts = {metric: cell.n for metric in references if (cell := grid.cells.get((number, sheet, metric)))}
     total = sum(counts.values())

@@ -30,7 +30,7 @@ class RunScores:
 
     def columns(self) -> list[ScoreColumn]:
         """Every column, sheet by sheet."""
-        return [(sheet, metric) for sheet in self.grid.sheets() for metric in self.grid.metrics(sheet)]
+        return [(sheet, metric) for sheet in self.grid.groups() for metric in self.grid.metrics(sheet)]
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,11 @@ def headline_score_rows(store: Store, run_id: str) -> list[_Row]:
     """One row for each method of a run: its name and the headline metrics of each benchmark, in percent."""
     scores = read_scores(read_record(store, run_id))
     columns = _headlines(scores)
-    several = len({line.backbone for line in scores.grid.lines}) > 1
+    several = len({line.backbone for line in scores.grid.methods}) > 1
     return [
         {"method": line.method, **({"backbone": line.backbone} if several else {})}
         | {_title(one, columns): _number(scores.grid.cells.get((number, *one))) for one in columns}
-        for number, line in enumerate(scores.grid.lines)
+        for number, line in enumerate(scores.grid.methods)
     ]
 
 
@@ -197,9 +197,9 @@ def _table(title: str, about: str, scores: RunScores, columns: list[ScoreColumn]
     grid, sheets = scores.grid, list(dict.fromkeys(sheet for sheet, _ in columns))
     heads = tuple(TableHead(metric, _query_counts(grid, (sheet, metric))) for sheet, metric in columns)
     lines = []
-    for number, line in enumerate(grid.lines):
+    for number, line in enumerate(grid.methods):
         cells = tuple(_value(grid, number, one) for one in columns)
-        texts = dict.fromkeys(grid.texts(sheet, number) for sheet in sheets)
+        texts = dict.fromkeys(grid.text_protocols(sheet, number) for sheet in sheets)
         small = [one for one in (line.backbone, *texts, line.preprocessing) if one not in ("", "-", "none")]
         if any(cell is not None for cell in cells):
             kind = "method" if line.control is None else "control"
@@ -215,7 +215,7 @@ def _value(grid: ScoreGrid, number: int, column: ScoreColumn) -> ScoreValue | No
     known = cell.low is not None and cell.high is not None
     interval = f"{cell.low:.1f} to {cell.high:.1f}" if known else ""
     of = "" if cell.hits is None else f"{cell.hits:,}/{cell.n:,}"
-    return ScoreValue(cell.value, len(grid.lines) > 1 and cell.value == grid.best(*column), of, interval)
+    return ScoreValue(cell.value, len(grid.methods) > 1 and cell.value == grid.best(*column), of, interval)
 
 
 def _query_counts(grid: ScoreGrid, column: ScoreColumn) -> str:
@@ -230,6 +230,6 @@ def _groups(grid: ScoreGrid, columns: list[ScoreColumn]) -> tuple[TableHead, ...
         (sheet, len(list(own))) for sheet, own in groupby(one[0] for one in columns)
     ]
     return tuple(
-        TableHead(group_title(sheet), f"{sheet.split}, {sheet.protocol}; texts {grid.texts(sheet)}", count)
+        TableHead(group_title(sheet), f"{sheet.split}, {sheet.protocol}; texts {grid.text_protocols(sheet)}", count)
         for sheet, count in runs
     )
