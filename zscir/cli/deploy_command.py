@@ -1,4 +1,4 @@
-"""deploy: prefect.yaml, or one pipeline and its schedule, become deployments of a Prefect server."""
+"""zscir deploy: register deployments, of prefect.yaml or of one pipeline and its schedule, at a Prefect server."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,7 +25,7 @@ PartitionOption = Annotated[
 AtOnceOption = Annotated[int, typer.Option("--at-once", min=1, help="Runs of this pipeline at work at once.")]
 WebhookOption = Annotated[
     str | None,
-    typer.Option("--webhook", help="Tell of runs that stop: an http(s) address, or BLOCK-TYPE/NAME of the server."),
+    typer.Option("--webhook", help="Notify when a run stops: an http(s) address, or BLOCK-TYPE/NAME of the server."),
 ]
 DEPLOYMENT_COLUMNS = ("deployment", "did", "pool", "limit", "schedules")
 
