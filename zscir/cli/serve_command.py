@@ -47,7 +47,8 @@ def serve_command(
     options = (schedule, interval, timezone, partition, at_once, changes or [])
     store = open_checked_store(store_uri)
     with local_server(store, port) as server:
-        from flows.deploy import load_deployments, pipeline_deployment, register_deployments
+        from flows.deploy import register_deployments
+        from flows.deployment_config import load_deployments, pipeline_deployment
 
         wanted = deployment_request(pipeline, *options)
         deployments = load_deployments() + ([] if wanted is None else [pipeline_deployment(wanted)])
