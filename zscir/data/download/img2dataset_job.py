@@ -13,8 +13,10 @@ from typing import Any
 
 from zscir.data.download.img2dataset_pool import RunningJob, run_img2dataset
 from zscir.runtime.progress import log_info
+from zscir.runtime.settings import count_from_env
 
 POLL_S = 0.1
+DEFAULT_THREADS = 64  # they only wait for the gateway, which fetches up to 256 URLs ahead
 LOG_TAIL_BYTES = 2000
 READ_TIMEOUT_S = 24 * 3600  # img2dataset's own per read; in effect none: the gateway always answers, in time
 
@@ -32,15 +34,12 @@ class Img2datasetJob:
 
 def download_processes(shards: int) -> int:
     """Worker processes: ``ZSCIR_DOWNLOAD_PROCESSES``, else one per core, and never more than there are shards."""
-    configured = os.environ.get("ZSCIR_DOWNLOAD_PROCESSES", "")
-    wanted = int(configured) if configured.isdecimal() and int(configured) else os.cpu_count() or 1
-    return max(1, min(wanted, shards))
+    return max(1, min(count_from_env("ZSCIR_DOWNLOAD_PROCESSES", os.cpu_count() or 1), shards))
 
 
 def download_threads() -> int:
     """URLs under way per worker process: ``ZSCIR_DOWNLOAD_THREADS``, else 64."""
-    configured = os.environ.get("ZSCIR_DOWNLOAD_THREADS", "")
-    return int(configured) if configured.isdecimal() and int(configured) else 64
+    return count_from_env("ZSCIR_DOWNLOAD_THREADS", DEFAULT_THREADS)
 
 
 def download_raw_shards(job: Img2datasetJob, progress_at: Callable[[], float], stall_s: float) -> Iterator[int]:

@@ -60,7 +60,7 @@ def _with_product_token(line: str, agent: str) -> str:
 
 
 class RobotsCache:
-    """Each host's rules, fetched once per scheme, host and port. ``fetch`` gives a file's bytes or raises Failure."""
+    """Each host's rules, fetched once per scheme, host and port. ``fetch`` gives a file's bytes or raises FetchFailure."""
 
     def __init__(self, fetch: Callable[[str], Awaitable[bytes]], agent: str) -> None:
         self._fetch = fetch
@@ -69,7 +69,7 @@ class RobotsCache:
         self._bytes = 0
 
     async def check(self, url: str) -> None:
-        """Raise Failure `robots_txt` when ``url`` must not be fetched, `robots_unreachable` when nobody can tell.
+        """Raise FetchFailure `robots_txt` when ``url`` must not be fetched, `robots_unreachable` when nobody can tell.
 
         Where not even a host is there (dns, tls, ...), raises what asking for the URL would raise.
         """
