@@ -141,5 +141,5 @@ def test_a_step_that_takes_longer_than_it_may_fails_with_the_limit_by_name(
     [row] = query_store_rows(store, "SELECT outcome, error, wall_s FROM stages")
     assert row["outcome"] == "failed"
     assert "longer than its limit" in row["error"]
-    assert row["wall_s"] < 20
+    assert row["wall_s"] < 60  # it did not sleep to its end
     assert {one["outcome"] for one in walk_toy(store, path).recorder.steps()} == {"made"}

@@ -1,4 +1,3 @@
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -209,20 +208,18 @@ def planted(count: int, share: float, radius: int) -> tuple[HashArray, NDArray[n
     return hashes, source
 
 
+@pytest.mark.timeout(120)  # all pairs of the first would be 2 x 10^10 comparisons; tests/bench measures it
 @pytest.mark.parametrize(("count", "radius"), [(200_000, 4), (50_000, 8)])
-def test_many_hashes_are_compared_in_seconds(count: int, radius: int) -> None:
+def test_many_hashes_are_compared(count: int, radius: int) -> None:
     hashes, source = planted(count, 0.1, radius)
-    start = time.process_time()
     owner = first_of_each_group(prints(hashes), radius, ANY_COLOUR_DISTANCE)
-    assert time.process_time() - start < 20  # measured: about one; all pairs of the first would be 2 x 10^10
     copies = source != np.arange(len(source))
     assert (owner[copies] == source[copies]).mean() > 0.999  # a random hash may be near by chance
     assert (owner[~copies] != source[~copies]).mean() < 0.001
 
 
-def test_a_crowd_of_pictures_that_look_alike_is_soon_told() -> None:
+@pytest.mark.timeout(120)
+def test_a_crowd_of_pictures_that_look_alike_is_one_group() -> None:
     rng = np.random.default_rng(0)
     crowd = [sum(1 << int(bit) for bit in rng.choice(64, 4, replace=False)) for _ in range(20_000)]
-    start = time.process_time()
     assert set(first_of_each_group(prints([0, *crowd]), 8, ANY_COLOUR_DISTANCE)) == {0}
-    assert time.process_time() - start < 20
