@@ -128,6 +128,7 @@ def test_keys_plans_and_tokens_know_nothing_of_defaults(tmp_path):
     plan = make_plan(store, load_pipeline(write_short_and_long(tmp_path, "OUT")))
     assert {planned.step.name: planned.key for planned in plan} == {name: made[name].key for name in made}
     assert {planned.action for planned in plan} == {"reuse"}
+    assert made["short"].manifest.spec["text_column"] == "caption"  # and what the artifact says of itself
     record = plan_record(plan)
     assert record == plan_record(make_plan(store, load_pipeline(write_short_and_long(tmp_path, "WITH"))))
     assert record["short"]["spec"]["text_column"] == "caption"  # what a plan says of a step is its effective spec

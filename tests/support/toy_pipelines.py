@@ -1,4 +1,4 @@
-"""A small pipeline of two light stages of the package, for tests of everything that walks one."""
+"""A small pipeline of two light stages of the package, for tests of everything that runs one."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def direct(run: Run, chosen: list[str]) -> None:
 
 def walk_toy(store: Store, path: Path, *changes: str, engine: Callable[[Run, list[str]], None] = direct,
              **asked: str | None) -> Run:  # fmt: skip
-    """Walk the pipeline in ``path`` here and now."""
+    """Run the pipeline in ``path`` in this process."""
     return execute_run(store, RunRequest(path, list(changes), **asked), engine)
 
 
