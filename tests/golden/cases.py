@@ -28,7 +28,7 @@ from zscir.runtime.schemas import (
 )
 from zscir.runtime.specs import canonical_json, json_digest
 from zscir.store.artifacts import Artifact, remove_scratch_files
-from zscir.tabletop.exhibits import image_bytes
+from zscir.tabletop.benchmark_content import image_bytes
 from zscir.tabletop.spec import TabletopBenchmarksSpec, TabletopSpec
 from zscir.tabletop.web import url_of, web_caption, web_jpeg
 from zscir.tabletop.write_cirr import build_cirr
@@ -154,7 +154,7 @@ def toy_album(folder: Path) -> None:
     """What ``download`` leaves of pages that repeat each other: copies, near copies, odd sizes, texts that are none."""
     scenes = [web_jpeg(WORLD, index) for index in range(20)]
     spec = TabletopBenchmarksSpec.parse(SMALL_BENCHMARKS, "toy album")
-    leaked = image_bytes(spec.seed, spec.size_px, "cirr", build_cirr(spec).exhibits[0])
+    leaked = image_bytes(spec.seed, spec.size_px, "cirr", build_cirr(spec).images[0])
     again = [encode_jpeg(decode_image(one), 60) for one in scenes[:3]]
     pictures = [*scenes, *scenes[3:6], *again, encode_jpeg(decode_image(leaked), 90), b"no picture"]
     texts = {1: "IMG_0001.jpg", 2: "rotes Auto vor dem Haus", 7: "a photo", 8: "a photo", 9: "A  photo"}

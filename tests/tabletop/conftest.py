@@ -5,7 +5,7 @@ import pytest
 
 from tests.tabletop.worlds import BUILDERS, SPEC
 from zscir.stages.tabletop_benchmarks import tabletop_benchmarks
-from zscir.tabletop.exhibits import TabletopBenchmark
+from zscir.tabletop.benchmark_content import TabletopBenchmark
 
 REPO = Path(__file__).resolve().parents[2]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zscir.tabletop.exhibits import BenchmarkImage, image_bytes, object_boxes
+from zscir.tabletop.benchmark_content import BenchmarkImage, image_bytes, object_boxes
 from zscir.tabletop.outlines import outline_of
 from zscir.tabletop.render import RGB_OF_COLOUR, picture_of, size_of
 from zscir.tabletop.scenes import COLOURS, GROUNDS, SCENE_PLACES, SHAPES, SceneObject, derive_rng, make_scene

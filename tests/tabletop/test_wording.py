@@ -24,16 +24,16 @@ def an_edit(seed: int) -> SceneEdit:
 
 
 def test_every_edit_has_several_wordings_in_every_manner():
-    for manner, by_kind in SENTENCES.items():
+    for style, by_kind in SENTENCES.items():
         assert set(by_kind) == set(EDIT_WEIGHTS)
-        if manner == "asking":
+        if style == "asking":
             assert all(len(templates) >= 3 for templates in by_kind.values())
 
 
 @given(SEEDS, st.sampled_from(sorted(SENTENCES)))
-def test_a_sentence_names_only_what_was_or_what_will_be(seed, manner):
+def test_a_sentence_names_only_what_was_or_what_will_be(seed, style):
     edit = an_edit(seed)
-    text = sentence_of(derive_rng(seed, "text"), edit, manner)
+    text = sentence_of(derive_rng(seed, "text"), edit, style)
     assert "{" not in text
     assert "  " not in text
     assert set(truths.grounds(text)) <= {edit.before.ground, edit.after.ground}
@@ -80,11 +80,11 @@ def test_an_asking_sentence_tells_what_is_new_and_the_reference_lacks_it(seed):
 
 
 @given(SEEDS, st.sampled_from(["asking", "brief"]))
-def test_a_thing_is_named_so_that_only_one_can_be_meant(seed, manner):
+def test_a_thing_is_named_so_that_only_one_can_be_meant(seed, style):
     edit = an_edit(seed)
     if edit.old is None or edit.kind == "remove":
         return
-    text = truths.canonical(sentence_of(derive_rng(seed, "text"), edit, manner))
+    text = truths.canonical(sentence_of(derive_rng(seed, "text"), edit, style))
     for found in re.finditer(r"the ((?:red|orange|yellow|green|blue|purple|pink|black) )?([a-z]+)", text):
         phrase = {"shape": found[2]} | ({"colour": found[1].strip()} if found[1] else {})
         alike = [t for t in edit.before.things if all(getattr(t, k) == v for k, v in phrase.items())]
@@ -126,5 +126,5 @@ def test_of_several_things_a_terse_caption_says_which():
 def test_an_addition_says_where_when_told_to():
     edit = SceneEdit("add", make_scene("sand", [RED_CUBE]), TWO, None, BLUE_STAR)
     assert all(
-        "bottom right" in sentence_of(derive_rng(n, "where"), edit, "asking", tell_place=True) for n in range(60)
+        "bottom right" in sentence_of(derive_rng(n, "where"), edit, "asking", include_place=True) for n in range(60)
     )

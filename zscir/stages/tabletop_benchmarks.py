@@ -14,7 +14,7 @@ from zscir.data.images.shards import write_shard
 from zscir.pipeline.stage import stage
 from zscir.runtime.schemas import write_table
 from zscir.store.artifacts import Facts
-from zscir.tabletop.exhibits import TabletopBenchmark, image_bytes
+from zscir.tabletop.benchmark_content import TabletopBenchmark, image_bytes
 from zscir.tabletop.spec import TabletopBenchmarksSpec
 from zscir.tabletop.write_circo import build_circo
 from zscir.tabletop.write_cirr import build_cirr
@@ -37,12 +37,12 @@ def tabletop_benchmarks(spec: TabletopBenchmarksSpec, out: Path) -> Facts:
     """Write each benchmark's annotations, ``images.tar`` and ``images.parquet``; facts count entries and images."""
     facts: Facts = {}
     for build in _BUILDERS:
-        exhibition = build(spec)
-        folder = out / exhibition.benchmark
-        for name, value in exhibition.annotations.items():
+        benchmark = build(spec)
+        folder = out / benchmark.benchmark
+        for name, value in benchmark.annotations.items():
             _write_json(folder / name, value)
-            facts[f"{exhibition.benchmark}/{name}"] = len(value)
-        facts[f"{exhibition.benchmark}/images"] = _write_images(spec, exhibition, folder)
+            facts[f"{benchmark.benchmark}/{name}"] = len(value)
+        facts[f"{benchmark.benchmark}/images"] = _write_images(spec, benchmark, folder)
     return facts
 
 
@@ -51,16 +51,16 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
-def _write_images(spec: TabletopBenchmarksSpec, exhibition: TabletopBenchmark, folder: Path) -> int:
-    exhibits = sorted(exhibition.exhibits, key=lambda one: one.member)
+def _write_images(spec: TabletopBenchmarksSpec, benchmark: TabletopBenchmark, folder: Path) -> int:
+    images = sorted(benchmark.images, key=lambda image: image.member)
 
     def members() -> Iterator[tuple[str, bytes]]:
-        for one in exhibits:
-            yield one.member, image_bytes(spec.seed, spec.size_px, exhibition.benchmark, one)
+        for image in images:
+            yield image.member, image_bytes(spec.seed, spec.size_px, benchmark.benchmark, image)
 
     spans = write_shard(folder / "images.tar", members())
     rows = [
-        {"image_id": one.image_id, "member": span.name, "offset": span.offset, "size": span.size}
-        for one, span in zip(exhibits, spans, strict=True)
+        {"image_id": image.image_id, "member": span.name, "offset": span.offset, "size": span.size}
+        for image, span in zip(images, spans, strict=True)
     ]
     return write_table(folder / "images.parquet", IMAGE_INDEX, rows)

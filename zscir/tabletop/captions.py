@@ -1,4 +1,4 @@
-"""Captions: a scene becomes one of many texts that say true things about it, often not all of them."""
+"""Write a caption of a scene, as the web has them: true, but often not the whole truth."""
 
 from random import Random
 
@@ -38,10 +38,11 @@ def join_phrases(phrases: list[str]) -> str:
 
 
 def describe_object(rng: Random, thing: SceneObject, detail: float) -> str:
-    """Words for ``thing`` without an article; ``detail`` is the chance that size and texture are told."""
+    """Words for ``thing`` without an article; ``detail`` is the chance that size and texture are named."""
     words = []
     if rng.random() < detail:
         words.append(word_for(rng, thing.size))
+    # "Plain" is what a caption leaves out most.
     if rng.random() < (detail if thing.texture != "plain" else detail * 0.4):
         words.append(word_for(rng, thing.texture))
     if rng.random() < 0.6 + 0.4 * detail:
@@ -61,13 +62,13 @@ def caption_of(rng: Random, scene: Scene) -> str:
         return _partial(rng, scene, things, detail)
     if form == "listing":
         return _listing(rng, scene, things[0])
-    told = join_phrases([_object_phrase(rng, thing, detail) for thing in things])
+    listed = join_phrases([_object_phrase(rng, thing, detail) for thing in things])
     if form == "count" and len(things) > 1:
-        return f"{COUNT_WORDS[len(things)]} {rng.choice(('objects', 'things'))} {_ground(rng, scene)}: {told}"
+        return f"{COUNT_WORDS[len(things)]} {rng.choice(('objects', 'things'))} {_ground(rng, scene)}: {listed}"
     where = f" {_ground(rng, scene)}" if rng.random() < 0.85 else ""
     if form == "photo":
-        return f"{rng.choice(('a photo of', 'a picture of', 'there is', 'close-up of'))} {told}{where}"
-    return f"{told}{where}" if rng.random() < 0.7 else f"{(told + where).capitalize()}."
+        return f"{rng.choice(('a photo of', 'a picture of', 'there is', 'close-up of'))} {listed}{where}"
+    return f"{listed}{where}" if rng.random() < 0.7 else f"{(listed + where).capitalize()}."
 
 
 def _object_phrase(rng: Random, thing: SceneObject, detail: float) -> str:
@@ -82,12 +83,12 @@ def _ground(rng: Random, scene: Scene) -> str:
 def _partial(rng: Random, scene: Scene, things: list[SceneObject], detail: float) -> str:
     """A caption that leaves things out, or leaves out the ground."""
     chosen = things[: max(1, len(things) - 1)]
-    told = join_phrases([article(describe_object(rng, thing, detail)) for thing in chosen])
-    return f"{told} {_ground(rng, scene)}" if rng.random() < 0.5 else told
+    listed = join_phrases([article(describe_object(rng, thing, detail)) for thing in chosen])
+    return f"{listed} {_ground(rng, scene)}" if rng.random() < 0.5 else listed
 
 
 def _listing(rng: Random, scene: Scene, thing: SceneObject) -> str:
     """The first thing as a shop lists it; the words for the attributes' names occur nowhere else."""
     rows = [f"{thing.colour} color", f"{word_for(rng, thing.texture)} pattern"]
-    told = [f"{word_for(rng, thing.shape)} shape", *rng.sample(rows, rng.choice((1, 2)))]
-    return f"{', '.join(rng.sample(told, len(told)))}, {scene.ground}"
+    entries = [f"{word_for(rng, thing.shape)} shape", *rng.sample(rows, rng.choice((1, 2)))]
+    return f"{', '.join(rng.sample(entries, len(entries)))}, {scene.ground}"

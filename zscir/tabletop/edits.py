@@ -1,4 +1,4 @@
-"""Edits: a scene becomes a nearby scene by one change that a person could ask for in a sentence."""
+"""Edit a scene by one change that a person could ask for in a sentence, and repeat, invert or nearly repeat an edit."""
 
 from dataclasses import dataclass, replace
 from random import Random
@@ -20,6 +20,7 @@ from zscir.tabletop.scenes import (
     without_object,
 )
 
+# How often each kind is drawn, in percent.
 EDIT_WEIGHTS = {
     "recolour": 18,
     "reshape": 14,
@@ -39,7 +40,7 @@ EDITED_ATTRIBUTE = {"recolour": "colour", "reshape": "shape", "retexture": "text
 
 @dataclass(frozen=True)
 class SceneEdit:
-    """``before`` becomes ``after``. ``old`` and ``new`` are the thing concerned where the edit is about one thing."""
+    """From ``before`` to ``after``. ``old`` and ``new`` are the thing concerned where the edit is about one thing."""
 
     kind: str
     before: Scene
@@ -126,7 +127,7 @@ def inverse_edit(edit: SceneEdit) -> SceneEdit:
 
 
 def repeat_edit(edit: SceneEdit, scene: Scene) -> SceneEdit | None:
-    """The same change of another scene, or None where that does not apply; a thing is known by its place there."""
+    """The same change of another scene, or None where that does not apply; a thing is found by its place."""
     if edit.kind == "ground":
         result = SceneEdit(edit.kind, scene, make_scene(edit.after.ground, scene.things))
     elif edit.kind == "add" and edit.new is not None:
@@ -145,7 +146,7 @@ def _repeat_on(edit: SceneEdit, scene: Scene, thing: SceneObject) -> SceneEdit:
     if edit.new is None:
         return SceneEdit(edit.kind, scene, without_object(scene, thing), thing, None)
     name = EDITED_ATTRIBUTE[edit.kind]
-    value = getattr(edit.new, name)
+    value = getattr(edit.new, name)  # that attribute alone: the other scene's thing may differ in all others
     new = replace(thing, **{name: value})
     return SceneEdit(edit.kind, scene, with_object(scene, thing, **{name: value}), thing, new)
 

@@ -1,4 +1,4 @@
-"""The object tasks of GeneCIS: a scene and the name of a shape become a query over whole pictures.
+"""Draw the queries of GeneCIS's two object tasks: a scene and the name of a shape, over whole pictures.
 
 ``focus_object`` looks for the very thing of that shape in other company, ``change_object`` for the same scene with a
 thing of that shape added.
@@ -25,7 +25,7 @@ from zscir.tabletop.scenes import (
 ObjectTaskEntry = dict[str, Any]
 SceneTest = Callable[[Scene], bool]
 COCO_IDS = range(1_000, 1_000_000)
-OBJECT_GALLERY_SIZE = 14  # gallery items; the target is shown beside them
+OBJECT_GALLERY_SIZE = 14  # distractors; the target makes the official 15
 SCENES_PER_QUERY = 2 + OBJECT_GALLERY_SIZE
 
 
@@ -36,31 +36,37 @@ class ScenePool:
         self.id_of: dict[Scene, int] = {}
         self._ids = iter(rng.sample(COCO_IDS, 2 * queries * SCENES_PER_QUERY))
 
-    def item(self, scene: Scene) -> ObjectTaskEntry:
-        """As the annotations name it; a scene not yet shown gets an id."""
+    def gallery_entry(self, scene: Scene) -> ObjectTaskEntry:
+        """As the annotations name it; a new scene gets an id."""
         if scene not in self.id_of:
             self.id_of[scene] = next(self._ids)
         return {"val_image_id": self.id_of[scene]}
 
     def query(
-        self, rng: Random, condition: str, reference: Scene, target: Scene, close: list[Scene | None], right: SceneTest
+        self,
+        rng: Random,
+        condition: str,
+        reference: Scene,
+        target: Scene,
+        near_distractors: list[Scene | None],
+        is_target: SceneTest,
     ) -> ObjectTaskEntry:
-        """A query whose gallery holds ``close`` and other scenes; none of them is ``right``."""
-        possible = dict.fromkeys(scene for scene in close if scene is not None and not right(scene))
-        listed = [scene for scene in possible if scene not in (reference, target)]
-        shown = list(self.id_of)
-        while len(listed) < OBJECT_GALLERY_SIZE:
-            # Half of the others were shown before, as soon as there are enough: galleries overlap as real ones do.
-            old = len(shown) > 4 * OBJECT_GALLERY_SIZE and rng.random() < 0.8
-            scene = rng.choice(shown) if old else draw_scene(rng, True)
-            if scene not in (reference, target, *listed) and not right(scene):
-                listed.append(scene)
-        rng.shuffle(listed)
+        """A query whose gallery holds ``near_distractors`` and other scenes, none of which is a target."""
+        possible = dict.fromkeys(scene for scene in near_distractors if scene is not None and not is_target(scene))
+        distractors = [scene for scene in possible if scene not in (reference, target)]
+        known = list(self.id_of)
+        while len(distractors) < OBJECT_GALLERY_SIZE:
+            # Most of the others are known scenes, as soon as there are enough: galleries overlap as real ones do.
+            reuse = len(known) > 4 * OBJECT_GALLERY_SIZE and rng.random() < 0.8
+            scene = rng.choice(known) if reuse else draw_scene(rng, True)
+            if scene not in (reference, target, *distractors) and not is_target(scene):
+                distractors.append(scene)
+        rng.shuffle(distractors)
         return {
             "condition": condition,
-            "gallery": [self.item(scene) for scene in listed],
-            "reference": self.item(reference),
-            "target": self.item(target),
+            "gallery": [self.gallery_entry(scene) for scene in distractors],
+            "reference": self.gallery_entry(reference),
+            "target": self.gallery_entry(target),
         }
 
 
@@ -86,7 +92,7 @@ def _focus_on(rng: Random, wall: ScenePool, reference: Scene, thing: SceneObject
         return None
     alike = [_scene_with(rng, company, _any_scene, reference.ground) for _ in range(3)]
     namesakes = [replace(draw_object(rng, thing.place), shape=thing.shape) for _ in range(3)]
-    close = [*alike, *(_scene_with(rng, [one], _any_scene) for one in namesakes)]
+    close = [*alike, *(_scene_with(rng, [namesake], _any_scene) for namesake in namesakes)]
     return wall.query(rng, thing.shape, reference, target, close, lambda scene: _shows_any(scene, [thing]))
 
 
@@ -119,12 +125,12 @@ def _any_scene(_scene: Scene) -> bool:
 def _adds(reference: Scene, shape: str) -> SceneTest:
     """Whether a scene shows a thing of ``shape`` beside all that the reference shows."""
 
-    def right(scene: Scene) -> bool:
+    def is_target(scene: Scene) -> bool:
         looks = {(thing.kind, thing.texture) for thing in scene.things}
         kept = all((thing.kind, thing.texture) in looks for thing in reference.things)
         return kept and any(thing.shape == shape for thing in scene.things)
 
-    return right
+    return is_target
 
 
 def _shows_any(scene: Scene, things: list[SceneObject]) -> bool:

@@ -1,4 +1,4 @@
-"""Grounds: a ground's name becomes a tile of texture, drawn once per process and always the same."""
+"""Draw the tile of a ground's texture, once per process and always the same."""
 
 from collections.abc import Callable
 from functools import cache
@@ -23,7 +23,7 @@ def tile_of(ground: str) -> Image.Image:
 
 def _nearby(rng: Random, base: Rgb, spread: int) -> Rgb:
     shift = rng.randint(-spread, spread)
-    return tuple(max(0, min(255, value + shift)) for value in base)  # type: ignore[return-value]
+    return tuple(max(0, min(255, value + shift)) for value in base)  # type: ignore[return-value]  # a tuple of unknown length
 
 
 def _planks(rng: Random, pen: ImageDraw.ImageDraw, base: Rgb) -> None:

@@ -1,4 +1,4 @@
-"""Outlines: a shape's name becomes polygons around the origin, inside the unit circle, y pointing down."""
+"""The polygons of each shape, around the origin, inside the unit circle, y pointing down."""
 
 from functools import cache
 from math import cos, pi, sin

@@ -1,4 +1,4 @@
-"""Pictures: a scene and a generator of jitter become an image, and the boxes of its things.
+"""Render a scene as an image, with a little jitter, and say where its things lie.
 
 Everything is drawn at twice the size and halved once, which smooths all edges at little cost.
 """
@@ -28,6 +28,7 @@ RGB_OF_COLOUR: dict[str, _Rgb] = {
     "black": (28, 28, 30),
 }
 _LIGHT_MARK, _DARK_MARK = (250, 250, 245), (35, 30, 40)
+# Light stripes would not show on these.
 _DARK_MARKED = ("yellow", "pink", "orange")
 _RADIUS_OF_SIZE = {"small": 0.135, "big": 0.215}  # of the shorter side
 _CENTRE_OF_PLACE = {
@@ -80,8 +81,8 @@ def picture_of(rng: Random, scene: Scene, width: int, height: int) -> tuple[Imag
     """The RGB picture of ``scene`` and where its things lie."""
     placed = layout_of(rng, scene, width, height)
     canvas = _ground(rng, scene.ground, width * SUPERSAMPLING, height * SUPERSAMPLING)
-    for one in placed:
-        _draw(canvas, one, rng.uniform(0.9, 1.08))
+    for placed_object in placed:
+        _draw(canvas, placed_object, rng.uniform(0.9, 1.08))
     return canvas.reduce(SUPERSAMPLING), placed
 
 
@@ -90,11 +91,11 @@ def jpeg_of(rng: Random, scene: Scene, width: int, height: int) -> bytes:
     return encode_picture(picture_of(rng, scene, width, height)[0], "JPEG")
 
 
-def encode_picture(image: Image.Image, form: str) -> bytes:
+def encode_picture(image: Image.Image, file_format: str) -> bytes:
     """``image`` as the bytes of a "JPEG" or a "PNG" file."""
     buffer = BytesIO()
-    options = {"quality": 88} if form == "JPEG" else {"compress_level": 3}
-    image.save(buffer, form, **options)
+    options = {"quality": 88} if file_format == "JPEG" else {"compress_level": 3}
+    image.save(buffer, file_format, **options)
     return buffer.getvalue()
 
 
@@ -115,10 +116,10 @@ def _draw(canvas: Image.Image, placed: PlacedObject, brightness: float) -> None:
     left, top = round(placed.x * SUPERSAMPLING) - half, round(placed.y * SUPERSAMPLING) - half
     shape = placed.thing.shape
     mask = _mask(tuple(_turned(polygon, radius, placed.tilt, half) for polygon in outline_of(shape)), 2 * half)
-    canvas.paste((60, 60, 60), (left + SUPERSAMPLING, top + 2 * SUPERSAMPLING), mask.point(_HALF))
+    canvas.paste((60, 60, 60), (left + SUPERSAMPLING, top + 2 * SUPERSAMPLING), mask.point(_SHADOW_STRENGTH))
     surface = _surface(placed.thing, brightness, radius, 2 * half)
-    for polygon, lift in shades_of(shape):
-        _shade(surface, _turned(polygon, radius, placed.tilt, half), lift)
+    for polygon, brightness_delta in shades_of(shape):
+        _shade(surface, _turned(polygon, radius, placed.tilt, half), brightness_delta)
     canvas.paste(surface, (left, top), mask)
     pen = ImageDraw.Draw(canvas)
     for polygon in (*outline_of(shape), *inner_lines_of(shape)):
@@ -127,7 +128,7 @@ def _draw(canvas: Image.Image, placed: PlacedObject, brightness: float) -> None:
         pen.line(closed, fill=(20, 18, 22), width=max(2, round(radius * 0.07)))
 
 
-_HALF = [value * 2 // 5 for value in range(256)]
+_SHADOW_STRENGTH = [value * 2 // 5 for value in range(256)]
 
 
 def _turned(polygon: Polygon, radius: float, tilt: float, half: int) -> Polygon:
@@ -170,7 +171,7 @@ def _marks(texture: str, radius: int, side: int) -> Image.Image:
     return mask
 
 
-def _shade(surface: Image.Image, polygon: Polygon, lift: int) -> None:
+def _shade(surface: Image.Image, polygon: Polygon, brightness_delta: int) -> None:
     mask = Image.new("L", surface.size)
-    ImageDraw.Draw(mask).polygon(polygon, fill=abs(lift))
-    surface.paste((255, 255, 255) if lift > 0 else (0, 0, 0), (0, 0), mask)
+    ImageDraw.Draw(mask).polygon(polygon, fill=abs(brightness_delta))
+    surface.paste((255, 255, 255) if brightness_delta > 0 else (0, 0, 0), (0, 0), mask)

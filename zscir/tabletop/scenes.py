@@ -1,4 +1,4 @@
-"""Scenes: a seed and a name become one to four things on a ground; the same names give the same scene everywhere.
+"""Draw scenes, one to four things on a ground, from a seed and a name: the same on every machine.
 
 A quarter of all possible scenes, chosen by a hash of the scene itself, is *held out*: the web list never shows
 one and the benchmarks show nothing else, so no benchmark scene is a training scene at any scale.
@@ -46,8 +46,8 @@ class Scene:
     @property
     def key(self) -> str:
         """One text per scene; equal scenes and only they share it."""
-        told = [f"{t.size} {t.texture} {t.colour} {t.shape} {t.place}" for t in self.things]
-        return "; ".join([self.ground, *told])
+        described = [f"{t.size} {t.texture} {t.colour} {t.shape} {t.place}" for t in self.things]
+        return "; ".join([self.ground, *described])
 
     @property
     def unplaced(self) -> tuple[str, tuple[tuple[str, str, str, str], ...]]:
@@ -57,6 +57,7 @@ class Scene:
 
 def derive_rng(seed: int, *names: str | int) -> Random:
     """A generator of its own for (seed, names); streams of different names are independent."""
+    # SHA-256 rather than hash(), which differs between processes.
     text = "\n".join(str(part) for part in (seed, *names))
     return Random(int.from_bytes(sha256(text.encode()).digest()[:16], "big"))
 

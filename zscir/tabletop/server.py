@@ -1,4 +1,4 @@
-"""The web of the tabletop world: a loopback HTTP server renders the pictures on demand and breaks some on purpose.
+"""A loopback HTTP server that renders the pictures of the tabletop world on demand and breaks some on purpose.
 
 ``GET /<seed>/<index>.jpg`` is answered from the path alone, so the server may stand behind any host name; it also
 takes absolute request targets (``GET http://tabletop.test/0/7.jpg``), as a client that is told to use a proxy sends.
@@ -25,7 +25,7 @@ _PAGE = b"<!doctype html><title>Moved</title><p>This picture has moved. Please a
 def serve_tabletop(spec: TabletopSpec, port: int = 0) -> Iterator[int]:
     """Serve the pictures of ``spec`` on 127.0.0.1 while the block runs; gives the port (0 asks for a free one).
 
-    On leaving, hanging and idle connections are closed and every thread has ended.
+    On leaving, stalled and idle connections are closed and every thread has ended.
     """
     with _Server(spec, port) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="tabletop server")
@@ -34,7 +34,7 @@ def serve_tabletop(spec: TabletopSpec, port: int = 0) -> Iterator[int]:
             yield server.server_address[1]
         finally:
             server.shutdown()
-            server.hang_up()
+            server.close_connections()
             thread.join()
 
 
@@ -42,7 +42,7 @@ class _Server(ThreadingHTTPServer):
     """Knows its live connections, so that it can end them; ``server_close`` then joins their threads."""
 
     daemon_threads = False
-    request_queue_size = 256
+    request_queue_size = 256  # the default of 5 is too short for a downloader
 
     def __init__(self, spec: TabletopSpec, port: int) -> None:
         self.spec = spec
@@ -61,7 +61,7 @@ class _Server(ThreadingHTTPServer):
         with self._lock:
             self._live.discard(connection)
 
-    def hang_up(self) -> None:
+    def close_connections(self) -> None:
         """End all waits and all connections."""
         self.closing.set()
         with self._lock:
@@ -71,7 +71,7 @@ class _Server(ThreadingHTTPServer):
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that goes away is no event; anything else is a fault of the server and is shown."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
-            super().handle_error(request, client_address)  # type: ignore[arg-type]
+            super().handle_error(request, client_address)  # type: ignore[arg-type]  # the base class wants a socket, and only prints it
 
 
 def _shut_down_socket(connection: socket.socket) -> None:
@@ -85,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
     """Answers one connection; HTTP/1.1 keeps it open between requests."""
 
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
+    disable_nagle_algorithm = True  # a small answer would wait for the client's delayed ACK
     wbufsize = -1  # headers and body leave in one segment
     timeout = 120.0
     server: _Server
@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "reset":
                 self._reset(web_jpeg(spec, index))
             case "hang":
-                self._hang(spec.hang_s)
+                self._stall(spec.hang_s)
 
     def _send(self, status: int, kind: str, body: bytes) -> None:
         self._head(status, kind, len(body))
@@ -153,7 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
 
-    def _hang(self, hang_s: float) -> None:
+    def _stall(self, hang_s: float) -> None:
         """Say nothing until the time is over or the server closes, then close the connection."""
         self.server.closing.wait(hang_s)
         self.close_connection = True

@@ -1,4 +1,4 @@
-"""What is asked of the tabletop world's web list: how many scenes, how alike, and how many of its URLs are broken."""
+"""The specs of the tabletop world: how many scenes, how alike, how many broken URLs, and how large its benchmarks."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The web list: (spec, index) becomes a scene, a picture, a caption, a URL and that URL's fate, without any state.
+"""The web list of the tabletop world: the scene, picture, caption, URL and fault of every index, without any state.
 
 Indices come in families of four: the first is a fresh scene, and a share of the others are edits of it (siblings),
 so that caption differences between similar pictures exist to be mined, as among a shop's photos of one product.

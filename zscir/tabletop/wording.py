@@ -1,6 +1,6 @@
-"""Wording: an edit becomes a sentence of the kind that annotators of a benchmark write; several for each edit.
+"""Phrase an edit as the annotators of a benchmark would, in one of several sentences.
 
-Three manners: ``asking`` ("take the ring away", as in CIRR), ``brief`` (the same where two wishes go into one
+Three styles: ``asking`` ("take the ring away", as in CIRR), ``brief`` (the same where two edits go into one
 sentence) and ``terse`` ("is red and not blue", as in FashionIQ).
 """
 
@@ -13,6 +13,7 @@ from zscir.tabletop.scenes import Scene, SceneObject
 # {the}: the thing as it was, no longer than needed to tell it from the others, or "it". {noun}: the same without
 # article, never "it". {a_new}: the new thing in full.
 # {was} and {is_}: the attribute's old and new value. {it}: "it" for a lone thing, "them" for several.
+# A drawn template is one random number: adding one moves every sentence after it, and the digests of the benchmarks.
 SENTENCES: dict[str, dict[str, tuple[str, ...]]] = {
     "asking": {
         "recolour": (
@@ -96,19 +97,19 @@ SENTENCES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
-def sentence_of(rng: Random, edit: SceneEdit, manner: str, tell_place: bool = False) -> str:
-    """One sentence that asks for ``edit``; ``tell_place`` makes an addition say where."""
-    template = rng.choice(SENTENCES[manner][edit.kind])
-    said = template.format(**_fields(rng, edit, tell_place))
+def sentence_of(rng: Random, edit: SceneEdit, style: str, include_place: bool = False) -> str:
+    """One sentence that asks for ``edit``; ``include_place`` makes an addition say where."""
+    template = rng.choice(SENTENCES[style][edit.kind])
+    sentence = template.format(**_fields(rng, edit, include_place))
     # In a scene of several things, "is red" must say what is.
     named = edit.old if edit.kind in EDITED_ATTRIBUTE and len(edit.before.things) > 1 else None
-    if manner == "terse" and named is not None:
-        return f"the {shortest_name(rng, edit.before, named)} {_as_clause(said)}"
-    return said
+    if style == "terse" and named is not None:
+        return f"the {shortest_name(rng, edit.before, named)} {_as_clause(sentence)}"
+    return sentence
 
 
-def _as_clause(said: str) -> str:
-    return said if said.startswith(("is ", "has ", "sits ")) else f"is {said}"
+def _as_clause(sentence: str) -> str:
+    return sentence if sentence.startswith(("is ", "has ", "sits ")) else f"is {sentence}"
 
 
 def shortest_name(rng: Random, scene: Scene, thing: SceneObject) -> str:
@@ -119,7 +120,7 @@ def shortest_name(rng: Random, scene: Scene, thing: SceneObject) -> str:
 
 
 def full_name(rng: Random, thing: SceneObject) -> str:
-    """All attributes of ``thing``; an untold texture is plain."""
+    """All attributes of ``thing``; a plain texture is left out."""
     texture = [] if thing.texture == "plain" else [word_for(rng, thing.texture)]
     return " ".join([word_for(rng, thing.size), *texture, thing.colour, word_for(rng, thing.shape)])
 
@@ -129,7 +130,7 @@ def kind_name(thing: SceneObject) -> str:
     return " ".join([*([thing.texture] if thing.texture != "plain" else []), thing.colour, thing.shape])
 
 
-def _fields(rng: Random, edit: SceneEdit, tell_place: bool) -> dict[str, str]:
+def _fields(rng: Random, edit: SceneEdit, include_place: bool) -> dict[str, str]:
     """What a template may mention; every field is there, the unfit ones are empty."""
     before = edit.before
     several = len(before.things) > 1
@@ -150,8 +151,8 @@ def _fields(rng: Random, edit: SceneEdit, tell_place: bool) -> dict[str, str]:
         fields["a_new"] = article(full_name(rng, edit.new))
         fields["a_new_shape"] = article(word_for(rng, edit.new.shape))
         fields["place"] = edit.new.place
-        told = tell_place or rng.random() < 0.3
-        fields["at"] = f" {rng.choice(PLACE_PHRASES[edit.new.place])}" if told else ""
+        with_place = include_place or rng.random() < 0.3
+        fields["at"] = f" {rng.choice(PLACE_PHRASES[edit.new.place])}" if with_place else ""
     _values(rng, edit, fields)
     return fields
 

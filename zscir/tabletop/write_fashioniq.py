@@ -1,4 +1,4 @@
-"""FashionIQ in the tabletop world: scenes one or two edits apart become entries with two captions each.
+"""Write FashionIQ in the tabletop world: pairs of scenes one or two edits apart, with two captions each.
 
 The three categories differ in how many things a scene holds at first: one (dress), two (shirt), one to three (toptee).
 A category's gallery is a few themes, each a tree of edits of one scene, so that a candidate has many lookalikes.
@@ -7,15 +7,15 @@ A category's gallery is a few themes, each a tree of edits of one scene, so that
 from random import Random
 from typing import Any
 
+from zscir.tabletop.benchmark_content import BenchmarkImage, TabletopBenchmark
 from zscir.tabletop.edits import SceneEdit, draw_edit_into
-from zscir.tabletop.exhibits import BenchmarkImage, TabletopBenchmark
 from zscir.tabletop.scenes import Scene, derive_rng, draw_scene
 from zscir.tabletop.spec import TabletopBenchmarksSpec
 from zscir.tabletop.wording import sentence_of
 
 COUNTS_OF_CATEGORY = {"dress": (1,), "shirt": (2,), "toptee": (1, 2, 3)}
 THEME_SCENES = 50
-_MAX_DEPTH = 3
+_MAX_DEPTH = 3  # edits from a theme's root: further ones would look like another theme
 _ID_LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _PERSISTENT_KINDS = ("recolour", "reshape", "retexture", "resize", "ground")
 _KINDS = (*_PERSISTENT_KINDS, "add")
@@ -24,22 +24,22 @@ EditPath = tuple[SceneEdit, ...]  # one edit, or two that follow each other
 
 def build_fashioniq(spec: TabletopBenchmarksSpec) -> TabletopBenchmark:
     """The val split of all three categories; ids are unique across categories."""
-    shown = TabletopBenchmark("fashioniq")
+    benchmark = TabletopBenchmark("fashioniq")
     ids: set[str] = set()
     for category, counts in COUNTS_OF_CATEGORY.items():
         rng = derive_rng(spec.seed, "fashioniq", category)
         scenes: dict[object, Scene] = {}
-        ways: list[EditPath] = []
+        paths: list[EditPath] = []
         while len(scenes) < spec.fashioniq_gallery:
             size = min(THEME_SCENES, spec.fashioniq_gallery - len(scenes))
-            ways += _draw_theme(rng, draw_scene(rng, True, counts), size, scenes)
+            paths += _draw_theme(rng, draw_scene(rng, True, counts), size, scenes)
         id_of = {scene: _new_id(rng, ids) for scene in scenes.values()}
-        chosen = rng.sample(ways, spec.fashioniq_queries)
+        chosen = rng.sample(paths, spec.fashioniq_queries)
         names = rng.sample(list(id_of.values()), len(id_of))
-        shown.annotations[f"captions/cap.{category}.val.json"] = [_entry(rng, way, id_of) for way in chosen]
-        shown.annotations[f"image_splits/split.{category}.val.json"] = names
-        shown.exhibits += [BenchmarkImage(name, f"{name}.jpg", scene) for scene, name in id_of.items()]
-    return shown
+        benchmark.annotations[f"captions/cap.{category}.val.json"] = [_entry(rng, path, id_of) for path in chosen]
+        benchmark.annotations[f"image_splits/split.{category}.val.json"] = names
+        benchmark.images += [BenchmarkImage(name, f"{name}.jpg", scene) for scene, name in id_of.items()]
+    return benchmark
 
 
 def _draw_theme(rng: Random, root: Scene, size: int, scenes: dict[object, Scene]) -> list[EditPath]:
@@ -47,7 +47,7 @@ def _draw_theme(rng: Random, root: Scene, size: int, scenes: dict[object, Scene]
     if root.unplaced in scenes:
         return []
     scenes[root.unplaced] = root
-    tree: list[tuple[Scene, EditPath]] = [(root, ())]  # scene, way from the root
+    tree: list[tuple[Scene, EditPath]] = [(root, ())]  # scene, path from the root
     for _ in range(40 * size):
         parent, path = rng.choice(tree)
         edit = draw_edit_into(rng, parent, True, _KINDS) if len(path) < _MAX_DEPTH else None
@@ -63,19 +63,19 @@ def _last_steps(rng: Random, path: EditPath) -> EditPath:
 
 
 def _keeps(first: SceneEdit, second: SceneEdit) -> bool:
-    """Whether what is said of the first edit still holds after the second."""
+    """Whether the sentence for the first edit still holds after the second."""
     touched = second.old is not None and second.old == first.new
     lasting = first.kind in _PERSISTENT_KINDS and "reshape" not in (first.kind, second.kind)
     return first.kind != second.kind and (lasting or not touched)
 
 
-def _entry(rng: Random, way: EditPath, id_of: dict[Scene, str]) -> dict[str, Any]:
+def _entry(rng: Random, path: EditPath, id_of: dict[Scene, str]) -> dict[str, Any]:
     """Two captions: one for each edit, or two wordings of the only one."""
-    captions = [sentence_of(rng, edit, "terse") for edit in (way[0], way[-1])]
+    captions = [sentence_of(rng, edit, "terse") for edit in (path[0], path[-1])]
     while captions[0] == captions[1]:
-        captions[1] = sentence_of(rng, way[-1], "terse")
+        captions[1] = sentence_of(rng, path[-1], "terse")
     rng.shuffle(captions)
-    return {"target": id_of[way[-1].after], "candidate": id_of[way[0].before], "captions": captions}
+    return {"target": id_of[path[-1].after], "candidate": id_of[path[0].before], "captions": captions}
 
 
 def _new_id(rng: Random, ids: set[str]) -> str:

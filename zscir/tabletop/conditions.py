@@ -1,7 +1,7 @@
-"""Wishes: a reference scene and a change become a condition that several scenes of a gallery may meet.
+"""Draw the conditions of CIRCO queries: a change of a reference scene, which several scenes of a gallery may meet.
 
-A wish says which things must be there (by some of their attributes), what must not, and on what ground; what it does
-not say is free. It carries the two texts of a CIRCO query and the semantic aspects that they touch.
+A condition says which things must be there (by some of their attributes), what must not, and on what ground; all else
+is free. It carries the two texts of a CIRCO query and the semantic aspects that they touch.
 """
 
 from dataclasses import dataclass, replace
@@ -59,8 +59,8 @@ class TargetCondition:
     concept: str
     aspects: tuple[str, ...]
 
-    def met_by(self, scene: Scene) -> bool:
-        """Whether ``scene`` shows all that is wished."""
+    def is_met_by(self, scene: Scene) -> bool:
+        """Whether ``scene`` shows all that is required."""
         return (
             self.ground in (None, scene.ground)
             and self.count in (None, len(scene.things))
@@ -78,50 +78,52 @@ def _pattern_of(thing: SceneObject, *names: str) -> ObjectPattern:
 
 
 def draw_condition(rng: Random, reference: Scene) -> TargetCondition | None:
-    """A wish about a scene of one or two things that it does not meet itself, or None where the change does not fit."""
+    """A condition that ``reference``, of one or two things, does not meet itself; None where the drawn change fails."""
     change = rng.choice(_CHANGES_BY_COUNT[len(reference.things)])
     kept = tuple(_pattern_of(thing, *_APPEARANCE) for thing in reference.things)
     concept = join_phrases([article(kind_name(thing)) for thing in reference.things])
     plain = TargetCondition(kept, None, None, None, "", concept, (ASPECT_OF_CHANGE[change],))
     if change in ("ground", "add", "add on ground", "count"):
-        wish = _about_scene(rng, reference, change, plain)
+        condition = _about_scene(rng, reference, change, plain)
     elif change == "without":
-        wish = _without(rng, reference, plain)
+        condition = _without(rng, reference, plain)
     else:
-        wish = _about_thing(rng, reference, reference.things[0], change, plain)
-    return wish if wish is not None and not wish.met_by(reference) else None
+        condition = _about_thing(rng, reference, reference.things[0], change, plain)
+    return condition if condition is not None and not condition.is_met_by(reference) else None
 
 
-def _about_scene(rng: Random, reference: Scene, change: str, wish: TargetCondition) -> TargetCondition | None:
+def _about_scene(rng: Random, reference: Scene, change: str, condition: TargetCondition) -> TargetCondition | None:
     """Other ground, one more thing, both, or a number of things."""
     them = "them" if len(reference.things) > 1 else "it"
     ground = rng.choice([name for name in GROUNDS if name != reference.ground])
     lies = f"{rng.choice(('is', 'lies', 'was photographed'))} {rng.choice(GROUND_PHRASES[ground])}"
     extra = draw_object(rng, SCENE_PLACES[0])
     has = f"has {article(_describe(rng, extra))} next to {them}"
-    parts = (*wish.parts, _pattern_of(extra, "shape", "colour"))
+    parts = (*condition.parts, _pattern_of(extra, "shape", "colour"))
     if change == "ground":
         old = f" instead of {rng.choice(GROUND_PHRASES[reference.ground])}" if rng.random() < 0.4 else ""
-        return replace(wish, ground=ground, caption=lies + old)
+        return replace(condition, ground=ground, caption=lies + old)
     if extra.kind in {thing.kind for thing in reference.things} and change != "count":
         return None
     if change == "add":
-        return replace(wish, parts=parts, caption=rng.choice((has, f"also shows {article(_describe(rng, extra))}")))
+        return replace(
+            condition, parts=parts, caption=rng.choice((has, f"also shows {article(_describe(rng, extra))}"))
+        )
     if change == "add on ground":
         caption = rng.choice((f"{lies} and {has}", f"{has} and {lies}"))
         aspects = ("addition", "spatial_relations_background", "statement_with_conjunction")
-        return replace(wish, parts=parts, ground=ground, caption=caption, aspects=aspects)
+        return replace(condition, parts=parts, ground=ground, caption=caption, aspects=aspects)
     count = len(reference.things) + rng.choice((1, 2))
     ground = reference.ground
     caption = f"shows {COUNT_WORDS[count]} objects {rng.choice(GROUND_PHRASES[ground])}"
-    return replace(wish, count=count, ground=ground, caption=caption) if count <= 4 else None
+    return replace(condition, count=count, ground=ground, caption=caption) if count <= 4 else None
 
 
 def _describe(rng: Random, thing: SceneObject) -> str:
     return f"{thing.colour} {word_for(rng, thing.shape)}"
 
 
-def _without(rng: Random, reference: Scene, wish: TargetCondition) -> TargetCondition | None:
+def _without(rng: Random, reference: Scene, condition: TargetCondition) -> TargetCondition | None:
     """All but one of the things, and nothing of that one's shape."""
     gone = rng.choice(reference.things)
     rest = [thing for thing in reference.things if thing != gone]
@@ -129,7 +131,7 @@ def _without(rng: Random, reference: Scene, wish: TargetCondition) -> TargetCond
         return None
     caption = rng.choice(("has no {noun}", "does not have the {noun}", "is shown without the {noun}"))
     return replace(
-        wish,
+        condition,
         parts=tuple(_pattern_of(thing, *_APPEARANCE) for thing in rest),
         absent=gone.shape,
         caption=caption.format(noun=word_for(rng, gone.shape)),
@@ -146,14 +148,14 @@ _CHANGED_ATTRIBUTE = {
 
 
 def _about_thing(
-    rng: Random, reference: Scene, thing: SceneObject, change: str, wish: TargetCondition
+    rng: Random, reference: Scene, thing: SceneObject, change: str, condition: TargetCondition
 ) -> TargetCondition:
     """A lone thing looks otherwise or lies elsewhere; its ground stays."""
     name, values = _CHANGED_ATTRIBUTE[change]
     old = getattr(thing, name)
     new = rng.choice([value for value in values if value != old])
-    told = thing if name == "size" or name == "place" else replace(thing, **{name: new})
-    part = tuple({**dict(_pattern_of(told, *_APPEARANCE)), name: new}.items())
+    described = thing if name == "size" or name == "place" else replace(thing, **{name: new})
+    part = tuple({**dict(_pattern_of(described, *_APPEARANCE)), name: new}.items())
     word, was = word_for(rng, new), word_for(rng, old)
     caption = {
         "retexture": rng.choice((f"is {word}", f"has a {word} look")),
@@ -165,29 +167,29 @@ def _about_thing(
     words = {"colour": thing.colour, "texture": "" if thing.texture == "plain" else thing.texture, name: ""}
     shared = " ".join(word for word in (words["texture"], words["colour"], thing.shape) if word)
     concept = f"{article(shared)} {GROUND_PHRASES[reference.ground][0]}"
-    return replace(wish, parts=(part,), ground=reference.ground, caption=caption, concept=concept)
+    return replace(condition, parts=(part,), ground=reference.ground, caption=caption, concept=concept)
 
 
-def draw_matching_scene(rng: Random, wish: TargetCondition, ground: str, tries: int = 300) -> Scene | None:
-    """A held-out scene that meets ``wish``; a free ground is most often ``ground``."""
+def draw_matching_scene(rng: Random, condition: TargetCondition, ground: str, tries: int = 300) -> Scene | None:
+    """A held-out scene that meets ``condition``; a free ground is most often ``ground``."""
     for _ in range(tries):
-        count = wish.count or min(4, len(wish.parts) + rng.choice((0, 0, 0, 1)))
+        count = condition.count or min(4, len(condition.parts) + rng.choice((0, 0, 0, 1)))
         places = rng.sample(SCENE_PLACES, count)
         things = [draw_object(rng, place) for place in places]
-        for n, part in enumerate(wish.parts):
+        for n, part in enumerate(condition.parts):
             things[n] = replace(things[n], **dict(part))
-        here = wish.ground or (ground if rng.random() < 0.6 else rng.choice(GROUNDS))
+        here = condition.ground or (ground if rng.random() < 0.6 else rng.choice(GROUNDS))
         scene = make_scene(here, things)
-        if is_sound(scene) and held_out(scene) and wish.met_by(scene):
+        if is_sound(scene) and held_out(scene) and condition.is_met_by(scene):
             return scene
     return None
 
 
-def draw_near_miss(rng: Random, wish: TargetCondition, reference: Scene, tries: int = 100) -> Scene | None:
-    """A held-out scene that fails ``wish`` narrowly: like the reference, or like an answer but for one edit."""
+def draw_near_miss(rng: Random, condition: TargetCondition, reference: Scene, tries: int = 100) -> Scene | None:
+    """A held-out scene that fails ``condition`` narrowly: like the reference, or like an answer but for one edit."""
     for _ in range(tries):
-        start = reference if rng.random() < 0.4 else draw_matching_scene(rng, wish, reference.ground)
+        start = reference if rng.random() < 0.4 else draw_matching_scene(rng, condition, reference.ground)
         edit = None if start is None else draw_edit(rng, start)
-        if edit is not None and held_out(edit.after) and not wish.met_by(edit.after):
+        if edit is not None and held_out(edit.after) and not condition.is_met_by(edit.after):
             return edit.after
     return None

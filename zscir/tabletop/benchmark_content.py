@@ -1,4 +1,4 @@
-"""Exhibits: the scenes of a benchmark become picture bytes under the names by which its annotations know them."""
+"""The content of a toy benchmark before it is written: annotations, and the scenes of its pictures by their names."""
 
 from dataclasses import dataclass, field
 from random import Random
@@ -23,24 +23,25 @@ class TabletopBenchmark:
 
     benchmark: str
     annotations: dict[str, Any] = field(default_factory=dict)
-    exhibits: list[BenchmarkImage] = field(default_factory=list)
+    images: list[BenchmarkImage] = field(default_factory=list)
 
 
-def image_bytes(seed: int, size_px: int, benchmark: str, exhibit: BenchmarkImage) -> bytes:
+def image_bytes(seed: int, size_px: int, benchmark: str, image: BenchmarkImage) -> bytes:
     """The picture in the format that its member name says."""
-    rng = _rng(seed, benchmark, exhibit.image_id)
-    image, _ = picture_of(rng, exhibit.scene, *size_of(rng, size_px))
-    return encode_picture(image, "PNG" if exhibit.member.endswith(".png") else "JPEG")
+    rng = _rng(seed, benchmark, image.image_id)
+    picture, _ = picture_of(rng, image.scene, *size_of(rng, size_px))
+    return encode_picture(picture, "PNG" if image.member.endswith(".png") else "JPEG")
 
 
 def object_boxes(
-    seed: int, size_px: int, benchmark: str, exhibit: BenchmarkImage
+    seed: int, size_px: int, benchmark: str, image: BenchmarkImage
 ) -> tuple[list[PlacedObject], tuple[int, int]]:
     """Where the things lie in the picture that ``image_bytes`` makes, and its (width, height); nothing is drawn."""
-    rng = _rng(seed, benchmark, exhibit.image_id)
+    rng = _rng(seed, benchmark, image.image_id)
     width, height = size_of(rng, size_px)
-    return layout_of(rng, exhibit.scene, width, height), (width, height)
+    return layout_of(rng, image.scene, width, height), (width, height)
 
 
 def _rng(seed: int, benchmark: str, image_id: str) -> Random:
+    # One generator for both functions above, in one order of draws: boxes and pixels must agree.
     return derive_rng(seed, "exhibit", benchmark, image_id)
