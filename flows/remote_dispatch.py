@@ -130,7 +130,7 @@ def _wait_for_end(pool: str, job: RemoteJob, flow_run: FlowRun) -> FlowRun:
 
 def _check_wait(pool: str, job: RemoteJob, flow_run: FlowRun, pending_s: float) -> None:
     """JobTimeout when the run's time is over before a worker began; TransientError when one was lost before it did."""
-    if flow_run.state_type in PENDING_STATES and RetryPolicy(**job["terms"]).over:
+    if flow_run.state_type in PENDING_STATES and RetryPolicy(**job["terms"]).is_past_deadline:
         _cancel_if_ours(flow_run)
         raise JobTimeout(f"not begun: no worker of pool '{pool}' was free before the time for it was over")
     # The run that requested it gives up first; a run that joined it then finds its successor.

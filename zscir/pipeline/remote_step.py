@@ -140,7 +140,7 @@ def execute_job(job: RemoteJob, mapper: ChunkMapper = map_sequentially) -> JobRe
 
 def _run_with_retries(job: RemoteJob, mapper: ChunkMapper, count_attempt: Callable[[int], None]) -> StageResult:
     step, limit_s, policy = job["name"], job["limit_s"], RetryPolicy(**job["terms"])
-    if policy.over:
+    if policy.is_past_deadline:
         raise JobTimeout("not begun: the time for it was over")
     mapper = retrying_mapper(step, mapper, policy, partial(log_failed_chunk, step), _raise_job_timeout)
     with time_limit(limit_s, lambda: step_timeout_error(step, limit_s)):

@@ -238,7 +238,7 @@ def run_chunk(store: Store, chunk: Chunk) -> ChunkResult:
             chunk.name, chunk.stage.name, key, outcome, started_at, wall_s, made_by, error, attempts, out_of_memory
         )
 
-    if chunk.retry_policy.over:
+    if chunk.retry_policy.is_past_deadline:
         return result(None, SKIPPED, "not begun: the time for it was over")
     make = partial(materialize, store, chunk.stage, chunk.spec, chunk.inputs)
     try:

@@ -1,7 +1,7 @@
-"""Retries: a call that fails for a passing reason becomes the same call again, after growing, random pauses.
+"""Retry a step or a chunk that failed with a TransientError, and recognise that memory ran out.
 
-Errors are of three classes: transient ones (TransientError) are tried again, out of memory is told apart because less
-at a time may help, and all others are permanent.
+Errors are of three classes: a TransientError is retried, out of memory is reported with advice because smaller batches
+may help, and all others are permanent.
 """
 
 import time
@@ -17,15 +17,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MAX_RETRY_WAIT_S = 300.0
-# By name: torch is not imported to ask whether an error is one of its own.
+# By name, so that torch is not imported to test for one of its errors.
 OOM_ERRORS = {"MemoryError", "OutOfMemoryError", "ArrowMemoryError"}
 SIZE_FIELDS = ("batch_size",)  # fields of specs that say how much is in memory at once
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """On what terms work is done: further attempts, seconds before the first of them, and when (seconds since 1970)
-    none is begun any more. No key knows of them.
+    """How often a step or a chunk is tried again. It enters no key: the result is the same.
+
+    ``retries``: further attempts; ``backoff_s``: seconds before the first of them, doubled for each later one;
+    ``until``: the time, in seconds since 1970, after which no attempt starts.
     """
 
     retries: int = 2
@@ -33,41 +35,42 @@ class RetryPolicy:
     until: float | None = None
 
     @property
-    def over(self) -> bool:
-        """Whether no work is to be begun any more."""
+    def is_past_deadline(self) -> bool:
+        """Whether ``until`` has passed, so that no attempt may start."""
         return self.until is not None and time.time() >= self.until
 
 
-def with_retries(call: Callable[[], T], terms: RetryPolicy, count: Callable[[int], None], what: str) -> T:
-    """What ``call`` gives; on a TransientError it is called again, as often as ``terms`` say.
+def with_retries(call: Callable[[], T], policy: RetryPolicy, on_attempt: Callable[[int], None], what: str) -> T:
+    """The result of ``call``, which is called again on a TransientError, as often as ``policy`` says.
 
-    ``count`` is told the number of each attempt before it begins. The last error is raised as it is.
+    ``on_attempt`` gets the number of each attempt, from 1, before it starts. The last error is raised as it is.
     """
     from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
     def counted() -> T:
         number[0] += 1
-        count(number[0])
+        on_attempt(number[0])
         return call()
 
-    def tell(state: "RetryCallState") -> None:
+    def log_retry(state: "RetryCallState") -> None:
         wait_s = state.next_action.sleep if state.next_action is not None else 0.0
         error = state.outcome.exception() if state.outcome is not None else None
-        log_info(f"{what}: attempt {number[0]} of {terms.retries + 1} failed ({error}); again in {wait_s:.1f} s")
+        log_info(f"{what}: attempt {number[0]} of {policy.retries + 1} failed ({error}); again in {wait_s:.1f} s")
 
     number = [0]
-    again = Retrying(
+    retrying = Retrying(
         retry=retry_if_exception_type(TransientError),
-        stop=stop_after_attempt(terms.retries + 1),
+        stop=stop_after_attempt(policy.retries + 1),
         reraise=True,
-        wait=wait_exponential(terms.backoff_s, max=MAX_RETRY_WAIT_S) + wait_random(0, terms.backoff_s),
-        before_sleep=tell,
+        # The random part keeps the chunks of a step, which fail together, from coming back together.
+        wait=wait_exponential(policy.backoff_s, max=MAX_RETRY_WAIT_S) + wait_random(0, policy.backoff_s),
+        before_sleep=log_retry,
     )
-    return again(counted)
+    return retrying(counted)
 
 
 def is_out_of_memory(error: object) -> bool:
-    """Whether ``error``, or what it was raised from, says that memory (of the machine or the GPU) ran out."""
+    """Whether ``error``, or an error it was raised from, means that memory (of the machine or the GPU) ran out."""
     while isinstance(error, BaseException):
         if OOM_ERRORS & {kind.__name__ for kind in type(error).__mro__}:
             return True
@@ -76,9 +79,9 @@ def is_out_of_memory(error: object) -> bool:
 
 
 def oom_advice(step: str, literals: dict[str, Any]) -> str:
-    """What a person can do about a step that ran out of memory.
+    """What a person can do about a step that ran out of memory, as one line.
 
-    Every size in a spec enters the key and may move the last digits, so none is changed without being asked.
+    Nothing is lowered automatically: a batch size enters the key and may change the last digits of the result.
     """
     sizes = [f"--set {step}.{field}={max(1, size // 2)} (now {size})" for field, size in _size_fields(literals, "")]
     advice = "give it a larger machine or GPU"

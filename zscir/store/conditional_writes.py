@@ -123,4 +123,4 @@ def _s3_request(fs: RetryingFileSystem, request: Callable[..., Any], *args: Any,
     """The answer to one of s3fs's own requests, which live on its own event loop."""
     from fsspec.asyn import sync
 
-    return fs.until_answered(lambda: sync(fs.loop, request, *args, **words))
+    return fs.call_with_backoff(lambda: sync(fs.loop, request, *args, **words))

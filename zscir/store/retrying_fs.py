@@ -1,12 +1,13 @@
-"""Patience: a call to a store that is away for a while becomes the same call again, until it answers or time is up."""
+"""Retry object-store calls with jittered exponential backoff until a deadline."""
 
-import random
-import time
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from zscir.runtime.progress import log_info
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 T = TypeVar("T")
 FIRST_STORE_WAIT_S = 0.2
@@ -28,9 +29,9 @@ UNREACHABLE_ERRORS = {
 
 
 def error_response(error: BaseException) -> tuple[int, str]:
-    """HTTP status and S3 error code of what the store answered; (0, "") when it did not answer."""
-    for one in (error, error.__cause__):
-        response = getattr(one, "response", None)
+    """HTTP status and S3 error code of the store's answer; (0, "") when it did not answer."""
+    for candidate in (error, error.__cause__):  # s3fs raises an OSError from botocore's ClientError
+        response = getattr(candidate, "response", None)
         if isinstance(response, dict):
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             return int(status), str(response.get("Error", {}).get("Code", ""))
@@ -42,40 +43,52 @@ def is_store_unreachable(error: BaseException) -> bool:
     status, code = error_response(error)
     if status:
         return status in BUSY_STATUSES or code in BUSY_CODES
-    kinds = [kind for one in (error, error.__cause__) if one is not None for kind in type(one).__mro__]
+    kinds = [*type(error).__mro__, *(type(error.__cause__).__mro__ if error.__cause__ is not None else ())]
     return any(f"{kind.__module__}.{kind.__name__}" in UNREACHABLE_ERRORS for kind in kinds)
 
 
-def call_with_backoff(call: Callable[[], T], patience_s: float) -> T:
-    """What ``call`` gives; while the store is away it is called again, with growing, random pauses, for at most
-    ``patience_s`` seconds. The last error is raised. ``call`` must be one that may be done twice.
+def call_with_backoff(call: Callable[[], T], max_wait_s: float) -> T:
+    """The result of ``call``, which must be safe to do twice.
+
+    While the store cannot be reached it is called again, after growing, random pauses, for at most ``max_wait_s``
+    seconds. The last error is raised.
     """
-    deadline = time.monotonic() + patience_s
-    wait_s = FIRST_STORE_WAIT_S
-    told = False
-    while True:
-        try:
-            return call()
-        except Exception as error:
-            if not is_store_unreachable(error) or time.monotonic() >= deadline:
-                raise
-            if not told:
-                log_info(f"the store is away ({type(error).__name__}: {error}); trying for up to {patience_s:.0f} s")
-                told = True
-        time.sleep(min(wait_s * random.uniform(0.5, 1.5), max(0.0, deadline - time.monotonic())))
-        wait_s = min(2 * wait_s, MAX_STORE_WAIT_S)
+    from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random_exponential
+
+    # Half of each pause is fixed and half is random, so that many processes do not come back at the same moment.
+    half = {"multiplier": FIRST_STORE_WAIT_S / 2, "max": MAX_STORE_WAIT_S / 2}
+    pause = wait_exponential(**half) + wait_random_exponential(**half)
+
+    def pause_s(state: "RetryCallState") -> float:
+        elapsed_s = state.seconds_since_start or 0.0
+        return min(pause(state), max(0.0, max_wait_s - elapsed_s))  # the last call is made at the deadline
+
+    def log_first(state: "RetryCallState") -> None:
+        error = state.outcome.exception() if state.outcome is not None else None
+        if state.attempt_number == 1:
+            name = type(error).__name__
+            log_info(f"the store cannot be reached ({name}: {error}); trying for up to {max_wait_s:.0f} s")
+
+    retrying = Retrying(
+        retry=retry_if_exception(is_store_unreachable),
+        stop=stop_after_delay(max_wait_s),
+        wait=pause_s,
+        before_sleep=log_first,
+        reraise=True,
+    )
+    return retrying(call)
 
 
 class RetryingFileSystem:
-    """A file system of fsspec whose calls are patient; all else is the file system's own."""
+    """An fsspec file system whose calls are repeated while the store cannot be reached; the rest is its own."""
 
-    def __init__(self, fs: Any, patience_s: float) -> None:
+    def __init__(self, fs: Any, max_wait_s: float) -> None:
         self._fs = fs
-        self._patience_s = patience_s
+        self._max_wait_s = max_wait_s
 
-    def until_answered(self, call: Callable[[], T]) -> T:
-        """What ``call`` gives, patiently."""
-        return call_with_backoff(call, self._patience_s)
+    def call_with_backoff(self, call: Callable[[], T]) -> T:
+        """The result of ``call``, repeated as the file system's own calls are."""
+        return call_with_backoff(call, self._max_wait_s)
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._fs, name)
@@ -84,6 +97,6 @@ class RetryingFileSystem:
 
         @wraps(found)
         def call(*args: Any, **kwargs: Any) -> Any:
-            return self.until_answered(lambda: found(*args, **kwargs))
+            return self.call_with_backoff(lambda: found(*args, **kwargs))
 
         return call
