@@ -69,8 +69,10 @@ def test_plis_toptee_captions_are_named_as_plis(shared: Path, tmp_path: Path) ->
     bench = load_benchmark("fashioniq", real(shared, "fashioniq"), category="toptee")
     path = copied(shared, tmp_path, bench) / "captions/cap.toptee.val.json"
     entries = json.loads(path.read_text())
-    altered = [{**one, "captions": [c.replace("They\u2019re", "They are") for c in one["captions"]]} for one in entries]
-    assert sum(one != other for one, other in zip(entries, altered, strict=True)) == 1
+    altered = [
+        {**entry, "captions": [c.replace("They\u2019re", "They are") for c in entry["captions"]]} for entry in entries
+    ]
+    assert sum(original != other for original, other in zip(entries, altered, strict=True)) == 1
     path.write_text(json.dumps(altered))
     words = (
         r"1 annotation files were altered:\n  captions/cap.toptee.val.json: sha256 .*, the official file's is "
@@ -164,13 +166,13 @@ def test_an_altered_file_without_official_ones_beside_it_is_named_when_official_
 
 
 def _named(entries: list[dict[str, Any]]) -> list[int]:
-    return sorted({one for entry in entries for one in (entry["reference_img_id"], *entry["gt_img_ids"])})
+    return sorted({image_id for entry in entries for image_id in (entry["reference_img_id"], *entry["gt_img_ids"])})
 
 
 def test_an_image_list_of_another_coco_split_is_not_circos_gallery(shared: Path, tmp_path: Path) -> None:
     root = copied(shared, tmp_path, load_benchmark("circo", real(shared, "circo")))
     ids = _named(json.loads((root / "annotations/val.json").read_text()))
-    images = [{"id": one} for one in [*ids, *range(10**6, 10**6 + 40_670 - len(ids))]]
+    images = [{"id": number} for number in [*ids, *range(10**6, 10**6 + 40_670 - len(ids))]]
     (root / "image_info.json").write_text(json.dumps({"images": images}))
     bench = load_benchmark("circo", root)
     assert refuse_mixed_files(root, official_release("circo"), files_of(bench))

@@ -28,7 +28,7 @@ def root(tmp_path: Path) -> Path:
         {"pairid": 10 + n, "reference": reference, "caption": "two", "img_set": {"id": 1, "members": MEMBERS}}
         for n, (reference, _) in enumerate(QUERIES)
     ]
-    shown = [{**one, "target_hard": target} for one, (_, target) in zip(hidden, QUERIES, strict=True)]
+    shown = [{**entry, "target_hard": target} for entry, (_, target) in zip(hidden, QUERIES, strict=True)]
     for split, entries in (("val", shown), ("test1", hidden)):
         write(tmp_path / f"captions/cap.rc2.{split}.json", entries)
         write(tmp_path / f"image_splits/split.rc2.{split}.json", dict.fromkeys(IDS, "x"))
@@ -220,9 +220,9 @@ def test_ids_are_circos_gallery_where_cocos_list_is_not_at_hand(root: Path, cont
 
 
 def test_ids_are_an_order_of_circos_gallery_where_cocos_list_is_at_hand(root: Path) -> None:
-    write(root / "image_info.json", {"images": [{"id": one} for one in CIRCO_IDS]})
+    write(root / "image_info.json", {"images": [{"id": image_id} for image_id in CIRCO_IDS]})
     np.save(root / "g2.npy", np.load(root / "g.npy")[::-1])
-    turned = write(root / "ids", "\n".join(f"{one:012d}" for one in CIRCO_IDS[::-1]))
+    turned = write(root / "ids", "\n".join(f"{image_id:012d}" for image_id in CIRCO_IDS[::-1]))
     assert circo(root, gallery=root / "g2.npy", gallery_ids=turned) == circo(root)
     np.save(root / "g3.npy", np.load(root / "g.npy")[1:])
     with pytest.raises(RequestError, match=r"1 of 5 images are missing .*: 5 \(no row\)"):

@@ -29,12 +29,12 @@ def planted(recipes: ModuleType, bench: Benchmark, seed: int, alpha: float, beta
 
 def assert_exact(measures: Sequence[Any], exact: dict[str, Any], printed: dict[str, float]) -> None:
     assert {metric.name for metric in measures} == exact.keys()
-    for one in measures:
-        expected = exact[one.name]
-        assert (one.hits, one.n) == (expected["hits"], expected["n"])
-        assert one.percent == pytest.approx(expected["percent"], abs=1e-9)
-        if one.name in printed:
-            assert percent32(one.hits, one.n) == printed[one.name]
+    for metric in measures:
+        expected = exact[metric.name]
+        assert (metric.hits, metric.n) == (expected["hits"], expected["n"])
+        assert metric.percent == pytest.approx(expected["percent"], abs=1e-9)
+        if metric.name in printed:
+            assert percent32(metric.hits, metric.n) == printed[metric.name]
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
@@ -75,9 +75,9 @@ def test_fashioniq_mean_over_categories(shared: Path, recipes: ModuleType, golde
     for category in CATEGORIES:
         bench = load_benchmark("fashioniq", shared / "annotations", category=category)
         queries, gallery = planted(recipes, bench, case["recipe"]["seed"][category], 0.5, 0.5)
-        for one in bench.metric_values_from_features(queries, gallery):
-            if one.name in printed:
-                printed[one.name].append(percent32(one.hits or 0, one.n))
+        for found in bench.metric_values_from_features(queries, gallery):
+            if found.name in printed:
+                printed[found.name].append(percent32(found.hits or 0, found.n))
     for metric, values in printed.items():
         assert np.mean(values) == pytest.approx(case["expected_average"][f"average {metric}"], abs=1e-9)
 
@@ -100,7 +100,7 @@ def test_cirr_hits_are_those_of_five_public_evaluators(shared: Path, recipes: Mo
     queries, gallery = planted(recipes, bench, 5000, 0.7, 1.0)
     measures = bench.metric_values_from_features(queries, gallery)
     assert_exact(measures, case["exact"], case["expected"])
-    by_name = {one.name: one for one in measures}
+    by_name = {metric.name: metric for metric in measures}
     mean = mean_metric_values("mean", [by_name["R@5"], by_name["Rsub@1"]])
     assert mean.percent == pytest.approx(case["average_R5_Rsub1"], abs=1e-6)  # the golden one averages float32 prints
     wrong = case["wrong_if_reference_kept"]
@@ -188,7 +188,7 @@ def test_genecis_scores_are_those_of_the_official_code(
     candidates = features[:, 1:]
     measures = bench.metric_values_from_features(half * features[:, 0] + half * condition, candidates)
     assert_exact(measures, case["exact"][task], {})
-    assert {one.name: one.percent for one in measures} == pytest.approx(case["expected"][task], abs=1e-9)
+    assert {metric.name: metric.percent for metric in measures} == pytest.approx(case["expected"][task], abs=1e-9)
     modes = case["expected_other_modes"][task]
     assert bench.score_features(condition, candidates) == pytest.approx(modes["text_only"], abs=1e-9)
     assert bench.score_features(features[:, 0], candidates) == pytest.approx(modes["image_only"], abs=1e-9)

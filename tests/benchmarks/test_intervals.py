@@ -95,7 +95,7 @@ def test_a_mean_over_parts_is_tested_as_every_pattern_of_signs_would_be(sizes: l
     a, b = ([metric_values_of("R@1", rng.random(size) < 0.5) for size in sizes] for _ in range(2))
     found = paired_test_of_means(a, b)
     assert found.difference == pytest.approx(mean_of_parts(b) - mean_of_parts(a))
-    gains = np.concatenate([(two.values - one.values) / one.n for one, two in zip(a, b, strict=True)])
+    gains = np.concatenate([(second.values - first.values) / first.n for first, second in zip(a, b, strict=True)])
     gains = gains[gains != 0]
     signs = np.array(list(product((-1, 1), repeat=len(gains)))).reshape(2 ** len(gains), len(gains))
     exact = np.mean(np.abs(signs @ gains) >= abs(gains.sum()) * (1 - 1e-12))

@@ -122,7 +122,7 @@ def test_a_control_is_told_by_its_row_or_where_rows_do_not_say_it_by_its_label()
     bare = row("cirr", "official/none/clip", 1.0) | {"method": "image only"}
     bounded = bare | {"low": 0.0, "high": 2.0, "hits": 1}
     rows = (bare, bounded | {"control": None}, bounded | {"control": "sum"})
-    assert [measured_entries([one])[0].control for one in rows] == ["image", None, "sum"]
+    assert [measured_entries([scored])[0].control for scored in rows] == ["image", None, "sum"]
 
 
 def test_two_seeds_of_one_method_are_two_rows_and_the_better_hides_nothing() -> None:

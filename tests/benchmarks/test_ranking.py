@@ -45,7 +45,7 @@ def test_the_top_list_is_the_head_of_a_stable_sort(rows: list[list[float]], k: i
     excluded = data.draw(st.lists(st.lists(column, max_size=3, unique=True), min_size=len(rows), max_size=len(rows)))
     best = top_lists(block_of(*rows), k, padded(excluded))
     expected = [sorted_columns(row, set(out))[:k] for row, out in zip(rows, excluded, strict=True)]
-    assert [one.tolist() for one in best] == expected
+    assert [columns.tolist() for columns in best] == expected
 
 
 @pytest.mark.parametrize("levels", [2, 300, 10**6])

@@ -44,7 +44,7 @@ def test_a_whole_cirr_submission_passes() -> None:
         (recall(metric="recall_subset", **{"7": ["g1", "g2", "g1"]}), "names images twice: g1"),
         (recall(metric=None), "metric None are not rc2"),
         (recall(**{"7": GALLERY[1:52]}), "query 7: 51 names, expected 50"),
-        (recall(**{"7": "g1"}), "what stands for query 7 is 'g1', expected a list of images"),
+        (recall(**{"7": "g1"}), "the value of query 7 is 'g1', expected a list of images"),
         (recall(**{"7": None}), "query 7 is None, expected a list"),
         (recall(**{"7": dict.fromkeys(GALLERY[1:51])}), "expected a list of images"),
         (recall(**{"7": [1, *GALLERY[1:50]]}), "the list of query 7: 1 is not an image's name"),
@@ -89,7 +89,7 @@ def test_a_reference_that_our_protocol_takes_out_may_not_be_predicted() -> None:
         ([*range(49), [49]], r"\[49\] is not a COCO image id"),
         ([*range(49), float("nan")], "nan is not a COCO image id"),
         ("0" * 50, "expected a list of images"),
-        (7, "what stands for query 1 is 7, expected a list"),
+        (7, "the value of query 1 is 7, expected a list"),
     ],
 )
 def test_what_the_circo_server_would_refuse_is_refused_here(second: list[int], words: str) -> None:
@@ -137,7 +137,7 @@ def test_the_files_of_the_real_test_splits_are_whole(
     ids = {}
     if name == "circo":
         asked = json.loads((shared / "annotations/CIRCO/annotations/test.json").read_text())
-        ids = {"gallery_ids": sorted({one["reference_img_id"] for one in asked} | set(range(10**6, 10**6 + 700)))}
+        ids = {"gallery_ids": sorted({entry["reference_img_id"] for entry in asked} | set(range(10**6, 10**6 + 700)))}
     bench = load_benchmark(name, shared / "annotations", split=split, **ids)
     scores = np.random.default_rng(1).random((len(bench.queries), len(bench.gallery)), dtype=np.float32)
     paths = write_submission(tmp_path, bench.submission(scores))
@@ -146,5 +146,5 @@ def test_the_files_of_the_real_test_splits_are_whole(
         assert path.stat().st_size < 5_000_000
         lists = {key: value for key, value in content.items() if key not in ("version", "metric")}
         assert lists.keys() == {query.query_id for query in bench.queries}
-        assert {len(set(one)) for one in lists.values()} == {3 if "subset" in path.name else depth}
+        assert {len(set(image_ids)) for image_ids in lists.values()} == {3 if "subset" in path.name else depth}
     assert len(paths) == (2 if name == "cirr" else 1)

@@ -42,7 +42,7 @@ def _fashioniq(root: Path, seed: int, loose: bool) -> None:
     images = {}
     for number, category in enumerate(("dress", "shirt", "toptee")):
         ids = [f"B{number}{i}" for i in range(8)]
-        images |= {one: (f"{one}.png", picture(seed + 100 * number + i)) for i, one in enumerate(ids)}
+        images |= {image_id: (f"{image_id}.png", picture(seed + 100 * number + i)) for i, image_id in enumerate(ids)}
         entries = [
             {"candidate": ids[i], "target": ids[i + 1], "captions": [WORDS[i], WORDS[(i + 1) % 4]]} for i in range(4)
         ]
@@ -59,10 +59,14 @@ def _cirr(root: Path, seed: int, loose: bool) -> None:
         for i in range(4)
     ]
     for split in ("val", "test1"):
-        hidden = [{key: value for key, value in one.items() if key != "target_hard"} for one in entries]
+        hidden = [{key: value for key, value in entry.items() if key != "target_hard"} for entry in entries]
         write_json(root / f"captions/cap.rc2.{split}.json", entries if split == "val" else hidden)
-        write_json(root / f"image_splits/split.rc2.{split}.json", {one: f"./dev/{one}.png" for one in ids})
-    write_images(root, {one: (f"{one}.png", picture(seed + 400 + i)) for i, one in enumerate(ids)}, loose)
+        write_json(
+            root / f"image_splits/split.rc2.{split}.json", {image_id: f"./dev/{image_id}.png" for image_id in ids}
+        )
+    write_images(
+        root, {image_id: (f"{image_id}.png", picture(seed + 400 + i)) for i, image_id in enumerate(ids)}, loose
+    )
 
 
 def _circo(root: Path, seed: int, loose: bool) -> None:
@@ -75,9 +79,16 @@ def _circo(root: Path, seed: int, loose: bool) -> None:
         for i in range(4)
     ]  # fmt: skip
     write_json(root / "annotations/val.json", entries)
-    write_json(root / "annotations/test.json", [{k: v for k, v in one.items() if "gt" not in k} for one in entries])
-    write_json(root / "image_info.json", {"images": [{"id": one, "file_name": f"{one:012d}.jpg"} for one in ids]})
-    write_images(root, {str(one): (f"{one:012d}.png", picture(seed + 500 + i)) for i, one in enumerate(ids)}, loose)
+    write_json(root / "annotations/test.json", [{k: v for k, v in entry.items() if "gt" not in k} for entry in entries])
+    write_json(
+        root / "image_info.json",
+        {"images": [{"id": image_id, "file_name": f"{image_id:012d}.jpg"} for image_id in ids]},
+    )
+    write_images(
+        root,
+        {str(image_id): (f"{image_id:012d}.png", picture(seed + 500 + i)) for i, image_id in enumerate(ids)},
+        loose,
+    )
 
 
 def _genecis(root: Path, seed: int, loose: bool) -> None:
@@ -103,8 +114,8 @@ def write_images(root: Path, images: dict[str, tuple[str, bytes]], loose: bool) 
         return
     spans = write_shard(root / "images.tar", images.values())
     rows = [
-        {"image_id": Path(one).stem, "member": span.name, "offset": span.offset, "size": span.size}
-        for one, span in zip(images, spans, strict=True)
+        {"image_id": Path(image_id).stem, "member": span.name, "offset": span.offset, "size": span.size}
+        for image_id, span in zip(images, spans, strict=True)
     ]
     write_table(root / "images.parquet", BENCHMARK_IMAGES, rows)
 

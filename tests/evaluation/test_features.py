@@ -45,7 +45,7 @@ def test_a_sum_weighs_image_and_text_and_is_averaged_over_the_texts() -> None:
 def test_controls_are_the_extremes_and_the_middle_of_one_sum() -> None:
     stock, pixels, texts = Clip(tiny.towers(), ClipSpec()).eval(), tiny.pixels(2), ["is red", "is blue"]
     image, text = stock.gallery(pixels).numpy(), stock.embed_texts(texts).numpy()
-    each = [[one] for one in texts]
+    each = [[text] for text in texts]
     np.testing.assert_allclose(sum_query_embeddings(image, text, each, 1.0, 0.0), image, atol=1e-6)
     np.testing.assert_allclose(sum_query_embeddings(image, text, each, 0.0, 1.0), text, atol=1e-6)
     both = stock.queries(pixels, texts).numpy()

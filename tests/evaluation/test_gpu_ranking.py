@@ -118,7 +118,9 @@ def test_equal_images_tie_in_gallery_order_however_a_product_rounds(
     found = bench.submission_features(asked, looks[which], scorer)["circo_val.json"]
     assert found == bench.submission_features(asked, looks[which])["circo_val.json"]
     best = [which[column] for column in found["0"]]
-    runs = [[column for column, look in zip(found["0"], best, strict=True) if look == one] for one in set(best)]
+    runs = [
+        [column for column, look in zip(found["0"], best, strict=True) if look == same_look] for same_look in set(best)
+    ]
     assert all(run == sorted(run) for run in runs)
 
 
@@ -194,7 +196,7 @@ def test_products_are_float32_whatever_a_training_in_this_process_wished(device:
 def test_genecis_is_compared_here_whatever_the_scorer() -> None:
     rows = [["1", "2"], ["3", "1"]]
     asked = [Query(str(n), "9", ("color",), (row[0],)) for n, row in enumerate(rows)]
-    bench = Genecis(asked, rows, {one: Region(one) for one in "1239"}, "focus_object")
+    bench = Genecis(asked, rows, {key: Region(key) for key in "1239"}, "focus_object")
 
     def never(*_: Any) -> Iterator[Any]:
         raise AssertionError("a scorer was asked")

@@ -16,7 +16,9 @@ def tables() -> list[Breakdown]:
 
 def queries_of(step: str) -> list[dict[str, object]]:
     record = read_record(shared_store(), "latest")
-    (artifact,) = [artifact for one, artifact in record.steps_with_artifact("evaluate") if one.name == step]
+    (artifact,) = [
+        artifact for record_step, artifact in record.steps_with_artifact("evaluate") if record_step.name == step
+    ]
     found: list[dict[str, object]] = pq.read_table(artifact.path("queries.parquet")).to_pylist()
     return found
 
@@ -53,7 +55,9 @@ def test_circo_has_its_aspects_with_the_metric_of_its_authors(tables: list[Break
     assert [group.name for group in aspects.groups] == ["mAP@10 by semantic aspect"]
     assert not aspects.bar
     record = read_record(shared_store(), "latest")
-    (artifact,) = [artifact for one, artifact in record.steps_with_artifact("evaluate") if one.name == "score_pli"]
+    (artifact,) = [
+        artifact for record_step, artifact in record.steps_with_artifact("evaluate") if record_step.name == "score_pli"
+    ]
     official = {
         row["metric"].partition("/")[2]: row["value"]
         for row in pq.read_table(artifact.path("scores.parquet")).to_pylist()

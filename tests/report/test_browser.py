@@ -31,7 +31,7 @@ def pixels(png: bytes) -> np.ndarray:
 
 def complaints(page: Page) -> list[str]:
     kinds = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
-    return [str(one["params"]) for one in page.events if one["method"] in kinds]
+    return [str(event["params"]) for event in page.events if event["method"] in kinds]
 
 
 def test_a_browser_shows_every_picture(page: Page) -> None:
@@ -46,7 +46,7 @@ def test_a_browser_shows_every_picture(page: Page) -> None:
 
 def test_nothing_is_asked_of_the_network_and_nothing_is_complained_of(page: Page) -> None:
     page.open(shared_page())
-    requests = [one["params"]["request"] for one in page.events if one["method"] == "Network.requestWillBeSent"]
+    requests = [event["params"]["request"] for event in page.events if event["method"] == "Network.requestWillBeSent"]
     asked = [request["url"] for request in requests if not request["url"].startswith("data:")]
     assert asked == [shared_page().resolve().as_uri()]
     assert complaints(page) == []

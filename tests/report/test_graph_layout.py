@@ -22,9 +22,9 @@ def pipelines(pick: st.DrawFn) -> dict[str, list[str]]:
 def test_boxes_never_touch_and_stand_inside_the_picture(parents: dict[str, list[str]]) -> None:
     drawing = layout_graph(parents)
     assert sorted(box.name for box in drawing.boxes) == sorted(parents)
-    for one, other in combinations(drawing.boxes, 2):
-        apart = abs(one.x - other.x) >= BOX_WIDTH + GAP_X - 0.2 or abs(one.y - other.y) >= BOX_HEIGHT
-        assert apart, (one, other)
+    for box, other in combinations(drawing.boxes, 2):
+        apart = abs(box.x - other.x) >= BOX_WIDTH + GAP_X - 0.2 or abs(box.y - other.y) >= BOX_HEIGHT
+        assert apart, (box, other)
     for box in drawing.boxes:
         assert 0 <= box.x <= drawing.width - BOX_WIDTH + 0.2
         assert 0 <= box.y <= drawing.height - BOX_HEIGHT

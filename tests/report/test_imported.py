@@ -52,7 +52,7 @@ steps = [
 """
 
 
-@pytest.mark.parametrize(("steps", "tile"), [(FOLDER, "pictures tried"), (TARS, "samples tried")])
+@pytest.mark.parametrize(("steps", "tile"), [(FOLDER, "images tried"), (TARS, "samples tried")])
 def test_an_import_is_shown_from_its_pictures_to_its_masks(
     tmp_path: Path, steps: str, tile: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,7 +41,7 @@ def entry(
 
 def in_order(board: LeaderboardTable, name: str) -> list[str]:
     """The methods as the heading ``name`` orders them."""
-    (heading,) = [one for column in board.columns for one in column.headings if one.name == name]
+    (heading,) = [found for column in board.columns for found in column.headings if found.name == name]
     return [row.entry.method for row in sorted(board.rows, key=lambda row: row.places[heading.number])]
 
 
@@ -112,7 +112,11 @@ def test_there_is_a_rule_for_every_heading() -> None:
     groups = run_leaderboards(read_record(shared_store(), "latest"))
     style = sorting_style(groups)
     numbers = {
-        one.number for group in groups for board in group.tables for column in board.columns for one in column.headings
+        heading.number
+        for group in groups
+        for board in group.tables
+        for column in board.columns
+        for heading in column.headings
     }
     assert all(f".by-{number}:checked) .entry {{ order: var(--o{number}); }}" in style for number in numbers)
 
@@ -144,8 +148,8 @@ def test_the_page_of_a_leaderboard_holds_no_script_and_names_stay_text(tmp_path:
     assert not tags & {"script", "img", "link", "form"}
     assert "49" not in path.read_text(encoding="utf-8").split("<body>")[1]
     radios = [attributes for tag, attributes in page.seen if tag == "input"]
-    assert all(one["type"] == "radio" and (one["aria-label"] or "").startswith("sort by ") for one in radios)
-    assert sum("checked" in one for one in radios) == len({one["name"] for one in radios}) == 1
+    assert all(radio["type"] == "radio" and (radio["aria-label"] or "").startswith("sort by ") for radio in radios)
+    assert sum("checked" in radio for radio in radios) == len({radio["name"] for radio in radios}) == 1
 
 
 def test_a_leaderboard_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:

@@ -93,13 +93,17 @@ def test_a_page_needs_nothing_but_itself(shared: Reader) -> None:
 
 
 def test_the_policy_forbids_scripts_and_every_address(shared: Reader) -> None:
-    (policy,) = [one["content"] for tag, one in shared.tags if one.get("http-equiv") == "Content-Security-Policy"]
+    (policy,) = [
+        attributes["content"]
+        for tag, attributes in shared.tags
+        if attributes.get("http-equiv") == "Content-Security-Policy"
+    ]
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 def test_every_picture_has_words_and_every_id_is_its_own(shared: Reader) -> None:
     assert all(attributes.get("alt") for tag, attributes in shared.tags if tag == "img")
-    assert all(one.get("aria-label") for tag, one in shared.tags if tag == "svg")
+    assert all(attributes.get("aria-label") for tag, attributes in shared.tags if tag == "svg")
     ids = shared.values("id")
     assert len(ids) == len(set(ids))
 

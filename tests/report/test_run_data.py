@@ -86,11 +86,10 @@ def test_a_run_of_later_steps_finds_the_pictures_of_the_run_before() -> None:
     second.recorder.finish("succeeded")
     record = read_record(store, second.recorder.run_id)
     assert [step.name for step in record.steps] == ["mask_triplets"]
-    assert [one.key for one in record.artifacts_of("download")] == [images.key]
-    assert [one.stage for one in record.library.ancestors(record.steps_with_artifact("mask_triplets")[0][1])] == [
-        "download",
-        "ingest",
-    ]
+    assert [artifact.key for artifact in record.artifacts_of("download")] == [images.key]
+    assert [
+        ancestor.stage for ancestor in record.library.ancestors(record.steps_with_artifact("mask_triplets")[0][1])
+    ] == ["download", "ingest"]
 
 
 def test_an_unknown_run_is_named_and_the_newest_are_listed(tmp_path: Path) -> None:

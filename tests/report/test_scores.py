@@ -103,7 +103,7 @@ def test_other_splits_and_ranking_protocols_never_share_a_column() -> None:
     ]
     walk = run_of("protocols", specs)
     rows = headline_score_rows(walk.store, "latest")
-    titles = [f"FashionIQ R@10 ({one}, clip)" for one in ("test, original", "val, original", "val, val")]
+    titles = [f"FashionIQ R@10 ({about}, clip)" for about in ("test, original", "val, original", "val, val")]
     assert sorted(set(rows[0]) - {"method"}) == titles
     assert [rows[0][titles[1]], rows[0][titles[0]], rows[1][titles[2]]] == [30.0, None, 40.0]
     overview = page_score_tables(read_record(walk.store, "latest"))[0]

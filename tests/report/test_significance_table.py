@@ -23,7 +23,7 @@ def test_the_strongest_control_has_the_highest_score(values: list[int], data: st
     pairs = [pair(a, b, float(values[b] - values[a])) for a in numbers for b in numbers if a < b]
     best = strongest(pairs, controls)
     assert best in controls
-    assert values[best] == max(values[one] for one in controls)
+    assert values[best] == max(values[control] for control in controls)
 
 
 def test_without_controls_nothing_is_strongest() -> None:

@@ -19,8 +19,8 @@ def rows() -> dict[str, StepTableRow]:
 
 def test_rows_in_and_out_are_those_of_the_artifacts(rows: dict[str, StepTableRow]) -> None:
     assert (rows["ingest"].inputs, rows["ingest"].rows) == ((), 54)
-    assert [(one.role, one.rows) for one in rows["download"].inputs] == [("pairs", 54)]
-    assert [(one.role, one.rows) for one in rows["mask_triplets"].inputs] == [("images", 54)]
+    assert [(source.role, source.rows) for source in rows["download"].inputs] == [("pairs", 54)]
+    assert [(source.role, source.rows) for source in rows["mask_triplets"].inputs] == [("images", 54)]
     (scores,) = rows["table"].inputs
     assert (scores.role, scores.artifacts) == ("scores", 5)
     assert scores.rows == 5 * (rows["score_pli"].rows or 0)
@@ -28,7 +28,7 @@ def test_rows_in_and_out_are_those_of_the_artifacts(rows: dict[str, StepTableRow
 
 def test_rejects_are_counted_by_reason_and_as_a_share(rows: dict[str, StepTableRow]) -> None:
     ingested = rows["ingest"]
-    assert [(one.name, one.count, one.percent) for one in ingested.reasons] == [
+    assert [(reason.name, reason.count, reason.percent) for reason in ingested.reasons] == [
         ("duplicate", 3, 100.0),
         ("no_caption", 3, 100.0),
     ]
@@ -92,11 +92,11 @@ def test_rare_reasons_are_put_together() -> None:
     walk.step("filtered", filtered, PlainSpec(), pairs=pairs)
     row = step_table_rows(read_record(walk.store, "latest"))[1]
     assert row.rejects == 55
-    assert [one.count for one in row.reasons] == [10, 9, 8, 7, 6, 5, 10]
+    assert [reason.count for reason in row.reasons] == [10, 9, 8, 7, 6, 5, 10]
     assert row.reasons[-1].name == "4 more reasons"
     assert len(row.reasons) == MAX_REASONS_SHOWN + 1
     assert sorted(
-        {one.reason for one in reject_examples(read_record(walk.store, "latest")) if one.step == "filtered"}
+        {reject.reason for reject in reject_examples(read_record(walk.store, "latest")) if reject.step == "filtered"}
     ) == [f"reason {number:02d}" for number in range(1, 9)]
 
 

@@ -40,13 +40,13 @@ class Benchmark(ABC):
     """One benchmark, split and protocol. ``part`` is FashionIQ's category or GeneCIS's task, else empty."""
 
     info: ClassVar[BenchmarkInfo]
-    how_to_get_gallery = "the official annotation files"
+    how_to_get_gallery = "the official annotation files"  # CIRCO's gallery is a file of COCO, not one of its own
 
     def __init__(self, split: str, protocol: str, queries: Sequence[Query], part: str = "") -> None:
         self.part = part
         self.split = split
         self.protocol = protocol
-        self.queries = list(queries)
+        self.queries = list(queries)  # in file order: features and server files follow it
 
     @property
     @abstractmethod
@@ -99,6 +99,7 @@ class Benchmark(ABC):
     def metric_values(self, scores_QG: Any) -> list[MetricValues]:
         """As ``score``, with the values of the single queries."""
         self._check_has_answers()
+        # float32: scores in half precision move CIRR's R@5 by five hits.
         scores = float32_scores(scores_QG, self._score_shape(), self.where)
         return self.metrics_from_ranks(self.rank_arrays(NumpyScoreBlock(scores), slice(0, len(self.queries))))
 
@@ -220,7 +221,7 @@ class GalleryBenchmark(Benchmark):
 
     def blocks(self, query: Any, gallery: Any, scorer: Scorer = score_blocks) -> Iterator[tuple[slice, ScoreBlock]]:
         """Yield (rows, cosines of those queries with the whole gallery)."""
-        query_QD, gallery_GD = np.asarray(query), np.asarray(gallery)
+        query_QD, gallery_GD = np.asarray(query), np.asarray(gallery)  # a mapped file stays mapped
         check_features(query_QD, gallery_GD, len(self.queries), (len(self.gallery),), self.where)
         return scorer(query_QD, gallery_GD, self.where)
 
@@ -251,6 +252,7 @@ class GalleryBenchmark(Benchmark):
 
     def without_images(self, absent: Collection[str]) -> GalleryBenchmark:
         """Also the gallery, further right answers and image sets lose the absent images."""
+        # Ids of other parts may be absent too: a benchmark's images are embedded for all its parts together.
         gone = set(absent) & {*self.gallery, *(query.reference for query in self.queries)}
         if not gone:
             return self
@@ -280,6 +282,7 @@ class GalleryBenchmark(Benchmark):
         named: set[str] = set()
         for query in self.queries:
             named.update((query.reference, *query.targets, *query.exclude, *query.subset, *dict(query.soft)))
+        # A gallery built from the references alone lacks 132 of CIRR val's images and inflates its scores.
         missing = sorted(named - self._columns.keys())
         if missing:
             raise RequestError(

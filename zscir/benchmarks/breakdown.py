@@ -47,7 +47,7 @@ def breakdown_rows(
             ("reference", headline, _reference_rank, (*(name for _, name in REFERENCE_RANKS), REFERENCE_LATER)),
             ("aspect", info.aspect_metric, _aspects, info.aspects),
         ):
-            if metric is None:
+            if metric is None:  # queries without labels of the kind of change
                 continue
             groups: dict[str, list[float]] = {}
             for row in query_rows:

@@ -146,6 +146,7 @@ def _expected(bench: Benchmark, counts: Mapping[str, Any]) -> tuple[int, int] | 
 
 
 def _folders_with(root: Path, checksums: Mapping[str, str]) -> list[Path]:
+    # A clone, or a folder that holds clones; not deeper, since image folders are large.
     folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())] if root.is_dir() else []
     return [folder for folder in folders if any((folder / name).is_file() for name in checksums)]
 

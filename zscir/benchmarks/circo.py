@@ -69,7 +69,7 @@ CIRCO = BenchmarkInfo(
     protocols=("official", "reference_excluded"),
     literature_metrics=("mAP@5", "mAP@10", "mAP@25", "mAP@50"),
     headline_metrics=("mAP@5",),
-    published_split="test",
+    published_split="test",  # through the server; val has 220 queries
     annotation_files=lambda split, part: [f"annotations/{split}.json"],
     text_makers={
         **BARE_CAPTION,
@@ -107,6 +107,7 @@ class Circo(GalleryBenchmark):
         A list shorter than K has simply ended. RequestError for missing or unknown queries and repeated ids.
         """
         self._check_has_answers()
+        # Duplicates are refused, as the server refuses them; a list shorter than K has ended.
         lists = check_keys(predictions, [query.query_id for query in self.queries], self.where, coco_id)
         ranks = np.zeros((len(self.queries), max(len(query.targets) for query in self.queries)), dtype=np.int64)
         for index, query in enumerate(self.queries):
@@ -134,12 +135,13 @@ class Circo(GalleryBenchmark):
 
 def load_circo(root: Path | str, split: str, gallery_ids: Iterable[Any] | None, protocol: str) -> Circo:
     """CIRCO below ``root`` (the official clone). The gallery is ``gallery_ids``, else COCO's image list if it is there;
-    without either, texts and prediction lists still work, and ranking asks for it."""
+    without either, texts and prediction lists still work, and ranking is a RequestError."""
     annotations = f"annotations/{split}.json"
     base = find_root(root, ("CIRCO", "circo"), annotations, HOW_TO_GET_CIRCO)
     entries = read_entries(base / annotations, HOW_TO_GET_CIRCO)
-    excluded = protocol == "reference_excluded"
+    excluded = protocol == "reference_excluded"  # PLI's; the server ranks the reference too
     queries = [_query(entry, excluded, f"{base / annotations}: entry {i}") for i, entry in enumerate(entries)]
+    # The server wants one list for each id 0..n-1.
     for index, query in enumerate(queries):
         if query.query_id != str(index):
             raise RequestError(

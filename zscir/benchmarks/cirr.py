@@ -35,13 +35,13 @@ from zscir.runtime.errors import RequestError
 
 CIRR_CUTOFFS = (1, 5, 10, 50)
 SUBSET_CUTOFFS = (1, 2, 3)
-SOFT_CUTOFFS = (1, 2, 5, 10, 50, 100)
+SOFT_CUTOFFS = (1, 2, 5, 10, 50, 100)  # CIRPLANT's
 HOW_TO_GET_CIRR = "git clone -b cirr_dataset https://github.com/Cuberick-Orion/CIRR (captions/ and image_splits/)"
 
 CIRR = BenchmarkInfo(
     name="cirr",
     title="CIRR",
-    splits=("val", "test1", "train"),
+    splits=("val", "test1", "train"),  # the answers of test1 are the server's alone
     protocols=("official", "soft"),
     literature_metrics=("R@1", "R@5", "R@10", "R@50", "Rsub@1", "Rsub@2", "Rsub@3"),
     headline_metrics=("R@1", "Rsub@1"),  # in its image set of look-alikes only the text decides: chance is 20 %
@@ -118,8 +118,10 @@ class SoftCirr(Cirr):
         """The ranks of all graded images, in the gallery and among the image set."""
         references = np.array(self.gallery_columns([query.reference for query in self.queries[rows]]))
         graded, members = self.graded_QS[rows], self.subset_QM[rows]
+        # Graded images outside the query's image set do not count in it.
         inside = np.stack([ranks_among(block, members, column) for column in graded.T], axis=1)
         inside[~(graded[:, :, None] == members[:, None, :]).any(axis=2) | (graded < 0)] = 0
+        # CIRPLANT gives the reference the row's lowest score: 37 val entries grade the reference itself.
         return {
             "graded": ranks_of(block.with_lowest_score(references), graded, padded([[]] * len(block))),
             "inside": inside,
@@ -141,6 +143,7 @@ def load_cirr(root: Path | str, split: str, protocol: str) -> Cirr:
     queries = [_query(entry, f"{base / captions}: entry {index}") for index, entry in enumerate(entries)]
     check_distinct_ids((query.query_id for query in queries), f"{base / captions}: pairid")
     names = base / f"image_splits/split.rc2.{split}.json"
+    # The order of the keys is the order of the gallery, and decides ties.
     gallery = check_distinct_ids(read_json(names, dict, HOW_TO_GET_CIRR), str(names))
     if protocol == "soft" and not any(query.soft for query in queries):
         raise RequestError(f"{base / captions}: no target_soft labels, which the protocol soft counts")

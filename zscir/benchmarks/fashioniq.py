@@ -43,7 +43,7 @@ FASHIONIQ = BenchmarkInfo(
     name="fashioniq",
     title="FashionIQ",
     splits=("val", "test", "train"),
-    protocols=("original", "val", "pli", "pli_orders"),
+    protocols=("original", "val", "pli", "pli_orders"),  # no two of them are comparable
     parts=("dress", "shirt", "toptee"),
     part_argument="category",
     part_noun="categories",
@@ -56,6 +56,7 @@ FASHIONIQ = BenchmarkInfo(
     ],
     text_makers={
         "searle": both_orders("a photo of $ that {0} and {1}", strip=True),
+        # As Pic2Word's code: the second caption first, nothing stripped, one order.
         "pic2word": two_captions("a photo of * , {0} and {1}", strip=False, swap=True),
         "clip4cir": clip4cir_captions,
         "cirevl": two_captions("{0} and {1}", strip=True, swap=False),
@@ -88,9 +89,11 @@ def load_fashioniq(root: Path | str, split: str, category: str | None, protocol:
     entries = read_entries(base / captions, HOW_TO_GET_FASHIONIQ)
     queries = [_query(index, entry, f"{base / captions}: entry {index}") for index, entry in enumerate(entries)]
     gallery = _gallery(base / f"image_splits/split.{category}.{split}.json")
+    # The smaller galleries keep the order of the split, on which ties depend.
     if protocol != "original":
         used = {image_id for query in queries for image_id in (query.reference, *query.targets)}
         gallery = [image_id for image_id in gallery if image_id in used] if used <= set(gallery) else gallery
+    # PLI gives the query's own reference the lowest score of all; leaving it out ranks the rest alike.
     if protocol in ("pli", "pli_orders"):
         queries = [replace(query, exclude=(query.reference,)) for query in queries]
     if protocol == "pli_orders":

@@ -137,6 +137,7 @@ def _align_features(
             bench, unnamed = _over_given_gallery(
                 bench, request, ids, official_gallery(bench, known) or 0 if known else 0
             )
+    # Only official annotation files promise the official numbers of queries and images.
     if known is not None:
         check_official_counts(bench, known, unnamed)
     query, gallery = load_features(features.queries), load_features(features.gallery)
@@ -154,9 +155,9 @@ def _align_features(
     if problem:
         raise RequestError(problem)
     if missing:
-        bench.check_gaps_allowed()
+        bench.check_gaps_allowed()  # a server would count the missing images
     left = bench.without_images(absent) if absent else bench
-    left.protocol = protocol_without_images(left.protocol, missing)
+    left.protocol = protocol_without_images(left.protocol, missing)  # counts the unknown ones too
     if rows is not None and ids != left.gallery:
         gallery = gallery[[rows[image_id] for image_id in left.gallery]]
     return _AlignedFeatures(left, _query_rows(bench, left, query, features.query_ids), gallery, missing, list(absent))
@@ -207,6 +208,7 @@ def _row_of_id(ids: Sequence[str], features: Array, ids_file: Path | None) -> di
 def load_features(path: Path) -> Array:
     """A ``.npy`` array, mapped rather than read; pickled objects are refused."""
     try:
+        # Pickles run code when they are loaded, and these files come from elsewhere.
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise RequestError(f"{path}: no such file") from None

@@ -32,7 +32,7 @@ def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]], how_to_g
         raise RequestError(f"{path}: no such file. Get it: {how_to_get}") from None
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror})") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:  # the last: brackets without end
         raise RequestError(f"{path}: not valid JSON ({error}). Get it again: {how_to_get}") from None
     if not isinstance(value, kind):
         raise RequestError(f"{path}: holds a {type(value).__name__}, expected a {kind.__name__}")
@@ -61,7 +61,7 @@ def string_field(entry: AnnotationEntry, name: str, where: str) -> str:
 def integer_field(entry: AnnotationEntry, name: str, where: str) -> int:
     """The integer ``entry[name]``."""
     value = entry.get(name)
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not isinstance(value, int) or isinstance(value, bool):  # JSON's true is an int to Python
         raise RequestError(f"{where}: '{name}' is {_shown(entry, name)}, expected an integer")
     return value
 
@@ -92,6 +92,7 @@ def object_field(entry: AnnotationEntry, name: str, where: str) -> AnnotationEnt
 
 def coco_id(value: Any) -> str:
     """A COCO image id as this package writes it: ``"000000000042"``, 42 and 42.0 are one image."""
+    # NumPy's integers have __index__; JSON made by other tools writes 42.0, and file names twelve digits.
     whole = isinstance(value, SupportsIndex) and not isinstance(value, bool)
     if whole or (isinstance(value, float) and value.is_integer()) or (isinstance(value, str) and value.isdecimal()):
         return str(int(value))

@@ -133,6 +133,7 @@ class Genecis(Benchmark):
         Whatever the ``scorer``, a query's own few candidates are compared here: moving them would take longer.
         """
         query_QD, features = np.asarray(query), np.asarray(gallery)
+        # Features made elsewhere come per query, with repeats; our own are embedded once per region.
         shape = (len(self.gallery),) if features.ndim == 2 else self.candidates_QC.shape
         check_features(query_QD, features, len(self.queries), shape, self.where)
         units = unit_rows(query_QD, self.where, "query")
@@ -142,6 +143,7 @@ class Genecis(Benchmark):
 
     def rank_arrays(self, block: ScoreBlock, rows: slice) -> RankArrays:
         """The target's rank among the candidates of its query."""
+        # Column 0 is the target. Two queries list it once more among their candidates, which ties and loses.
         return {"targets": 1 + block.count_better(np.zeros((len(block), 1), dtype=np.int64))}
 
     def metrics_from_ranks(self, ranks: RankArrays) -> list[MetricValues]:
@@ -153,6 +155,7 @@ class Genecis(Benchmark):
 
     def without_images(self, absent: Collection[str]) -> Genecis:
         """A query needs its reference and all of its candidates."""
+        # A shorter list would be an easier query, so one absent candidate takes the query out.
         needed = [{query.reference, *row} for query, row in zip(self.queries, self.candidates, strict=True)]
         gone = set(absent) & set().union(*needed)
         kept = [row for row, ids in enumerate(needed) if gone.isdisjoint(ids)]
@@ -170,7 +173,7 @@ class Genecis(Benchmark):
         return self.candidates[row]
 
     def target_columns(self, row: int) -> list[int]:
-        """The target is the first candidate by construction."""
+        """The target is the first candidate by construction, so that it wins exact ties, as in the public code."""
         return [0]
 
     def _candidate_features(self, features: NDArray[Any], rows: slice) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""BenchmarkInfo: the one record of a benchmark, which every table, check and command asks.
+"""BenchmarkInfo: the one record of a benchmark, from which every table, check and command takes its facts.
 
 A benchmark's own file holds its record; ``zscir.benchmarks.registry`` lists the records.
 """
@@ -124,11 +124,11 @@ class BenchmarkInfo:
         return f"{self.name}/mean" if self.has_parts else self.name
 
     def request_problem(self, split: str, protocol: str | None = None, parts: Iterable[str] = ()) -> str:
-        """Why a split, ranking protocol or parts cannot be asked for, and what can; empty when they can."""
-        asked = [("split", split, self.splits), *((self.part_argument or "part", part, self.parts) for part in parts)]
+        """Why a split, ranking protocol or parts cannot be evaluated, and which there are; empty when they can."""
+        choices = [("split", split, self.splits), *((self.part_argument or "part", part, self.parts) for part in parts)]
         if protocol is not None:
-            asked.append(("protocol", protocol, self.protocols))
-        for noun, value, known in asked:
+            choices.append(("protocol", protocol, self.protocols))
+        for noun, value, known in choices:
             if value not in known:
                 return f"{self.name} has no {noun} '{value}'; it has {', '.join(filter(None, known)) or f'no {noun}s'}"
         return ""

@@ -141,7 +141,7 @@ def metrics_by_group(entries: Sequence[LeaderboardEntry]) -> dict[ComparisonGrou
     Groups of whole benchmarks stand first, in the literature's order. A leaderboard prints every metric that papers
     print, so that their rows are whole; an overview prints the headline metrics only, one or two for each benchmark.
     """
-    metrics: dict[ComparisonGroup, dict[str, None]] = {}
+    metrics: dict[ComparisonGroup, dict[str, None]] = {}  # dicts without values: ordered sets
     for entry in entries:
         known = literature_metrics(entry.group.benchmark) if entry.ours else ()
         kept = [metric for metric in entry.values if metric in known] or list(entry.values)
@@ -216,6 +216,7 @@ def _entries(row: Any, backbone: str, where: str) -> list[LeaderboardEntry]:
         raise RequestError(f"{where}: {row['name']} has no 'backbone', neither here nor at the top of the file")
     made = []
     for key, values in row.items():
+        # Every other key is a benchmark's label: "cirr", "fashioniq/dress".
         if key in PUBLISHED_FIELDS or key.endswith(("_protocol", "_texts")):
             continue
         group = _comparison_group(key, row, where)

@@ -45,7 +45,7 @@ def load_part(name: str, root: Path | str, split: str, part: str, protocol: str 
 
 
 def resolve_protocol(name: str, split: str, protocol: str | None) -> str:
-    """The ranking protocol, the literature's when None is asked; RequestError says what there is."""
+    """The ranking protocol, the literature's for None. RequestError when there is no such split or protocol."""
     info = benchmark_info(name)
     problem = info.request_problem(split, protocol)
     if problem:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from zscir.benchmarks.files import shortened
 
 WITHOUT = " without "
-MAX_LISTED_IMAGES = 10
+MAX_LISTED_IMAGES = 10  # enough to see what they have in common
 
 
 def missing_images_problem(
@@ -34,4 +34,5 @@ def missing_images_problem(
 
 def protocol_without_images(protocol: str, count: int) -> str:
     """``official without 2 images``: a ranking protocol that is comparable with no other."""
+    # A protocol that counts some already gets the new count.
     return f"{protocol.split(WITHOUT)[0]}{WITHOUT}{count} images" if count else protocol

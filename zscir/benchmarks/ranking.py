@@ -116,6 +116,7 @@ def ranks_of(block: ScoreBlock, columns_BT: Ints, excluded_BE: Ints) -> Ints:
     """
     ranks: Ints = 1 + block.count_better(columns_BT)
     ranks[columns_BT < 0] = NOT_RANKED
+    # An excluded item that ranked before a column gives its place free; the gallery is not copied for that.
     if excluded_BE.shape[1]:
         values_BT, excluded_values_BE = block.values(columns_BT), block.values(excluded_BE)
         for slot in range(excluded_BE.shape[1]):

@@ -1,4 +1,4 @@
-"""The registry of benchmarks: one line each; specs, evaluation, tables, report and commands ask it and list none.
+"""The registry of benchmarks: one line each. Specs, evaluation, tables, report and commands list none themselves.
 
 A new benchmark is one file beside this one and one line below.
 """

@@ -36,7 +36,7 @@ class MetricScore:
 
 @dataclass(frozen=True)
 class ScoreLabel:
-    """Who scored and how: what stands in a row beside the number."""
+    """The columns beside the number: protocol, method and backbone; and the seed of its interval."""
 
     protocol: str
     method: str = ""
@@ -72,14 +72,14 @@ def macro_mean(parts: Sequence[tuple[Benchmark, Sequence[MetricValues]]], label:
         low, high = confidence_interval(np.mean(draws, axis=0))
         hits = [metric.hits for metric in same_metric]
         total = None if None in hits else sum(hit for hit in hits if hit is not None)
-        who = (f"{first.name}/mean", first.split, label.protocol, label.method, label.backbone)
+        labels = (f"{first.name}/mean", first.split, label.protocol, label.method, label.backbone)
         value, n = float(np.mean([metric.percent for metric in same_metric])), sum(metric.n for metric in same_metric)
-        rows.append(MetricScore(*who, same_metric[0].name, value, n, total, low, high))
+        rows.append(MetricScore(*labels, same_metric[0].name, value, n, total, low, high))
     return rows
 
 
 def _metric_score(benchmark: str, split: str, metric: MetricValues, label: ScoreLabel) -> MetricScore:
     # The label in the name of the draw: adding a benchmark or a metric moves no other interval.
     low, high = confidence_interval(bootstrap_percentages(metric, label.seed, f"{benchmark}:{metric.name}"))
-    who = (benchmark, split, label.protocol, label.method, label.backbone)
-    return MetricScore(*who, metric.name, metric.percent, metric.n, metric.hits, low, high)
+    labels = (benchmark, split, label.protocol, label.method, label.backbone)
+    return MetricScore(*labels, metric.name, metric.percent, metric.n, metric.hits, low, high)

@@ -36,6 +36,7 @@ def unit_rows(features: NDArray[Any], where: str, what: str, full_array: NDArray
         units: FeatureArray = array / norms[..., None]
         return units
     units = (array / np.where(safe, norms, 1)[..., None]).astype(np.float32)
+    # Rare rows whose squares overflow or vanish in float32 are normalised in float64.
     for index in map(tuple, np.argwhere(~safe)):
         row = array[index].astype(np.float64)
         norm = np.linalg.norm(row)
@@ -63,6 +64,7 @@ def score_blocks(
 ) -> Iterator[tuple[slice, NumpyScoreBlock]]:
     """Yield (rows, cosines [rows, G]) for blocks of queries whose scores fit into ``block_bytes``."""
     query = unit_rows(query_QD, where, "query")
+    # The same picture under two names must tie, and ties break in gallery order.
     copies, originals = repeated_rows(gallery_GD)
     for rows in row_blocks(len(query), len(gallery_GD), block_bytes):
         scores = _cosines(query[rows], gallery_GD, where)

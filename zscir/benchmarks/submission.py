@@ -34,6 +34,7 @@ def circo_files(
     split: str, queries: Sequence[Query], gallery: Sequence[str], lists: RankedLists
 ) -> dict[str, dict[str, Any]]:
     """The one file of the CIRCO server: 50 image ids per query, as integers."""
+    # Integers, as in the server's own example; it takes strings too.
     content = {query.query_id: [int(name) for name in names] for query, names in zip(queries, lists, strict=True)}
     check_circo(content, queries, gallery)
     return {f"circo_{split}.json": content}
@@ -77,7 +78,7 @@ def check_keys(
     named = {}
     for key, value in lists.items():
         if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-            raise RequestError(f"{where}: what stands for query {key} is {value!r:.60}, expected a list of images")
+            raise RequestError(f"{where}: the value of query {key} is {value!r:.60}, expected a list of images")
         try:
             named[str(key)] = [as_id(item) for item in value]
         except RequestError as error:
@@ -115,6 +116,7 @@ def write_submission(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> li
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         part = folder / f"{name}.part"
+        # Renamed when complete: a file that is there can be uploaded.
         part.write_text(submission_text(content), encoding="utf-8")
         part.replace(folder / name)
     return [folder / name for name in files]

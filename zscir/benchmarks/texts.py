@@ -37,5 +37,5 @@ def clip4cir_captions(query: Query) -> list[str]:
     return [f"{first.capitalize()} and {second}"]
 
 
-# Protocols that ask by the bare caption where there is only one.
+# Protocols whose text is the caption itself, in benchmarks with one caption per query.
 BARE_CAPTION = {name: one_caption("{0}") for name in ("clip4cir", "cirevl", "pli", "raw")}

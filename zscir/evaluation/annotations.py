@@ -18,6 +18,7 @@ def annotations_root(benchmarks: Artifact, name: str) -> Path:
     files = [file for file in benchmarks.files(".json") if file.startswith(f"{name}/")]
     if not files:
         raise RequestError(f"the benchmarks hold no {name}: no file {name}/**.json among {benchmarks.files()[:5]}")
+    # All of them: an artifact on S3 is fetched file by file, and loaders look for files beside each other.
     paths = [benchmarks.path(file) for file in files]
     return paths[0].parents[len(PurePosixPath(files[0]).parts) - 2]
 
@@ -36,6 +37,7 @@ def load_benchmark_parts(benchmarks: Artifact, entry: BenchmarkEntry) -> list[Be
     for part in entry.parts or info.parts:
         known = refuse_mixed_files(root, facts, info.annotation_files(entry.split, part))
         loaded.append(load_part(entry.name, root, entry.split, part, entry.protocol))
+        # The tabletop world has files of the same names and other counts.
         if known:
             check_official_counts(loaded[-1], facts)
     check_promised_metrics(loaded[0])
@@ -53,7 +55,7 @@ def check_promised_metrics(bench: Benchmark) -> None:
         return
     queries = np.ones((len(bench.queries), 2), dtype=np.float32)
     gallery = np.ones((len(bench.gallery), 2), dtype=np.float32)
-    gallery[:, 1] += np.arange(len(gallery))
+    gallery[:, 1] += np.arange(len(gallery))  # no two rows alike: equal rows would be searched for
     computed = {metric.name for metric in bench.metric_values_from_features(queries, gallery)}
     promised = [*info.literature_metrics, *(part for parts in info.derived_metrics.values() for part in parts)]
     promised += [] if info.aspect_metric is None else [info.aspect_metric]

@@ -26,7 +26,7 @@ from zscir.store.artifacts import Artifact, digest_of_files
 
 BENCHMARK_IMAGES = schema_of(image_id="str", member="str", offset="i64", size="i64")
 LOOSE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-ENCODE_BATCH_SIZE = 128
+ENCODE_BATCH_SIZE = 128  # images per call of a tower; halved where a GPU's memory is too small
 PixelArray = NDArray[np.uint8]
 
 
@@ -103,7 +103,7 @@ class BenchmarkImages:
         """Its pixels, or why there are none."""
         try:
             image = decode_image(self._bytes(self._naming.indexed_name(image_id)), MAX_DECODED_PIXELS)
-        except (BadImage, BadShard, OSError) as error:
+        except (BadImage, BadShard, OSError) as error:  # raised later, with all others, or counted
             return str(error)
         box = self._naming.region_box(image_id)
         if box is not None:

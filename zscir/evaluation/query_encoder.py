@@ -79,6 +79,7 @@ def method_encoder(
     """The checkpoint's own method."""
     config = read_config(checkpoint)
     model = load_method(checkpoint, backbone)
+    # TSCIR's checkpoints name the backbone whose image tower they use unchanged: its cached gallery serves them.
     weights = str(config.get("backbone") or backbone_weights_digest(checkpoint))
     shown_backbone = backbone_label or _describe_backbone(config)
     return QueryEncoder(label or config["method"]["name"], shown_backbone, model, model.pixels, weights)
@@ -89,7 +90,9 @@ def control_encoder(
 ) -> QueryEncoder:
     """The ``image``, the ``text`` or their ``sum`` over a clip or pli checkpoint; no weight: one is tuned later."""
     config = read_config(checkpoint)
+    # A PLI checkpoint is two towers as well, so it can be scored by the same sum as the stock backbone.
     model = Clip(load_towers(checkpoint), ClipSpec()).eval().to(default_device())
+    # The braces are filled in by with_image_weight, when the weight is known.
     lambda_ = "{weight} (tuned)" if weight is None else f"{weight:g}"
     default_label = {"image": "image only", "text": "text only", "sum": f"sum, lambda {lambda_}"}[control]
     trained = method_info(config["method"]["name"]).trained_for_task

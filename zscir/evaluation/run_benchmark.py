@@ -69,6 +69,7 @@ def load_benchmark_images(
     images = BenchmarkImages(benchmarks, entry.name, entry.allow_missing or 0)
     ids = image_ids_of_parts(parts)
     embeddings = cached_or_embedded(encoder.model.gallery, images, ids, encoder.pixels, gallery, encoder.weights)
+    # After embedding: only then is it known which images cannot be decoded.
     if images.absent:
         parts = [part.without_images(images.absent) for part in parts]
     return LoadedBenchmark(entry, parts, images, embeddings)
@@ -79,6 +80,7 @@ def encode_queries(encoder: QueryEncoder, benchmark: LoadedBenchmark) -> list[Qu
     protocol = encoder.text_protocol(benchmark.entry.texts)
     encoded = []
     for bench in benchmark.parts:
+        # The image-only control still needs one (unused) text per query, for the rows of ``queries``.
         texts = [[""] for _ in bench.queries] if protocol == NO_TEXTS else bench.texts(protocol)
         references = [query.reference for query in bench.queries]
         queries = encoder.query_embeddings(benchmark.images, references, texts, benchmark.embeddings)

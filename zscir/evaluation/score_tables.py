@@ -92,6 +92,7 @@ def build_score_grid(evaluations: Sequence[Sequence[_Row]]) -> ScoreGrid:
     for number, rows in enumerate(evaluations):
         protocols = [split_protocol(row["protocol"]) for row in rows]
         texts, preprocessing = (_joined(protocol[place] for protocol in protocols) for place in (1, 2))
+        # No rows: an evaluation of a split whose answers only a server has.
         first: _Row = rows[0] if rows else {"method": "?", "backbone": "?", "control": None}
         methods.append(EvaluatedMethod(first["method"], first["backbone"], texts, preprocessing, control_kind(first)))
         for row, (_, row_texts, _) in zip(rows, protocols, strict=True):
@@ -210,6 +211,7 @@ def wide_rows(grid: ScoreGrid) -> list[list[str]]:
 def _plain_numbers(cell: ScoreCell | None) -> tuple[str, str, str]:
     if cell is None:
         return "", "", ""
+    # repr: a spreadsheet gets every digit.
     return repr(cell.value), "" if cell.hits is None else str(cell.hits), str(cell.n)
 
 
@@ -225,6 +227,7 @@ def _group_table(grid: ScoreGrid, group: ComparisonGroup) -> str:
 
 
 def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    # Four columns of text, then numbers, which are aligned to the right.
     rule = ["---"] * 4 + ["---:"] * (len(rows[0]) - 4)
     return "\n".join(markdown_row([escape_markdown(cell) for cell in row]) for row in [rows[0], rule, *rows[1:]])
 
@@ -252,6 +255,7 @@ def _full(grid: ScoreGrid, number: int, group: ComparisonGroup, metric: str) -> 
 
 def _bold_if_best(grid: ScoreGrid, cell: ScoreCell, group: ComparisonGroup, metric: str) -> str:
     text = f"{cell.value:.2f}"
+    # All of the best are bold where several are equal; a column of zeros has no best.
     return f"**{text}**" if len(grid.methods) > 1 and cell.value == grid.best(group, metric) > 0 else text
 
 

@@ -75,6 +75,7 @@ def _tests(a: HeadlineValues, b: HeadlineValues) -> Iterator[tuple[ComparisonGro
 
 
 def _are_comparable(a: HeadlineValues, b: HeadlineValues, key: BenchmarkSplit) -> bool:
+    # The same ids in the same order: evaluations that lack different images cannot be paired.
     same_queries = key in b.values and list(a.values[key]) == list(b.values[key])
     return same_queries and key in a.groups and a.groups[key] == b.groups.get(key)
 
@@ -136,10 +137,11 @@ def _best_of(pairs: Sequence[_Row]) -> int:
 
 
 def _test_cells(pair: _Row, best: int, names: Sequence[str]) -> list[str]:
-    """The cells of one test, seen from the best."""
+    """The cells of one test, as the best against the other."""
     is_reversed = pair["first"] == best  # a row says second minus first
     other = pair["second"] if is_reversed else pair["first"]
     points = -pair["difference"] if is_reversed else pair["difference"]
     won, lost = (pair["lost"], pair["won"]) if is_reversed else (pair["won"], pair["lost"])
     methods = f"{escape_markdown(names[best])} against {escape_markdown(names[other])}"
+    # + 0.0 turns -0.0 into 0.0.
     return [methods, f"{points + 0.0:+.2f}", f"{won} / {lost} of {pair['n']}", f"{pair['p_value']:.2g}"]

@@ -48,7 +48,7 @@ class BenchmarkThumbnails:
     def picture(self, image_id: str, alt: str) -> Thumbnail:
         """The thumbnail of an image or region; each is made once."""
         if image_id not in self.made:
-            self.made[image_id] = self._make(image_id)
+            self.made[image_id] = self._make(image_id)  # one image is an answer of many queries and methods
         made = self.made[image_id]
         return Thumbnail(made.uri, made.width, made.height, alt, made.problem)
 

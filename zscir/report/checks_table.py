@@ -24,6 +24,7 @@ class CheckTableRow:
 def check_table_rows(record: RunRecord) -> list[CheckTableRow]:
     """Every check of the run except passed schema checks, the worst first, else in the order of the steps."""
     found = query_store_rows(record.store, "SELECT * FROM gates WHERE run_id = $1", [record.run_id])
+    # The table is called gates, as in pipeline files.
     places = {step.name: number for number, step in enumerate(record.steps)}
     found.sort(key=lambda row: (WORST_FIRST.index(row["verdict"]), places.get(row["step"], len(places))))
     return [

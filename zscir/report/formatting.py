@@ -19,7 +19,7 @@ def format_seconds(value: float | None) -> str:
     """A duration: ``< 0.1 s``, ``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``."""
     if value is None:
         return EMPTY_VALUE
-    if 0 < value < 0.05:
+    if 0 < value < 0.05:  # would round to 0.0 s
         return "< 0.1 s"
     if value < 10:
         return f"{value:.1f} s"
@@ -55,7 +55,7 @@ def format_percent(value: float | None) -> str:
 
 def format_points(value: float) -> str:
     """A difference of two scores, always with its sign."""
-    return f"{value + 0.0:+.2f}"
+    return f"{value + 0.0:+.2f}"  # + 0.0 turns -0.0 into 0.0
 
 
 def format_share(part: float, whole: float) -> str:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 BOX_WIDTH, BOX_HEIGHT = 186, 46
-BEND_WIDTH = 10
+BEND_WIDTH = 10  # room for a curve that passes between boxes
 GAP_X, GAP_Y = 16, 34
-SWEEPS = 12
+SWEEPS = 12  # down and up in turn
 MARGIN = 4
 
 Node = tuple[str, int]  # (step, layer): the box itself, or a bend of its outgoing curves in a later layer
@@ -78,6 +78,7 @@ def layers(parents: Mapping[str, Sequence[str]]) -> dict[str, int]:
     for name, above in parents.items():
         for parent in above:
             children.setdefault(parent, []).append(found[name])
+    # A source of data stands beside its first reader, not at the top of a long curve.
     moved = {name: min(below) - 1 for name, below in children.items() if not parents[name]}
     return {name: moved.get(name, found[name]) for name in parents}
 
@@ -106,7 +107,7 @@ def _ordered(ranks: list[list[Node]], links: list[tuple[Node, Node]]) -> list[li
     for sweep in range(SWEEPS):
         ranks = _swept(ranks[::-1], down)[::-1] if sweep % 2 else _swept(ranks, up)
         crossings = _crossings(ranks, down)
-        if crossings < fewest:
+        if crossings < fewest:  # a sweep may also make it worse
             best, fewest = ranks, crossings
     return best
 
@@ -167,6 +168,7 @@ def _spaced(wanted: list[float], gaps: list[float]) -> list[float]:
     offsets = [0.0]
     for gap in gaps:
         offsets.append(offsets[-1] + gap)
+    # Without the offsets, keeping the gaps is keeping the order: isotonic regression.
     pools: list[tuple[float, int]] = []
     for value, offset in zip(wanted, offsets, strict=False):
         mean, count = value - offset, 1

@@ -112,6 +112,7 @@ def run_leaderboards(record: RunRecord) -> list[LeaderboardGroup]:
     if not toys and not real:
         return []
     whole = [entry for entry in toys if entry.group.benchmark.partition("/")[2] in ("", "mean")]
+    # Toy scores carry the names of real benchmarks, so they get a group of their own.
     groups = [LeaderboardGroup(TOY_TITLE, TOY_ABOUT, tuple(leaderboard_tables(whole)))] if whole else []
     everything = leaderboard_tables([*published_entries(data_specs() / "published"), *real])
     return [*groups, LeaderboardGroup(WITH_OURS if real else TITLE, LEGEND, tuple(everything), folded=not real)]
@@ -138,6 +139,7 @@ def _leaderboard_table(
         *(partial(_descending, metric) for metric in metrics),
         lambda entry: entry.source.casefold(),
     ]
+    # A place per heading and row: the style sheet sets each row's CSS order to the place of the chosen heading.
     orders = [sorted(shown, key=key) for key in keys]
     places = [{id(entry): place for place, entry in enumerate(order)} for order in orders]
     rows = tuple(

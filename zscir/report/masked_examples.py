@@ -18,8 +18,8 @@ from zscir.runtime.errors import RequestError
 from zscir.store.artifacts import Artifact
 
 MAX_MASKED = 8
-EPOCHS = 2
-FALLBACK = PatchGrid(ModelPixelSpec(), 32)
+EPOCHS = 2  # two, to show that masks differ between epochs
+FALLBACK = PatchGrid(ModelPixelSpec(), 32)  # ViT-B/32, where the run has trained nothing yet
 HAS_MASK = pc.is_valid(pc.field("mask_seed")) & pc.is_valid(pc.field("mask_ratio"))
 
 
@@ -51,6 +51,7 @@ def patches_of(record: RunRecord) -> tuple[PatchGrid, str]:
     readable = [(not _masks_patches(method), name, patches) for name, method, patches in found if patches is not None]
     if not readable:
         return FALLBACK, "No training of this run has read them yet; on the grid of a ViT-B/32"
+    # False sorts first: a method that masks patches before any other.
     _, name, patches = min(readable, key=lambda choice: choice[0])
     return patches, f"As step {name} sees them"
 

@@ -53,7 +53,7 @@ PACKAGES = (
     "img2dataset",
     "prefect",
 )
-MAX_FILES = 40
+MAX_FILES = 40  # listed of each artifact; a download has thousands of shards
 _T = TypeVar("_T")
 
 
@@ -76,7 +76,7 @@ def write_report(store: Store, run_id: str, out: Path | None) -> Path:
 
 
 def default_report_path(store: Store, run_id: str) -> Path:
-    """Where the page of a run goes when nothing else is asked."""
+    """The default path of a run's page."""
     return Path(f"zscir-report-{run_id}.html") if store.remote else Path(store.root) / "reports" / f"{run_id}.html"
 
 

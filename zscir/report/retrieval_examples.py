@@ -15,10 +15,10 @@ from zscir.report.scores import benchmark_title, headline_metrics, is_control
 from zscir.report.thumbnails import Thumbnail, missing_thumbnail
 from zscir.store.artifacts import Artifact
 
-MAX_EVALUATIONS = 12
+MAX_EVALUATIONS = 12  # bounds the page: each shows four queries of each benchmark with thumbnails
 PER_KIND = 2
 SHOWN_ANSWERS = 5
-POOL = 1_000
+POOL = 1_000  # queries of each kind that are kept while the table is read
 RETRIEVAL_ABOUT = (
     "Some queries whose right answer a method ranks first (success) and some that it misses (failure): reference and "
     f"text, the first {SHOWN_ANSWERS} answers, and in green what is right. Where nothing right is among them, the best "
@@ -56,6 +56,7 @@ def retrieval_sheets(record: RunRecord) -> list[ContactSheet]:
     folds: dict[DatasetSplit, list[FoldedCards]] = {}
     galleries: ThumbnailCache = {}
     folders: dict[str, Artifact] = {}
+    # The last evaluations of a pipeline are of the methods trained last.
     newest_first = list(reversed(record.steps_with_artifact("evaluate")))
     steps = sorted(newest_first, key=lambda pair: is_control(pair[1]))
     for step, artifact in steps[:MAX_EVALUATIONS]:

@@ -91,15 +91,15 @@ class ArtifactLibrary:
 
     def ancestors(self, artifact: Artifact) -> Iterator[Artifact]:
         """Every artifact that ``artifact`` was made from, nearest first, each once."""
-        seen: set[tuple[str, str]] = set()
+        visited: set[tuple[str, str]] = set()
         queue = [artifact]
         while queue:
             manifest = queue.pop(0).manifest
             for entry in manifest.inputs.values() if manifest is not None else ():
                 name = (entry.stage, entry.key)
-                if name in seen or entry.stage == "file":
+                if name in visited or entry.stage == "file":  # files outside the store have no ancestors
                     continue
-                seen.add(name)
+                visited.add(name)
                 parent = self.get(*name)
                 if parent is not None:
                     queue.append(parent)
@@ -113,8 +113,8 @@ class ArtifactLibrary:
 def read_record(store: Store, run_id: str) -> RunRecord:
     """The record of a run by id, unique prefix or ``latest``; RequestError when there is none."""
     row = find_run(store, run_id)
-    quoted = "'" + str(row["run_id"]).replace("'", "''") + "'"
-    stage_rows = query_store_rows(store, f"SELECT * FROM stages WHERE run_id = {quoted} ORDER BY started_at, step")  # noqa: S608
+    by_start = "SELECT * FROM stages WHERE run_id = $1 ORDER BY started_at, step"
+    stage_rows = query_store_rows(store, by_start, [row["run_id"]])
     library = ArtifactLibrary(store)
     pipeline = _whole_pipeline(row)
     names = {stage_row["key"]: stage_row["step"] for stage_row in stage_rows if stage_row["key"]}
@@ -133,6 +133,7 @@ def _step(
     else:
         parents = _parents(pipeline, row["step"])
     outcome = row["outcome"]
+    # A process that was killed leaves its last step as running.
     if outcome == "running" and status != "running":
         outcome = "failed"
     return StepRecord(

@@ -120,6 +120,7 @@ def tabulated_score_rows(artifact: Artifact) -> list[list[_Row]]:
         return []
     rows = read_first_rows(artifact, "table.parquet", MAX_SCORE_ROWS)
     for row in rows:
+        # ``tabulate`` stores the three parts of the protocol in columns of their own.
         row["protocol"] = f"{row['ranking']}/{row['texts']}/{row['preprocessing']}"
     return [list(evaluation) for _, evaluation in groupby(rows, key=lambda row: row["evaluation"])]
 
@@ -152,6 +153,7 @@ def _headlines(scores: RunScores) -> list[ScoreColumn]:
         if metric in headline_metrics(group.benchmark)
         and (_part(group) == "mean" or (_benchmark_name(group), group.split, group.protocol) not in averaged)
     ]
+    # Sorting is stable: metrics keep their order within a benchmark.
     return sorted(chosen, key=lambda column: benchmark_order(column[0].benchmark))
 
 

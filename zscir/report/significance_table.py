@@ -71,6 +71,7 @@ def _comparisons(table: Artifact) -> list[SignificanceTable]:
         return [
             SignificanceTable(WHOLE_TITLE, (), (), "CONTROLS MISSING: there is no control to hold the methods against.")
         ]
+    # Tests of two controls are kept: they decide which control is strongest.
     by_key: dict[TestedColumn, TableRows] = {}
     for row in read_first_rows(table, "pairs.parquet", MAX_PAIR_ROWS):
         by_key.setdefault((row["benchmark"], row["split"], row["ranking"], row["metric"]), []).append(row)
@@ -105,6 +106,7 @@ def _tests(pairs: TableRows, controls: set[int], names: dict[int, str]) -> dict[
     for row in pairs:
         both = (row["first"], row["second"])
         if best in both and not controls.issuperset(both):
+            # A row says second minus first.
             sign = 1 if best == row["first"] else -1
             won, lost = (row["won"], row["lost"]) if sign > 0 else (row["lost"], row["won"])
             method = both[1] if sign > 0 else both[0]

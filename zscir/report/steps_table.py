@@ -11,7 +11,7 @@ from zscir.report.run_data import RunRecord, StepRecord
 from zscir.runtime.errors import ZscirError
 from zscir.store.artifacts import Artifact
 
-MAX_REASONS_SHOWN = 6
+MAX_REASONS_SHOWN = 6  # the rest is one bar
 MAX_WORDS_SHOWN = 3
 MAX_FACTS_SHOWN = 7
 OUTCOMES = {
@@ -113,7 +113,7 @@ def _inputs(record: RunRecord, artifact: Artifact) -> tuple[Input, ...]:
     manifest = artifact.manifest
     merged: dict[str, Input] = {}
     for role, entry in manifest.inputs.items() if manifest is not None else ():
-        name = role.split(".")[0]
+        name = role.split(".")[0]  # a list of inputs has roles scores.0, scores.1, ...
         parent = record.library.get(entry.stage, entry.key) if entry.stage != "file" else None
         rows = _whole(parent.facts.get("rows")) if parent is not None else None
         before = merged.get(name)

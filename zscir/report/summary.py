@@ -15,7 +15,7 @@ ALARM_TITLES = {
 TILES = {
     "ingest": "pairs",
     "download": "URLs tried",
-    "import_images": "pictures tried",
+    "import_images": "images tried",
     "import_shards": "samples tried",
     "mask_triplets": "masked triplets",
     "mine_pairs": "candidate pairs",
@@ -79,6 +79,7 @@ def tiles_of(steps: list[StepTableRow]) -> list[Tile]:
     for stage, name in TILES.items():
         rows = [row.rows for row in steps if row.step.stage == stage and row.rows is not None]
         tiles += [Tile(name, format_number(sum(rows)))] if rows else []
+    # Reused checkpoints count: the page shows their curves too.
     trained = sum(row.step.stage == "train" and row.step.artifact is not None for row in steps)
     tiles += [Tile("training" if trained == 1 else "trainings", format_number(trained))] if trained else []
     rejects = Tile("left out, with a reason", format_number(sum(row.rejects or 0 for row in steps)))
@@ -87,7 +88,7 @@ def tiles_of(steps: list[StepTableRow]) -> list[Tile]:
 
 def bars_of(record: RunRecord) -> list[TimelineBar]:
     """The steps that took time, as bars on the run's time axis."""
-    total = max(run_duration_s(record) or 0.0, 0.001)
+    total = max(run_duration_s(record) or 0.0, 0.001)  # a run that has only begun has no length
     bars = []
     for step in record.steps:
         if step.outcome in ("made", "failed", "running") and step.started_at is not None:

@@ -69,7 +69,7 @@ class PatchGrid:
 
 def model_square(data: bytes, pixels: ModelPixelSpec) -> Image.Image:
     """The square of pixels that a model reads of an image."""
-    from zscir.methods.image_tensors import resize_to_square
+    from zscir.methods.image_tensors import resize_to_square  # imports torch: only pages with masked triplets need it
 
     return Image.fromarray(resize_to_square(decode_image(data, MAX_THUMBNAIL_SOURCE_PIXELS), pixels))
 
@@ -102,6 +102,7 @@ def enlarge_to_thumbnail(image: Image.Image, alt: str) -> Thumbnail:
         image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     image.thumbnail((THUMB_PX, THUMB_PX), Image.Resampling.BOX)
     stream = BytesIO()
+    # PNG keeps the borders of patches sharp, and a palette keeps the page small.
     image.quantize(128, dither=Image.Dither.NONE).save(stream, "PNG", optimize=True)
     text = base64.b64encode(stream.getvalue()).decode()
     return Thumbnail(f"data:image/png;base64,{text}", image.width, image.height, alt)

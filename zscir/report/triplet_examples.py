@@ -13,16 +13,14 @@ from zscir.report.thumbnails import (
 )
 from zscir.store.artifacts import Artifact
 
-MAX_PAIRS, MAX_TRIPLETS = 18, 12
-IMAGE_SOURCE_STAGES = ("download", "import_images", "import_shards")  # the stages that bring pictures into the store
+MAX_PAIRS, MAX_TRIPLETS = 18, 12  # over all steps of a run
+IMAGE_SOURCE_STAGES = ("download", "import_images", "import_shards")  # the stages that write images to the store
 PAIRS_ABOUT = "Downloaded images and their captions, spread evenly over the list."
-TRIPLETS_ABOUT = (
-    "Two similar pictures and the change from the first to the second in words, written from their captions."
-)
+TRIPLETS_ABOUT = "Two similar images and the change from the first to the second in words, written from their captions."
 
 
 def pair_sheets(record: RunRecord) -> list[ContactSheet]:
-    """A sheet of pictures and their captions for each ``download`` or import of the run."""
+    """A sheet of images and their captions for each ``download`` or import of the run."""
     sources = [artifact for stage in IMAGE_SOURCE_STAGES for artifact in record.artifacts_of(stage)]
     return [_pair_sheet(source, count) for source, count in divide_cards(sources, MAX_PAIRS)]
 
@@ -30,7 +28,7 @@ def pair_sheets(record: RunRecord) -> list[ContactSheet]:
 def _pair_sheet(source: Artifact, count: int) -> ContactSheet:
     cards = []
     for row in sample_downloaded_rows(source, count):
-        alt = f"picture for the caption: {shorten_text(row['text'], 120)}"
+        alt = f"image of the caption: {shorten_text(row['text'], 120)}"
         data = read_shard_member(source, row["shard"] or "", row["offset"] or 0, row["size"] or 0)
         picture = missing_thumbnail(alt, "not in the shard") if data is None else make_thumbnail(data, alt)
         original = f" · {row['original_width']} x {row['original_height']} px" if row["original_width"] else ""

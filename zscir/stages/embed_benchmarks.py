@@ -67,15 +67,15 @@ def embed_benchmarks(spec: EmbedBenchmarksSpec, backbone: Artifact, benchmarks: 
     entries = [BenchmarkEntry(name=name, split=spec.split_of(name)) for name in spec.benchmarks]
     annotations = [load_benchmark_parts(benchmarks, entry) for entry in entries]  # all, before an image is embedded
     for name, parts in zip(spec.benchmarks, annotations, strict=True):
-        pictures = BenchmarkImages(benchmarks, name, (spec.allow_missing or {}).get(name, 0))
+        images = BenchmarkImages(benchmarks, name, (spec.allow_missing or {}).get(name, 0))
         ids = image_ids_of_parts(parts)
-        if not (out / f"{name}.npy").exists():
-            features = embed_benchmark_images(stock.model.gallery, pictures, ids, pixels)
-            write_embeddings(out, name, features, pictures.absent)
-        digests[name], counts[name] = pictures.digest, len(read_rows(out / f"{name}.parquet", IMAGE_IDS_SCHEMA))
+        if not (out / f"{name}.npy").exists():  # else an earlier attempt, which was killed, has made it
+            embeddings = embed_benchmark_images(stock.model.gallery, images, ids, pixels)
+            write_embeddings(out, name, embeddings, images.absent)
+        digests[name], counts[name] = images.digest, len(read_rows(out / f"{name}.parquet", IMAGE_IDS_SCHEMA))
         if counts[name] < len(ids):
             lacking[f"{name} missing"] = len(ids) - counts[name]
     with atomic_path(out / CACHE_IDENTITY_FILE) as path:
-        mark = cache_identity(stock.weights, pixels) | {"images": digests}
-        path.write_text(json.dumps(mark, sort_keys=True) + "\n", encoding="utf-8")
+        identity = cache_identity(stock.weights, pixels) | {"images": digests}
+        path.write_text(json.dumps(identity, sort_keys=True) + "\n", encoding="utf-8")
     return {"rows": sum(counts.values()), **counts, **lacking}

@@ -35,7 +35,7 @@ OUTPUT_TABLES = {
         hits="i64?", low="f64", high="f64",
     ),
 }  # fmt: skip
-TUNED_BENCHMARK: BenchmarkName = "cirr"
+TUNED_BENCHMARK: BenchmarkName = "cirr"  # part of the tuning procedure, so not of the registry
 TUNED_METRIC = "R@1"
 TextImageWeight = Annotated[float, Field(ge=0)]
 WeightScores = list[tuple[float, float]]  # (weight, percent)
@@ -79,7 +79,7 @@ def evaluate(
     gallery: Artifact | None = None,
     validation: Artifact | None = None,
 ) -> Facts:
-    """Write ``scores``, ``intervals``, ``rankings``, ``queries``, ``per_query`` and ``breakdown_rows`` (``.parquet``),
+    """Write ``scores``, ``intervals``, ``rankings``, ``queries``, ``per_query`` and ``breakdown`` (``.parquet``),
     ``curve.parquet`` of a tuned weight (a point per weight and benchmark), and ``submissions/*.json`` for splits whose
     answers only a server has.
 
@@ -125,10 +125,10 @@ def _query_encoder(spec: EvaluateSpec, checkpoint: Artifact, backbone: Artifact 
     from zscir.evaluation.query_encoder import control_encoder, method_encoder
 
     if spec.control is None:
-        one = method_encoder(checkpoint, backbone, spec.method, spec.backbone)
+        encoder = method_encoder(checkpoint, backbone, spec.method, spec.backbone)
     else:
-        one = control_encoder(checkpoint, spec.control, spec.weight, spec.method, spec.backbone)
-    return replace(one, pixels=pixels_for(one.pixels, spec.preprocessing))
+        encoder = control_encoder(checkpoint, spec.control, spec.weight, spec.method, spec.backbone)
+    return replace(encoder, pixels=pixels_for(encoder.pixels, spec.preprocessing))
 
 
 def _tuning(spec: EvaluateSpec, encoder: Any, validation: Artifact | None) -> dict[str, WeightScores]:
@@ -157,14 +157,18 @@ def _tuning(spec: EvaluateSpec, encoder: Any, validation: Artifact | None) -> di
 
 
 def _validation_entries(spec: EvaluateSpec, held: set[str]) -> list[BenchmarkEntry]:
-    """What the weight is tried on: CIRR, always by its official protocol, then what else is asked and ``held``."""
-    asked: dict[str, BenchmarkEntry] = {}
+    """What the weight is tried on: CIRR, always by its official protocol, then the spec's others that are ``held``."""
+    by_name: dict[str, BenchmarkEntry] = {}
     for entry in spec.benchmarks:
-        asked.setdefault(entry.name, entry)
-    cirr = asked.pop(TUNED_BENCHMARK, None)
-    others = [one for one in asked.values() if one.name in held]
-    own = [BenchmarkEntry(name=one.name, parts=one.parts, protocol=one.protocol, texts=one.texts) for one in others]
-    return [BenchmarkEntry(name=TUNED_BENCHMARK, texts=cirr.texts if cirr else None), *own]
+        by_name.setdefault(entry.name, entry)
+    cirr = by_name.pop(TUNED_BENCHMARK, None)
+    # Without split, checksums and allowances: those are of the benchmarks that are reported, not of the validation.
+    others = [
+        BenchmarkEntry(name=entry.name, parts=entry.parts, protocol=entry.protocol, texts=entry.texts)
+        for entry in by_name.values()
+        if entry.name in held
+    ]
+    return [BenchmarkEntry(name=TUNED_BENCHMARK, texts=cirr.texts if cirr else None), *others]
 
 
 def _write_curve(path: Path, curves: dict[str, WeightScores]) -> None:
