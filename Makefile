@@ -5,7 +5,7 @@
 #                 in 3 processes, each a file at a time; JOBS=0: in one, for a debugger
 #   make check    format, lint, types
 #   make bench    what is measured, on this machine
-#   make faults   what survives: kills, full disks, stores that go away (tests/faults/README.md)
+#   make faults   what survives: kills, full disks, stores that go away (docs/faults.md)
 #   make venv     only the set-up      make venv PYTHON=/path/to/python3.12
 #   make clean    what make made, not ./zscir-store
 
@@ -39,7 +39,7 @@ format: venv
 bench: venv
 	$(BIN)/python -m pytest tests/bench -o python_files='bench_*.py' --timeout=0 -s $(ARGS)
 
-# Every test that tests/faults/README.md names.
+# Every test that docs/faults.md names.
 FAULTS := tests/faults tests/fetch/test_supervise.py tests/fetch/test_trial.py tests/lineage/test_reaper.py \
 	$(addprefix tests/core/test_,leases.py locks.py patience.py reclaiming.py verifying.py) \
 	$(addprefix tests/flows/test_,deployed.py dispatch.py pipeline_flow.py reaper.py serving.py waiting.py) \
