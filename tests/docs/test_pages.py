@@ -1,0 +1,190 @@
+"""The documentation is true: links resolve, commands parse, files exist, TOML and Python blocks load and run."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from tests.docs.not_run import NOT_RUN
+from tests.docs.pages import PAGES, ROOT, Block, Command, anchors, blocks, commands, inline_code, links, read
+from tests.walk.doc_files import score_files
+from zscir import __version__
+from zscir.cli.main import app
+from zscir.pipeline.pipeline_file import Pipeline, load_pipeline
+from zscir.pipeline.stage import stage_named
+
+FOLDERS = ("data_specs/", "docs/", "flows/", "infra/", "tests/", "zscir/")
+BY_READER = {"zscir/llm/restate.py", "infra/.env"}  # files that a reader writes
+PIPELINES = ROOT / "data_specs" / "pipelines"
+STAGE_OF = {"method": "train", "model": "ask_llm"}  # a table that only the spec of one stage has
+OFFLINE = [command for command in commands() if command.text in NOT_RUN]
+
+
+def test_the_readme_is_at_most_8_kib() -> None:
+    assert len((ROOT / "README.md").read_bytes()) <= 8192
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_relative_link_leads_to_a_file_and_a_heading(page: str) -> None:
+    for target in links(page):
+        if target.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+        assert file.exists(), f"{page}: {target}: no such file"
+        if anchor:
+            assert anchor in anchors(str(file.relative_to(ROOT))), f"{page}: {target}: no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_a_page_names_is_there(page: str) -> None:
+    for code in inline_code(page):
+        path = code.rstrip("/")
+        if code.startswith(FOLDERS) and re.fullmatch(r"[\w./*-]+", path) and path not in BY_READER:
+            a_test = ROOT / "tests" / f"{path}.py"  # as docs/faults.md names them
+            assert any(ROOT.glob(path)) or a_test.is_file(), f"{page}: there is no {code}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_and_option_in_running_text_exists(page: str) -> None:
+    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # the app is a group
+    planned = {"trace", "diff", "takedown", "workers"}  # which the README says are missing
+    for code in inline_code(page):
+        words = code.split()
+        if words[:1] == ["zscir"] and len(words) > 1 and re.fullmatch(r"[a-z]+", words[1]):
+            assert words[1] in known or words[1] in planned, f"{page}: {code}"
+            options = {flag for one in known[words[1]].params for flag in (*one.opts, *one.secondary_opts)}
+            assert {word for word in words if word.startswith("--")} <= options | {"--help"}, f"{page}: {code}"
+
+
+def test_every_command_in_the_table_of_those_that_are_not_run_is_on_a_page() -> None:
+    assert set(NOT_RUN) - {command.text for command in commands()} == set()
+
+
+def test_every_command_that_is_not_in_the_table_is_one_of_zscir() -> None:
+    assert [one.text for one in commands() if one.text not in NOT_RUN and one.words[0] != "zscir"] == []
+
+
+@pytest.mark.parametrize("command", OFFLINE, ids=lambda command: command.text[:60])
+def test_a_command_that_is_not_run_has_the_right_syntax(command: Command) -> None:
+    words = list(command.words)
+    for word in words:
+        if word.startswith(("infra/", "data_specs/", "flows/")) and word not in BY_READER:
+            assert (ROOT / word).exists(), f"{command.text}: there is no {word}"
+    if words[0] == "docker" and "zscir" in words:
+        words = words[words.index("zscir") :]
+    check = {"zscir": _parses, "make": _is_a_target, ".venv/bin/python": _is_a_module, "prefect": _prefect_knows}
+    check.get(words[0], _is_of_another_tool)(words)
+
+
+def _parses(words: list[str]) -> None:
+    found = typer.main.get_command(app).commands[words[1]]  # type: ignore[attr-defined]  # the app is a group
+    found.make_context(words[1], words[2:])
+
+
+def _is_a_target(words: list[str]) -> None:
+    assert re.search(rf"^{words[1]}:", read("Makefile"), re.MULTILINE), f"make {words[1]} is no target"
+
+
+def _is_a_module(words: list[str]) -> None:
+    assert importlib.util.find_spec(words[words.index("-m") + 1]) is not None
+
+
+def _prefect_knows(words: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", *words[1:3], "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [word for word in words if word.startswith("--") and word not in done.stdout] == []
+
+
+def _is_of_another_tool(words: list[str]) -> None:
+    assert words[0] in ("cp", "docker", "export", "kubectl", "pip", "uv")
+
+
+@pytest.mark.parametrize(
+    "block", [one for one in blocks("toml") if not one.example], ids=lambda block: f"{block.page}: {block.text[:20]!r}"
+)
+def test_every_toml_block_loads(block: Block, tmp_path: Path) -> None:
+    values = tomllib.loads(block.text)
+    stage = next((stage for table, stage in STAGE_OF.items() if table in values), None)
+    if stage is not None:
+        stage_named(stage).spec_type.parse(values, block.page)
+    elif "ingest" in values:
+        source = tmp_path / "source.toml"
+        source.write_text(block.text, encoding="utf-8")
+        load_pipeline(PIPELINES / "own.toml", [f"source={source}"])
+    else:
+        assert set(values) <= {"name", "source", "steps", "limits", "dispatch"}, f"{block.page}: no loader knows this"
+        loaded = _completed(block.text, values, tmp_path)
+        assert {step.get("name", step["stage"]) for step in values.get("steps", ())} <= {one.name for one in loaded.steps}
+
+
+def _completed(text: str, values: dict[str, Any], folder: Path) -> Pipeline:
+    """A part of a pipeline file, with the steps of shipped files that it reads, in a folder beside the shipped specs."""
+    known = _shipped_steps()
+    there = {step.get("name", step["stage"]) for step in values.get("steps", ())}
+    wanted = ["train_pli"] if not there else []  # limits and pools want steps
+    wanted += [one for step in values.get("steps", ()) for one in _references(step)]
+    if "dispatch" in values:
+        wanted.append("embed")
+    while wanted:
+        name = wanted.pop()
+        if name in known and name not in there:
+            there.add(name)
+            text += "\n" + known[name]
+            wanted += _references(tomllib.loads(known[name])["steps"][0])
+    head = "" if "name" in values else 'name = "part"\nsource = "../sources/own.toml"\n'
+    for shipped in PIPELINES.parent.iterdir():
+        if shipped != PIPELINES:
+            (folder / shipped.name).symlink_to(shipped)
+    path = folder / "pipelines" / "part.toml"
+    path.parent.mkdir()
+    path.write_text(head + text, encoding="utf-8")
+    return load_pipeline(path)
+
+
+def _shipped_steps() -> dict[str, str]:
+    """Step name -> its text, of own.toml and then of tabletop.toml."""
+    found: dict[str, str] = {}
+    for name in ("own", "tabletop"):
+        text = re.sub(r"^#.*$", "", (PIPELINES / f"{name}.toml").read_text(encoding="utf-8"), flags=re.MULTILINE)
+        for piece in text.split("[[steps]]\n")[1:]:
+            (step,) = tomllib.loads(f"[[steps]]\n{piece}")["steps"]
+            found.setdefault(step.get("name", step["stage"]), f"[[steps]]\n{piece}")
+    return found
+
+
+def _references(step: dict[str, Any]) -> list[str]:
+    given = step.get("inputs", {}).values()
+    return [one for value in given for one in (value if isinstance(value, list) else [value])]
+
+
+@pytest.mark.parametrize(
+    "block", [one for one in blocks("python") if not one.example], ids=lambda block: f"{block.page}: {block.text[:20]!r}"
+)
+def test_every_python_block_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    score_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block.text, block.page, "exec"), {})  # noqa: S102 - the documentation's own text
+
+
+def test_no_block_is_in_a_language_that_nothing_checks() -> None:
+    languages = {line[3:] for page in PAGES for line in read(page).splitlines() if re.fullmatch(r"```\w+", line)}
+    assert languages <= {"bash", "toml", "python", "mermaid", "text"}
+
+
+def test_the_citation_has_what_its_format_wants_and_the_version_of_the_package() -> None:
+    lines = read("CITATION.cff").splitlines()
+    fields = dict(line.split(": ", 1) for line in lines if re.match(r"[a-z-]+: ", line))
+    assert {"cff-version", "message", "title", "type", "version", "license"} <= set(fields)
+    assert fields["cff-version"] == "1.2.0"
+    assert fields["version"] == f'"{__version__}"'
+    assert fields["license"] == "Apache-2.0"
+    assert lines[lines.index("authors:") + 1] == '  - name: "zscir developers"'
