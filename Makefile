@@ -40,9 +40,11 @@ bench: venv
 	$(BIN)/python -m pytest tests/bench -o python_files='bench_*.py' --timeout=0 -s $(ARGS)
 
 # Every test that docs/faults.md names.
-FAULTS := tests/faults tests/fetch/test_supervise.py tests/fetch/test_trial.py tests/lineage/test_reaper.py \
-	$(addprefix tests/core/test_,leases.py locks.py patience.py reclaiming.py verifying.py) \
-	$(addprefix tests/flows/test_,deployed.py dispatch.py pipeline_flow.py reaper.py serving.py waiting.py) \
+FAULTS := tests/faults $(addprefix tests/data/download/test_,img2dataset_job.py decode_sandbox.py) \
+	tests/lineage/test_reaper.py tests/maintenance/test_delete.py tests/maintenance/test_verify.py \
+	$(addprefix tests/store/test_,leases.py file_locks.py retrying_fs.py) \
+	$(addprefix tests/flows/test_,deployed_flows.py remote_dispatch.py pipeline_flow.py reap_runs.py local_server.py \
+	waiting.py) \
 	$(addprefix tests/training/test_,launch.py loop.py)
 
 faults: venv

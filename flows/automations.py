@@ -3,11 +3,10 @@
 Prefect's own detection of dead flow runs belongs to its cloud; on a server of one's own these rules are it.
 """
 
+from dataclasses import dataclass
 from datetime import timedelta
-from types import ModuleType
 from uuid import UUID
 
-from prefect import Flow
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
@@ -16,8 +15,8 @@ from prefect.events.schemas.automations import Automation, AutomationCore, Event
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 
-from flows import deployed, dispatched, pipeline, reaper, upkeep
-from zscir.errors import RequestError
+from flows.outcome import BUDGET, GATE
+from zscir.runtime.errors import RequestError
 
 ZOMBIES = "zscir: a run without a heartbeat has crashed"
 STOPPED = "zscir: tell when a run stops"
@@ -25,7 +24,7 @@ BLOCK = "zscir-notifications"
 # Prefect sends a heartbeat every 180 s; three in a row must be missing. Its page on zombies says 90 s, which would
 # mark every healthy run as crashed.
 SILENCE = timedelta(seconds=540)
-ENDS = ("Failed", "TimedOut", "Crashed", deployed.GATE, deployed.BUDGET)
+ENDS = ("Failed", "TimedOut", "Crashed", GATE, BUDGET)
 
 # A run that stopped says in its message how to go on; one that crashed says nothing, and is known by its flow run.
 # What was refused before it became a run cannot be run again.
@@ -50,15 +49,23 @@ SUBJECT = _WORDS + "zscir: {{ flow_run.name }}: {{ status }}"
 BODY = _WORDS + "{{ message[:2000] }}{{ '\n\nGo on with: zscir rerun ' ~ again if again else '' }}"
 
 
-def zombies(silence: timedelta = SILENCE) -> AutomationCore:
+@dataclass(frozen=True)
+class WatchedFlows:
+    """Names of our flows: those of runs, and those that make a step for a run of another pool."""
+
+    runs: frozenset[str]
+    remote_steps: frozenset[str]
+
+
+def zombies(watched: WatchedFlows, silence: timedelta = SILENCE) -> AutomationCore:
     """A flow run of ours that was heard of, and then not for ``silence``, is marked as crashed."""
     return AutomationCore(
         name=ZOMBIES,
         description=f"Marks flow runs of zscir as crashed that were silent for {silence.total_seconds():.0f} s.",
         trigger=EventTrigger(
             after={"prefect.flow-run.heartbeat"}, expect={"prefect.flow-run.*"}, match=_flow_runs(),
-            match_related=_ours(dispatched), for_each={"prefect.resource.id"}, posture=Posture.Proactive, threshold=1,
-            within=silence,
+            match_related=_named(watched.runs | watched.remote_steps),
+            for_each={"prefect.resource.id"}, posture=Posture.Proactive, threshold=1, within=silence,
         ),
         actions=[
             ChangeFlowRunState(
@@ -69,20 +76,20 @@ def zombies(silence: timedelta = SILENCE) -> AutomationCore:
     )  # fmt: skip
 
 
-def told(action: ActionTypes) -> AutomationCore:
+def told(watched: WatchedFlows, action: ActionTypes) -> AutomationCore:
     """``action`` whenever a flow run of ours fails, is stopped by a gate, takes too long or crashes."""
     return AutomationCore(
         name=STOPPED,
         description="Tells of every flow run of zscir that stops before its end.",
         trigger=EventTrigger(
-            expect={f"prefect.flow-run.{end}" for end in ENDS}, match=_flow_runs(), match_related=_ours(),
+            expect={f"prefect.flow-run.{end}" for end in ENDS}, match=_flow_runs(), match_related=_named(watched.runs),
             for_each={"prefect.resource.id"}, posture=Posture.Reactive, threshold=1, within=timedelta(0),
         ),
         actions=[action],
     )  # fmt: skip
 
 
-async def ensure_automations(client: PrefectClient, webhook: str | None) -> list[str]:
+async def ensure_automations(client: PrefectClient, watched: WatchedFlows, webhook: str | None) -> list[str]:
     """See that the server has our automations as they are here; return their names.
 
     ``webhook`` is where to tell of runs that stop: an http(s) address, which gets ``PAYLOAD`` as JSON, or
@@ -90,7 +97,9 @@ async def ensure_automations(client: PrefectClient, webhook: str | None) -> list
     nothing is told, and what was set up before stays. An automation that somebody paused stays paused. A run may be
     told of twice, in the same words: a server on SQLite takes an event again when its database was busy.
     """
-    wanted = [zombies()] if webhook is None else [zombies(), told(await _messenger(client, webhook))]
+    wanted = [zombies(watched)]
+    if webhook is not None:
+        wanted.append(told(watched, await _messenger(client, webhook)))
     for automation in wanted:
         await _ensure(client, automation)
     return [automation.name for automation in wanted]
@@ -139,11 +148,5 @@ def _flow_runs() -> ResourceSpecification:
     return ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]})
 
 
-def _ours(*more: ModuleType) -> ResourceSpecification:
-    """The flows of which somebody is told; a dispatched step's end is told by the run that asked for it."""
-    names = [flow.name for module in (deployed, pipeline, reaper, upkeep, *more) for flow in _flows_of(module)]
-    return ResourceSpecification({"prefect.resource.role": "flow", "prefect.resource.name": sorted(set(names))})
-
-
-def _flows_of(module: ModuleType) -> list[Flow[..., object]]:
-    return [one for one in vars(module).values() if isinstance(one, Flow)]
+def _named(flows: frozenset[str]) -> ResourceSpecification:
+    return ResourceSpecification({"prefect.resource.role": "flow", "prefect.resource.name": sorted(flows)})

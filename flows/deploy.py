@@ -25,13 +25,15 @@ from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flows.automations import ensure_automations
-from zscir.doctor import prefect_check
-from zscir.errors import RequestError
-from zscir.partitions import Every
-from zscir.pipelines import load_pipeline
-from zscir.settings import data_specs, spec_path
-from zscir.walks import absolute
+from flows.automations import WatchedFlows, ensure_automations
+from flows.pipeline import pipeline
+from flows.remote_worker import make_dispatched, make_pieces
+from zscir.maintenance.doctor import prefect_check
+from zscir.pipeline.execute import absolute
+from zscir.pipeline.partitions import Every
+from zscir.pipeline.pipeline_file import load_pipeline
+from zscir.runtime.errors import RequestError
+from zscir.runtime.settings import data_specs, spec_path
 
 DEFINITIONS = Path(__file__).with_name("prefect.yaml")
 ASKED = "asked"  # the slug of the schedule that a command line gave
@@ -179,9 +181,15 @@ def deploy(deployments: list[Deployment], pool: str | None = None, webhook: str 
         return rows + asyncio.run(_automate(webhook))
 
 
+def watched_flows() -> WatchedFlows:
+    """Our flows by name. The end of a remote step is reported by the run that asked for it, so it is listed apart."""
+    runs = frozenset(one.flow().name for one in definitions()) | {pipeline.name}
+    return WatchedFlows(runs, frozenset((make_dispatched.name, make_pieces.name)))
+
+
 async def _automate(webhook: str | None) -> list[Row]:
     async with get_client() as client:
-        names = await ensure_automations(client, webhook)
+        names = await ensure_automations(client, watched_flows(), webhook)
     return [
         {"deployment": f"(automation) {name}", "pool": "", "limit": None, "did": "there", "schedules": ""}
         for name in names

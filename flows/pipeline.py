@@ -3,9 +3,9 @@
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.artifacts import show_plan, show_scores
 from flows.steps import run_step
-from zscir.runs import UNDER_WAY
+from flows.ui_artifacts import show_plan, show_scores
+from zscir.pipeline.run import UNDER_WAY
 
 
 @flow(name="pipeline", flow_run_name="{pipeline_name}-{run_id}", validate_parameters=False, persist_result=False)

@@ -7,14 +7,14 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import as_completed
 
-from flows.artifacts import with_progress
-from flows.dispatch import dispatch
-from flows.runners import task_runner
-from zscir.pieces import done_of, made_or_raised, ticket_of
-from zscir.runs import do_step, is_dispatched
-from zscir.settings import Workers
-from zscir.stage import Piece, PieceDone, stage_named
-from zscir.store import Store
+from flows.remote_dispatch import dispatch
+from flows.task_runners import task_runner
+from flows.ui_artifacts import with_progress
+from zscir.pipeline.chunk_job import done_of, made_or_raised, ticket_of
+from zscir.pipeline.run import do_step, is_dispatched
+from zscir.pipeline.stage import Piece, PieceDone, stage_named
+from zscir.runtime.settings import Workers
+from zscir.store.store import Store
 
 
 @task(cache_policy=NO_CACHE, task_run_name="{name}", persist_result=False)

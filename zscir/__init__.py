@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from zscir import torchvision_guard
+from zscir.runtime import torchvision_guard
 
 __version__ = "0.1.0"
 

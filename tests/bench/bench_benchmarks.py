@@ -19,7 +19,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from zscir.benchmarks.bench import GalleryBenchmark
+from zscir.benchmarks.benchmark import GalleryBenchmark
 from zscir.benchmarks.circo import Circo
 from zscir.benchmarks.cirr import Cirr
 from zscir.benchmarks.fashioniq import FashionIQ

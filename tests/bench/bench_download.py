@@ -30,8 +30,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.faults.downloads import pairs_in
-from zscir.fetch.supervise import Job, raw_shards
-from zscir.fetch.warm import close_engine
+from zscir.data.download.img2dataset_job import Job, raw_shards
+from zscir.data.download.img2dataset_pool import close_engine
 
 REPO = Path(__file__).resolve().parents[2]
 URLS, FEW = 2_000, 20
@@ -49,10 +49,10 @@ import json, sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from zscir.artifacts import Artifact
-from zscir.settings import Settings
-from zscir.stage import make_piece, materialize, stage_named
-from zscir.store import open_store
+from zscir.store.artifacts import Artifact
+from zscir.runtime.settings import Settings
+from zscir.pipeline.stage import make_piece, materialize, stage_named
+from zscir.store.store import open_store
 
 def mapper(store, pieces):
     with ThreadPoolExecutor(int(workers)) as pool:

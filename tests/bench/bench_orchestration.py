@@ -22,9 +22,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 import zscir.stages.fetch_chunk as module
-from zscir.fetch.assembly import RECORD
-from zscir.fetch.chunks import chunk
-from zscir.records import write_table
+from zscir.data.download.merge_chunks import RECORD
+from zscir.data.download.chunks import chunk
+from zscir.runtime.schemas import write_table
 
 def nothing(spec, urls, out):
     targets = chunk(urls.path("urls.parquet"))
@@ -34,7 +34,7 @@ def nothing(spec, urls, out):
     return {"rows": len(rows), "ok": 0, "failed_by_class": {"dns": len(rows)}}
 
 module.fetch_chunk = replace(module.fetch_chunk, function=nothing)
-from zscir.cli import main
+from zscir.cli.main import main
 main()
 """
 PIPELINE = """
@@ -99,7 +99,7 @@ def test_a_thousand_chunks_of_nothing(tmp_path: Path, environment: dict[str, str
     ).stdout
     sys.stdout.write(f"\n'database is locked' in Prefect's logs: {locked.strip() or 'nowhere'}")
 
-    finished = (sys.executable, "-c", "from zscir.cli import main; main()", *command[3:])
+    finished = (sys.executable, "-c", "from zscir.cli.main import main; main()", *command[3:])
     snake = shutil.which(os.environ.get("ZSCIR_BENCH_SNAKEMAKE", "snakemake"))
     if snake is not None:
         _made_up_to_date(tmp_path / "snake", chunks)

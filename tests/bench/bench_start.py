@@ -11,7 +11,7 @@ REPO = Path(__file__).resolve().parents[2]
 STARTS = {
     "an empty Python": "pass",
     "import zscir": "import zscir",
-    "zscir --help": "import sys; sys.argv = ['zscir', '--help']; from zscir.cli import main; main()",
+    "zscir --help": "import sys; sys.argv = ['zscir', '--help']; from zscir.cli.main import main; main()",
     "the benchmarks": "import zscir.benchmarks",
     "torch and torchvision, guarded": "import zscir, torchvision",
     "open_clip": "import zscir, open_clip",

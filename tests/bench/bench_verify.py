@@ -5,12 +5,13 @@ import sys
 import time
 from pathlib import Path
 
-from tests.core.attics import Attic
-from tests.core.toys import store_at
-from zscir.retention import Policy, mark
-from zscir.specs import Spec
-from zscir.stage import Facts, materialize, stage
-from zscir.verifying import verify
+from tests.support.stored_histories import Attic
+from tests.support.toys import store_at
+from zscir.maintenance.retention import Policy, mark
+from zscir.maintenance.verify import verify
+from zscir.pipeline.stage import materialize, stage
+from zscir.runtime.specs import Spec
+from zscir.store.artifacts import Facts
 
 FILES, FILE_BYTES = 32, 24_000_000
 ARTIFACTS = 1_000

@@ -19,7 +19,7 @@ from zscir.benchmarks.checksums import (
 )
 from zscir.benchmarks.feature_files import Asked, FeatureFiles, score_files
 from zscir.benchmarks.load import annotation_files
-from zscir.errors import RequestError
+from zscir.runtime.errors import RequestError
 
 CLONES = {"fashioniq": "FashionIQ", "cirr": "CIRR", "circo": "CIRCO", "genecis": "GeneCIS"}
 VAL = [(name, part) for name in CLONES for part in PARTS[name]]

@@ -11,7 +11,7 @@ import pytest
 
 from zscir.benchmarks import load_benchmark
 from zscir.benchmarks.feature_files import Asked, FeatureFiles, Outcome, score_files
-from zscir.errors import RequestError
+from zscir.runtime.errors import RequestError
 
 IDS = ["d-2", "d-1", "d-0", "d-3", "d-4"]
 MEMBERS = ["d-0", "d-1", "d-2", "d-3", "d-4"]
@@ -311,7 +311,7 @@ def test_files_that_are_not_the_official_ones_are_refused_when_asked(root: Path)
 
 
 def zscir(*words: str | Path) -> "subprocess.CompletedProcess[str]":
-    code = f"import sys; sys.argv = {['zscir', *map(str, words)]}; from zscir.cli import main; main()"
+    code = f"import sys; sys.argv = {['zscir', *map(str, words)]}; from zscir.cli.main import main; main()"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
@@ -334,7 +334,9 @@ def test_the_command_prints_what_is_missing_in_table_and_json(root: Path) -> Non
 def test_scoring_on_the_cpu_imports_no_torch(root: Path) -> None:
     np.save(root / "g2.npy", np.load(root / "g.npy"))
     write(root / "ids.json", IDS)
-    code = "import sys; from zscir.cli import app; app(standalone_mode=False); print(*sys.modules, file=sys.stderr)"
+    code = (
+        "import sys; from zscir.cli.main import app; app(standalone_mode=False); print(*sys.modules, file=sys.stderr)"
+    )
     words = list(map(str, command(root)))
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
     assert "R@50" in done.stdout

@@ -9,7 +9,7 @@ import pytest
 
 from zscir.benchmarks import Benchmark, load_benchmark, load_part
 from zscir.benchmarks.genecis import Genecis
-from zscir.errors import RequestError
+from zscir.runtime.errors import RequestError
 
 Write = Callable[[str, Any], Path]
 FIQ = [

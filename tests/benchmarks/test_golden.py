@@ -108,7 +108,7 @@ def test_cirr_hits_are_those_of_five_public_evaluators(shared: Path, recipes: Mo
 def test_a_torch_device_gives_the_golden_hits_too(shared: Path, recipes: ModuleType, golden: Golden) -> None:
     import torch
 
-    from zscir.evaluation.device import device_scorer
+    from zscir.evaluation.gpu_ranking import device_scorer
 
     scorer = device_scorer(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     case = golden("cirr_val_planted")

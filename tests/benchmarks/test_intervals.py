@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from zscir.benchmarks.intervals import compare, compare_means, interval, mean_measure, resampled
-from zscir.benchmarks.measures import Measure, measure
-from zscir.errors import RequestError
+from zscir.benchmarks.metrics import Measure, measure
+from zscir.runtime.errors import RequestError
 
 
 def hits(pattern: str) -> Measure:

@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
+from zscir.benchmarks.comparability import Sheet
 from zscir.benchmarks.leaderboard import Entry, latex, markdown, measured, published, ranked, sheets
-from zscir.benchmarks.sheets import Sheet
-from zscir.errors import RequestError
+from zscir.runtime.errors import RequestError
 
 SHIPPED = Path(__file__).resolve().parents[2] / "data_specs" / "published"
 CIRR = Sheet("cirr", "test1", "official")

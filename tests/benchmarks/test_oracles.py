@@ -16,7 +16,7 @@ from zscir.benchmarks.cirr import Cirr, SoftCirr
 from zscir.benchmarks.fashioniq import FashionIQ
 from zscir.benchmarks.genecis import Genecis, Region
 from zscir.benchmarks.query import Query
-from zscir.errors import RequestError
+from zscir.runtime.errors import RequestError
 
 LEVELS = 6  # few levels: most rankings hold ties
 IDS = [f"i{n:02d}" for n in (7, 3, 9, 1, 8, 0, 5, 2, 6, 4, 11, 10)]  # gallery order is not the order of the names

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from zscir.benchmarks.preprocess import crop_box, pixels, prepared, region_crop, target_pad
-from zscir.errors import RequestError
+from zscir.runtime.errors import RequestError
 
 
 def test_padding_is_that_of_the_public_code_for_all_golden_sizes(shared: Path, golden: Callable[[str], Any]) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from zscir.benchmarks.ranking import HostBlock, float32_scores, padded, ranks_among, ranks_of, top_lists
 from zscir.benchmarks.similarity import pairwise_cosines, repeated_rows, score_blocks, unit_rows
-from zscir.errors import RequestError
+from zscir.runtime.errors import RequestError
 
 few_levels = st.integers(0, 4).map(lambda level: level / 4)
 row = st.lists(few_levels, min_size=1, max_size=40)

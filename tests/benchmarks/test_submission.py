@@ -9,7 +9,7 @@ import pytest
 
 from zscir.benchmarks import Query, load_benchmark, write_submission
 from zscir.benchmarks.submission import check_circo, check_cirr, check_keys
-from zscir.errors import RequestError
+from zscir.runtime.errors import RequestError
 
 GALLERY = [f"g{n}" for n in range(60)]
 CIRR = [Query("7", "g0", ("c",), (), ("g0",), ("g1", "g2", "g3", "g4", "g5"))]

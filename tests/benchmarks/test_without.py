@@ -7,7 +7,7 @@ from zscir.benchmarks.circo import Circo
 from zscir.benchmarks.cirr import Cirr, SoftCirr
 from zscir.benchmarks.genecis import Genecis, Region
 from zscir.benchmarks.query import Query
-from zscir.errors import RequestError
+from zscir.runtime.errors import RequestError
 
 GALLERY = list("abcdef")
 QUERIES = [

@@ -9,13 +9,13 @@ import numpy as np
 from PIL import Image
 
 from tests.methods import tiny
-from zscir.artifacts import Artifact
-from zscir.evaluation.pictures import BENCHMARK_IMAGES
+from zscir.data.images.shards import write_shard
+from zscir.evaluation.benchmark_images import BENCHMARK_IMAGES
 from zscir.methods.build import new_method, origin_of
 from zscir.methods.checkpoint import save_checkpoint
 from zscir.methods.specs import ClipSpec, PliSpec, TscirMapSpec
-from zscir.records import write_table
-from zscir.shards import write_shard
+from zscir.runtime.schemas import write_table
+from zscir.store.artifacts import Artifact
 
 WORDS = ("is red", "is blue and white", "a green picture", "is white")
 MAPPING = TscirMapSpec(word_hidden=16, inject_width=16, inject_heads=2, sites=(0, 1))

@@ -9,11 +9,11 @@ import torch
 
 from tests.evaluation import squares
 from tests.methods import tiny
-from zscir.artifacts import Artifact
+from zscir.evaluation.benchmark_images import Pictures
 from zscir.evaluation.features import averaged, composed_queries, embed_pictures, embed_texts, summed_queries
-from zscir.evaluation.pictures import Pictures
 from zscir.methods.clip import Clip
 from zscir.methods.specs import ClipSpec
+from zscir.store.artifacts import Artifact
 
 
 def rows(*values: list[float]) -> np.ndarray:

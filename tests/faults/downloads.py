@@ -5,12 +5,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from tests.core.toys import store_at
 from tests.faults.hostile_server import HostileServer
-from zscir.artifacts import Artifact
-from zscir.fetch.specs import DownloadSpec
-from zscir.records import IMAGES, PAIRS, read_rows, write_table
-from zscir.stage import Mapper, materialize, stage_named
+from tests.support.toys import store_at
+from zscir.data.download.specs import DownloadSpec
+from zscir.pipeline.stage import Mapper, materialize, stage_named
+from zscir.runtime.schemas import IMAGES, PAIRS, read_rows, write_table
+from zscir.store.artifacts import Artifact
 
 QUICK: dict[str, Any] = {"deadline_s": 4.0, "retries": 1, "backoff_s": 0.05, "max_bytes": 1_000_000, "per_host": 64}
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from zscir.store import Store
+from zscir.store.store import Store
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["tests.faults.processes", "tests.core.toys", "s3fs", "duckdb", "psutil", "pandas", "filelock"]
+    ["tests.faults.processes", "tests.support.toys", "s3fs", "duckdb", "psutil", "pandas", "filelock"]
 )
 
 

@@ -14,7 +14,7 @@ import pytest
 from tests.faults.downloads import download, pairs_in, spec_for
 from tests.faults.hostile_server import HostileServer
 from tests.faults.matrix import Measured
-from zscir.fetch.specs import DownloadSpec
+from zscir.data.download.specs import DownloadSpec
 
 REPO = Path(__file__).parents[2]
 CHILD = """
@@ -22,8 +22,8 @@ import signal, sys
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # the jobs of a shell may ignore it
 from tests.faults.downloads import download
-from zscir.artifacts import Artifact
-from zscir.fetch.specs import DownloadSpec
+from zscir.store.artifacts import Artifact
+from zscir.data.download.specs import DownloadSpec
 folder = Path(sys.argv[1])
 download(folder, DownloadSpec.load(folder / "download.toml"), Artifact.of_folder(folder / "pairs"))
 """

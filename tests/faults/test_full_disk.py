@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.core.toys import store_at
 from tests.faults.matrix import Measured
-from zscir.stage import materialize, stage_named
+from tests.support.toys import store_at
+from zscir.pipeline.stage import materialize, stage_named
 
 pytestmark = pytest.mark.slow
 
@@ -19,9 +19,9 @@ MOUNT = 'mount -t tmpfs -o size=2m none "$1" && shift && exec "$@"'
 CHILD = """
 import shutil, sys
 from pathlib import Path
-from tests.core.toys import store_at
-from zscir.errors import ZscirError
-from zscir.stage import materialize, stage_named
+from tests.support.toys import store_at
+from zscir.runtime.errors import ZscirError
+from zscir.pipeline.stage import materialize, stage_named
 disk, cache, kept = (Path(word) for word in sys.argv[1:4])
 store, stage = store_at(disk / "store", cache), stage_named("tabletop")
 small = materialize(store, stage, stage.spec_type(scenes=100), {})

@@ -17,7 +17,7 @@ import pytest
 
 from tests.faults.downloads import Download, download, pairs_in, spec_for
 from tests.faults.hostile_server import SLOW_TLS, HostileServer, slow_tls
-from zscir.shards import ShardReader
+from zscir.data.images.shards import ShardReader
 
 ROWS = 1000
 DEADLINE_S = 100.0

@@ -5,11 +5,10 @@ import signal
 
 import pytest
 
-from tests.core.conftest import s3  # noqa: F401 - a fixture
-from tests.core.toys import ShardsSpec, make_shards, shards, store_at
 from tests.faults.processes import dying_at, finish, start, watched
-from tests.services import CREDENTIALS, s3_endpoint
-from zscir.stage import key_of, materialize
+from tests.support.services import CREDENTIALS, s3_endpoint
+from tests.support.toys import ShardsSpec, make_shards, shards, store_at
+from zscir.pipeline.stage import key_of, materialize
 
 pytestmark = pytest.mark.slow
 
@@ -81,7 +80,7 @@ def test_death_at_any_step_of_replacing_a_damaged_artifact_leaves_nothing_half_m
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_death_at_any_change_of_a_bucket_leaves_nothing_half_made(tmp_path, s3, damaged, measured):  # noqa: F811
+def test_death_at_any_change_of_a_bucket_leaves_nothing_half_made(tmp_path, s3, damaged, measured):
     digest = expected_digest(tmp_path)
     environment = {"AWS_ENDPOINT_URL": s3_endpoint()} | CREDENTIALS
 

@@ -25,9 +25,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tests.faults.downloads import download
-from zscir.artifacts import Artifact
-from zscir.fetch.specs import DownloadSpec
-from zscir.stage import make_piece
+from zscir.store.artifacts import Artifact
+from zscir.data.download.specs import DownloadSpec
+from zscir.pipeline.stage import make_piece
 
 def two_at_once(store, pieces):
     with ThreadPoolExecutor(2) as pool:

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.core.attics import age_of
-from tests.core.conftest import s3  # noqa: F401 - a fixture
-from tests.core.test_pieces import WordsSpec, write_words
-from tests.core.toys import store_at
 from tests.faults.processes import dying_at, start
-from tests.services import CREDENTIALS, s3_endpoint
-from zscir.clearing import clear, look
-from zscir.lineage.query import rows
-from zscir.retention import Policy
-from zscir.stage import materialize
+from tests.pipeline.test_chunk_job import WordsSpec, write_words
+from tests.support.services import CREDENTIALS, s3_endpoint
+from tests.support.stored_histories import age_of
+from tests.support.toys import store_at
+from zscir.lineage.sql_views import rows
+from zscir.maintenance.gc import clear, look
+from zscir.maintenance.retention import Policy
+from zscir.pipeline.stage import materialize
 
 SPEC = WordsSpec(words=("b",))
 STEPS = {

@@ -9,15 +9,14 @@ import time
 
 import pytest
 
-from tests.core.conftest import s3  # noqa: F401 - a fixture
-from tests.core.toy_pipelines import clean_environment, command, digests, json_of, walk_toy, write_toy, zscir
-from tests.core.toys import store_at
 from tests.faults.processes import finish, kill_after, start
-from tests.services import CREDENTIALS, prefect_api, s3_endpoint
-from zscir.lineage.query import rows
-from zscir.pipelines import load_pipeline
-from zscir.plans import make_plan
-from zscir.runs import list_runs
+from tests.support.services import CREDENTIALS, prefect_api, s3_endpoint
+from tests.support.toy_pipelines import clean_environment, command, digests, json_of, walk_toy, write_toy, zscir
+from tests.support.toys import store_at
+from zscir.lineage.sql_views import rows
+from zscir.pipeline.pipeline_file import load_pipeline
+from zscir.pipeline.plan import make_plan
+from zscir.pipeline.run import list_runs
 
 pytestmark = pytest.mark.slow
 
@@ -94,7 +93,7 @@ def test_runs_killed_at_any_moment_end_with_the_same_digests(tmp_path, measured)
     measured(FAULT, f"on a folder, {kill_and_go_on(f'{tmp_path}/store', tmp_path, {}, wanted_kills=12)}")
 
 
-def test_runs_killed_on_s3_end_with_the_same_digests(tmp_path, s3, measured):  # noqa: F811 - a fixture
+def test_runs_killed_on_s3_end_with_the_same_digests(tmp_path, s3, measured):
     environment = {"AWS_ENDPOINT_URL": s3_endpoint()} | CREDENTIALS
     measured(FAULT, f"on S3, {kill_and_go_on(s3, tmp_path, environment, wanted_kills=4)}")
 

@@ -5,11 +5,10 @@ import time
 
 import pytest
 
-from tests.core.conftest import s3  # noqa: F401 - a fixture
-from tests.core.toys import ShardsSpec, make_shards, shards, store_at
 from tests.faults.processes import finish, kill_after, start, watched
-from tests.services import CREDENTIALS, s3_endpoint
-from zscir.stage import key_of, materialize
+from tests.support.services import CREDENTIALS, s3_endpoint
+from tests.support.toys import ShardsSpec, make_shards, shards, store_at
+from zscir.pipeline.stage import key_of, materialize
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +81,7 @@ def test_killed_stages_go_on_and_end_with_the_same_bytes(tmp_path, measured):
     measured(KILLED, f"a stage on a folder, {cost}, half-made artifacts seen in {looks} looks: 0")
 
 
-def test_killed_stages_of_a_store_on_s3_end_with_the_same_bytes(tmp_path, s3, measured):  # noqa: F811 - a fixture
+def test_killed_stages_of_a_store_on_s3_end_with_the_same_bytes(tmp_path, s3, measured):
     cost, _ = kill_many(s3, tmp_path, {"AWS_ENDPOINT_URL": s3_endpoint()} | CREDENTIALS, 6)
     measured(KILLED, f"a stage on S3, {cost}")
 

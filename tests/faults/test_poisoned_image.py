@@ -10,7 +10,7 @@ from tests.faults.downloads import pairs_in, spec_for
 from tests.faults.hostile_server import HostileServer
 from tests.faults.matrix import Measured
 from tests.faults.test_download_crashes import CHILD, REPO, write_spec
-from zscir.records import IMAGES, read_rows
+from zscir.runtime.schemas import IMAGES, read_rows
 
 # Stands before OpenCV on the path: the same, but a picture of one certain size kills the process that decodes it.
 POISONED = """

@@ -8,10 +8,10 @@ import time
 import psutil
 import pytest
 
-from tests.core.toy_pipelines import clean_environment, command, write_toy
-from tests.core.toys import store_at
-from zscir.lineage.query import rows
-from zscir.runs import list_runs
+from tests.support.toy_pipelines import clean_environment, command, write_toy
+from tests.support.toys import store_at
+from zscir.lineage.sql_views import rows
+from zscir.pipeline.run import list_runs
 
 STEPS = """
 name = "toy"

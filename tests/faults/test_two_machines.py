@@ -8,20 +8,19 @@ import time
 import pytest
 from s3fs import S3FileSystem
 
-from tests.core.conftest import s3  # noqa: F401 - a fixture
-from tests.core.toy_pipelines import digests, walk_toy, write_toy
-from tests.core.toys import log, pause, store_at
 from tests.faults.faulty_proxy import KINDS, FaultyProxy
 from tests.faults.processes import finish, kill_after, start
-from tests.services import CREDENTIALS, s3_endpoint
-from zscir.artifacts import MANIFEST
-from zscir.errors import StageError
-from zscir.leases import FOLDER
-from zscir.runs import list_runs
-from zscir.settings import Settings
-from zscir.specs import Spec
-from zscir.stage import Facts, key_of, materialize, stage
-from zscir.store import open_store
+from tests.support.services import CREDENTIALS, s3_endpoint
+from tests.support.toy_pipelines import digests, walk_toy, write_toy
+from tests.support.toys import log, pause, store_at
+from zscir.pipeline.run import list_runs
+from zscir.pipeline.stage import key_of, materialize, stage
+from zscir.runtime.errors import StageError
+from zscir.runtime.settings import Settings
+from zscir.runtime.specs import Spec
+from zscir.store.artifacts import MANIFEST, Facts
+from zscir.store.leases import FOLDER
+from zscir.store.store import open_store
 
 FILES = [f"{number:05d}.bin" for number in range(4)]
 LONG_S = 60.0
@@ -114,7 +113,7 @@ def make_with(uri, cache, environment, words):
 
 
 @pytest.fixture
-def hall(s3, tmp_path):  # noqa: F811 - a fixture
+def hall(s3, tmp_path):
     return Hall(s3, tmp_path, s3_endpoint())
 
 
@@ -205,7 +204,7 @@ def test_a_machine_that_slept_while_it_made_something_finds_it_made_and_takes_th
     )
 
 
-def test_runs_in_which_one_request_in_twenty_fails_end_with_the_same_digests(s3, tmp_path, monkeypatch, measured):  # noqa: F811
+def test_runs_in_which_one_request_in_twenty_fails_end_with_the_same_digests(s3, tmp_path, monkeypatch, measured):
     path, undisturbed = write_toy(tmp_path / "specs"), store_at(tmp_path / "undisturbed", tmp_path / "cache")
     runs = begun = 0
     with FaultyProxy(s3_endpoint(), share=0.05, seed=3) as proxy:
@@ -232,7 +231,7 @@ def test_runs_in_which_one_request_in_twenty_fails_end_with_the_same_digests(s3,
     )
 
 
-def test_a_store_that_is_away_for_a_while_is_waited_for(s3, tmp_path, measured):  # noqa: F811 - a fixture
+def test_a_store_that_is_away_for_a_while_is_waited_for(s3, tmp_path, measured):
     with FaultyProxy(s3_endpoint()) as proxy:
         hall = Hall(s3, tmp_path, proxy.url)
         process = hall.start("A", pause_s=0.5, lease_s=2.0)  # its lease runs out meanwhile; nobody can take it
@@ -255,7 +254,7 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(s3, tmp_path, measured):
     )
 
 
-def test_a_store_that_stays_away_is_told_when_patience_ends_and_the_work_is_kept(s3, tmp_path, monkeypatch, measured):  # noqa: F811
+def test_a_store_that_stays_away_is_told_when_patience_ends_and_the_work_is_kept(s3, tmp_path, monkeypatch, measured):
     with FaultyProxy(s3_endpoint()) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         monkeypatch.setenv("TOY_WHO", "A")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.services import named, prefect_api
+from tests.support.services import named, prefect_api
 
 
 @pytest.fixture

@@ -17,13 +17,13 @@ from prefect.events.schemas.automations import Posture
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.automations import SILENCE, STOPPED, ZOMBIES, _ensure, ensure_automations, zombies
-from flows.deploy import Wanted, deploy, of_pipeline
-from tests import services
-from tests.core.toy_pipelines import STEPS, clean_environment, held, write_toy
-from tests.core.toys import store_at
-from tests.services import named, prefect_api
-from zscir.errors import RequestError
-from zscir.runs import find_run, list_runs
+from flows.deploy import Wanted, deploy, of_pipeline, watched_flows
+from tests.support import services
+from tests.support.services import named, prefect_api
+from tests.support.toy_pipelines import STEPS, clean_environment, held, write_toy
+from tests.support.toys import store_at
+from zscir.pipeline.run import find_run, list_runs
+from zscir.runtime.errors import RequestError
 
 SECRET = "hunter2-hunter2"
 BROKEN = STEPS.replace('source = "short", text_column = "caption"', 'source = "short", text_column = "nothing"')
@@ -36,15 +36,16 @@ from dataclasses import replace
 from pathlib import Path
 from prefect import get_client
 from prefect.flow_engine import run_flow
-from flows.deployed import run_pipeline
+from flows.deploy import watched_flows
+from flows.deployed_flows import run_pipeline
 from flows.pipeline import pipeline
-from tests.core.toys import ShardsSpec, gated
-from zscir.errors import ZscirError
-from zscir.pipelines import load_pipeline
-from zscir.runs import begin, end
-from zscir.settings import Settings
-from zscir.stage import stage
-from zscir.store import open_store
+from tests.support.toys import ShardsSpec, gated
+from zscir.runtime.errors import ZscirError
+from zscir.pipeline.pipeline_file import load_pipeline
+from zscir.pipeline.run import begin, end
+from zscir.runtime.settings import Settings
+from zscir.pipeline.stage import stage
+from zscir.store.store import open_store
 
 @stage(version=1)
 def failing(spec: ShardsSpec, out: Path) -> dict:
@@ -159,7 +160,7 @@ def test_a_run_is_given_up_after_three_heartbeats_that_did_not_come():
     """The default period is 180 s; what Prefect's page shows, 90 s, would crash every healthy run."""
     from prefect.settings import get_current_settings
 
-    trigger = zombies().trigger
+    trigger = zombies(watched_flows()).trigger
     assert trigger.within == SILENCE == 3 * timedelta(seconds=get_current_settings().flows.heartbeat_frequency)
     assert (trigger.posture, trigger.after) == (Posture.Proactive, {"prefect.flow-run.heartbeat"})
     names = trigger.match_related["prefect.resource.name"]
@@ -167,28 +168,28 @@ def test_a_run_is_given_up_after_three_heartbeats_that_did_not_come():
 
 
 def test_setting_up_twice_is_setting_up_once_and_what_changed_is_mended(ask):
-    assert ask(lambda client: ensure_automations(client, None)) == [ZOMBIES]
+    assert ask(lambda client: ensure_automations(client, watched_flows(), None)) == [ZOMBIES]
     (first,) = ask(raw)
     address = "http://127.0.0.1:9/x"
-    assert ask(lambda client: ensure_automations(client, address)) == [ZOMBIES, STOPPED]
+    assert ask(lambda client: ensure_automations(client, watched_flows(), address)) == [ZOMBIES, STOPPED]
     before = sorted(ask(raw))
-    assert ask(lambda client: ensure_automations(client, address)) == [ZOMBIES, STOPPED]
+    assert ask(lambda client: ensure_automations(client, watched_flows(), address)) == [ZOMBIES, STOPPED]
     assert sorted(ask(raw)) == before
     assert first in before
-    ask(lambda client: _ensure(client, zombies(timedelta(seconds=99))))
-    ask(lambda client: client.create_automation(zombies()))
-    ask(lambda client: ensure_automations(client, None))
+    ask(lambda client: _ensure(client, zombies(watched_flows(), timedelta(seconds=99))))
+    ask(lambda client: client.create_automation(zombies(watched_flows())))
+    ask(lambda client: ensure_automations(client, watched_flows(), None))
     by_name = {one.name: one for one in ask(read)}
     assert len(ask(read)) == len(by_name) == 2
     assert by_name[ZOMBIES].trigger.within == SILENCE
 
 
 def test_what_somebody_paused_stays_paused(ask):
-    ask(lambda client: ensure_automations(client, None))
+    ask(lambda client: ensure_automations(client, watched_flows(), None))
     (there,) = ask(read)
     ask(lambda client: client.pause_automation(there.id))
-    ask(lambda client: ensure_automations(client, None))
-    ask(lambda client: _ensure(client, zombies(timedelta(seconds=99))))
+    ask(lambda client: ensure_automations(client, watched_flows(), None))
+    ask(lambda client: _ensure(client, zombies(watched_flows(), timedelta(seconds=99))))
     (there,) = ask(read)
     assert (there.enabled, there.trigger.within) == (False, timedelta(seconds=99))
 
@@ -196,7 +197,7 @@ def test_what_somebody_paused_stays_paused(ask):
 @pytest.mark.parametrize("given", ["", "slack", "slack-webhook/", "ftp://host/x", "slack-webhook/no-such-block"])
 def test_an_address_that_is_none_is_refused(ask, given):
     with pytest.raises(RequestError, match="webhook"):
-        ask(lambda client: ensure_automations(client, given))
+        ask(lambda client: ensure_automations(client, watched_flows(), given))
 
 
 @pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # apprise imports it
@@ -212,7 +213,7 @@ def test_a_notification_block_of_the_server_tells_in_words_how_to_go_on(ask):
             return await block.asave("alerts", overwrite=True, client=client)
 
         block_id = ask(make)
-        ask(lambda client: ensure_automations(client, "mattermost-webhook/alerts"))
+        ask(lambda client: ensure_automations(client, watched_flows(), "mattermost-webhook/alerts"))
         told = next(one for one in ask(read) if one.name == STOPPED)
         assert isinstance(told.actions[0], SendNotification)
         assert told.actions[0].block_document_id == block_id
@@ -272,7 +273,7 @@ def test_runs_that_fail_are_gated_cost_too_much_or_die_are_told_and_a_dead_one_s
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
         wait_until((folder / "last").exists, process)
-        ask(lambda client: _ensure(client, zombies(timedelta(seconds=10))))
+        ask(lambda client: _ensure(client, zombies(watched_flows(), timedelta(seconds=10))))
         (folder / "go").touch()
         wait_until(lambda: len(list_runs(store)) == 5 and list_runs(store)[4]["flow_run_id"], process)
         # The first heartbeat goes out at once, but by way of queues: a run that was never heard of is not missed.

@@ -7,13 +7,13 @@ import sys
 import pytest
 
 from flows.deploy import DEFINITIONS, Schedule, Wanted, definitions, deploy, of_pipeline
-from tests import services
-from tests.core.toy_pipelines import STEPS, clean_environment, write_toy
-from tests.core.toys import store_at
-from tests.services import prefect_api
-from zscir.errors import RequestError
-from zscir.runs import list_runs
-from zscir.stage import stage_named, stage_names
+from tests.support import services
+from tests.support.services import prefect_api
+from tests.support.toy_pipelines import STEPS, clean_environment, write_toy
+from tests.support.toys import store_at
+from zscir.pipeline.run import list_runs
+from zscir.pipeline.stage import stage_named, stage_names
+from zscir.runtime.errors import RequestError
 
 # What differs between two registrations of the same thing: who, when, where.
 PASSING = {
@@ -71,9 +71,9 @@ def parameter(flow, name):
 
 
 def test_every_stage_has_a_deployment_of_its_name_and_stands_in_the_forms():
-    from flows.deployed import WHERE_IT_STOPPED, rerun, run_stage
+    from flows.deployed_flows import WHERE_IT_STOPPED, rerun, run_stage
 
-    stages = [one for one in definitions() if one.entrypoint == "flows.deployed.run_stage"]
+    stages = [one for one in definitions() if one.entrypoint == "flows.deployed_flows.run_stage"]
     assert {one.name for one in stages} == of_stages()
     assert all(one.parameters == {"stage": one.name} for one in stages)
     assert set(parameter(run_stage, "stage")["enum"]) == of_stages()
@@ -170,7 +170,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_deploy_refuses_in_a_few_lines_with_code_2(tmp_path, monkeypatch, capsys, case):
-    from zscir.cli import app
+    from zscir.cli.main import app
 
     words, environment, said = REFUSED[case]
     write_toy(tmp_path)
@@ -187,7 +187,7 @@ def test_deploy_refuses_in_a_few_lines_with_code_2(tmp_path, monkeypatch, capsys
 @pytest.mark.slow
 def test_zscir_deploy_and_prefect_deploy_register_the_same(tmp_path, server, capsys):
     """By ours, where it also makes the pool; then by Prefect's own command from the same file, in somebody's clone."""
-    from zscir.cli import app
+    from zscir.cli.main import app
 
     forget_all()
     app(["deploy", "--pool", "zscir", "--json"], standalone_mode=False)
@@ -227,7 +227,7 @@ def test_deployed_again_a_schedule_stays_as_somebody_left_it(tmp_path, server):
 def test_the_form_of_a_backfill_runs_what_is_missing_in_one_flow_run_and_lists_what_failed(
     tmp_path, server, monkeypatch
 ):
-    from flows.deployed import backfill
+    from flows.deployed_flows import backfill
 
     monkeypatch.setenv("ZSCIR_STORE", str(tmp_path / "store"))
     for day in ("2026-11-01", "2026-11-03"):

@@ -8,8 +8,8 @@ import time
 import psutil
 import pytest
 
-from tests.core.conftest import s3  # noqa: F401 - a fixture
-from tests.core.toy_pipelines import (
+from tests.support.services import QUICK_SERVER, ask, prefect_api, wait_for
+from tests.support.toy_pipelines import (
     ORDER,
     SOURCE,
     STEPS,
@@ -22,10 +22,9 @@ from tests.core.toy_pipelines import (
     write_toy,
     zscir,
 )
-from tests.core.toys import store_at
-from tests.services import QUICK_SERVER, ask, prefect_api, wait_for
-from zscir.runs import list_runs
-from zscir.walks import asked_again, walk
+from tests.support.toys import store_at
+from zscir.pipeline.execute import asked_again, walk
+from zscir.pipeline.run import list_runs
 
 BROKEN = STEPS.replace('source = "short", text_column = "caption"', 'source = "short", text_column = "nothing"')
 # Big enough to be at work for many seconds, and it makes one file of a few megabytes only.
@@ -89,7 +88,7 @@ def test_reuse_imports_nothing_that_takes_long(tmp_path, store):
     walk_toy(store, path)
     code = (
         "import sys; sys.argv = ['zscir', 'run', sys.argv[1]]\n"
-        "from zscir.cli import main\n"
+        "from zscir.cli.main import main\n"
         "try: main()\n"
         "except SystemExit as end: assert end.code == 0, end.code\n"
         "slow = {'prefect', 'torch', 'pandas', 'duckdb', 'aiohttp', 'cv2', 'tenacity'}\n"
@@ -175,7 +174,7 @@ def test_a_prefect_that_cannot_be_reached_is_told_without_a_traceback(tmp_path, 
     assert os.listdir(tmp_path / "specs")
 
 
-def test_a_run_through_a_server_is_known_by_the_names_of_its_stages_and_may_keep_everything_on_s3(tmp_path, s3):  # noqa: F811 - a fixture
+def test_a_run_through_a_server_is_known_by_the_names_of_its_stages_and_may_keep_everything_on_s3(tmp_path, s3):
     path = write_toy(tmp_path / "specs")
     environment = {"PREFECT_API_URL": prefect_api(), "ZSCIR_CACHE": str(tmp_path / "cache")}
     rows = json_of(zscir(tmp_path, "run", str(path), "--store", s3, "--json", **environment))

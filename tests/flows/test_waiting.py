@@ -14,14 +14,14 @@ from functools import partial
 import pytest
 from prefect import flow
 
-from flows.dispatch import dispatch
-from flows.pools import need_pools
-from tests import services
-from tests.services import named, prefect_api
-from zscir.artifacts import short_name
-from zscir.dispatch import OutOfTime, Report
-from zscir.errors import StageError, TransientError
-from zscir.retries import Terms
+from flows.remote_dispatch import dispatch
+from flows.work_pools import need_pools
+from tests.support import services
+from tests.support.services import named, prefect_api
+from zscir.pipeline.remote_step import OutOfTime, Report
+from zscir.runtime.errors import StageError, TransientError
+from zscir.runtime.retries import Terms
+from zscir.store.artifacts import short_name
 
 POOLS = ("waiting", "waiting-2")
 LIMIT_S = 120
@@ -157,8 +157,8 @@ def test_a_run_whose_time_is_over_waits_for_no_worker(errand):
 
 
 def test_a_flow_run_whose_worker_was_lost_before_it_began_is_given_up(errand, caplog, monkeypatch):
-    monkeypatch.setattr("flows.dispatch.SLOW_PENDING_S", 0.0)
-    monkeypatch.setattr("flows.dispatch.LONGEST_PENDING_S", 2.0)
+    monkeypatch.setattr("flows.remote_dispatch.SLOW_PENDING_S", 0.0)
+    monkeypatch.setattr("flows.remote_dispatch.LONGEST_PENDING_S", 2.0)
     with asking(errand) as asked:
         found = the_only(errand)
         end(found, "PENDING")

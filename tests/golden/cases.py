@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from zscir.artifacts import Artifact, sweep
-from zscir.fetch.pairs import pair_digest
-from zscir.images import decode, encode_jpeg
-from zscir.records import IMAGES, INTERVALS, PAIRS, PER_QUERY, SCORES, schema_of, write_table
-from zscir.shards import write_shard
-from zscir.specs import canonical_json, digest_of
-from zscir.stage import stage_named
-from zscir.tabletop.cirr import build_cirr
+from zscir.data.images.decode import decode, encode_jpeg
+from zscir.data.images.shards import write_shard
+from zscir.data.readers.pairs import pair_digest
+from zscir.pipeline.stage import stage_named
+from zscir.runtime.schemas import IMAGES, INTERVALS, PAIRS, PER_QUERY, SCORES, schema_of, write_table
+from zscir.runtime.specs import canonical_json, digest_of
+from zscir.store.artifacts import Artifact, sweep
 from zscir.tabletop.exhibits import bytes_of
 from zscir.tabletop.spec import TabletopBenchmarksSpec, TabletopSpec
 from zscir.tabletop.web import url_of, web_caption, web_jpeg
+from zscir.tabletop.write_cirr import build_cirr
 
 ROWS = Path(__file__).with_name("rows.json")
 WORLD = TabletopSpec(scenes=48, size_px=48)
@@ -88,7 +88,7 @@ LEFT_OUT = {
     "backbone": "published weights, or a checkpoint of floats",
     "download": "what it makes is what the network gave; its bytes are compared in tests/stages/test_download.py",
     "fetch_chunk": "what it makes is what the network gave",
-    "list_failed": "it reads what fetch_chunk made; its rows are compared in tests/fetch/test_assembly.py",
+    "list_failed": "it reads what fetch_chunk made; its rows are compared in tests/data/download/test_merge_chunks.py",
     "embed": "floats of a neural network differ in their last bits between processors",
     "embed_benchmarks": "floats of a neural network",
     "evaluate": "rankings of floats of a neural network; the measures have golden files of their own",
@@ -278,7 +278,7 @@ def _filled(folder: Path, write: Callable[[Path], Any]) -> Artifact:
 
 
 def _flat(inputs: dict[str, Any]) -> list[tuple[str, Artifact]]:
-    from zscir.stage import flat_inputs
+    from zscir.pipeline.stage import flat_inputs
 
     return list(flat_inputs(inputs).items())
 

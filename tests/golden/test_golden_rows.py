@@ -3,7 +3,7 @@ import json
 import pytest
 
 from tests.golden.cases import CASES, LEFT_OUT, ROWS, complaint, run_all
-from zscir.stage import stage_names
+from zscir.pipeline.stage import stage_names
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from zscir import __version__  # noqa: E402
 
 INFRA = Path(__file__).resolve().parents[2] / "infra"
 TEMPLATE: dict[str, Any] = json.loads((INFRA / "kubernetes" / "gpu-pool.json").read_text())
-# What flows/pools.py gives a deployment, and what somebody may set for it on Prefect's page.
+# What flows/work_pools.py gives a deployment, and what somebody may set for it on Prefect's page.
 OURS = {"env": {"PREFECT_LOGGING_EXTRA_LOGGERS": "zscir"}}
 SET = {"image": "registry.example/zscir:1", "gpus": 2, "node_selector": {"gpu": "h100"}, "deadline_s": 86400}
 PLAIN = {"str": str, "int": int, "bool": bool, "object": object}

@@ -21,10 +21,10 @@ import pytest
 import yaml
 
 from flows.deploy import Wanted, deploy, of_pipeline
-from tests.core.toy_pipelines import write_toy
-from tests.core.toys import store_at
-from tests.services import QUICK_SERVER, QUICK_WORKER, named
-from zscir.runs import list_runs
+from tests.support.services import QUICK_SERVER, QUICK_WORKER, named
+from tests.support.toy_pipelines import write_toy
+from tests.support.toys import store_at
+from zscir.pipeline.run import list_runs
 
 REPO = Path(__file__).resolve().parents[2]
 SERVICES: dict[str, Any] = yaml.safe_load((REPO / "infra/compose.yaml").read_text())["services"]
@@ -59,7 +59,7 @@ def command_of(service: str, port: int) -> list[str]:
     """A service's own command, but on loopback and a free port."""
     here = {"4200": str(port), "0.0.0.0": "127.0.0.1"}  # what compose.yaml says is not done here
     program, *words = [here.get(word, word) for word in SERVICES[service]["command"]]
-    start = {"prefect": ["-m", "prefect"], "zscir": ["-c", "from zscir.cli import main; main()"]}[program]
+    start = {"prefect": ["-m", "prefect"], "zscir": ["-c", "from zscir.cli.main import main; main()"]}[program]
     return [sys.executable, *start, *words]
 
 

@@ -1,8 +1,7 @@
 import pytest
 
-from tests.core.conftest import s3  # noqa: F401 - a fixture
-from tests.core.toy_pipelines import walk_toy, write_toy
-from tests.core.toys import store_at
+from tests.support.toy_pipelines import walk_toy, write_toy
+from tests.support.toys import store_at
 
 
 @pytest.fixture

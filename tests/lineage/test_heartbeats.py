@@ -4,11 +4,11 @@ import time
 
 import pytest
 
-from tests.core.conftest import store  # noqa: F401 - a fixture
-from tests.core.toy_pipelines import direct, walk_toy
+from tests.support.stores import store  # noqa: F401 - a fixture
+from tests.support.toy_pipelines import direct, walk_toy
+from zscir.lineage.environment import worker_name
 from zscir.lineage.heartbeats import FILE, MISSED, Heart, last_beat, last_sign, place, status_of
-from zscir.lineage.surroundings import worker_name
-from zscir.runs import list_runs
+from zscir.pipeline.run import list_runs
 
 RUN_ID = "20260101-000000-abcdef"
 RUNNING = {"run_id": RUN_ID, "status": "running", "user_config": "{}"}
@@ -103,7 +103,7 @@ def test_who_looks_leaves_nothing_in_the_store(store, tmp_path):  # noqa: F811
 
 
 def test_a_store_that_is_away_stops_no_run(tmp_path):
-    from tests.core.toys import store_at
+    from tests.support.toys import store_at
 
     store = store_at(tmp_path / "store", tmp_path / "cache")  # noqa: F811
     heart = Heart(store, RUN_ID, every_s=0.02)

@@ -1,12 +1,12 @@
 import pytest
 
-from tests.core.toys import ShardsSpec, shards
-from zscir.artifacts import Artifact
-from zscir.errors import RequestError
+from tests.support.toys import ShardsSpec, shards
 from zscir.lineage.lookup import look_up
-from zscir.records import IMAGES, RESPONSES, TRIPLETS, write_table
-from zscir.specs import Spec
-from zscir.stage import Facts, materialize, stage
+from zscir.pipeline.stage import materialize, stage
+from zscir.runtime.errors import RequestError
+from zscir.runtime.schemas import IMAGES, RESPONSES, TRIPLETS, write_table
+from zscir.runtime.specs import Spec
+from zscir.store.artifacts import Artifact, Facts
 
 REFERENCE, TARGET = "a" * 63 + "1", "a" * 63 + "2"
 TRIPLET = "b" * 32

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.core.conftest import store  # noqa: F401 - a fixture
-from tests.core.toy_pipelines import direct, walk_toy
-from tests.core.toys import store_at
 from tests.faults.processes import finish, start
-from tests.services import CREDENTIALS, s3_endpoint
-from zscir.errors import Interrupted
+from tests.support.services import CREDENTIALS, s3_endpoint
+from tests.support.stores import store  # noqa: F401 - a fixture
+from tests.support.toy_pipelines import direct, walk_toy
+from tests.support.toys import store_at
+from zscir.lineage.environment import worker_name
 from zscir.lineage.heartbeats import FILE
 from zscir.lineage.reaper import reap
-from zscir.lineage.surroundings import worker_name
 from zscir.lineage.tables import TABLES
-from zscir.records import read_rows
-from zscir.runs import do_step, find_run, list_runs
-from zscir.walks import asked_again, walk
+from zscir.pipeline.execute import asked_again, walk
+from zscir.pipeline.run import do_step, find_run, list_runs
+from zscir.runtime.errors import Interrupted
+from zscir.runtime.schemas import read_rows
 
 
 class Killed(BaseException):

@@ -5,17 +5,17 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.core.toy_pipelines import ORDER, STEPS, direct, walk_toy, write_toy
-from tests.core.toys import store_at
 from tests.faults.processes import finish, start
-from zscir.errors import GateError, Interrupted, StageError
-from zscir.lineage.query import rows
+from tests.support.toy_pipelines import ORDER, STEPS, direct, walk_toy, write_toy
+from tests.support.toys import store_at
 from zscir.lineage.recorder import Recorder, RunInfo
+from zscir.lineage.sql_views import rows
 from zscir.lineage.tables import TABLES
-from zscir.records import read_rows, read_table
-from zscir.runs import do_step, find_run, list_runs
-from zscir.settings import Settings
-from zscir.walks import asked_again, walk
+from zscir.pipeline.execute import asked_again, walk
+from zscir.pipeline.run import do_step, find_run, list_runs
+from zscir.runtime.errors import GateError, Interrupted, StageError
+from zscir.runtime.schemas import read_rows, read_table
+from zscir.runtime.settings import Settings
 
 BROKEN = STEPS.replace('source = "short", text_column = "caption"', 'source = "short", text_column = "nothing"')
 COLUMNS = {
@@ -231,7 +231,7 @@ def test_a_store_that_goes_away_in_the_middle_is_told_with_the_line_to_type(stor
 
 
 def test_secrets_are_left_out_of_the_record(store):
-    from zscir.lineage.surroundings import redact
+    from zscir.lineage.environment import redact
 
     asked = {
         "store": "s3://bucket/x",

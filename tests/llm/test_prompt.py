@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zscir.errors import RequestError
 from zscir.llm.answer import EDIT_TYPES
 from zscir.llm.prompt import load_prompt, parse_prompt, quote
-from zscir.settings import data_specs
+from zscir.runtime.errors import RequestError
+from zscir.runtime.settings import data_specs
 
 SMALL = """---
 name: small

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zscir.llm.backend_protocol import Request
+from zscir.llm.caption_parser import parse_caption, singular
 from zscir.llm.filters import why_not
-from zscir.llm.phrases import parse_caption, singular
-from zscir.llm.protocol import Request
 from zscir.llm.template import TemplateBackend, describe_change
 from zscir.tabletop.captions import caption_of
 from zscir.tabletop.edits import draw_edit_into

@@ -6,12 +6,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.methods import tiny
-from zscir.artifacts import Artifact
-from zscir.errors import RequestError
 from zscir.methods.build import new_method, origin_of
 from zscir.methods.checkpoint import load_method, read_config, save_checkpoint
 from zscir.methods.clip import Clip
 from zscir.methods.specs import ClipSpec, PliSpec, TscirComposeSpec, TscirMapSpec
+from zscir.runtime.errors import RequestError
+from zscir.store.artifacts import Artifact
 
 MAP = TscirMapSpec(word_hidden=8, inject_width=8, inject_heads=2)
 COMPOSE = TscirComposeSpec(rank=2)

@@ -3,11 +3,11 @@ import torch
 import torch.nn.functional as F
 
 from tests.methods import tiny
-from zscir.methods.batch import Batch
+from zscir.methods.baselines import image_only, text_only, weighted_sum
 from zscir.methods.clip import Clip
-from zscir.methods.controls import image_only, text_only, weighted_sum
 from zscir.methods.masks import kept_patches
 from zscir.methods.pli import Pli
+from zscir.methods.protocol import Batch
 from zscir.methods.specs import ClipSpec, PliSpec
 
 TEXTS = ["is red", "is blue"]

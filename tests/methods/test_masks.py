@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zscir.methods.draws import bits, shuffled, stream, uniforms
+from zscir.methods.counter_rng import bits, shuffled, stream, uniforms
 from zscir.methods.masks import kept_count, kept_patches
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zscir.errors import RequestError
 from zscir.methods.tokenizer import ClipTokenizer, CompactTokenizer, bpe_ids
+from zscir.runtime.errors import RequestError
 
 COMPACT = CompactTokenizer.of_corpus(["a red ball on the snow"])
 

@@ -3,10 +3,10 @@ import torch
 import torch.nn.functional as F
 
 from tests.methods import tiny
-from zscir.errors import RequestError
 from zscir.methods.specs import PixelSpec
 from zscir.methods.tokenizer import ClipTokenizer
 from zscir.methods.towers import Towers
+from zscir.runtime.errors import RequestError
 
 
 def test_features_are_those_of_open_clip() -> None:

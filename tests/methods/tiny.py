@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from zscir.artifacts import Artifact
-from zscir.methods.batch import Batch
+from zscir.data.images.shards import write_shard
+from zscir.methods.protocol import Batch
 from zscir.methods.specs import ArchitectureSpec, PixelSpec, TextSpec, VisionSpec
 from zscir.methods.tokenizer import CompactTokenizer
 from zscir.methods.towers import Towers, config_of
-from zscir.shards import write_shard
+from zscir.store.artifacts import Artifact
 
 PIXELS = PixelSpec(size_px=16, fit="warp")
 ARCHITECTURE = ArchitectureSpec(

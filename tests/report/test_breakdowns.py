@@ -1,9 +1,9 @@
 import pyarrow.parquet as pq
 import pytest
 
-from tests.report.small_run import BENCHMARKS, EvaluateSpec, Walk, evaluate, new_store, shared_store
+from tests.support.small_run import BENCHMARKS, EvaluateSpec, Walk, evaluate, new_store, shared_store
 from zscir.report.breakdowns import Breakdown, breakdowns
-from zscir.report.record import read_record
+from zscir.report.run_data import read_record
 from zscir.stages.tabletop_benchmarks import tabletop_benchmarks
 
 METHODS = ["image only", "text only", "sum, lambda 0.4, tuned", "pli", "tscir_map"]

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from tests.report.browser import Page, browsing, find_browser
-from tests.report.small_run import HOSTILE, hostile_page, shared_page
+from tests.support.small_run import HOSTILE, hostile_page, shared_page
+from zscir.benchmarks.comparability import Sheet
 from zscir.benchmarks.leaderboard import Entry
-from zscir.benchmarks.sheets import Sheet
-from zscir.report.board import write_board
+from zscir.report.leaderboard_page import write_board
 
 BROWSER = find_browser()
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome on this machine (make browser)")

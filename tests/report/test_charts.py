@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zscir.artifacts import Artifact
-from zscir.records import CURVE, write_table
 from zscir.report import charts
 from zscir.report.charts import Series, curve_panel, read_curve, smoothed, weight_panel
+from zscir.runtime.schemas import CURVE, write_table
+from zscir.store.artifacts import Artifact
 
 
 def curve(folder: Path, rows: list[tuple[int, str, float]]) -> Artifact:

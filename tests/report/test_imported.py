@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.core.toy_pipelines import walk_toy
-from tests.core.toys import store_at
-from zscir.report.masked import masked_sheets
+from tests.support.toy_pipelines import walk_toy
+from tests.support.toys import store_at
+from zscir.data.images.shards import write_shard
+from zscir.report.masked_examples import masked_sheets
 from zscir.report.page import write_report
-from zscir.report.record import read_record
-from zscir.report.sheets import pair_sheets
-from zscir.shards import write_shard
+from zscir.report.run_data import read_record
+from zscir.report.triplet_examples import pair_sheets
 
 SOURCE = """
 name = "mine"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.small_run import (
+from tests.support.services import CREDENTIALS, s3_endpoint
+from tests.support.small_run import (
     HOSTILE,
     PlainSpec,
     TrainSpec,
@@ -18,11 +19,10 @@ from tests.report.small_run import (
     shared_store,
     train,
 )  # fmt: skip
-from tests.services import CREDENTIALS, s3_endpoint
-from zscir.errors import RequestError
 from zscir.report.page import default_path, write_report
+from zscir.runtime.errors import RequestError
 from zscir.stages.mask_triplets import MaskSpec, mask_triplets
-from zscir.store import Store
+from zscir.store.store import Store
 
 
 class Reader(HTMLParser):

@@ -2,14 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.small_run import Walk, new_store, shared_store
-from zscir.artifacts import Artifact
-from zscir.records import SCORES, write_table
-from zscir.report.record import read_record
+from tests.support.small_run import Walk, new_store, shared_store
+from zscir.pipeline.stage import stage
+from zscir.report.run_data import read_record
 from zscir.report.scores import read_scores, score_remarks, score_rows, score_tables
-from zscir.specs import Spec
-from zscir.stage import Facts, stage
+from zscir.runtime.schemas import SCORES, write_table
+from zscir.runtime.specs import Spec
 from zscir.stages.tabulate import TabulateSpec, tabulate
+from zscir.store.artifacts import Artifact, Facts
 
 
 class GivenSpec(Spec):

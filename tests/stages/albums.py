@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from zscir.artifacts import Artifact
-from zscir.records import IMAGES, KEEP, REJECTS, read_rows, write_table
-from zscir.shards import write_shard
+from zscir.data.images.shards import write_shard
+from zscir.runtime.schemas import IMAGES, KEEP, REJECTS, read_rows, write_table
+from zscir.store.artifacts import Artifact
 
 OUTPUTS = {"keep.parquet", "rejects.parquet"}
 

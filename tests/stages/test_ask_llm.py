@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from zscir.artifacts import Artifact
-from zscir.errors import RequestError, StageError
-from zscir.llm.protocol import unwrap_reply
-from zscir.records import CANDIDATES, RESPONSES, read_rows, read_table, table_writer, write_table
-from zscir.settings import data_specs
+from zscir.llm.backend_protocol import unwrap_reply
+from zscir.runtime.errors import RequestError, StageError
+from zscir.runtime.schemas import CANDIDATES, RESPONSES, read_rows, read_table, table_writer, write_table
+from zscir.runtime.settings import data_specs
 from zscir.stages.ask_llm import AskSpec, ask_llm
+from zscir.store.artifacts import Artifact
 
 PROMPT = data_specs() / "triplets" / "prompts" / "pair.md"
 TEMPLATE = {"model": {"backend": "template"}}
@@ -95,7 +95,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from zscir.llm import template
-from zscir.artifacts import Artifact
+from zscir.store.artifacts import Artifact
 from zscir.stages.ask_llm import AskSpec, ask_llm
 describe = template.describe_change
 template.describe_change = lambda *arguments: time.sleep(0.005) or describe(*arguments)

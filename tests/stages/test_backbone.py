@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from zscir.artifacts import Artifact
-from zscir.errors import RequestError, StageError
 from zscir.methods.checkpoint import load_method
+from zscir.runtime.errors import RequestError, StageError
 from zscir.stages.backbone import BackboneSpec, backbone
+from zscir.store.artifacts import Artifact
 
 TINY = {
     "embed_dim": 16,

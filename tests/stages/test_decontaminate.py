@@ -5,11 +5,11 @@ import pytest
 from PIL import Image
 
 from tests.stages.albums import OUTPUTS, choice_of, cropped, download_of, jpeg, kept, rejected, saved, scaled, view
-from zscir.artifacts import Artifact, sweep
-from zscir.errors import RequestError, StageError
-from zscir.shards import members, write_shard
+from zscir.data.images.shards import members, write_shard
+from zscir.runtime.errors import RequestError, StageError
 from zscir.stages.decontaminate import DecontaminateSpec, decontaminate
 from zscir.stages.tabletop_benchmarks import tabletop_benchmarks
+from zscir.store.artifacts import Artifact, sweep
 from zscir.tabletop.spec import TabletopBenchmarksSpec, TabletopSpec
 from zscir.tabletop.web import web_jpeg
 

@@ -1,9 +1,9 @@
 from pathlib import Path
 
 from tests.stages.albums import OUTPUTS, choice_of, download_of, kept, rejected
-from zscir.artifacts import Artifact
-from zscir.records import IMAGES, read_rows, write_table
+from zscir.runtime.schemas import IMAGES, read_rows, write_table
 from zscir.stages.dedup_exact import DedupExactSpec, dedup_exact
+from zscir.store.artifacts import Artifact
 
 PICTURES = [b"one", b"two", b"one", None, b"three", b"two", b"one"]
 

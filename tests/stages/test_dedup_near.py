@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from tests.stages.albums import OUTPUTS, choice_of, cropped, download_of, jpeg, kept, lit, rejected, saved, scaled, view
-from zscir import fingerprints
-from zscir.artifacts import Artifact, sweep
-from zscir.images import decode
+from zscir.data.images import fingerprints
+from zscir.data.images.decode import decode
 from zscir.stages.dedup_near import DedupNearSpec, dedup_near
+from zscir.store.artifacts import Artifact, sweep
 from zscir.tabletop.spec import TabletopSpec
 from zscir.tabletop.web import web_jpeg
 

@@ -18,10 +18,10 @@ from PIL import Image
 from tests.faults.downloads import QUICK, download, pairs_in, spec_for
 from tests.faults.hostile_images import LEFT, RIGHT
 from tests.faults.hostile_server import HostileServer
-from zscir.errors import GateError, RequestError
-from zscir.fetch.specs import DownloadSpec
-from zscir.records import HOSTS, REJECTS, read_rows
-from zscir.shards import ShardReader
+from zscir.data.download.specs import DownloadSpec
+from zscir.data.images.shards import ShardReader
+from zscir.runtime.errors import GateError, RequestError
+from zscir.runtime.schemas import HOSTS, REJECTS, read_rows
 from zscir.tabletop.spec import TabletopSpec
 from zscir.tabletop.web import fate_of, url_of, web_jpeg
 

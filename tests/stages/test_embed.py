@@ -9,16 +9,16 @@ import torch
 from PIL import Image
 
 from tests.methods import tiny
-from zscir.artifacts import Artifact
-from zscir.errors import RequestError
+from zscir.data.images.shards import write_shard
 from zscir.methods.build import new_method
 from zscir.methods.checkpoint import load_method, save_checkpoint
-from zscir.methods.pixels import decode
+from zscir.methods.image_tensors import decode
 from zscir.methods.specs import ArchitectureSpec, ClipSpec, PixelSpec, TextSpec, VisionSpec
-from zscir.records import IMAGES, KEEP, REJECTS, read_rows, schema_of, write_table
-from zscir.shards import write_shard
+from zscir.runtime.errors import RequestError
+from zscir.runtime.schemas import IMAGES, KEEP, REJECTS, read_rows, schema_of, write_table
 from zscir.stages import embed as module
 from zscir.stages.embed import EmbedSpec, embed
+from zscir.store.artifacts import Artifact
 
 CAPTIONS = ["a red cube", "a blue ring on sand", "two green stars", "a white cone", "a red ring", "a blue star"]
 

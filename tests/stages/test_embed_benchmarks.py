@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.evaluation import squares
-from zscir.artifacts import Artifact
-from zscir.errors import RequestError, StageError
-from zscir.evaluation.pictures import annotated
+from zscir.evaluation.benchmark_images import annotated
+from zscir.runtime.errors import RequestError, StageError
 from zscir.stages.embed_benchmarks import EmbedBenchmarksSpec, embed_benchmarks
 from zscir.stages.evaluate import EvaluateSpec, evaluate
+from zscir.store.artifacts import Artifact
 
 IDS = [f"dev-{n}" for n in range(9)]
 

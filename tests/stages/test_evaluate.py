@@ -13,15 +13,15 @@ import torch
 from PIL import Image
 
 from tests.evaluation import squares
-from zscir.artifacts import Artifact
 from zscir.benchmarks import load_benchmark
 from zscir.benchmarks.genecis import Genecis
 from zscir.benchmarks.preprocess import region_crop
-from zscir.errors import RequestError, StageError
 from zscir.methods.checkpoint import load_method
-from zscir.methods.pixels import decode, square
+from zscir.methods.image_tensors import decode, square
+from zscir.runtime.errors import RequestError, StageError
 from zscir.stages.embed_benchmarks import EmbedBenchmarksSpec, embed_benchmarks
 from zscir.stages.evaluate import EvaluateSpec, evaluate
+from zscir.store.artifacts import Artifact
 
 ALL = [{"name": name} for name in ("fashioniq", "cirr", "circo", "genecis")]
 CIRR = [{"name": "cirr"}]

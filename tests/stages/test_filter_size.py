@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 
 from tests.stages.albums import OUTPUTS, choice_of, download_of, kept, rejected
-from zscir.artifacts import Artifact
-from zscir.errors import RequestError
+from zscir.runtime.errors import RequestError
 from zscir.stages.filter_size import FilterSizeSpec, filter_size
+from zscir.store.artifacts import Artifact
 
 SIZES = [(640, 480), (63, 900), (64, 64), (1000, 199), (199, 1000), (5000, 4000), (None, None)]
 STORED = [(256, 192), (63, 900), (64, 64), (256, 51), (51, 256), (256, 205), (80, 80)]

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from tests.stages.albums import OUTPUTS, choice_of, download_of, kept, rejected
-from zscir.errors import RequestError
+from zscir.runtime.errors import RequestError
 from zscir.stages.filter_text import FilterTextSpec, filter_text
 
 ENGLISH = [

@@ -2,19 +2,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.core.toy_pipelines import walk_toy
-from tests.core.toys import store_at
 from tests.stages.albums import download_of, jpeg, kept, saved, scaled, view
-from zscir.artifacts import Artifact, make_key
-from zscir.pipelines import load_pipeline
-from zscir.records import TRIPLETS, read_rows
-from zscir.report.record import read_record
-from zscir.report.walk import walk_rows
-from zscir.runs import Run
-from zscir.settings import data_specs
-from zscir.stage import key_of
+from tests.support.toy_pipelines import walk_toy
+from tests.support.toys import store_at
+from zscir.pipeline.pipeline_file import load_pipeline
+from zscir.pipeline.run import Run
+from zscir.pipeline.stage import key_of
+from zscir.report.run_data import read_record
+from zscir.report.steps_table import walk_rows
+from zscir.runtime.schemas import TRIPLETS, read_rows
+from zscir.runtime.settings import data_specs
 from zscir.stages.mask_triplets import MaskSpec, mask_triplets
-from zscir.store import Store
+from zscir.store.artifacts import Artifact, make_key
+from zscir.store.store import Store
 
 STEPS = """
 name = "filters"

@@ -19,13 +19,13 @@ from PIL import Image
 
 from tests.faults.downloads import QUICK, download, files_in, pairs_in, spec_for
 from tests.faults.hostile_server import HostileServer
-from zscir.artifacts import Artifact, sweep
-from zscir.errors import RequestError
-from zscir.fetch.repack import verify
-from zscir.records import IMAGES, REJECTS, read_rows
-from zscir.shards import ShardReader, index
+from zscir.data.download.repack import verify
+from zscir.data.images.shards import ShardReader, index
+from zscir.runtime.errors import RequestError
+from zscir.runtime.schemas import IMAGES, REJECTS, read_rows
 from zscir.stages.import_images import ImportImagesSpec, import_images
 from zscir.stages.ingest import IngestSpec, ingest
+from zscir.store.artifacts import Artifact, sweep
 
 REPO = Path(__file__).parents[2]
 LIST = IngestSpec(source="mine", url_column="file", text_column="caption", url_prefix="file:")
@@ -206,7 +206,7 @@ def test_the_bytes_do_not_depend_on_where_the_folder_lies_or_how_many_work(
 CHILD = """
 import sys
 from pathlib import Path
-from zscir.artifacts import Artifact
+from zscir.store.artifacts import Artifact
 from zscir.stages.import_images import ImportImagesSpec, import_images
 if __name__ == "__main__":
     pairs, images, out = sys.argv[1:]

@@ -16,15 +16,15 @@ import pytest
 import webdataset
 from PIL import Image
 
+from tests.data.readers.made_tars import jpeg, sample, tar_of
 from tests.faults.downloads import files_in
-from tests.fetch.made_tars import jpeg, sample, tar_of
-from zscir.artifacts import Artifact, sweep
-from zscir.errors import RequestError
-from zscir.fetch.pairs import pair_digest
-from zscir.fetch.repack import verify
-from zscir.records import IMAGES, PAIRS, REJECTS, read_rows
-from zscir.shards import index
+from zscir.data.download.repack import verify
+from zscir.data.images.shards import index
+from zscir.data.readers.pairs import pair_digest
+from zscir.runtime.errors import RequestError
+from zscir.runtime.schemas import IMAGES, PAIRS, REJECTS, read_rows
 from zscir.stages.import_shards import ImportShardsSpec, import_shards
+from zscir.store.artifacts import Artifact, sweep
 
 REPO = Path(__file__).parents[2]
 SPEC = {"source": "tars", "keep_jpegs": True}
@@ -197,7 +197,7 @@ def test_another_number_of_samples_than_expected_is_told(tmp_path: Path, caplog:
 CHILD = """
 import sys
 from pathlib import Path
-from zscir.artifacts import Artifact
+from zscir.store.artifacts import Artifact
 from zscir.stages.import_shards import ImportShardsSpec, import_shards
 if __name__ == "__main__":
     tars, out = sys.argv[1:]

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zscir.artifacts import Artifact
-from zscir.errors import RequestError
-from zscir.records import PAIRS, REJECTS, read_rows
+from zscir.runtime.errors import RequestError
+from zscir.runtime.schemas import PAIRS, REJECTS, read_rows
 from zscir.stages.ingest import IngestSpec, ingest
+from zscir.store.artifacts import Artifact
 
 SPEC = IngestSpec(source="mine")
 

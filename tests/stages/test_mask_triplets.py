@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from zscir.artifacts import Artifact
-from zscir.errors import RequestError
-from zscir.records import IMAGES, KEEP, TRIPLETS, read_rows, write_table
+from zscir.runtime.errors import RequestError
+from zscir.runtime.schemas import IMAGES, KEEP, TRIPLETS, read_rows, write_table
 from zscir.stages import mask_triplets as module
 from zscir.stages.mask_triplets import MaskSpec, mask_triplets
+from zscir.store.artifacts import Artifact
 
 
 def images(folder: Path, statuses: list[str]) -> Artifact:

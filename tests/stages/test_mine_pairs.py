@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from zscir.artifacts import Artifact
-from zscir.errors import RequestError
-from zscir.records import CANDIDATES, IMAGES, REJECTS, read_rows, schema_of, write_table
+from zscir.runtime.errors import RequestError
+from zscir.runtime.schemas import CANDIDATES, IMAGES, REJECTS, read_rows, schema_of, write_table
 from zscir.stages import mine_pairs as module
 from zscir.stages.mine_pairs import MineSpec, Window, mine_pairs, nearest
+from zscir.store.artifacts import Artifact
 
 OPEN = {"low": -2.0, "high": 2.0}
 

@@ -9,11 +9,11 @@ import webdataset
 from PIL import Image
 
 from tests.faults.hostile_images import picture, rotated_jpeg, saved
-from zscir.artifacts import Artifact
-from zscir.errors import StageError
-from zscir.records import IMAGES, REJECTS, TRIPLETS, read_rows, write_table
-from zscir.shards import ShardReader, write_shard
+from zscir.data.images.shards import ShardReader, write_shard
+from zscir.runtime.errors import StageError
+from zscir.runtime.schemas import IMAGES, REJECTS, TRIPLETS, read_rows, write_table
 from zscir.stages.pack import INDEX, PackSpec, pack
+from zscir.store.artifacts import Artifact
 
 SIZES = [(64, 48), (300, 200), (200, 300), (1000, 50)]
 

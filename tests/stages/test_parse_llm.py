@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zscir.artifacts import Artifact
-from zscir.errors import RequestError
-from zscir.records import CANDIDATES, REJECTS, RESPONSES, TRIPLETS, read_rows, schema_of, write_table
-from zscir.settings import data_specs
+from zscir.runtime.errors import RequestError
+from zscir.runtime.schemas import CANDIDATES, REJECTS, RESPONSES, TRIPLETS, read_rows, schema_of, write_table
+from zscir.runtime.settings import data_specs
 from zscir.stages.mask_triplets import MaskSpec
 from zscir.stages.mine_pairs import MineSpec
 from zscir.stages.parse_llm import ParseSpec, parse_llm
+from zscir.store.artifacts import Artifact
 
 THREE = ["make it red now", "the same in red", "red this time please"]
 

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from zscir.artifacts import Artifact
-from zscir.pipelines import SourceSpec, Step, external, load_pipeline
-from zscir.records import IMAGES, PAIRS, REJECTS, read_rows
-from zscir.shards import write_shard
+from zscir.data.images.shards import write_shard
+from zscir.pipeline.pipeline_file import SourceSpec, Step, external, load_pipeline
+from zscir.runtime.schemas import IMAGES, PAIRS, REJECTS, read_rows
+from zscir.store.artifacts import Artifact
 
 SPECS = Path(__file__).parents[2] / "data_specs"
 URL = "http://a.test/1.jpg?size=z&n=2"

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zscir.artifacts import Artifact
-from zscir.records import INTERVALS, PER_QUERY, SCORES, write_table
+from zscir.runtime.schemas import INTERVALS, PER_QUERY, SCORES, write_table
 from zscir.stages.tabulate import TabulateSpec, tabulate
+from zscir.store.artifacts import Artifact
 
 WHO = ["method", "backbone", "texts", "preprocessing"]
 

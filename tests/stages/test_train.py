@@ -5,11 +5,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.methods import tiny
-from zscir.artifacts import Artifact
-from zscir.errors import RequestError
 from zscir.methods.checkpoint import load_method
-from zscir.settings import data_specs
+from zscir.runtime.errors import RequestError
+from zscir.runtime.settings import data_specs
 from zscir.stages.train import TrainSpec, train
+from zscir.store.artifacts import Artifact
 
 OPTIM = {"lr": 1e-3, "weight_decay": 0.1}
 CLIP = {"name": "clip", "architecture": tiny.ARCHITECTURE.literals(), "pixels": tiny.PIXELS.literals()}

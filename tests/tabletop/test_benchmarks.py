@@ -8,14 +8,14 @@ from PIL import Image
 from tests.tabletop import truths
 from tests.tabletop.worlds import BUILDERS, CATEGORIES, SPEC, TASKS, load, scenes
 from zscir.benchmarks import load_benchmark
-from zscir.errors import RequestError
-from zscir.records import read_rows
-from zscir.specs import digest_of
+from zscir.runtime.errors import RequestError
+from zscir.runtime.schemas import read_rows
+from zscir.runtime.specs import digest_of
 from zscir.stages.tabletop_benchmarks import IMAGE_INDEX, tabletop_benchmarks
-from zscir.tabletop.cirr import build_cirr
 from zscir.tabletop.scenes import held_out
 from zscir.tabletop.spec import TabletopBenchmarksSpec, TabletopSpec
 from zscir.tabletop.web import web_scene
+from zscir.tabletop.write_cirr import build_cirr
 
 
 def test_equal_specs_give_equal_bytes_and_another_seed_gives_other_benchmarks(folder, tmp_path):

@@ -8,10 +8,10 @@ from PIL import Image
 
 from tests.tabletop import truths
 from tests.tabletop.worlds import TASKS, load, scenes
-from zscir.records import read_rows
+from zscir.runtime.schemas import read_rows
 from zscir.stages.tabletop_benchmarks import IMAGE_INDEX
-from zscir.tabletop.circo import build_circo
 from zscir.tabletop.spec import TabletopBenchmarksSpec
+from zscir.tabletop.write_circo import build_circo
 
 ASPECTS = {
     "cardinality", "addition", "negation", "direct_addressing", "compare_change", "comparative_statement",

@@ -1,7 +1,7 @@
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from zscir.records import read_rows
+from zscir.runtime.schemas import read_rows
 from zscir.stages.tabletop import URLS, tabletop
 from zscir.tabletop.spec import TabletopSpec
 from zscir.tabletop.web import fate_of, is_sibling, web_caption

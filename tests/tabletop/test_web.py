@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 
-from zscir.errors import RequestError
+from zscir.runtime.errors import RequestError
 from zscir.tabletop.scenes import held_out
 from zscir.tabletop.spec import TabletopSpec, fates_of
 from zscir.tabletop.web import FAMILY, fate_of, is_sibling, url_of, web_caption, web_jpeg, web_scene

@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from zscir.tabletop.circo import build_circo
-from zscir.tabletop.cirr import build_cirr
 from zscir.tabletop.exhibits import Exhibition
-from zscir.tabletop.fashioniq import build_fashioniq
-from zscir.tabletop.genecis import build_genecis
 from zscir.tabletop.scenes import Scene
 from zscir.tabletop.spec import TabletopBenchmarksSpec
+from zscir.tabletop.write_circo import build_circo
+from zscir.tabletop.write_cirr import build_cirr
+from zscir.tabletop.write_fashioniq import build_fashioniq
+from zscir.tabletop.write_genecis import build_genecis
 
 SPEC = TabletopBenchmarksSpec(
     size_px=48, fashioniq_queries=30, fashioniq_gallery=80, cirr_sets=12, cirr_test_sets=2, circo_queries=30,

@@ -21,19 +21,19 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tests.methods import tiny
-from zscir.artifacts import Artifact
-from zscir.errors import StageError
 from zscir.methods.checkpoint import Trainable
 from zscir.methods.clip import Clip
-from zscir.methods.contrast import both_ways, one_way, soft_text_alignment, with_mixed_negatives
+from zscir.methods.losses import both_ways, one_way, soft_text_alignment, with_mixed_negatives
 from zscir.methods.pli import Pli
 from zscir.methods.specs import ClipSpec, PliSpec, TscirComposeSpec, TscirMapSpec
 from zscir.methods.tscir_compose import TscirCompose, new_adapters
 from zscir.methods.tscir_map import TscirMap, new_mapping
+from zscir.runtime.errors import StageError
+from zscir.store.artifacts import Artifact
+from zscir.training.collectives import ALONE, Ranks, WholeBatchNorm
 from zscir.training.data import Pack
 from zscir.training.loop import Plan, fit
 from zscir.training.optim import trained
-from zscir.training.ranks import ALONE, Ranks, WholeBatchNorm
 from zscir.training.resume import Curve
 from zscir.training.specs import OptimSpec
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.methods import tiny
-from zscir.artifacts import Artifact
-from zscir.errors import RequestError, StageError
-from zscir.methods.pixels import decode
+from zscir.methods.image_tensors import decode
+from zscir.runtime.errors import RequestError, StageError
+from zscir.store.artifacts import Artifact
 from zscir.training.data import Pack, batches, positions_at, steps_per_epoch, texts_of
 
 

@@ -13,19 +13,19 @@ import psutil
 import pytest
 import torch
 
-from tests.core.toy_pipelines import clean_environment, command
-from tests.core.toys import store_at
 from tests.faults.matrix import Measured
 from tests.methods import tiny
-from tests.services import prefect_api
 from tests.stages.test_train import CLIP, MAP, spec
+from tests.support.services import prefect_api
+from tests.support.toy_pipelines import clean_environment, command
+from tests.support.toys import store_at
 from tests.training.waiting import crew_of, listening, none_left, state_step, wait_for, whole_crew
-from zscir.artifacts import Artifact, sweep
-from zscir.errors import RequestError, StageError
-from zscir.retries import Terms, tried
-from zscir.runs import list_runs
+from zscir.pipeline.run import list_runs
+from zscir.runtime.errors import RequestError, StageError
+from zscir.runtime.retries import Terms, tried
 from zscir.stages.train import train
-from zscir.training.course import Course
+from zscir.store.artifacts import Artifact, sweep
+from zscir.training.job import Course
 from zscir.training.launch import on_ranks, ranks_for
 
 STEPS = 60  # of about 20 ms each: enough to be killed in

@@ -9,13 +9,13 @@ import torch
 from tests.faults import processes
 from tests.faults.matrix import Measured
 from tests.methods import tiny
-from zscir.artifacts import Artifact
-from zscir.errors import StageError
 from zscir.methods.checkpoint import Trainable
 from zscir.methods.mapping import Mapping
 from zscir.methods.pli import Pli
 from zscir.methods.specs import PliSpec, TscirMapSpec
 from zscir.methods.tscir_map import TscirMap, new_mapping
+from zscir.runtime.errors import StageError
+from zscir.store.artifacts import Artifact
 from zscir.training.data import Pack
 from zscir.training.loop import Plan, fit, planned_steps
 from zscir.training.resume import FOLDER, STATE, Curve

@@ -30,7 +30,7 @@ def crew_of(parent: psutil.Process) -> dict[str, psutil.Process]:
             words, environment = one.cmdline(), one.environ()
         except psutil.Error:
             continue
-        if "zscir.training.rank" in words:
+        if "zscir.training.worker" in words:
             found["launch" if "launch" in words else environment.get("RANK", "?")] = one
     return found
 

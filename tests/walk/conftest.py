@@ -41,7 +41,7 @@ class Shell:
     def zscir(
         self, *words: str, timeout_s: float = 600, environment: Mapping[str, str] | None = None
     ) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-c", "from zscir.cli import main; main()", *words]
+        command = [sys.executable, "-c", "from zscir.cli.main import main; main()", *words]
         return self.run(command, timeout_s, environment or {})
 
     def run(

@@ -1,8 +1,8 @@
 """Benchmarks: annotation files and a score matrix become the metrics that the literature prints (NumPy only)."""
 
-from zscir.benchmarks.bench import Benchmark
+from zscir.benchmarks.benchmark import Benchmark
 from zscir.benchmarks.load import PARTS, PROTOCOLS, SPLITS, load_benchmark, load_part
-from zscir.benchmarks.measures import Measure, percent32
+from zscir.benchmarks.metrics import Measure, percent32
 from zscir.benchmarks.query import Query
 from zscir.benchmarks.submission import write_submission
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from zscir.benchmarks.circo import ASPECT_CUT, ASPECTS
 from zscir.benchmarks.intervals import interval, resampled
-from zscir.benchmarks.measures import Measure
+from zscir.benchmarks.metrics import Measure
 
 Row = Mapping[str, Any]
 Place = tuple[str, str]  # benchmark with its part, split

@@ -14,9 +14,9 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
-from zscir.benchmarks.bench import Benchmark
-from zscir.errors import RequestError
-from zscir.settings import data_specs
+from zscir.benchmarks.benchmark import Benchmark
+from zscir.runtime.errors import RequestError
+from zscir.runtime.settings import data_specs
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from zscir.benchmarks.bench import GalleryBenchmark, Parts
+from zscir.benchmarks.benchmark import GalleryBenchmark, Parts
 from zscir.benchmarks.files import (
     Entry,
     coco_id,
@@ -25,11 +25,11 @@ from zscir.benchmarks.files import (
     text,
     texts,
 )
-from zscir.benchmarks.measures import Measure, average_precisions, measure, recalls
+from zscir.benchmarks.metrics import Measure, average_precisions, measure, recalls
 from zscir.benchmarks.query import Query
 from zscir.benchmarks.ranking import Block
 from zscir.benchmarks.submission import check_keys, circo_files
-from zscir.errors import RequestError
+from zscir.runtime.errors import RequestError
 
 SPLITS = ("val", "test")
 CIRCO_PROTOCOLS = ("official", "reference_excluded")

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from zscir.benchmarks.bench import GalleryBenchmark, Parts
+from zscir.benchmarks.benchmark import GalleryBenchmark, Parts
 from zscir.benchmarks.files import Entry, distinct, find_root, inner, integer, read_entries, read_json, text, texts
-from zscir.benchmarks.measures import Measure, Values, best_labels, measure, recalls
+from zscir.benchmarks.metrics import Measure, Values, best_labels, measure, recalls
 from zscir.benchmarks.query import Query
 from zscir.benchmarks.ranking import Block, Ints, padded, ranks_among, ranks_of
 from zscir.benchmarks.submission import cirr_files
-from zscir.errors import RequestError
+from zscir.runtime.errors import RequestError
 
 SPLITS = ("val", "test1", "train")
 CIRR_PROTOCOLS = ("official", "soft")

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from zscir.benchmarks.bench import GalleryBenchmark, Parts
+from zscir.benchmarks.benchmark import GalleryBenchmark, Parts
 from zscir.benchmarks.files import Entry, distinct, find_root, read_entries, read_json, text, texts
-from zscir.benchmarks.measures import Measure, recalls
+from zscir.benchmarks.metrics import Measure, recalls
 from zscir.benchmarks.query import Query
-from zscir.errors import RequestError
+from zscir.runtime.errors import RequestError
 
 CATEGORIES = ("dress", "shirt", "toptee")
 SPLITS = ("val", "test", "train")

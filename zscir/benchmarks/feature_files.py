@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zscir.benchmarks.bench import Benchmark
+from zscir.benchmarks.benchmark import Benchmark
 from zscir.benchmarks.checksums import (
     OfficialFacts,
     facts_of,
@@ -23,12 +23,12 @@ from zscir.benchmarks.checksums import (
 from zscir.benchmarks.circo import Circo
 from zscir.benchmarks.files import coco_id, distinct, shortened
 from zscir.benchmarks.load import annotation_files, load_benchmark, protocol_asked
-from zscir.benchmarks.missing import LISTED, named_without, shortage
+from zscir.benchmarks.missing_images import LISTED, named_without, shortage
 from zscir.benchmarks.ranking import Scorer
-from zscir.benchmarks.scoring import Label, Scored, protocol_label, scored
+from zscir.benchmarks.score_rows import Label, Scored, protocol_label, scored
 from zscir.benchmarks.similarity import score_blocks
 from zscir.benchmarks.submission import write_submission
-from zscir.errors import RequestError
+from zscir.runtime.errors import RequestError
 
 Array = NDArray[Any]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, SupportsIndex
 
-from zscir.errors import RequestError
+from zscir.runtime.errors import RequestError
 
 Entry = dict[str, Any]
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zscir.benchmarks.bench import Benchmark, Parts
+from zscir.benchmarks.benchmark import Benchmark, Parts
 from zscir.benchmarks.files import Entry, find_root, inner, integer, read_entries, text
-from zscir.benchmarks.measures import Measure, recalls
-from zscir.benchmarks.missing import named_without
+from zscir.benchmarks.metrics import Measure, recalls
+from zscir.benchmarks.missing_images import named_without
 from zscir.benchmarks.query import Query
 from zscir.benchmarks.ranking import Block, HostBlock, Ints, Scorer
 from zscir.benchmarks.similarity import (
@@ -24,7 +24,7 @@ from zscir.benchmarks.similarity import (
     score_blocks,
     unit_rows,
 )
-from zscir.errors import RequestError
+from zscir.runtime.errors import RequestError
 
 TASKS = ("focus_attribute", "change_attribute", "focus_object", "change_object")
 SPLITS = ("val",)

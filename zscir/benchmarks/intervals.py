@@ -10,8 +10,8 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from zscir.benchmarks.measures import Measure, Values
-from zscir.errors import RequestError
+from zscir.benchmarks.metrics import Measure, Values
+from zscir.runtime.errors import RequestError
 
 RESAMPLES = 1000
 FLIPS = 10_000

@@ -1,8 +1,9 @@
 """Published results and our scores become one leaderboard: a table per benchmark, split and protocol, never mixed.
 
 Published rows come from ``data_specs/published/*.toml`` with their source; a value that its source only quotes is
-second-hand and marked. Renders as Markdown and LaTeX; ``zscir.report.board`` makes the page. Published numbers seldom
-say how texts and pictures were prepared, so a table is parted by ranking and by easier texts; our rows name theirs.
+second-hand and marked. Renders as Markdown and LaTeX; ``zscir.report.leaderboard_page`` makes the page.
+Published numbers seldom say how texts and pictures were prepared, so a table is parted by ranking and by easier
+texts; our rows name theirs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from zscir.benchmarks.sheets import (
+from zscir.benchmarks.comparability import (
     HEADLINES,
     Sheet,
     control_named,
@@ -24,7 +25,7 @@ from zscir.benchmarks.sheets import (
     sheet_of,
     split_protocol,
 )  # fmt: skip
-from zscir.errors import RequestError
+from zscir.runtime.errors import RequestError
 
 SPLITS = {"fashioniq": "val", "cirr": "test1", "circo": "test", "genecis": "val"}
 RANKINGS = {"fashioniq": "original", "cirr": "official", "circo": "official", "genecis": "official"}

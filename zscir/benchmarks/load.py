@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from zscir.benchmarks import circo, cirr, fashioniq, genecis
-from zscir.benchmarks.bench import Benchmark
-from zscir.errors import RequestError
+from zscir.benchmarks.benchmark import Benchmark
+from zscir.runtime.errors import RequestError
 
 SPLITS = {"fashioniq": fashioniq.SPLITS, "cirr": cirr.SPLITS, "circo": circo.SPLITS, "genecis": genecis.SPLITS}
 PROTOCOLS = {

@@ -2,7 +2,7 @@
 
 An item's rank is one more than the number of items that beat it: those with a higher score, and those with the
 same score that stand earlier in the gallery. Counting them gives what a stable full sort would give. Counting and
-selecting happen where the scores lie (a ``Block``: here in memory, on a GPU in ``zscir.evaluation.device``); what
+selecting happen where the scores lie (a ``Block``: here in memory, on a GPU in ``zscir.evaluation.gpu_ranking``); what
 follows from the counts is worked out here.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from zscir.errors import RequestError
+from zscir.runtime.errors import RequestError
 
 Scores = NDArray[np.float32]
 Ints = NDArray[np.int64]

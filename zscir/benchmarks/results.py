@@ -9,8 +9,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from zscir.benchmarks.bench import Benchmark, joined
-from zscir.benchmarks.measures import Measure
+from zscir.benchmarks.benchmark import Benchmark, joined
+from zscir.benchmarks.metrics import Measure
 from zscir.benchmarks.ranking import Block, Scorer, padded, ranks_of
 from zscir.benchmarks.similarity import score_blocks
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from zscir.benchmarks.files import shortened
 from zscir.benchmarks.ranking import HostBlock, Ints, Scores, as_float32
-from zscir.errors import RequestError
+from zscir.runtime.errors import RequestError
 
 Features = NDArray[np.float32]
 BLOCK_BYTES = 256 << 20

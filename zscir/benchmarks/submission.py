@@ -9,7 +9,7 @@ from typing import Any
 
 from zscir.benchmarks.files import coco_id, shortened
 from zscir.benchmarks.query import Query
-from zscir.errors import RequestError
+from zscir.runtime.errors import RequestError
 
 MOST_BYTES = 5_000_000
 CIRR_LENGTHS = {"recall": 50, "recall_subset": 3}

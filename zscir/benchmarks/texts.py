@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from zscir.benchmarks.query import Query
-from zscir.errors import RequestError
+from zscir.runtime.errors import RequestError
 
 Maker = Callable[[Query], list[str]]
 STRIPPED = ".?, "

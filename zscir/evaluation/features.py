@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zscir.errors import StageError
-from zscir.evaluation.pictures import BATCH, Pictures
-from zscir.methods.halves import in_halves
+from zscir.evaluation.benchmark_images import BATCH, Pictures
+from zscir.methods.oom_retry import in_halves
 from zscir.methods.specs import PixelSpec
+from zscir.runtime.errors import StageError
 
 Vectors = NDArray[np.float32]
 Texts = Sequence[Sequence[str]]

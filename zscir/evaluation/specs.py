@@ -4,7 +4,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
-from zscir.specs import Spec
+from zscir.runtime.specs import Spec
 
 Name = Literal["fashioniq", "cirr", "circo", "genecis"]
 Preprocessing = Literal["clip", "targetpad", "warp"]

@@ -16,13 +16,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from zscir.clocks import times_of
-from zscir.errors import StageError
-from zscir.lineage.surroundings import is_alive, status_now, worker_name
-from zscir.locks import BOOT
-from zscir.progress import note
-from zscir.specs import canonical_json
-from zscir.store import LINEAGE, Store
+from zscir.lineage.environment import is_alive, status_now, worker_name
+from zscir.runtime.errors import StageError
+from zscir.runtime.progress import note
+from zscir.runtime.specs import canonical_json
+from zscir.store.file_locks import BOOT
+from zscir.store.store import LINEAGE, Store
+from zscir.store.store_clock import times_of
 
 FILE = "heartbeat.json"
 EVERY_S = 30.0

@@ -4,11 +4,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from zscir.errors import RequestError
+from zscir.lineage.deletions import manifest_of, removal_of
 from zscir.lineage.heartbeats import status_of
-from zscir.lineage.query import rows
-from zscir.lineage.removals import manifest_of, removal_of
-from zscir.store import NO_ARTIFACT, Store
+from zscir.lineage.sql_views import rows
+from zscir.runtime.errors import RequestError
+from zscir.store.store import NO_ARTIFACT, Store
 
 Rows = list[dict[str, Any]]
 Shown = tuple[str, dict[str, Any], dict[str, Rows]]

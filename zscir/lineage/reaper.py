@@ -11,15 +11,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from zscir.conditional import Changed, NoConditions, etag_of, write
 from zscir.lineage.heartbeats import last_beat, status_of
-from zscir.lineage.query import rows
+from zscir.lineage.sql_views import rows
 from zscir.lineage.tables import TABLES
-from zscir.progress import note
-from zscir.records import read_rows, write_table
-from zscir.specs import canonical_json
-from zscir.store import LINEAGE, Store
-from zscir.store_problems import problems
+from zscir.runtime.progress import note
+from zscir.runtime.schemas import read_rows, write_table
+from zscir.runtime.specs import canonical_json
+from zscir.store.conditional_writes import Changed, NoConditions, etag_of, write
+from zscir.store.storage_errors import problems
+from zscir.store.store import LINEAGE, Store
 
 
 def reap(store: Store) -> list[str]:

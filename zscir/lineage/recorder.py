@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from zscir.artifacts import Artifact
-from zscir.lineage.meter import Meter
-from zscir.lineage.surroundings import redact, surroundings, worker_name
+from zscir.lineage.environment import redact, surroundings, worker_name
+from zscir.lineage.resource_usage import Meter
 from zscir.lineage.tables import TABLES
-from zscir.records import write_table
-from zscir.specs import canonical_json
-from zscir.store import LINEAGE, Store
+from zscir.runtime.schemas import write_table
+from zscir.runtime.specs import canonical_json
+from zscir.store.artifacts import Artifact
+from zscir.store.store import LINEAGE, Store
 
 PIECES_EVERY_S = 2.0
 Prior = Callable[[str, str], dict[str, Any] | None]  # key, digest -> what an earlier run wrote about the artifact

@@ -1,6 +1,6 @@
 """The four lineage tables of a run, two that only some runs have, one of upkeep, and their columns; times are UTC."""
 
-from zscir.records import schema_of
+from zscir.runtime.schemas import schema_of
 
 RUN = schema_of(
     run_id="str", pipeline="str", spec_digest="str", status="str", started_at="time", finished_at="time?",

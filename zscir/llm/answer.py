@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from zscir.specs import Spec
+from zscir.runtime.specs import Spec
 
 EditType = Literal[
     "cardinality", "addition", "negation", "direct addressing", "compare & change",

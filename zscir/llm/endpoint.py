@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from zscir.errors import RequestError
+from zscir.runtime.errors import RequestError
 
 
 @dataclass(frozen=True)

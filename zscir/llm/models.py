@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from zscir.errors import RequestError
-from zscir.llm.protocol import Backend
-from zscir.specs import Spec
+from zscir.runtime.specs import Spec
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
@@ -65,23 +62,3 @@ class OpenAIModel(Spec):
 
 
 Model = Annotated[TemplateModel | LocalModel | OpenAIModel, Field(discriminator="backend")]
-
-
-def open_backend(model: TemplateModel | LocalModel | OpenAIModel, weights: Path | None) -> Backend:
-    """The backend of ``model``; RequestError when what it needs is not there. ``weights``: folder of a local model."""
-    if isinstance(model, TemplateModel):
-        from zscir.llm.template import TemplateBackend
-
-        return TemplateBackend(model.max_changes)
-    if isinstance(model, OpenAIModel):
-        from zscir.llm.chat import ChatBackend
-        from zscir.llm.endpoint import Endpoint
-
-        return ChatBackend(model, Endpoint.from_env())
-    if weights is None:
-        raise RequestError(
-            "the backend 'transformers' needs the input 'weights': the folder of a causal language model"
-        )
-    from zscir.llm.local import LocalBackend
-
-    return LocalBackend(model, weights)

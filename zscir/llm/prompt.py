@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from zscir.errors import RequestError
 from zscir.llm.answer import Answer, AnswerError, read_answer
-from zscir.llm.protocol import Message
+from zscir.llm.backend_protocol import Message
+from zscir.runtime.errors import RequestError
 
 MAX_CAPTION_CHARS = 300
 _PLACEHOLDER = re.compile(r"\{(reference|target|edit_type)\}")

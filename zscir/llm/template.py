@@ -11,11 +11,11 @@ from hashlib import sha256
 from random import Random
 
 from zscir.llm.answer import INSTRUCTIONS, Answer, refusal
-from zscir.llm.difference import Change, Difference, compare, merge_attributes
-from zscir.llm.phrases import parse_caption
-from zscir.llm.phrasing import edit_type_of, requests_for
+from zscir.llm.backend_protocol import Reply, Request
+from zscir.llm.caption_diff import Change, Difference, compare, merge_attributes
+from zscir.llm.caption_parser import parse_caption
+from zscir.llm.paraphrase import edit_type_of, requests_for
 from zscir.llm.prompt import answer_text
-from zscir.llm.protocol import Reply, Request
 
 TEMPLATE_VERSION = "1"
 MIN_SHARED = 1.0

@@ -6,17 +6,17 @@ from typing import Any
 
 import torch
 
-from zscir.artifacts import Artifact
-from zscir.errors import RequestError
 from zscir.methods import checkpoint as ck
 from zscir.methods.clip import Clip
-from zscir.methods.draws import stream
+from zscir.methods.counter_rng import stream
 from zscir.methods.pli import Pli
 from zscir.methods.specs import ArchitectureSpec, ClipSpec, PixelSpec, PliSpec, TscirComposeSpec, TscirMapSpec
 from zscir.methods.tokenizer import ClipTokenizer, CompactTokenizer, Tokenizer
 from zscir.methods.towers import Towers, config_of
 from zscir.methods.tscir_compose import TscirCompose, new_adapters
 from zscir.methods.tscir_map import TscirMap, new_mapping
+from zscir.runtime.errors import RequestError
+from zscir.store.artifacts import Artifact
 
 Spec = ClipSpec | PliSpec | TscirMapSpec | TscirComposeSpec
 

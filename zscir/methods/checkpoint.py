@@ -14,8 +14,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from zscir.artifacts import Artifact
-from zscir.errors import RequestError
 from zscir.methods.clip import Clip
 from zscir.methods.pli import Pli
 from zscir.methods.specs import ClipSpec, MethodSpec, PixelSpec, PliSpec, TscirComposeSpec, TscirMapSpec
@@ -23,6 +21,8 @@ from zscir.methods.tokenizer import ClipTokenizer, CompactTokenizer, Tokenizer
 from zscir.methods.towers import Towers
 from zscir.methods.tscir_compose import TscirCompose, new_adapters
 from zscir.methods.tscir_map import TscirMap, new_mapping
+from zscir.runtime.errors import RequestError
+from zscir.store.artifacts import Artifact
 
 Trainable = Clip | Pli | TscirMap | TscirCompose
 WEIGHTS, CONFIG, VOCAB = "model.safetensors", "config.json", "vocab.json"

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zscir.methods.batch import Batch, Gather, alone
-from zscir.methods.contrast import both_ways
+from zscir.methods.augment import view
+from zscir.methods.losses import both_ways
+from zscir.methods.protocol import Batch, Gather, alone
 from zscir.methods.specs import ClipSpec
 from zscir.methods.towers import Towers
-from zscir.methods.views import view
 
 
 class Clip(nn.Module):

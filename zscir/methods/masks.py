@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from zscir.methods.draws import bits, stream
+from zscir.methods.counter_rng import bits, stream
 
 
 def kept_count(patches: int, ratio: float) -> int:

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zscir.methods.batch import Batch, Gather, alone
-from zscir.methods.contrast import one_way
+from zscir.methods.losses import one_way
 from zscir.methods.masks import kept_patches
+from zscir.methods.protocol import Batch, Gather, alone
 from zscir.methods.specs import PliSpec
 from zscir.methods.towers import Towers
 

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from zscir import torchvision_guard
-from zscir.errors import RequestError
+from zscir.runtime import torchvision_guard
+from zscir.runtime.errors import RequestError
 
 STAR = "*"
 # Words that a compact vocabulary always knows by themselves, so that a modification text is never a row of buckets.

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zscir import torchvision_guard
-from zscir.errors import RequestError
-from zscir.methods.pixels import normalised
+from zscir.methods.image_tensors import normalised
 from zscir.methods.specs import ArchitectureSpec, PixelSpec
 from zscir.methods.tokenizer import Tokenizer
+from zscir.runtime import torchvision_guard
+from zscir.runtime.errors import RequestError
 
 torchvision_guard.install()
 from open_clip.model import CLIP  # noqa: E402  (needs the guard first)

@@ -8,13 +8,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from zscir import torchvision_guard
-from zscir.errors import RequestError, StageError
 from zscir.methods.checkpoint import fill
 from zscir.methods.clip import Clip
 from zscir.methods.specs import ClipSpec, PixelSpec
 from zscir.methods.tokenizer import ClipTokenizer
 from zscir.methods.towers import Towers
+from zscir.runtime import torchvision_guard
+from zscir.runtime.errors import RequestError, StageError
 
 torchvision_guard.install()
 import open_clip  # noqa: E402  (needs the guard first)

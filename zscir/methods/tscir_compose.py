@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zscir.methods.adapters import Adapters
-from zscir.methods.batch import Batch, Gather, alone
-from zscir.methods.contrast import both_ways, one_way, soft_text_alignment, with_mixed_negatives
+from zscir.methods.augment import view
+from zscir.methods.losses import both_ways, one_way, soft_text_alignment, with_mixed_negatives
 from zscir.methods.mapping import Mapping, at_relative_depth
+from zscir.methods.protocol import Batch, Gather, alone
 from zscir.methods.specs import TscirComposeSpec
 from zscir.methods.towers import Towers
 from zscir.methods.tscir_map import MAPPING_PROMPT, Seen, Speaker
-from zscir.methods.views import view
 
 COMPOSED_PROMPT = "a photo of * that {text}"
 

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zscir.methods.batch import Batch, Gather, alone
-from zscir.methods.contrast import both_ways, soft_text_alignment
+from zscir.methods.augment import view
+from zscir.methods.losses import both_ways, soft_text_alignment
 from zscir.methods.mapping import Mapping, at_relative_depth
+from zscir.methods.protocol import Batch, Gather, alone
 from zscir.methods.specs import TscirMapSpec
 from zscir.methods.towers import NO_HOOKS, BlockHook, Towers
-from zscir.methods.views import view
 
 MAPPING_PROMPT = "a photo of *"
 

@@ -6,12 +6,12 @@ Which groups there are, ``zscir.benchmarks.breakdown`` says; how often the refer
 from dataclasses import dataclass
 from typing import Any
 
-from zscir.artifacts import Artifact
-from zscir.benchmarks.sheets import Sheet
-from zscir.evaluation.tables import Cell, Grid, control_of, grid_of, remarks
-from zscir.report.peek import first_rows, has_columns
-from zscir.report.record import RunRecord
+from zscir.benchmarks.comparability import Sheet
+from zscir.evaluation.score_tables import Cell, Grid, control_of, grid_of, remarks
+from zscir.report.artifact_reader import first_rows, has_columns
+from zscir.report.run_data import RunRecord
 from zscir.report.scores import NAMES, Head, evaluated
+from zscir.store.artifacts import Artifact
 
 MAX_ROWS = 5_000
 COLUMNS = ("benchmark", "split", "protocol", "metric", "by", "group", "value", "n", "hits", "low", "high")

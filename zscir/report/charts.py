@@ -9,8 +9,8 @@ from html import escape
 from io import StringIO
 from typing import Any
 
-from zscir.artifacts import Artifact
-from zscir.report.peek import BATCH_ROWS, opened
+from zscir.report.artifact_reader import BATCH_ROWS, opened
+from zscir.store.artifacts import Artifact
 
 MAX_POINTS = 240
 MAX_NAMES = 24

@@ -8,26 +8,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from zscir.artifacts import Artifact, finished
-from zscir.errors import RequestError, ZscirError
-from zscir.lineage.surroundings import redact
-from zscir.report import graph, words
-from zscir.report.board import run_boards, sorting_style
+from zscir.lineage.environment import redact
+from zscir.report import formatting, graph_layout
 from zscir.report.breakdowns import breakdowns
-from zscir.report.comparisons import comparisons
-from zscir.report.gates import gate_rows
-from zscir.report.head import alarm_of, bars_of, tiles_of, took_s
-from zscir.report.lambdas import lambda_charts
-from zscir.report.masked import masked_sheets
-from zscir.report.record import RunRecord, read_record
+from zscir.report.checks_table import gate_rows
+from zscir.report.lambda_curves import lambda_charts
+from zscir.report.leaderboard_page import run_boards, sorting_style
+from zscir.report.masked_examples import masked_sheets
 from zscir.report.rejects import reject_examples
-from zscir.report.retrieval import retrieval_sheets
+from zscir.report.retrieval_examples import retrieval_sheets
+from zscir.report.run_data import RunRecord, read_record
 from zscir.report.scores import score_tables
-from zscir.report.sheets import pair_sheets, triplet_sheets
+from zscir.report.significance_table import comparisons
+from zscir.report.steps_table import OUTCOMES, draw_graph, walk_rows
+from zscir.report.summary import alarm_of, bars_of, tiles_of, took_s
 from zscir.report.templates import environment, style_sheet
 from zscir.report.training import training_curves
-from zscir.report.walk import OUTCOMES, draw_graph, walk_rows
-from zscir.store import Store
+from zscir.report.triplet_examples import pair_sheets, triplet_sheets
+from zscir.runtime.errors import RequestError, ZscirError
+from zscir.store.artifacts import Artifact, finished
+from zscir.store.store import Store
 
 # A damaged or foreign table costs its own part of the page, not the page.
 TROUBLE = (ZscirError, OSError, ValueError, KeyError, TypeError)
@@ -90,8 +90,8 @@ def _walk(record: RunRecord) -> dict[str, Any]:
     drawing, boxes = draw_graph(walk)
     seen = {row.step.outcome for row in walk}
     return {
-        "walk": walk, "tiles": tiles_of(walk), "drawing": drawing, "boxes": boxes, "box_width": graph.BOX_WIDTH,
-        "box_height": graph.BOX_HEIGHT, "outcomes": {name: OUTCOMES[name] for name in OUTCOMES if name in seen},
+        "walk": walk, "tiles": tiles_of(walk), "drawing": drawing, "boxes": boxes, "box_width": graph_layout.BOX_WIDTH,
+        "box_height": graph_layout.BOX_HEIGHT, "outcomes": {name: OUTCOMES[name] for name in OUTCOMES if name in seen},
     }  # fmt: skip
 
 
@@ -110,12 +110,12 @@ def _tried(make: Callable[[RunRecord], list[T]], record: RunRecord) -> tuple[lis
     try:
         return make(record), ""
     except TROUBLE as error:
-        return [], f"{type(error).__name__}: {words.cut(str(error), 300)}"
+        return [], f"{type(error).__name__}: {formatting.cut(str(error), 300)}"
 
 
 def anatomy(name: str, artifact: Artifact) -> dict[str, Any]:
     """What exactly a step was asked, what it read and what it wrote."""
-    files = [f"{file}  {words.size(artifact.entries[file].size)}" for file in artifact.files()]
+    files = [f"{file}  {formatting.size(artifact.entries[file].size)}" for file in artifact.files()]
     more = [f"... and {len(files) - MAX_FILES} more"] if len(files) > MAX_FILES else []
     manifest = artifact.manifest
     inputs = manifest.inputs if manifest is not None else {}

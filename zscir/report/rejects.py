@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from zscir.errors import ZscirError
-from zscir.report.peek import Rows, first_rows
-from zscir.report.record import RunRecord
-from zscir.report.words import cut
+from zscir.report.artifact_reader import Rows, first_rows
+from zscir.report.formatting import cut
+from zscir.report.run_data import RunRecord
+from zscir.runtime.errors import ZscirError
 
 TABLE = "rejects.parquet"
 MAX_SHOWN = 8

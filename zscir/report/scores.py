@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from zscir.artifacts import Artifact
-from zscir.benchmarks.sheets import Sheet
-from zscir.evaluation.tables import Cell, Grid, control_of, grid_of, remarks
-from zscir.report.peek import first_rows, has_columns
-from zscir.report.record import RunRecord, read_record
-from zscir.store import Store
+from zscir.benchmarks.comparability import Sheet
+from zscir.evaluation.score_tables import Cell, Grid, control_of, grid_of, remarks
+from zscir.report.artifact_reader import first_rows, has_columns
+from zscir.report.run_data import RunRecord, read_record
+from zscir.store.artifacts import Artifact
+from zscir.store.store import Store
 
 MAX_ROWS = 20_000
 NAMES = {"fashioniq": "FashionIQ", "cirr": "CIRR", "circo": "CIRCO", "genecis": "GeneCIS"}

@@ -5,12 +5,12 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from zscir.report import words
+from zscir.report import formatting
 
 FOLDER = Path(__file__).parent
 FILTERS = (
-    words.number, words.seconds, words.size, words.when, words.percent, words.points, words.share, words.cut,
-    words.breakable,
+    formatting.number, formatting.seconds, formatting.size, formatting.when, formatting.percent, formatting.points,
+    formatting.share, formatting.cut, formatting.breakable,
 )  # fmt: skip
 
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from zscir.artifacts import Artifact
 from zscir.report.charts import Series, curve_panel, read_curve
-from zscir.report.record import RunRecord
+from zscir.report.run_data import RunRecord
+from zscir.store.artifacts import Artifact
 
 
 @dataclass(frozen=True)

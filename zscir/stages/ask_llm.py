@@ -11,17 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from zscir.artifacts import Artifact, finished
-from zscir.errors import RequestError, StageError, TransientError
 from zscir.llm.answer import ANSWER_VERSION, EditType
-from zscir.llm.models import LocalModel, Model, OpenAIModel, TemplateModel, open_backend
+from zscir.llm.backend_protocol import Backend, Reply, Request, failure_kind, is_outage, wrap_reply
+from zscir.llm.models import LocalModel, Model, OpenAIModel, TemplateModel
+from zscir.llm.open_backend import open_backend
 from zscir.llm.prompt import Prompt, load_prompt
-from zscir.llm.protocol import Backend, Reply, Request, failure_kind, is_outage, wrap_reply
-from zscir.llm.rounds import answer_all
-from zscir.progress import track
-from zscir.records import CANDIDATES, RESPONSES, check, read_table, write_table
-from zscir.specs import Spec, canonical_json, digest_of
-from zscir.stage import Facts, stage
+from zscir.llm.retry_invalid import answer_all
+from zscir.pipeline.stage import stage
+from zscir.runtime.errors import RequestError, StageError, TransientError
+from zscir.runtime.progress import track
+from zscir.runtime.schemas import CANDIDATES, RESPONSES, check, read_table, write_table
+from zscir.runtime.specs import Spec, canonical_json, digest_of
+from zscir.store.artifacts import Artifact, Facts, finished
 
 OUTAGE_SHARE = 0.5
 REJECTED_ROWS = 10

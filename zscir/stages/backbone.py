@@ -5,11 +5,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from zscir.artifacts import Artifact
-from zscir.errors import RequestError
 from zscir.methods.specs import PixelSpec
-from zscir.specs import Spec
-from zscir.stage import Facts, stage
+from zscir.pipeline.stage import stage
+from zscir.runtime.errors import RequestError
+from zscir.runtime.specs import Spec
+from zscir.store.artifacts import Artifact, Facts
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 

@@ -1,7 +1,7 @@
 """decontaminate: downloaded images become those that do not look like any picture of a benchmark, mirrored or not.
 
 Every picture in a benchmark's folder counts, whatever its split, whether it is a query or in a gallery: a method may be
-scored on it. What looks alike is said by ``zscir.phash``, how well that works in ``dedup_near``.
+scored on it. What looks alike is said by ``zscir.data.images.phash``, how well that works in ``dedup_near``.
 """
 
 from collections.abc import Iterator
@@ -13,15 +13,15 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from zscir.artifacts import Artifact
-from zscir.errors import RequestError, StageError
-from zscir.fingerprints import Fingerprints, Read, fingerprints, of_download
-from zscir.images import BadImage
-from zscir.phash import ANY_COLOURS, Prints, Rows, near
-from zscir.selection import Reject, Row, write_choice
-from zscir.shards import MAX_MEMBER_BYTES, ShardReader, index
-from zscir.specs import Spec
-from zscir.stage import Facts, stage
+from zscir.data.images.decode import BadImage
+from zscir.data.images.fingerprints import Fingerprints, Read, fingerprints, of_download
+from zscir.data.images.keep_list import Reject, Row, write_choice
+from zscir.data.images.phash import ANY_COLOURS, Prints, Rows, near
+from zscir.data.images.shards import MAX_MEMBER_BYTES, ShardReader, index
+from zscir.pipeline.stage import stage
+from zscir.runtime.errors import RequestError, StageError
+from zscir.runtime.specs import Spec
+from zscir.store.artifacts import Artifact, Facts
 
 PARTS = ".fingerprints"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif")

@@ -6,11 +6,11 @@ The bytes are the stored ones. Equal originals are among them: one download give
 from hashlib import sha256
 from pathlib import Path
 
-from zscir.artifacts import Artifact
-from zscir.selection import Reject, Row, first_rows, rows_in_play, write_choice
-from zscir.shards import ShardReader
-from zscir.specs import Spec
-from zscir.stage import Facts, stage
+from zscir.data.images.keep_list import Reject, Row, first_rows, rows_in_play, write_choice
+from zscir.data.images.shards import ShardReader
+from zscir.pipeline.stage import stage
+from zscir.runtime.specs import Spec
+from zscir.store.artifacts import Artifact, Facts
 
 COLUMNS = ("sha256", "shard", "offset", "size")
 

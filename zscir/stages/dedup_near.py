@@ -1,6 +1,6 @@
 """dedup_near: of downloaded images that look alike, the first in order stays.
 
-What looks alike is said by ``zscir.phash``. Of copies of 300 crops of 18 photographs a radius of 4 (of 8) finds: as a
+``zscir.data.images.phash`` measures likeness. Of copies of 300 crops of 18 photographs a radius of 4 (of 8) finds: as a
 JPEG of quality 40 98 % (100), of half the size 98 (99), 20 % brighter 96 (100), with 2 % cut from each border 38 (84),
 with 5 % 1 (13); 30 % darker 42 (43), or 99 (100) where colours do not matter. Of 550,800 pairs of crops of different
 photographs none were within 8 bits. Drawings are another matter: of 6,000 tabletop scenes, which are a few things on
@@ -13,12 +13,12 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from zscir.artifacts import Artifact
-from zscir.fingerprints import of_download
-from zscir.phash import first_of_each
-from zscir.selection import Reject, Row, write_choice
-from zscir.specs import Spec
-from zscir.stage import Facts, stage
+from zscir.data.images.fingerprints import of_download
+from zscir.data.images.keep_list import Reject, Row, write_choice
+from zscir.data.images.phash import first_of_each
+from zscir.pipeline.stage import stage
+from zscir.runtime.specs import Spec
+from zscir.store.artifacts import Artifact, Facts
 
 PARTS = ".fingerprints"
 

@@ -5,11 +5,11 @@ Each chunk of URLs is a piece: an artifact of its own (fetch_chunk), made by any
 
 from pathlib import Path
 
-from zscir.artifacts import Artifact
-from zscir.errors import GateError
-from zscir.fetch.assembly import Records, assemble, count_hosts, reject, summary
-from zscir.fetch.specs import CutSpec, DownloadSpec
-from zscir.stage import Cut, Facts, Piece, stage, stage_named
+from zscir.data.download.merge_chunks import Records, assemble, count_hosts, reject, summary
+from zscir.data.download.specs import CutSpec, DownloadSpec
+from zscir.pipeline.stage import Cut, Piece, stage, stage_named
+from zscir.runtime.errors import GateError
+from zscir.store.artifacts import Artifact, Facts
 
 
 def cut(spec: DownloadSpec, pairs: Artifact) -> Cut:

@@ -12,12 +12,12 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from pydantic import Field
 
-from zscir.artifacts import Artifact, finished
-from zscir.progress import track
-from zscir.records import IMAGES, REJECTS, read_table, schema_of, write_table
-from zscir.selection import Choice
-from zscir.specs import Spec
-from zscir.stage import Facts, stage
+from zscir.data.images.keep_list import Choice
+from zscir.pipeline.stage import stage
+from zscir.runtime.progress import track
+from zscir.runtime.schemas import IMAGES, REJECTS, read_table, schema_of, write_table
+from zscir.runtime.specs import Spec
+from zscir.store.artifacts import Artifact, Facts, finished
 
 KEYS = schema_of(image_key="str")
 FILES = ("image.npy", "text.npy", "rejects.parquet", "keys.parquet")
@@ -69,8 +69,8 @@ class _Encoder:
     """A backbone and a reader of image shards."""
 
     def __init__(self, spec: EmbedSpec, images: Artifact, backbone: Artifact) -> None:
+        from zscir.data.images.shards import ShardReader
         from zscir.methods.checkpoint import default_device, load_towers
-        from zscir.shards import ShardReader
 
         self.batch_size, self.reader = spec.batch_size, ShardReader(images.path)
         self.device = default_device()
@@ -98,8 +98,8 @@ class _Encoder:
                 yield done, [future.result() for future in futures]
 
     def _pixels(self, row: Row) -> NDArray[np.uint8] | str:
-        from zscir.images import BadImage, decode
-        from zscir.methods.pixels import MAX_PIXELS, square
+        from zscir.data.images.decode import BadImage, decode
+        from zscir.methods.image_tensors import MAX_PIXELS, square
 
         try:
             image = decode(self.reader.read(row["shard"], row["offset"], row["size"]), MAX_PIXELS)
@@ -112,7 +112,7 @@ class _Encoder:
         import torch
         from torch.nn.functional import normalize
 
-        from zscir.methods.halves import in_halves
+        from zscir.methods.oom_retry import in_halves
 
         side = self.towers.pixels.size_px
         black = np.zeros((side, side, 3), dtype=np.uint8)

@@ -9,11 +9,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from zscir.artifacts import Artifact, finished
 from zscir.evaluation.specs import Name, Preprocessing, pixels_for
-from zscir.records import read_rows
-from zscir.specs import Spec
-from zscir.stage import Facts, stage
+from zscir.pipeline.stage import stage
+from zscir.runtime.schemas import read_rows
+from zscir.runtime.specs import Spec
+from zscir.store.artifacts import Artifact, Facts, finished
 
 
 class EmbedBenchmarksSpec(Spec):
@@ -35,10 +35,10 @@ def embed_benchmarks(spec: EmbedBenchmarksSpec, backbone: Artifact, benchmarks: 
     ``<benchmark>.absent.parquet`` when images are missing that may be. StageError lists those that may not.
     """
     from zscir.benchmarks import PARTS
+    from zscir.evaluation.benchmark_images import Pictures, annotated
     from zscir.evaluation.features import embed_pictures
-    from zscir.evaluation.gallery import IDS, MARK, ids_of, mark_of, write_features
-    from zscir.evaluation.pictures import Pictures, annotated
-    from zscir.evaluation.respondent import control_of
+    from zscir.evaluation.gallery_cache import IDS, MARK, ids_of, mark_of, write_features
+    from zscir.evaluation.query_encoder import control_of
 
     stock = control_of(backbone, "image", None, None, None)
     pixels = pixels_for(stock.pixels, spec.preprocessing)

@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from zscir.artifacts import Artifact
-from zscir.errors import RequestError
 from zscir.evaluation.specs import BenchmarkEntry, Name, Preprocessing, pixels_for
-from zscir.records import CURVE, INTERVALS, PER_QUERY, RANKINGS, SCORES, schema_of, write_table
-from zscir.specs import Spec
-from zscir.stage import Facts, stage
+from zscir.pipeline.stage import stage
+from zscir.runtime.errors import RequestError
+from zscir.runtime.schemas import CURVE, INTERVALS, PER_QUERY, RANKINGS, SCORES, schema_of, write_table
+from zscir.runtime.specs import Spec
+from zscir.store.artifacts import Artifact, Facts
 
 TABLES = {
     "scores": SCORES,
@@ -80,7 +80,7 @@ def evaluate(
     """
     from zscir.benchmarks import write_submission
     from zscir.benchmarks.breakdown import breakdown
-    from zscir.evaluation.hall import hear, open_hall, submissions_of, tables_of
+    from zscir.evaluation.run_benchmark import hear, open_hall, submissions_of, tables_of
 
     respondent = _respondent(spec, checkpoint, backbone)
     curves = _tuning(spec, respondent, validation)
@@ -106,7 +106,7 @@ def evaluate(
 def _respondent(spec: EvaluateSpec, checkpoint: Artifact, backbone: Artifact | None) -> Any:
     from dataclasses import replace
 
-    from zscir.evaluation.respondent import control_of, method_of
+    from zscir.evaluation.query_encoder import control_of, method_of
 
     if spec.control is None:
         one = method_of(checkpoint, backbone, spec.method, spec.backbone)
@@ -118,7 +118,7 @@ def _respondent(spec: EvaluateSpec, checkpoint: Artifact, backbone: Artifact | N
 def _tuning(spec: EvaluateSpec, respondent: Any, validation: Artifact | None) -> dict[str, Grid]:
     """What each weight of the grid scores on the validation benchmarks; CIRR's R@1, which decides, comes first."""
     from zscir.benchmarks.breakdown import HEADLINE
-    from zscir.evaluation.hall import curve_name, open_hall, tried
+    from zscir.evaluation.run_benchmark import curve_name, open_hall, tried
 
     if (spec.weights is None) != (validation is None):
         raise RequestError("evaluate: spec.weights and the input 'validation' belong together; give both or neither")

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zscir.artifacts import Artifact, finished
-from zscir.errors import StageError
-from zscir.fetch.assembly import RECORD
-from zscir.fetch.chunks import Target, chunk
-from zscir.fetch.specs import ChunkSpec
-from zscir.progress import note
-from zscir.records import read_table
-from zscir.stage import Facts, stage
+from zscir.data.download.chunks import Target, chunk
+from zscir.data.download.merge_chunks import RECORD
+from zscir.data.download.specs import ChunkSpec
+from zscir.pipeline.stage import stage
+from zscir.runtime.errors import StageError
+from zscir.runtime.progress import note
+from zscir.runtime.schemas import read_table
+from zscir.store.artifacts import Artifact, Facts, finished
 
 # What fetches is imported where something is fetched: to find a download finished takes this module's version only.
 if TYPE_CHECKING:
-    from zscir.fetch.gateway import Gateway
+    from zscir.data.download.gateway import Gateway
 
 SCRATCH = ".scratch"
 ENGINE_ATTEMPTS = 3
@@ -33,7 +33,7 @@ STALL_S = 90.0  # beyond the deadline of a URL: the start of img2dataset alone m
 @stage(version=1)
 def fetch_chunk(spec: ChunkSpec, urls: Artifact, out: Path) -> Facts:
     """Write images.tar (none when no image came) and record.parquet. Raises StageError when the engine fails."""
-    from zscir.fetch.gateways import shared_gateway
+    from zscir.data.download.shared_gateway import shared_gateway
 
     targets = chunk(urls.path("urls.parquet"))
     try:
@@ -60,9 +60,9 @@ def _fetch(spec: ChunkSpec, targets: tuple[Target, ...], gateway: "Gateway", out
 
 def _attempt(spec: ChunkSpec, targets: tuple[Target, ...], gateway: "Gateway", out: Path) -> str:
     """One run of img2dataset; why it was no good, or nothing."""
-    from zscir.fetch.repack import repack
-    from zscir.fetch.supervise import Job, raw_shards
-    from zscir.shards import BadShard
+    from zscir.data.download.img2dataset_job import Job, raw_shards
+    from zscir.data.download.repack import repack
+    from zscir.data.images.shards import BadShard
 
     scratch = out / SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)

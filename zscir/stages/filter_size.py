@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from zscir.artifacts import Artifact
-from zscir.selection import Reject, Row, first_rows, rows_in_play, write_choice
-from zscir.specs import Spec
-from zscir.stage import Facts, stage
+from zscir.data.images.keep_list import Reject, Row, first_rows, rows_in_play, write_choice
+from zscir.pipeline.stage import stage
+from zscir.runtime.specs import Spec
+from zscir.store.artifacts import Artifact, Facts
 
 COLUMNS = ("width", "height", "original_width", "original_height")
 Pixels = Annotated[int, Field(ge=1)]

@@ -14,12 +14,12 @@ from unicodedata import category
 
 from pydantic import Field, model_validator
 
-from zscir.artifacts import Artifact
-from zscir.errors import RequestError
-from zscir.progress import track
-from zscir.selection import Reject, Row, first_rows, rows_in_play, write_choice
-from zscir.specs import Spec
-from zscir.stage import Facts, stage
+from zscir.data.images.keep_list import Reject, Row, first_rows, rows_in_play, write_choice
+from zscir.pipeline.stage import stage
+from zscir.runtime.errors import RequestError
+from zscir.runtime.progress import track
+from zscir.runtime.specs import Spec
+from zscir.store.artifacts import Artifact, Facts
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Judge = Callable[[str], Reject | None]

@@ -11,16 +11,16 @@ from typing import Annotated
 
 from pydantic import Field
 
-from zscir.artifacts import Artifact
-from zscir.errors import RequestError
-from zscir.fetch.assembly import Records, assemble, summary
-from zscir.fetch.chunks import Target, chunk, distinct, write_chunks
-from zscir.fetch.intake import take_in, write_rejects
-from zscir.fetch.pairs import FILE
-from zscir.fetch.pixels import ImageSpec
-from zscir.fetch.press import Place, Presses, Refused
-from zscir.progress import track
-from zscir.stage import Facts, stage
+from zscir.data.download.chunks import Target, chunk, distinct, write_chunks
+from zscir.data.download.merge_chunks import Records, assemble, summary
+from zscir.data.download.resize import ImageSpec
+from zscir.data.readers.import_shard import take_in, write_rejects
+from zscir.data.readers.local_images import Place, Presses, Refused
+from zscir.data.readers.pairs import FILE
+from zscir.pipeline.stage import stage
+from zscir.runtime.errors import RequestError
+from zscir.runtime.progress import track
+from zscir.store.artifacts import Artifact, Facts
 
 CHUNKS = ".chunks"
 RECORDS = ".records"

@@ -11,16 +11,16 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from zscir.artifacts import Artifact
-from zscir.errors import RequestError
-from zscir.fetch.assembly import Records, assemble, summary
-from zscir.fetch.holdings import counts, plan, taken_from, write_found
-from zscir.fetch.intake import take_in, write_rejects
-from zscir.fetch.pixels import ImageSpec
-from zscir.fetch.press import Presses
-from zscir.fetch.samples import LeftOut, Reading, Sample, samples_in
-from zscir.progress import note, track
-from zscir.stage import Facts, stage
+from zscir.data.download.merge_chunks import Records, assemble, summary
+from zscir.data.download.resize import ImageSpec
+from zscir.data.readers.import_shard import take_in, write_rejects
+from zscir.data.readers.local_images import Presses
+from zscir.data.readers.tar_plan import counts, plan, taken_from, write_found
+from zscir.data.readers.webdataset_samples import LeftOut, Reading, Sample, samples_in
+from zscir.pipeline.stage import stage
+from zscir.runtime.errors import RequestError
+from zscir.runtime.progress import note, track
+from zscir.store.artifacts import Artifact, Facts
 
 FOUND = ".found"
 RECORDS = ".records"

@@ -7,16 +7,16 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, model_validator
 
-from zscir.artifacts import Artifact, finished
-from zscir.errors import RequestError
-from zscir.fetch.companions import Found, rows_by_line, rows_by_name
-from zscir.fetch.documents import Join
-from zscir.fetch.lists import Layout, rows_of
-from zscir.fetch.pairs import FILE, NoPair, clean_string, clean_text, clean_url, pair_digest, printable
-from zscir.progress import note, track
-from zscir.records import PAIRS, REJECTS, table_of, table_writer
-from zscir.specs import Spec
-from zscir.stage import Facts, stage
+from zscir.data.readers.json_documents import Join
+from zscir.data.readers.pairs import FILE, NoPair, clean_string, clean_text, clean_url, pair_digest, printable
+from zscir.data.readers.parallel_files import Found, rows_by_line, rows_by_name
+from zscir.data.readers.url_lists import Layout, rows_of
+from zscir.pipeline.stage import stage
+from zscir.runtime.errors import RequestError
+from zscir.runtime.progress import note, track
+from zscir.runtime.schemas import PAIRS, REJECTS, table_of, table_writer
+from zscir.runtime.specs import Spec
+from zscir.store.artifacts import Artifact, Facts, finished
 
 BATCH_ROWS = 50_000
 

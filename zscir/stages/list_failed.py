@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from zscir.artifacts import Artifact
-from zscir.fetch.assembly import Records, list_again
-from zscir.fetch.chunks import write_chunks
-from zscir.fetch.failures import transient_classes
-from zscir.fetch.specs import CutSpec
-from zscir.stage import Facts, stage
+from zscir.data.download.chunks import write_chunks
+from zscir.data.download.failures import transient_classes
+from zscir.data.download.merge_chunks import Records, list_again
+from zscir.data.download.specs import CutSpec
+from zscir.pipeline.stage import stage
+from zscir.store.artifacts import Artifact, Facts
 
 
 @stage(version=1)

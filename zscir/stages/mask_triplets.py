@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from zscir.artifacts import Artifact, finished
-from zscir.progress import track
-from zscir.records import IMAGES, TRIPLETS, check, table_of, table_writer
-from zscir.selection import Choice
-from zscir.specs import Spec
-from zscir.stage import Facts, stage
+from zscir.data.images.keep_list import Choice
+from zscir.pipeline.stage import stage
+from zscir.runtime.progress import track
+from zscir.runtime.schemas import IMAGES, TRIPLETS, check, table_of, table_writer
+from zscir.runtime.specs import Spec
+from zscir.store.artifacts import Artifact, Facts, finished
 
 ROWS_AT_ONCE = 20_000
 

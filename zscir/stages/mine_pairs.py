@@ -16,12 +16,21 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from zscir.artifacts import Artifact, finished
-from zscir.errors import RequestError
-from zscir.progress import track
-from zscir.records import CANDIDATES, IMAGES, REJECTS, read_rows, read_table, table_of, table_writer, write_table
-from zscir.specs import Spec
-from zscir.stage import Facts, stage
+from zscir.pipeline.stage import stage
+from zscir.runtime.errors import RequestError
+from zscir.runtime.progress import track
+from zscir.runtime.schemas import (
+    CANDIDATES,
+    IMAGES,
+    REJECTS,
+    read_rows,
+    read_table,
+    table_of,
+    table_writer,
+    write_table,
+)
+from zscir.runtime.specs import Spec
+from zscir.store.artifacts import Artifact, Facts, finished
 
 Floats = NDArray[np.float32]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -9,15 +9,15 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from zscir.artifacts import Artifact, finished
-from zscir.errors import StageError
-from zscir.fetch.joins import literal, query
-from zscir.images import BadImage, decode, encode_jpeg, probe, shrink
-from zscir.progress import track
-from zscir.records import PACKED, REJECTS, TRIPLETS, read_rows, schema_of, table_of, table_writer, write_table
-from zscir.shards import ShardReader, Span, check_name, write_shard
-from zscir.specs import Spec
-from zscir.stage import Facts, stage
+from zscir.data.images.decode import BadImage, decode, encode_jpeg, probe, shrink
+from zscir.data.images.shards import ShardReader, Span, check_name, write_shard
+from zscir.data.readers.sql_joins import literal, query
+from zscir.pipeline.stage import stage
+from zscir.runtime.errors import StageError
+from zscir.runtime.progress import track
+from zscir.runtime.schemas import PACKED, REJECTS, TRIPLETS, read_rows, schema_of, table_of, table_writer, write_table
+from zscir.runtime.specs import Spec
+from zscir.store.artifacts import Artifact, Facts, finished
 
 PLACE = {"shard": "str", "offset": "i64", "size": "i64", "status": "str", "error_class": "str"}
 NUMBERS = {"mask_seed": "i64?", "mask_ratio": "f64?"}

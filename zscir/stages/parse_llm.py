@@ -11,15 +11,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field
 
-from zscir.artifacts import Artifact, finished
-from zscir.errors import RequestError
 from zscir.llm.answer import Answer, AnswerError, read_answer
+from zscir.llm.backend_protocol import failure_kind, unwrap_reply
 from zscir.llm.filters import Tally, normalised, why_not
-from zscir.llm.protocol import failure_kind, unwrap_reply
-from zscir.progress import track
-from zscir.records import CANDIDATES, REJECTS, RESPONSES, TRIPLETS, check, read_table, table_of, table_writer
-from zscir.specs import Spec
-from zscir.stage import Facts, stage
+from zscir.pipeline.stage import stage
+from zscir.runtime.errors import RequestError
+from zscir.runtime.progress import track
+from zscir.runtime.schemas import CANDIDATES, REJECTS, RESPONSES, TRIPLETS, check, read_table, table_of, table_writer
+from zscir.runtime.specs import Spec
+from zscir.store.artifacts import Artifact, Facts, finished
 
 ROWS_AT_ONCE = 5_000
 Row = dict[str, Any]

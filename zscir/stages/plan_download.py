@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from zscir.artifacts import Artifact
-from zscir.fetch.chunks import distinct, write_chunks
-from zscir.fetch.specs import CutSpec
-from zscir.stage import Facts, stage
+from zscir.data.download.chunks import distinct, write_chunks
+from zscir.data.download.specs import CutSpec
+from zscir.pipeline.stage import stage
+from zscir.store.artifacts import Artifact, Facts
 
 
 @stage(version=1)

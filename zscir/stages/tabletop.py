@@ -9,8 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from zscir.records import table_of, table_writer
-from zscir.stage import Facts, stage
+from zscir.pipeline.stage import stage
+from zscir.runtime.schemas import table_of, table_writer
+from zscir.store.artifacts import Facts
 from zscir.tabletop.scenes import rng_of
 from zscir.tabletop.spec import TabletopSpec
 from zscir.tabletop.web import HOST, fate_of, is_sibling, url_of, web_caption

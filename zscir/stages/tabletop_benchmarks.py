@@ -10,15 +10,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from zscir.records import write_table
-from zscir.shards import write_shard
-from zscir.stage import Facts, stage
-from zscir.tabletop.circo import build_circo
-from zscir.tabletop.cirr import build_cirr
+from zscir.data.images.shards import write_shard
+from zscir.pipeline.stage import stage
+from zscir.runtime.schemas import write_table
+from zscir.store.artifacts import Facts
 from zscir.tabletop.exhibits import Exhibition, bytes_of
-from zscir.tabletop.fashioniq import build_fashioniq
-from zscir.tabletop.genecis import build_genecis
 from zscir.tabletop.spec import TabletopBenchmarksSpec
+from zscir.tabletop.write_circo import build_circo
+from zscir.tabletop.write_cirr import build_cirr
+from zscir.tabletop.write_fashioniq import build_fashioniq
+from zscir.tabletop.write_genecis import build_genecis
 
 IMAGE_INDEX = pa.schema(
     [

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from zscir.artifacts import Artifact
-from zscir.benchmarks.sheets import sheet_of, split_protocol
-from zscir.evaluation.pairs import Asked, asked_of, compared, paired
-from zscir.evaluation.tables import control_of, grid_of, markdown, missing_controls, wide_rows
-from zscir.records import INTERVALS, PER_QUERY, SCORES, read_rows, schema_of, write_table
-from zscir.specs import Spec
-from zscir.stage import Facts, stage
+from zscir.benchmarks.comparability import sheet_of, split_protocol
+from zscir.evaluation.score_tables import control_of, grid_of, markdown, missing_controls, wide_rows
+from zscir.evaluation.significance import Asked, asked_of, compared, paired
+from zscir.pipeline.stage import stage
+from zscir.runtime.schemas import INTERVALS, PER_QUERY, SCORES, read_rows, schema_of, write_table
+from zscir.runtime.specs import Spec
+from zscir.store.artifacts import Artifact, Facts
 
 TABLE = schema_of(
     evaluation="i64", method="str", backbone="str", benchmark="str", split="str", ranking="str", texts="str",

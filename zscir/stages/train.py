@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from zscir.artifacts import Artifact
-from zscir.stage import Facts, stage
+from zscir.pipeline.stage import stage
+from zscir.store.artifacts import Artifact, Facts
 from zscir.training.specs import TrainSpec
 
 
@@ -16,7 +16,7 @@ def train(
     ``data`` is a pack: masked or plain pairs for clip, pli and tscir_map, triplets for tscir_compose. ``backbone`` is
     the clip checkpoint to start from or to keep frozen; ``init`` the mapping that tscir_compose continues.
     """
-    from zscir.training.course import Course
+    from zscir.training.job import Course
     from zscir.training.launch import on_ranks, ranks_for
 
     course = Course(spec, out, data, backbone, init)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from zscir.specs import Spec
+from zscir.runtime.specs import Spec
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zscir.artifacts import Artifact
-from zscir.errors import RequestError
-from zscir.methods.batch import Batch
-from zscir.methods.draws import shuffled
-from zscir.methods.pixels import decode
+from zscir.data.images.shards import ShardReader
+from zscir.methods.counter_rng import shuffled
+from zscir.methods.image_tensors import decode
+from zscir.methods.protocol import Batch
 from zscir.methods.specs import PixelSpec
-from zscir.shards import ShardReader
-from zscir.training.ranks import ALONE, Ranks
+from zscir.runtime.errors import RequestError
+from zscir.store.artifacts import Artifact
+from zscir.training.collectives import ALONE, Ranks
 
 INDEX = "index.parquet"
 COLUMNS = (

@@ -17,12 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from zscir.errors import RequestError
-from zscir.progress import note, track
-from zscir.settings import Settings
-from zscir.training.course import Course, Facts
-from zscir.training.ends import what_happened
-from zscir.warden import end_all
+from zscir.runtime.child_processes import end_all
+from zscir.runtime.errors import RequestError
+from zscir.runtime.progress import note, track
+from zscir.runtime.settings import Settings
+from zscir.training.job import Course, Facts
+from zscir.training.rank_errors import what_happened
 
 FOLDER, LOG = ".ranks", "log"
 PATIENCE_S = 10.0
@@ -86,7 +86,7 @@ def _exits(folder: Path) -> dict[int, int] | None:
 @contextmanager
 def _launched(count: int, folder: Path) -> Iterator["subprocess.Popen[str]"]:
     """The launcher at work, with its ranks. On the way out they are ended if they are still there, and waited for."""
-    words = [sys.executable, "-m", "zscir.training.rank", "launch", str(os.getpid()), str(count), str(folder)]
+    words = [sys.executable, "-m", "zscir.training.worker", "launch", str(os.getpid()), str(count), str(folder)]
     with (folder / LOG).open("wb") as log, subprocess.Popen(
         words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
         env=os.environ | _environment(count),

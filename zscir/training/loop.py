@@ -14,14 +14,14 @@ from typing import Any
 
 import torch
 
-from zscir.errors import StageError
-from zscir.methods.batch import Batch
 from zscir.methods.checkpoint import Trainable, default_device
-from zscir.methods.draws import stream
-from zscir.progress import note, track
+from zscir.methods.counter_rng import stream
+from zscir.methods.protocol import Batch
+from zscir.runtime.errors import StageError
+from zscir.runtime.progress import note, track
+from zscir.training.collectives import ALONE, Ranks, join_batch_norms
 from zscir.training.data import Pack, batches, steps_per_epoch
 from zscir.training.optim import lr_at, new_optimiser, trained
-from zscir.training.ranks import ALONE, Ranks, join_batch_norms
 from zscir.training.resume import Curve, load_state, save_state
 from zscir.training.specs import OptimSpec
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from zscir.artifacts import finished
+from zscir.store.artifacts import finished
 from zscir.training.optim import trained
 
 FOLDER, STATE = ".resume", "state.safetensors"

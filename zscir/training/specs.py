@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from zscir.methods.specs import MethodSpec
-from zscir.specs import Spec
+from zscir.runtime.specs import Spec
 
 DECAY_FREE = ("bias", "bn", "ln", "logit_scale")
 

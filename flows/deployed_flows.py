@@ -1,0 +1,150 @@
+"""Deployed flows: what a schedule, the REST API or a form in Prefect's page asks for is walked in that flow run."""
+
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, Literal
+
+from prefect import flow, get_client
+from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
+
+from flows.outcome import Made, answer
+from flows.pipeline import pipeline as steps_of_pipeline
+from flows.work_pools import need_pools
+from zscir import __version__
+from zscir.pipeline.backfill import backfill as fill_gaps
+from zscir.pipeline.backfill import check_all_done
+from zscir.pipeline.execute import Asked, asked_again, walk
+from zscir.pipeline.partitions import Every, between, last_whole
+from zscir.pipeline.run import Run
+from zscir.runtime.errors import RequestError
+from zscir.runtime.settings import spec_path
+from zscir.store.store import Store
+
+WHERE_IT_STOPPED: Final = "where it stopped"
+FROM_PAGE = "Run from the Prefect UI"  # how the page's own requests begin their first state's message
+StageName = Literal[
+    "ask_llm", "backbone", "decontaminate", "dedup_exact", "dedup_near", "download", "embed", "embed_benchmarks",
+    "evaluate", "filter_size", "filter_text", "import_images", "import_shards", "ingest", "mask_triplets", "mine_pairs",
+    "pack", "parse_llm", "tabletop", "tabletop_benchmarks", "tabulate", "train",
+]  # fmt: skip
+StageChoice = Literal["where it stopped", StageName]
+Slice = Literal["none", Every]
+
+
+def named() -> str:
+    """The flow run's name: what it runs and the time it was meant to start."""
+    given = flow_run.parameters
+    word = Path(str(given["pipeline"])).stem if "pipeline" in given else f"rerun-{given.get('run_id', 'latest')}"
+    return f"{word}-{flow_run.scheduled_start_time:%Y%m%d-%H%M%S}"
+
+
+@flow(name="run-pipeline", version=__version__, flow_run_name=named, persist_result=False)
+def run_pipeline(pipeline: str, set: list[str] = [], only: str | None = None, start: str | None = None,  # noqa: A002, B006
+                 partition: Slice = "none", timezone: str = "UTC") -> Made:  # fmt: skip
+    """Run a pipeline; whatever is made already is reused, and a finished pipeline ends at once.
+
+    Args:
+        pipeline: a pipeline file: an absolute path on the worker's machine, or data_specs/... for a shipped one
+        set: changed fields, each STEP.field=value, source=FILE or partition.date=2026-11-04
+        only: walk this step or stage only
+        start: walk this step or stage and what depends on it
+        partition: fill the source's {date} with the last whole hour, day, ... before the scheduled time
+        timezone: the time zone of that date
+    """
+    return answer(_walked(lambda store: Asked(_findable(pipeline), [*set, *_slice(partition, timezone)], only, start)))
+
+
+@flow(name="run-stage", version=__version__, flow_run_name=named, persist_result=False)
+def run_stage(stage: StageName, pipeline: str, set: list[str] = []) -> Made:  # noqa: A002, B006
+    """Run all steps of one stage of a pipeline; the steps before it must be made.
+
+    Args:
+        stage: the stage
+        pipeline: a pipeline file: an absolute path on the worker's machine, or data_specs/... for a shipped one
+        set: changed fields, each STEP.field=value or source=FILE
+    """
+    return answer(_walked(lambda store: Asked(_findable(pipeline), [*set], only=stage)))
+
+
+@flow(name="rerun", version=__version__, flow_run_name=named, persist_result=False)
+def rerun(run_id: str = "latest", stage: StageChoice = WHERE_IT_STOPPED, step: str = "",
+          walk_on: Literal["from there on", "only that"] = "from there on", set: list[str] = []) -> Made:  # noqa: A002, B006  # fmt: skip
+    """Run again after a failure; finished steps are reused.
+
+    Args:
+        run_id: the run's id as `zscir runs` lists it, a unique prefix, or latest
+        stage: the stage to begin with
+        step: a step to begin with, where a stage has several; it goes before the stage
+        walk_on: that stage and what depends on it, or only that
+        set: changed fields, each STEP.field=value or source=FILE
+    """
+    word = step or (None if stage == WHERE_IT_STOPPED else stage)
+    only, start = (word, None) if walk_on == "only that" else (None, word)
+    return answer(_walked(lambda store: asked_again(store, run_id, only, start, set)))
+
+
+@flow(name="backfill", version=__version__, flow_run_name=named, persist_result=False)
+def backfill(pipeline: str, first: str, last: str, every: Every = "day", set: list[str] = []) -> Made:  # noqa: A002, B006
+    """Run a pipeline for each date or shard that is not made yet; what is finished is found finished.
+
+    Args:
+        pipeline: a pipeline file: an absolute path on the worker's machine, or data_specs/... for a shipped one
+        first: the first partition, as 2026-11-01, 2026-11-01T05, or the number of a shard
+        last: the last partition; it is included
+        every: how far apart the dates are
+        set: changed fields, each STEP.field=value or source=FILE
+    """
+
+    def fill(store: Store) -> dict[str, str]:
+        asked = Asked(_findable(pipeline), [*set], flow_run_id=str(flow_run.id))
+        rows = fill_gaps(store, asked, between(first, last, every), _in_this_flow_run, need_pools)
+        words = ["zscir", "backfill", pipeline, "--from", first, "--to", last, "--every", every]
+        check_all_done(rows, shlex.join([*words, *(word for change in set for word in ("--set", change))]))
+        return {row["partition"]: row["outcome"] for row in rows}
+
+    return answer(fill)
+
+
+def _walked(request: Callable[[Store], Asked]) -> Callable[[Store], dict[str, str]]:
+    """Walk what ``request`` asks for; the keys that the run has."""
+
+    def walked(store: Store) -> dict[str, str]:
+        asked = replace(request(store), trigger=_trigger(), flow_run_id=str(flow_run.id))
+        return {name: one.key for name, one in walk(store, asked, _in_this_flow_run, need_pools).made.items()}
+
+    return walked
+
+
+def _in_this_flow_run(run: Run, chosen: list[str]) -> None:
+    """The engine: the pipeline flow's own body, whose tasks belong to this flow run."""
+    stages = {step.name: step.stage.name for step in run.pipeline.steps}
+    steps_of_pipeline.fn(run.run_id, run.pipeline.name, [[name, stages[name]] for name in chosen])
+
+
+def _findable(pipeline: str) -> Path:
+    path = spec_path(pipeline)
+    if not path.is_absolute() and not path.exists():
+        raise RequestError(
+            f"{pipeline}: no such shipped pipeline, and a worker stands in no folder of yours; give an absolute path "
+            "of the worker's machine"
+        )
+    return path.resolve()
+
+
+def _slice(every: Slice, timezone: str) -> list[str]:
+    return [] if every == "none" else [last_whole(every, flow_run.scheduled_start_time, timezone).change]
+
+
+def _trigger() -> str:
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return "api"
+    if context.flow_run.auto_scheduled:
+        return "schedule"
+    with get_client(sync_client=True) as client:
+        states = client.read_flow_run_states(context.flow_run.id)
+    first = min(states, key=lambda state: state.timestamp)
+    return "ui" if (first.message or "").startswith(FROM_PAGE) else "api"

@@ -1,0 +1,67 @@
+"""Turn what a deployed flow did into the state of its flow run, with our message as its own."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefect import State
+from prefect.states import Failed
+
+from zscir.lineage.environment import redact
+from zscir.runtime.errors import GateError, Interrupted, OverBudget, RequestError, ZscirError
+from zscir.runtime.settings import Settings
+from zscir.store.store import Store, open_store
+
+log = logging.getLogger("zscir")
+log.setLevel(logging.INFO)  # its lines reach Prefect's page through PREFECT_LOGGING_EXTRA_LOGGERS (prefect.yaml)
+
+GATE = "Gate"  # the name of the failed state of a run that a data gate stopped
+BUDGET = "Budget"  # and of one that its limits stopped
+Made = dict[str, str] | State[Any]
+
+
+def answer(work: Callable[[Store], dict[str, str]]) -> Made:
+    """Do ``work``; what fails becomes a failed flow run with our message as its own."""
+    outlive_the_worker()
+    try:
+        return work(_open())
+    except Interrupted as stopped:
+        raise (stopped.__cause__ or stopped) from None  # Prefect knows its own signal and says what state it means
+    except ZscirError as error:
+        message = str(redact(str(error)))
+        log.error(message)
+        return Failed(message=message, name=_end_of(error))
+
+
+def _end_of(error: ZscirError) -> str | None:
+    if isinstance(error, OverBudget):
+        return BUDGET
+    return GATE if isinstance(error, GateError) else None
+
+
+def outlive_the_worker() -> None:
+    """A log line that nobody reads any more must not end the run: the worker that read them may have been killed.
+
+    Prefect's console handler writes through rich, which ends the process when the other end of a pipe is gone.
+    """
+
+    def lost() -> None:
+        raise BrokenPipeError  # logging leaves a line out that cannot be written
+
+    for handler in logging.getLogger().handlers:
+        console: Any = getattr(handler, "console", None)
+        if console is not None:
+            console.on_broken_pipe = lost
+
+
+def _open() -> Store:
+    settings = Settings.from_env()
+    if "://" not in settings.store and not Path(settings.store).is_absolute():
+        raise RequestError(
+            f"store {settings.store}: a worker runs each flow in a folder of its own; start the worker with "
+            "ZSCIR_STORE=/an/absolute/folder or s3://bucket/prefix"
+        )
+    store = open_store(settings)
+    store.check()
+    return store

@@ -1,0 +1,68 @@
+"""Runners: a setting of this machine becomes the Prefect task runner that pieces are made on."""
+
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+
+from zscir.runtime.errors import RequestError
+from zscir.runtime.settings import Workers
+
+Runner = TaskRunner[Any]
+
+
+def task_runner(workers: Workers) -> Runner:
+    """Threads or processes of this machine, or a Ray or Dask cluster; the last two come with an extra of their name."""
+    return {"threads": _threads, "processes": _processes, "ray": _ray, "dask": _dask}[workers.kind](workers)
+
+
+@contextmanager
+def one_server(workers: Workers) -> Iterator[None]:
+    """Prefect's server for this process and its workers: left alone, each would start one on the same database."""
+    if PREFECT_API_URL.value() or workers.kind == "threads":
+        yield
+        return
+    from prefect.server.api.server import SubprocessASGIServer  # seconds to import; few need it
+
+    server = SubprocessASGIServer()
+    server.start()
+    try:
+        # Workers that are started later read the environment, those of a pool inherit the settings.
+        os.environ["PREFECT_API_URL"] = server.api_url
+        with temporary_settings({PREFECT_API_URL: server.api_url}):
+            yield
+    finally:
+        del os.environ["PREFECT_API_URL"]
+        server.stop()
+
+
+def _threads(workers: Workers) -> Runner:
+    return ThreadPoolTaskRunner(max_workers=workers.count)
+
+
+def _processes(workers: Workers) -> Runner:
+    return ProcessPoolTaskRunner(max_workers=workers.count)
+
+
+def _ray(workers: Workers) -> Runner:
+    local = {"num_cpus": workers.count, "include_dashboard": False}
+    return _from_extra("ray", "RayTaskRunner", address=workers.address, init_kwargs={} if workers.address else local)
+
+
+def _dask(workers: Workers) -> Runner:
+    local = {"n_workers": workers.count, "threads_per_worker": 1, "dashboard_address": None}
+    where = {"address": workers.address} if workers.address else {"cluster_kwargs": local}
+    return _from_extra("dask", "DaskTaskRunner", **where)
+
+
+def _from_extra(extra: str, name: str, **options: Any) -> Runner:
+    try:
+        found: Runner = getattr(importlib.import_module(f"prefect_{extra}"), name)(**options)
+    except ModuleNotFoundError as error:
+        what = f"ZSCIR_RUNNER={extra}: {error.name} is not installed"
+        raise RequestError(f"{what}; pip install 'zscir[{extra}]'") from None
+    return found

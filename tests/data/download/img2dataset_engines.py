@@ -1,0 +1,71 @@
+"""What tests of the engine share: a look at the processes of this one, and jobs to give it."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from zscir.data.download.img2dataset_job import Job
+
+
+def fake_img2dataset(folder: Path, code: str) -> Path:
+    """A folder for PYTHONPATH, in which an engine finds ``code`` as img2dataset, and at once."""
+    package = folder / "fake" / "img2dataset"
+    package.mkdir(parents=True)
+    for module in ("distributor", "downloader", "main"):
+        (package / f"{module}.py").write_text("")
+    (package / "__init__.py").write_text(code)
+    (package.parent / "albumentations.py").write_text("SmallestMaxSize = LongestMaxSize = CenterCrop = dict")
+    return package.parent
+
+
+def engines_of(process: int) -> list[psutil.Process]:
+    """The engines of a process: one, if any, except while an old one ends."""
+    found = []
+    for child in psutil.Process(process).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.cmdline()[-2:] == ["zscir.data.download.img2dataset_process", str(process)]:
+                found.append(child)
+    return found
+
+
+def the_engine(process: int | None = None) -> psutil.Process:
+    """The engine of a process, of this one if none is named; old ones are given the time to end."""
+    wait_for(lambda: len(engines_of(process or os.getpid())) == 1, 20)
+    return engines_of(process or os.getpid())[0]
+
+
+def session_of(engine: psutil.Process) -> list[int]:
+    """The living processes of an engine's session: itself, its jobs, their workers."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getsid(process.pid) == engine.pid and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
+
+
+def jobs_now() -> list[int]:
+    """The processes that work for the engine of this process."""
+    return [pid for engine in engines_of(os.getpid()) for pid in session_of(engine) if pid != engine.pid]
+
+
+def wait_for(what: Callable[[], Any], timeout_s: float = 60.0) -> Any:
+    give_up = time.monotonic() + timeout_s
+    while not (found := what()):
+        assert time.monotonic() < give_up, "waited in vain"
+        time.sleep(0.02)
+    return found
+
+
+def job(folder: Path, urls: list[str], shards: int = 1) -> Job:
+    """A job for these URLs in this folder."""
+    folder.mkdir(exist_ok=True)
+    pq.write_table(pa.table({"url": urls}), folder / "urls.parquet")
+    return Job(folder / "urls.parquet", folder / "raw", max(2, len(urls) // shards), shards, {"image_size": 64})

@@ -1,0 +1,179 @@
+"""The engine's life: it begins when it is needed, rests when it is not, and never outlives who asked."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import psutil
+import pytest
+
+from tests.data.download.img2dataset_engines import fake_img2dataset, job, jobs_now, session_of, the_engine, wait_for
+from zscir.data.download.img2dataset_job import raw_shards
+from zscir.data.download.img2dataset_pool import Engine, Run, close_engine, running
+from zscir.runtime.errors import StageError
+
+REPO = Path(__file__).parents[3]
+# Has as many workers as the real one, forked as the real one's are, and is never done.
+SLEEPER = """
+import time
+from img2dataset import distributor
+def download(processes_count=1, **_):
+    with distributor.get_context("spawn").Pool(processes_count, maxtasksperchild=5) as pool:
+        print("began", flush=True)
+        list(pool.imap_unordered(time.sleep, [600] * processes_count))
+"""
+# Is done at once.
+QUICK = """
+def download(output_folder, **_):
+    open(output_folder + "/00000_stats.json", "w").write("{}")
+"""
+# Two threads, each with a job of two workers; and a fork that holds what we held.
+US = """
+import os, signal, sys, time
+from pathlib import Path
+from threading import Thread
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the jobs of a shell may ignore it
+from zscir.data.download.img2dataset_job import Job, raw_shards
+
+def work(number):
+    job = Job(Path("urls"), Path(sys.argv[1]) / str(number), 2, 2, {})
+    list(raw_shards(job, time.monotonic, 600.0))
+
+Thread(target=work, args=(0,), daemon=True).start()
+while not (Path(sys.argv[1]) / "0" / ".log").exists():
+    time.sleep(0.02)
+if os.fork() == 0:
+    time.sleep(600)
+work(1)
+"""
+# A process that has an engine forks: both go on with jobs, each with an engine of its own.
+FORKING = """
+import os, sys
+from pathlib import Path
+from zscir.data.download.img2dataset_job import Job, raw_shards
+
+def work(name):
+    return list(raw_shards(Job(Path("urls"), Path(sys.argv[1]) / name, 4, 1, {}), lambda: 0.0, 60.0))
+
+assert work("before") == [0]
+child = os.fork()
+if child == 0:
+    code = 1
+    try:
+        code = 0 if work("child") == [0] else 2
+    finally:
+        os._exit(code)
+assert work("parent") == [0]
+assert os.waitpid(child, 0)[1] == 0
+assert work("after") == [0]
+"""
+
+
+def python(code: str, folder: Path, fake: str) -> "subprocess.Popen[str]":
+    env = os.environ | {"PYTHONPATH": str(fake_img2dataset(folder, fake)), "ZSCIR_DOWNLOAD_PROCESSES": "2"}
+    command = [sys.executable, "-W", "ignore", "-c", code, str(folder)]
+    return subprocess.Popen(command, cwd=REPO, env=env, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_nobody_outlives_us(tmp_path: Path, number: signal.Signals) -> None:
+    with python(US, tmp_path, SLEEPER) as us:
+        wait_for(lambda: began(tmp_path / "0") and began(tmp_path / "1"))
+        engine = the_engine(us.pid)
+        assert len(session_of(engine)) == 7  # the engine, two jobs, two workers of each
+        [fork] = [one for one in psutil.Process(us.pid).children() if one != engine]
+        us.send_signal(number)
+        wait_for(lambda: session_of(engine) == [], 20)
+        assert fork.is_running()
+        fork.kill()
+        us.communicate()
+        assert us.returncode != 0
+
+
+def began(folder: Path) -> bool:
+    log = folder / ".log"
+    return log.exists() and "began" in log.read_text()
+
+
+def test_a_fork_of_ours_has_an_engine_of_its_own(tmp_path: Path) -> None:
+    with python(FORKING, tmp_path, QUICK) as us:
+        assert us.communicate(timeout=60)[1] == ""
+        assert us.returncode == 0
+
+
+@pytest.fixture
+def fake_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """The environment in which engines of this process run the sleeper."""
+    monkeypatch.setenv("PYTHONPATH", str(fake_img2dataset(tmp_path, SLEEPER)))
+    close_engine()
+    yield dict(os.environ)
+    close_engine()
+
+
+def asleep(engine: Engine, folder: Path) -> Run:
+    """A job of ``engine`` that is under way."""
+    folder.mkdir()
+    run = engine.start(folder / ".log", {})
+    assert run is not None
+    wait_for(lambda: began(folder))
+    return run
+
+
+def test_an_engine_that_is_not_needed_ends_by_itself(fake_engine: dict[str, str], tmp_path: Path) -> None:
+    engine = Engine(fake_engine, idle_s=0.1)
+    child = the_engine()
+    wait_for(lambda: not engine.open)
+    assert engine.start(tmp_path / "log", {}) is None
+    wait_for(lambda: not child.is_running())
+
+
+def test_an_engine_with_a_long_job_does_not_rest(fake_engine: dict[str, str], tmp_path: Path) -> None:
+    engine = Engine(fake_engine, idle_s=0.1)
+    run = asleep(engine, tmp_path / "job")
+    time.sleep(0.4)
+    assert engine.open
+    assert not run.over.is_set()
+    run.end()
+    assert run.exit == -signal.SIGKILL
+    assert not psutil.pid_exists(run.pid or 0)
+    wait_for(lambda: not engine.open)
+
+
+def test_closing_ends_jobs_that_are_under_way(fake_engine: dict[str, str], tmp_path: Path) -> None:
+    engine = Engine(fake_engine)
+    child, run = the_engine(), asleep(engine, tmp_path / "job")
+    wait_for(lambda: jobs_now() == [run.pid])  # a job may have begun before the engine has told which it is
+    engine.close()
+    assert session_of(child) == []
+    assert run.over.is_set()
+    assert run.exit is None
+    run.end()  # it is over already
+
+
+@pytest.mark.usefixtures("fake_engine")
+def test_a_job_is_over_even_where_the_engine_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zscir.data.download.img2dataset_pool.ANSWER_S", 0.5)
+    suspended = Event()
+    with ThreadPoolExecutor(1) as pool:
+        news = lambda: 0.0 if suspended.is_set() else time.monotonic()  # noqa: E731
+        result = pool.submit(list, raw_shards(job(tmp_path, ["http://127.0.0.1:9/"] * 2), news, 1.0))
+        wait_for(lambda: began(tmp_path / "raw"))
+        child = the_engine()
+        child.suspend()
+        suspended.set()
+        assert result.result(30) == []
+    wait_for(lambda: session_of(child) == [], 10)
+
+
+def test_without_python_there_is_no_engine_and_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    close_engine()
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    why = r"does not start: .*No such file or directory: '/no/such/python'"
+    with pytest.raises(StageError, match=why), running(tmp_path / "log", {}):
+        pass

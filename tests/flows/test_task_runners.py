@@ -1,0 +1,107 @@
+"""Where pieces are made is a setting: processes, a Ray or Dask cluster, all with the bytes of one walk without Prefect.
+
+Threads are the default: every other run of a step that is cut is made on them (test_artifacts looks at one).
+"""
+
+import subprocess
+import sys
+
+import pytest
+from prefect import flow, task
+
+from flows.task_runners import task_runner
+from tests.support.services import free_port, named, prefect_api
+from tests.support.toy_pipelines import clean_environment, digests, json_of, walk_toy, zscir
+from tests.support.toys import store_at
+from tests.support.url_lists import write_list
+from zscir.lineage.environment import worker_name
+from zscir.lineage.sql_views import rows
+from zscir.runtime.errors import RequestError
+from zscir.runtime.settings import Workers
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """What a walk in one process without Prefect gives."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return digests(walk_toy(store_at(folder / "store", folder / "cache"), write_list(folder)).made)
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A Dask cluster that somebody else started: its address, and the process of its only worker."""
+    pytest.importorskip("prefect_dask", reason="the extra 'dask' is not installed")
+    address = f"tcp://127.0.0.1:{free_port()}"
+    scheduler = ["scheduler", "--host", "127.0.0.1", "--port", address.rpartition(":")[2], "--no-dashboard"]
+    worker = ["worker", address, "--host", "127.0.0.1", "--no-nanny", "--nthreads", "2", "--no-dashboard"]
+    with (tmp_path / "cluster.log").open("wb") as log:
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-m", "dask", *words], env=clean_environment({}), cwd=tmp_path, stdout=log, stderr=log
+            )
+            for words in (scheduler, worker)
+        ]
+    yield address, started[1].pid
+    for one in reversed(started):
+        one.terminate()
+        one.wait(30)
+
+
+def pieces_on(folder, undisturbed, kind, **more):
+    """Run the pipeline with its pieces on ``kind``, to the undisturbed bytes; who made the pieces, and who asked."""
+    store = store_at(folder / "store", folder / "cache")
+    environment = {"ZSCIR_STORE": store.uri, "PREFECT_API_URL": prefect_api(), "ZSCIR_RUNNER": kind, **more}
+    done = zscir(folder, "run", str(write_list(folder)), "--json", **environment)
+    keys = {row["step"]: row["key"] for row in json_of(done)}
+    assert {step: store.get(step, key).digest for step, key in keys.items()} == undisturbed
+    pieces = rows(store, "SELECT * FROM pieces ORDER BY piece")
+    assert len(pieces) == store.get("download", keys["download"]).facts["chunks"] >= 5
+    assert {piece["outcome"] for piece in pieces} == {"made"}
+    (walker,) = {row["worker"] for row in rows(store, "SELECT worker FROM stages")}
+    return {piece["worker"] for piece in pieces}, walker
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["processes", "ray"])
+def test_the_same_chunks_are_made_on_whatever_the_setting_names(tmp_path, undisturbed, kind):
+    if kind == "ray":
+        pytest.importorskip("prefect_ray", reason="the extra 'ray' is not installed")
+    own = {"ZSCIR_WORKERS": "2", "RAY_USAGE_STATS_ENABLED": "0"}
+    workers, walker = pieces_on(tmp_path, undisturbed, kind, **own)
+    # Usually both; on a busy machine one worker may have done all before the other has started.
+    assert 1 <= len(workers - {walker}) == len(workers) <= 2
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_there_already_is_used_and_none_is_started(tmp_path, undisturbed, cluster):
+    address, pid = cluster
+    workers, _ = pieces_on(tmp_path, undisturbed, "dask", ZSCIR_CLUSTER=address)
+    assert [one.split(":")[1] for one in workers] == [str(pid)]
+
+
+@pytest.mark.slow
+def test_without_an_address_a_dask_cluster_of_this_machine_is_started():
+    pytest.importorskip("prefect_dask", reason="the extra 'dask' is not installed")
+
+    @flow(task_runner=task_runner(Workers("dask", 1, None)))
+    def two():
+        named_by = task(worker_name)
+        return {named_by.submit().result() for _ in range(2)}
+
+    with named(prefect_api()):
+        (worker,) = two()
+    assert worker != worker_name()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("ZSCIR_RUNNER", "slurm", "the runners are threads, processes, ray, dask"),
+        ("ZSCIR_WORKERS", "0", "a whole number from 1 on"),
+        ("ZSCIR_WORKERS", "many", "a whole number from 1 on"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_told(monkeypatch, name, value, words):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(RequestError, match=f"{name}={value}.*{words}"):
+        Workers.from_env()

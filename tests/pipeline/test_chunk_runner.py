@@ -1,0 +1,99 @@
+"""Pieces on a run's terms: memory that runs out beside others, time that is over, and what the record says of both."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+from tests.support.toy_pipelines import load_toy
+from tests.support.toys import store_at
+from zscir.lineage.sql_views import rows
+from zscir.pipeline.budget import Budget
+from zscir.pipeline.chunk_runner import recorded_by
+from zscir.pipeline.limits import Limits
+from zscir.pipeline.run import Run, begin, end
+from zscir.pipeline.stage import Cut, Piece, PieceDone, make_piece, materialize, stage
+from zscir.runtime.errors import OverBudget, StageError
+from zscir.runtime.retries import Terms
+from zscir.runtime.settings import Prices
+from zscir.runtime.specs import Spec
+from zscir.store.artifacts import Artifact, Facts
+from zscir.store.store import Store
+
+TOGETHER: list[Barrier] = []  # while it holds one, pieces work side by side
+
+
+class WordSpec(Spec):
+    word: str
+
+
+class WordsSpec(Spec):
+    words: tuple[str, ...] = ("a", "b", "c")
+
+
+@stage(version=1)
+def write_word(spec: WordSpec, out: Path) -> Facts:
+    if TOGETHER:
+        TOGETHER[0].wait(10)
+        if spec.word == "b":
+            raise MemoryError("no room beside the others")
+    (out / "word.txt").write_text(spec.word)
+    return {}
+
+
+def cut(spec: WordsSpec) -> Cut:
+    return (yield [Piece(word, write_word, WordSpec(word=word), {}) for word in spec.words])
+
+
+@stage(version=1, cut=cut)
+def write_words(spec: WordsSpec, pieces: list[Artifact], out: Path) -> Facts:
+    (out / "all.txt").write_text(" ".join(one.path("word.txt").read_text() for one in pieces))
+    return {}
+
+
+def side_by_side(store: Store, pieces: Sequence[Piece]) -> Iterator[PieceDone]:
+    if len(pieces) > 1:
+        TOGETHER[:] = [Barrier(len(pieces))]
+    with ThreadPoolExecutor(3) as pool:
+        yield from pool.map(lambda piece: make_piece(store, piece), pieces)
+    TOGETHER.clear()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    store = store_at(tmp_path / "store", tmp_path / "cache")
+    run = begin(store, load_toy(tmp_path / "specs"), [], {})
+    yield run
+    end(run, "failed")
+
+
+def recorded(run: Run) -> dict[str, tuple[str, int]]:
+    with run.recorder.step("words", "write_words"):
+        pass  # the end of a step writes every piece
+    return {row["piece"]: (row["outcome"], row["attempts"]) for row in rows(run.store, "SELECT * FROM pieces")}
+
+
+def test_a_piece_that_ran_out_of_memory_beside_others_is_made_again_by_itself(run: Run) -> None:
+    mapper = recorded_by(run.recorder, run.budget, "words", side_by_side, Terms(0, 0.0))
+    made = materialize(run.store, write_words, WordsSpec(), {}, mapper).artifact
+    assert made.path("all.txt").read_text() == "a b c"
+    assert recorded(run) == {"a": ("made", 1), "b": ("made", 2), "c": ("made", 1)}
+
+
+def test_no_piece_is_begun_when_the_money_is_spent_and_what_was_made_is_kept(run: Run) -> None:
+    budget = Budget(Limits(max_hours=1e-9), Prices())
+    done = make_piece(run.store, Piece("a", write_word, WordSpec(word="a"), {}))
+    mapper = recorded_by(run.recorder, budget, "words", side_by_side, replace(Terms(), until=budget.until()))
+    with pytest.raises(OverBudget, match="limit of 1e-09 hours"):
+        materialize(run.store, write_words, WordsSpec(), {}, mapper)
+    assert recorded(run) == {}
+    assert run.store.committed("write_word") == [("write_word", str(done.key))]
+
+
+def test_no_piece_is_begun_when_its_step_is_over_its_limit(run: Run) -> None:
+    mapper = recorded_by(run.recorder, run.budget, "words", side_by_side, Terms(until=0.0))
+    with pytest.raises(StageError, match="3 of 3 pieces were not begun: the step's time was over"):
+        materialize(run.store, write_words, WordsSpec(), {}, mapper)

@@ -1,0 +1,358 @@
+"""Steps for other work pools: named in a table or by the machine, in no key; an errand is JSON and its report too."""
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.services import CREDENTIALS, free_port
+from tests.support.toy_pipelines import SOURCE, STEPS, direct, load_toy, walk_toy, write_toy
+from tests.support.toys import store_at
+from zscir.lineage.sql_views import rows
+from zscir.pipeline.chunk_job import piece_of
+from zscir.pipeline.execute import Asked, describe, walk
+from zscir.pipeline.pipeline_file import load_pipeline
+from zscir.pipeline.plan import make_plan
+from zscir.pipeline.remote_step import Errand, Report, carry_out, errand_of, report_of
+from zscir.pipeline.run import Run, do_step
+from zscir.pipeline.stage import Piece, PieceDone, in_turn, materialize
+from zscir.runtime.errors import GateError, RequestError, StageError, TransientError
+from zscir.runtime.retries import Terms
+from zscir.runtime.settings import data_specs
+from zscir.store.artifacts import MANIFEST, Artifact
+from zscir.store.store import Store
+
+TABLE = STEPS.replace("[[steps]]", '[dispatch]\ningest = "gpu"\n[[steps]]', 1)
+ELSEWHERE = "elsewhere:1:1"
+WORK = {"outcome": "made", "worker": ELSEWHERE, "attempts": 1, "wall_s": 3600.0, "cpu_s": 7.0, "peak_rss_bytes": 8}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return store_at(tmp_path / "store", tmp_path / "cache")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return write_toy(tmp_path / "specs", TABLE)
+
+
+def pools(pipeline) -> dict[str, str | None]:
+    return {step.name: step.pool for step in pipeline.steps}
+
+
+def test_a_table_names_steps_or_stages_and_a_step_goes_before_its_stage(tmp_path: Path) -> None:
+    assert pools(load_toy(tmp_path, steps=TABLE)) == {"tabletop": None, "short": "gpu", "ingest": "gpu"}
+    changed = load_toy(tmp_path, "dispatch.short=cpu", "dispatch.tabletop=gpu", steps=TABLE)
+    assert pools(changed) == {"tabletop": "gpu", "short": "cpu", "ingest": "gpu"}
+    here = load_toy(tmp_path, "dispatch.short=here", steps=TABLE)
+    assert pools(here) == {"tabletop": None, "short": None, "ingest": "gpu"}
+
+
+def test_a_machine_may_say_it_for_every_pipeline_and_the_file_goes_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZSCIR_DISPATCH", " train = big,ingest=cpu, tabletop=cpu")
+    assert pools(load_toy(tmp_path)) == {"tabletop": "cpu", "short": "cpu", "ingest": "cpu"}
+    assert pools(load_toy(tmp_path, steps=TABLE)) == {"tabletop": "cpu", "short": "gpu", "ingest": "gpu"}
+    here = load_toy(tmp_path, "dispatch.tabletop=here", "dispatch.ingest=here", "dispatch.short=gpu")
+    assert pools(here) == {"tabletop": None, "short": "gpu", "ingest": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "machine", "words"),
+    [
+        ("dispatch.trian=gpu", "", r"\[dispatch\]: no step or stage 'trian'.*the steps are \['ingest', 'short'"),
+        ("dispatch.train=gpu", "", "no step or stage 'train'"),
+        ("dispatch.short=", "", "dispatch"),
+        ("dispatch.short.pool=gpu", "", "dispatch"),
+        ("dispatch=gpu", "", "STEP.field=value"),
+        ("limits.retries=1", "trian=gpu", "ZSCIR_DISPATCH: no step or stage 'trian'"),
+        ("limits.retries=1", "train", "ZSCIR_DISPATCH: 'train': write it as STAGE=POOL"),
+    ],
+)
+def test_a_name_that_is_of_no_step_is_refused(tmp_path, monkeypatch, change: str, machine: str, words: str) -> None:
+    monkeypatch.setenv("ZSCIR_DISPATCH", machine)
+    with pytest.raises(RequestError, match=words):
+        load_toy(tmp_path, change)
+
+
+def test_who_makes_a_step_is_part_of_no_key_and_of_nothing_that_is_asked(store: Store, path: Path) -> None:
+    made = walk_toy(store, path, "dispatch.ingest=here")
+    there = load_toy(path.parent, steps=TABLE)
+    assert there.digest() == made.pipeline.digest()
+    plan = make_plan(store, there)
+    assert {one.step.name: one.key for one in plan} == {name: one.key for name, one in made.made.items()}
+    assert {one["pool"] for one in describe(plan)} == {None}  # nothing is to be made anywhere
+
+
+def test_a_plan_says_which_pool_would_make_a_step(store: Store, path: Path) -> None:
+    plan = describe(make_plan(store, load_toy(path.parent, "dispatch.short=here", steps=TABLE)))
+    assert {one["step"]: one["pool"] for one in plan} == {"tabletop": None, "short": None, "ingest": "gpu"}
+
+
+def test_a_finished_pipeline_asks_for_no_pool(store: Store, path: Path) -> None:
+    walk_toy(store, path, "dispatch.ingest=here")
+    assert {row["outcome"] for row in walk_toy(store, path).recorder.steps()} == {"reused"}
+
+
+def test_a_walk_without_pools_refuses_before_anything_is_written(store: Store, path: Path) -> None:
+    with pytest.raises(RequestError, match=r"step 'short' is to be made in work pool 'gpu': .*reaches no work pool"):
+        walk_toy(store, path)
+    assert store.fs.find(store.root) == []
+    with pytest.raises(RequestError, match=r"step 'short' is to be made in work pool 'gpu': no such pool"):
+        walk(store, Asked(path, []), direct, no_such_pool)
+    assert store.fs.find(store.root) == []
+
+
+def no_such_pool(pools: list[str]) -> None:
+    raise RequestError(f"no such pool: {pools}")
+
+
+def test_a_step_that_reads_files_of_this_machine_is_refused_before_anything_is_written(
+    tmp_path: Path, store: Store
+) -> None:
+    (tmp_path / "list.csv").write_text("url,caption\nhttp://a.example/1.jpg,a cube\n")
+    steps = STEPS.replace('inputs = { urls = "tabletop" }', f'inputs = {{ urls = "file:{tmp_path}/list.csv" }}', 1)
+    path = write_toy(tmp_path / "specs", steps)
+    words = rf"step 'short' cannot be made in work pool 'gpu': it reads {tmp_path}/list.csv.*dispatch.short=here"
+    with pytest.raises(RequestError, match=words):
+        walk_toy(store, path, "dispatch.short=gpu")
+    assert store.fs.find(store.root) == []
+
+
+def engine_with(elsewhere: Callable[[str, Errand], Report]) -> Callable[[Run, list[str]], None]:
+    def engine(run: Run, chosen: list[str]) -> None:
+        for name in chosen:
+            do_step(run.run_id, name, elsewhere=elsewhere)
+
+    return engine
+
+
+def walk_with(store: Store, path: Path, elsewhere: Callable[[str, Errand], Report], *changes: str) -> Run:
+    return walk(store, Asked(path, list(changes)), engine_with(elsewhere), lambda pools: None)
+
+
+def worker(pool: str, errand: Errand) -> Report:
+    """A worker that gets and gives JSON."""
+    report = carry_out(json.loads(json.dumps(errand)))
+    read = report_of(f"some words\n{report.words()}")
+    assert read == report
+    return report
+
+
+def test_a_step_is_made_from_json_by_the_same_bytes_and_the_record_says_by_whom(
+    tmp_path: Path, store: Store, path: Path
+) -> None:
+    def elsewhere(pool: str, errand: Errand) -> Report:
+        done = worker(pool, errand)
+        return Report.parse({**done.literals(), **WORK, "key": done.key}, "test")
+
+    run = walk_with(store, path, elsewhere)
+    undisturbed = walk_toy(store_at(tmp_path / "other", tmp_path / "cache"), path, "dispatch.ingest=here")
+    assert {name: one.digest for name, one in run.made.items()} == {
+        name: one.digest for name, one in undisturbed.made.items()
+    }
+    told = {row["step"]: row for row in rows(store, "SELECT * FROM stages")}
+    assert told["tabletop"]["worker"] != ELSEWHERE
+    for step in ("short", "ingest"):
+        row = told[step]
+        assert (row["outcome"], row["worker"], row["attempts"]) == ("made", ELSEWHERE, 1)
+        assert (row["wall_s"], row["cpu_s"], row["peak_rss_bytes"]) == (3600.0, 7.0, 8)
+
+
+def test_a_worker_that_is_lost_is_followed_by_another_as_often_as_the_run_says(store: Store, path: Path) -> None:
+    asked = []
+
+    def elsewhere(pool: str, errand: Errand) -> Report:
+        asked.append(errand["name"])
+        if len(asked) == 1:
+            raise TransientError("crashed")
+        return worker(pool, errand)
+
+    quickly = "limits.backoff_s=0"
+    run = walk_with(store, path, elsewhere, quickly, "dispatch.ingest=here", "dispatch.short=gpu")
+    assert asked == ["short", "short"]
+    assert {row["step"]: row["attempts"] for row in run.recorder.steps()} == {"tabletop": 1, "short": 2, "ingest": 1}
+
+    def lost(pool: str, errand: Errand) -> Report:
+        raise TransientError("crashed")
+
+    with pytest.raises(StageError, match=r"step 'short' \(stage ingest\): crashed"):
+        walk_with(store, path, lost, quickly, "limits.retries=1", "short.max_text_chars=39")
+
+
+def test_an_artifact_whose_worker_was_lost_after_it_was_made_is_not_asked_for_again(store: Store, path: Path) -> None:
+    asked = []
+
+    def elsewhere(pool: str, errand: Errand) -> Report:
+        asked.append(worker(pool, errand))
+        raise TransientError("the server is gone")
+
+    run = walk_with(store, path, elsewhere, "limits.backoff_s=0", "dispatch.ingest=here", "dispatch.short=gpu")
+    assert [report.outcome for report in asked] == ["made"]
+    assert {row["step"]: row["outcome"] for row in run.recorder.steps()}["short"] == "reused"
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "words"),
+    [
+        (None, StageError, r"step 'short' \(stage ingest\): no room \(on elsewhere:1:1\)"),
+        ("gate", GateError, "no room"),
+        ("out_of_memory", StageError, "out of memory; give it a larger machine or GPU"),
+        ("over", StageError, "no room"),
+    ],
+)
+def test_a_failure_elsewhere_is_the_failure_of_the_step(
+    store: Store, path: Path, kind: str | None, error: type, words: str
+) -> None:
+    failed = {**WORK, "outcome": "failed", "error": "no room", "kind": kind}
+    with pytest.raises(error, match=words):
+        walk_with(store, path, lambda pool, errand: Report.parse(failed, "test"))
+    told = {row["step"]: row for row in rows(store, "SELECT * FROM stages")}
+    assert (told["short"]["outcome"], told["short"]["worker"], told["short"]["attempts"]) == ("failed", ELSEWHERE, 1)
+
+
+def test_an_artifact_that_was_reported_and_is_not_there_is_an_error(store: Store, path: Path) -> None:
+    def boast(pool: str, errand: Errand) -> Report:
+        return Report.parse({**WORK, "key": errand["key"]}, "test")
+
+    with pytest.raises(StageError, match=r"no artifact; is that the same store for a worker of pool 'gpu'\?"):
+        walk_with(store, path, boast)
+
+
+def errand(store: Store, path: Path) -> Errand:
+    """The errand of the step ``short``."""
+    pipeline = load_toy(path.parent)
+    tabletop, short, _ = pipeline.steps
+    made = materialize(store, tabletop.stage, tabletop.spec, {}).artifact
+    return errand_of(store, Piece("short", short.stage, short.spec, {"urls": made}, Terms(0, 0.0)), None)
+
+
+def test_a_worker_tells_its_failures_and_raises_none(
+    store: Store, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = errand(store, path)
+    spec = {**asked["spec"], "text_column": "nothing"}
+    report = carry_out({**asked, "spec": spec})
+    assert (report.outcome, report.key, report.attempts) == ("failed", None, 1)
+    assert "would make another artifact" in str(report.error)
+    assert asked["zscir"] in str(report.error)
+    over = carry_out({**asked, "terms": {**asked["terms"], "until": 1.0}})
+    assert (over.kind, over.error) == ("over", "not begun: the time for it was over")
+    lost = carry_out({**asked, "inputs": {"urls": {"stage": "tabletop", "key": "0" * 64}}})
+    assert f"tabletop/{'0' * 12}" in str(lost.error)
+    assert carry_out(asked).outcome == "made"
+    assert carry_out(asked).outcome == "reused"
+
+
+def test_a_cut_step_whose_time_is_over_says_so(tmp_path: Path, store: Store) -> None:
+    steps = STEPS + '[[steps]]\nstage = "download"\ninputs = { pairs = "ingest" }\n'
+    path = write_toy(tmp_path / "specs", steps, SOURCE + "[download]\nchunk_rows = 4\n")
+    made = walk(store, Asked(path, []), lambda run, chosen: direct(run, ["tabletop", "ingest"])).made
+    download = load_pipeline(path, []).steps[-1]
+    until = time.time() + 2
+    asked = errand_of(
+        store, Piece("cut", download.stage, download.spec, {"pairs": made["ingest"]}, Terms(until=until)), None
+    )
+
+    def late(store: Store, pieces: Sequence[Piece]) -> Iterator[PieceDone]:
+        time.sleep(max(0.0, until - time.time()) + 0.1)
+        return in_turn(store, pieces)
+
+    report = carry_out(asked, late)
+    assert (report.kind, report.error) == ("over", "not all of its pieces were begun: the time for it was over")
+
+
+def test_the_inputs_of_what_is_made_elsewhere_are_dated_at_its_beginning(store: Store, path: Path) -> None:
+    asked = errand(store, path)
+    tabletop = asked["inputs"]["urls"]
+    manifest = store.address(tabletop["stage"], tabletop["key"], MANIFEST)
+    os.utime(manifest, (1.0, 1.0))
+    assert carry_out(asked).outcome == "made"
+    assert time.time() - os.stat(manifest).st_mtime < 600
+
+
+def test_an_input_that_is_gone_since_it_was_known_is_an_error(store: Store, path: Path) -> None:
+    asked = errand(store, path)
+    assert carry_out(asked).outcome == "made"
+    shutil.rmtree(Path(store.address("tabletop", asked["inputs"]["urls"]["key"], MANIFEST)).parent)
+    assert re.search(r"the input tabletop/.* is gone; run the pipeline again", str(carry_out(asked).error))
+
+
+def test_a_store_that_is_away_when_the_inputs_are_looked_up_is_asked_again(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("ZSCIR_PATIENCE_S", "0")
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    asked = errand(store, path)
+    report = carry_out({**asked, "store": "s3://nowhere/prefix", "terms": {**asked["terms"], "retries": 1}})
+    assert (report.attempts, report.outcome) == (2, "failed")
+    assert "store s3://nowhere/prefix" in str(report.error)
+
+
+def test_a_mistake_in_a_stage_is_told_with_its_traceback_and_no_secret(
+    store: Store, path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_TOKEN", "very-secret-words")
+
+    def broken(spec: object, **others: object) -> dict[str, object]:
+        raise ValueError("bad very-secret-words")
+
+    asked = errand(store, path)
+    ingest = load_toy(path.parent).steps[1].stage
+    monkeypatch.setattr("zscir.stages.ingest.ingest", replace(ingest, function=broken))
+    report = carry_out(asked)
+    assert report.error == "ValueError: bad ***"
+    assert "in broken" in caplog.text
+    assert "very-secret-words" not in caplog.text
+
+
+def test_what_ships_with_zscir_is_on_every_machine_and_anything_else_outside_the_store_is_not(
+    store: Store, path: Path
+) -> None:
+    ingest = load_toy(path.parent).steps[1]
+    backbone = Artifact.of_folder(data_specs() / "backbones" / "tabletop")
+    asked = errand_of(store, Piece("short", ingest.stage, ingest.spec, {"urls": backbone}), None)
+    _, piece = piece_of(json.loads(json.dumps(asked)))
+    assert piece.inputs["urls"].digest == backbone.digest  # type: ignore[union-attr]
+    for wrong in ({"shipped": "backbones/other"}, {"shipped": "../tests"}, {"files": ["no.json"]}):
+        address = {**asked["inputs"]["urls"], **wrong}
+        assert "does not have the files" in str(carry_out({**asked, "inputs": {"urls": address}}).error)
+    with pytest.raises(StageError, match="outside the store"):
+        errand_of(store, replace(piece, inputs={"urls": Artifact.of_folder(path.parent)}), None)
+
+
+@pytest.mark.parametrize("name", ["tabletop.toml", "own.toml"])
+def test_the_heavy_stages_of_the_shipped_pipelines_can_be_made_elsewhere(tmp_path: Path, name: str) -> None:
+    source = tmp_path / "photos.toml"
+    source.write_text(
+        'name = "photos"\nurls = "list.csv"\n[ingest]\nsource = "p"\nurl_column = "url"\ntext_column = "t"\n'
+    )
+    (tmp_path / "list.csv").write_text("url,t\n")
+    changes = ["source=" + str(source)] if name == "own.toml" else []
+    heavy = ("download", "embed", "ask_llm", "train")
+    asked: list[str] = []
+
+    def ready(pools: list[str]) -> None:
+        asked.extend(pools)
+        raise RequestError("far enough")
+
+    there = Asked(data_specs() / "pipelines" / name, [*changes, *(f"dispatch.{stage}=gpu" for stage in heavy)])
+    with pytest.raises(RequestError, match="far enough"):
+        walk(store_at(tmp_path / "store", tmp_path / "cache"), there, direct, ready)
+    assert asked == ["gpu"]
+
+
+def test_a_state_of_prefect_is_no_report() -> None:
+    for message in (None, "", "All states completed.", "{}", '{"outcome": "made"}', "made\n[1]"):
+        assert report_of(message) is None

@@ -1,0 +1,166 @@
+"""Errors that pass are tried again, others are not; memory that ran out is told apart."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.toy_pipelines import STEPS, direct, walk_toy, write_toy
+from tests.support.toys import store_at
+from zscir.pipeline.chunk_job import done_of
+from zscir.pipeline.run import Run
+from zscir.pipeline.stage import Piece, make_piece, stage
+from zscir.runtime.errors import GateError, RequestError, StageError, TransientError
+from zscir.runtime.retries import Terms, is_out_of_memory, tried, what_to_lower
+from zscir.runtime.specs import Spec
+from zscir.store.artifacts import Facts
+from zscir.store.storage_errors import problems
+from zscir.store.store import Store
+
+SHAKY: list[Exception] = []  # what the toy stage raises, in turn, before it works
+LIMITS = "[limits]\nbackoff_s = 0\n"
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch.cuda's."""
+
+
+class WordSpec(Spec):
+    word: str = "a"
+
+
+@stage(version=1)
+def shaky(spec: WordSpec, out: Path) -> Facts:
+    if SHAKY:
+        raise SHAKY.pop(0)
+    (out / "word.txt").write_text(spec.word)
+    return {"rows": 1}
+
+
+@pytest.fixture(autouse=True)
+def steady() -> Iterator[None]:
+    SHAKY.clear()
+    yield
+    SHAKY.clear()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return store_at(tmp_path / "store", tmp_path / "cache")
+
+
+def failing(errors: list[Exception]) -> Callable[[], str]:
+    def call() -> str:
+        if errors:
+            raise errors.pop(0)
+        return "done"
+
+    return call
+
+
+@given(st.integers(0, 5), st.integers(0, 5))
+def test_a_passing_error_is_tried_again_as_often_as_the_terms_say(failures: int, retries: int) -> None:
+    seen: list[int] = []
+    errors: list[Exception] = [TransientError("away")] * failures
+    if failures <= retries:
+        assert tried(failing(errors), Terms(retries, 0.0), seen.append, "x") == "done"
+    else:
+        with pytest.raises(TransientError, match="away"):
+            tried(failing(errors), Terms(retries, 0.0), seen.append, "x")
+    assert seen == list(range(1, min(failures, retries) + 2))
+
+
+@pytest.mark.parametrize("error", [StageError("no"), RequestError("no"), GateError("no"), ValueError("no")])
+def test_a_permanent_error_is_never_tried_again(error: Exception) -> None:
+    seen: list[int] = []
+    with pytest.raises(type(error)):
+        tried(failing([error]), Terms(5, 0.0), seen.append, "x")
+    assert seen == [1]
+
+
+def test_pauses_grow_and_are_not_the_same_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", pauses.append)
+    for _ in range(2):
+        tried(failing([TransientError("away")] * 4), Terms(4, 2.0), lambda number: None, "x")
+    for first, least in zip(pauses[:4], (2, 4, 8, 16), strict=True):
+        assert least <= first <= least + 2
+    assert pauses[:4] != pauses[4:]
+
+
+def test_a_store_that_is_away_is_a_passing_error_and_a_full_disk_is_none() -> None:
+    for error, passes in ((ConnectionError("gone"), True), (TimeoutError("late"), True), (OSError(28, "full"), False)):
+        with pytest.raises(StageError) as told, problems("s3://x"):
+            raise error
+        assert isinstance(told.value, TransientError) == passes
+
+
+def test_a_piece_is_tried_again_and_says_how_often(store: Store) -> None:
+    piece = Piece("x", shaky, WordSpec(), {}, Terms(2, 0.0))
+    SHAKY[:] = [TransientError("away")] * 2
+    done = make_piece(store, piece)
+    assert (done.outcome, done.attempts) == ("made", 3)
+    SHAKY[:] = [ValueError("wrong")]
+    done = make_piece(store, Piece("y", shaky, WordSpec(word="b"), {}, Terms(2, 0.0)))
+    assert (done.outcome, done.attempts, done.error) == ("failed", 1, "ValueError: wrong")
+
+
+def test_a_piece_is_not_begun_when_its_time_is_over(store: Store) -> None:
+    done = make_piece(store, Piece("x", shaky, WordSpec(), {}, Terms(until=0.0)))
+    assert (done.outcome, done.key, done.attempts) == ("skipped", None, 0)
+
+
+def test_memory_that_ran_out_is_known_by_name_and_through_its_cause() -> None:
+    told = StageError("no")
+    told.__cause__ = OutOfMemoryError("CUDA out of memory")
+    assert [is_out_of_memory(one) for one in (MemoryError(), told, StageError("x"), "MemoryError")] == [
+        True, True, False, False,
+    ]  # fmt: skip
+    assert done_of(Piece("x", shaky, WordSpec(), {}), MemoryError("killed")).out_of_memory
+
+
+def test_what_to_lower_names_the_sizes_of_the_spec_at_any_depth() -> None:
+    told = what_to_lower("embed", {"batch_size": 256, "model": {"batch_size": 1, "name": "x"}})
+    assert "--set embed.batch_size=128 (now 256), --set embed.model.batch_size=1 (now 1)" in told
+    assert "--set" not in what_to_lower("pack", {"name": "x"})
+
+
+def shaken(error: Exception, name: str) -> Callable[[Run, list[str]], None]:
+    """An engine under which the stage of step ``name`` is one that raises ``error`` once before it works."""
+
+    def engine(run: Run, chosen: list[str]) -> None:
+        steps = list(run.pipeline.steps)
+        [place] = [number for number, step in enumerate(steps) if step.name == name]
+        work, left = steps[place].stage.function, [error]
+
+        def once(*args: object, **kwargs: object) -> Facts:
+            if left:
+                raise left.pop()
+            return work(*args, **kwargs)
+
+        steps[place] = replace(steps[place], stage=replace(steps[place].stage, function=once))
+        run.pipeline = replace(run.pipeline, steps=tuple(steps))
+        direct(run, chosen)
+
+    return engine
+
+
+def test_a_step_is_tried_again_and_the_record_says_how_often(store: Store, tmp_path: Path) -> None:
+    path = write_toy(tmp_path / "specs", STEPS.replace("[[steps]]", LIMITS + "[[steps]]", 1))
+    run = walk_toy(store, path, engine=shaken(TransientError("away"), "tabletop"))
+    assert {row["step"]: row["attempts"] for row in run.recorder.steps()} == {"tabletop": 2, "short": 1, "ingest": 1}
+
+
+def test_a_step_without_retries_fails_at_once(store: Store, tmp_path: Path) -> None:
+    path = write_toy(tmp_path / "specs", STEPS.replace("[[steps]]", LIMITS + "[[steps]]", 1))
+    with pytest.raises(StageError, match=r"step 'tabletop' \(stage tabletop\): away"):
+        walk_toy(store, path, "limits.retries=0", engine=shaken(TransientError("away"), "tabletop"))
+
+
+def test_a_step_that_ran_out_of_memory_says_what_to_do(store: Store, tmp_path: Path) -> None:
+    path = write_toy(tmp_path / "specs")
+    with pytest.raises(StageError, match="OutOfMemoryError: GPU; out of memory; give it a larger machine"):
+        walk_toy(store, path, engine=shaken(OutOfMemoryError("GPU"), "tabletop"))

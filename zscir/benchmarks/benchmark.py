@@ -1,0 +1,259 @@
+"""Benchmark: queries over a gallery, and the metrics that a ranking of it earns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zscir.benchmarks.files import shortened
+from zscir.benchmarks.metrics import Measure
+from zscir.benchmarks.missing_images import named_without
+from zscir.benchmarks.query import Query
+from zscir.benchmarks.ranking import Block, HostBlock, Ints, Scorer, float32_scores, padded, ranks_of, top_lists
+from zscir.benchmarks.similarity import check_features, score_blocks
+from zscir.benchmarks.texts import query_texts
+from zscir.runtime.errors import RequestError
+
+Parts = Mapping[str, NDArray[Any]]
+
+
+def joined(parts: Sequence[Parts]) -> Parts:
+    """What is known of single blocks as that of all queries."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+class Benchmark(ABC):
+    """One benchmark, split and protocol. ``part`` is FashionIQ's category or GeneCIS's task, else empty."""
+
+    name: str
+    how_to_get_gallery = "the official annotation files"
+
+    def __init__(self, split: str, protocol: str, queries: Sequence[Query], part: str = "") -> None:
+        self.part = part
+        self.split = split
+        self.protocol = protocol
+        self.queries = list(queries)
+
+    @property
+    @abstractmethod
+    def gallery(self) -> list[str]:
+        """The image ids (GeneCIS: region ids) in official order."""
+
+    @property
+    def label(self) -> str:
+        """What tables call it: ``cirr``, ``fashioniq/dress``, ``genecis/focus_object``."""
+        return f"{self.name}/{self.part}" if self.part else self.name
+
+    @property
+    def where(self) -> str:
+        """How error messages name it."""
+        return f"{self.label} {self.split} ({self.protocol})"
+
+    @property
+    def answered(self) -> bool:
+        """Are the right answers known here, or only to a server?"""
+        return all(query.targets for query in self.queries)
+
+    def texts(self, protocol: str) -> list[list[str]]:
+        """The query strings of a named text protocol, per query; several where their features are averaged."""
+        return query_texts(self.name, protocol, self.queries)
+
+    def score(self, scores_QG: Any) -> dict[str, float]:
+        """Metric -> percent. GeneCIS: scores [Q, 1+G] with the target first. RequestError when scores do not fit."""
+        return {one.metric: one.percent for one in self.measure(scores_QG)}
+
+    def score_features(self, query_QD: Any, gallery_GD: Any, scorer: Scorer = score_blocks) -> dict[str, float]:
+        """Metric -> percent by cosine in float32. GeneCIS: gallery [Q, 1+G, D], the target first.
+
+        ``scorer`` says where the products are made and the ranks counted: here, or on a GPU
+        (zscir.evaluation.gpu_ranking).
+        """
+        return {one.metric: one.percent for one in self.measure_features(query_QD, gallery_GD, scorer)}
+
+    def measure(self, scores_QG: Any) -> list[Measure]:
+        """As ``score``, with the values of the single queries."""
+        self._check_answered()
+        scores = float32_scores(scores_QG, self._score_shape(), self.where)
+        return self.measures_of(self.parts_of(HostBlock(scores), slice(0, len(self.queries))))
+
+    def measure_features(self, query_QD: Any, gallery_GD: Any, scorer: Scorer = score_blocks) -> list[Measure]:
+        """As ``score_features``, with the values of the single queries; memory bounded by blocks of queries."""
+        self._check_answered()
+        return self.measures_of(
+            joined([self.parts_of(b, rows) for rows, b in self.blocks(query_QD, gallery_GD, scorer)])
+        )
+
+    def submission(self, scores_QG: Any) -> dict[str, dict[str, Any]]:
+        """File name -> what the benchmark's server takes; RequestError where there is no server."""
+        scores = float32_scores(scores_QG, self._score_shape(), self.where)
+        return self._submission([(slice(0, len(self.queries)), HostBlock(scores))])
+
+    def submission_features(
+        self, query_QD: Any, gallery_GD: Any, scorer: Scorer = score_blocks
+    ) -> dict[str, dict[str, Any]]:
+        """As ``submission``, from features."""
+        return self._submission(self.blocks(query_QD, gallery_GD, scorer))
+
+    @abstractmethod
+    def without(self, absent: Collection[str]) -> Benchmark:
+        """The benchmark as far as it can be asked without some images; its protocol says so, so nothing is mixed up.
+
+        Queries whose reference or annotated target is absent (GeneCIS: any candidate) are gone, and n shrinks.
+        """
+
+    @abstractmethod
+    def blocks(self, query: Any, gallery: Any, scorer: Scorer = score_blocks) -> Iterator[tuple[slice, Block]]:
+        """Yield (rows, scores of those queries) from features, in blocks of bounded memory."""
+
+    @abstractmethod
+    def top(self, block: Block, rows: slice, k: int) -> list[Ints]:
+        """The best ``k`` columns of each query in a block of scores, as the protocol ranks them."""
+
+    @abstractmethod
+    def candidate_ids(self, row: int) -> Sequence[str]:
+        """What the columns of a query's scores stand for."""
+
+    @abstractmethod
+    def target_columns(self, row: int) -> list[int]:
+        """The columns of a query's right answers, the annotated target first."""
+
+    def excluded_columns(self, row: int) -> Ints:
+        """The columns that the protocol takes out of a query's ranking, perhaps filled up with -1."""
+        return np.empty(0, dtype=np.int64)
+
+    def reference_column(self, row: int) -> int | None:
+        """The column of a query's own reference image, if it is among the candidates."""
+        return None
+
+    @abstractmethod
+    def parts_of(self, block: Block, rows: slice) -> Parts:
+        """What the metrics need to know of a block of scores: named arrays, one entry per query."""
+
+    @abstractmethod
+    def measures_of(self, parts: Parts) -> list[Measure]:
+        """The metrics, from the parts of all queries."""
+
+    @abstractmethod
+    def _score_shape(self) -> tuple[int, int]: ...
+
+    def _submission(self, blocks: Iterable[tuple[slice, Block]]) -> dict[str, dict[str, Any]]:
+        raise RequestError(f"{self.where}: no server takes submissions for this benchmark; its answers are public")
+
+    def refuse_gaps(self) -> None:
+        """RequestError where a server has the answers: it counts every query, over every image."""
+        if not self.answered:
+            raise RequestError(f"{self.where}: a server counts every image and query; none of them may be missing")
+
+    def _check_answered(self) -> None:
+        if not self.answered:
+            raise RequestError(
+                f"{self.where}: the right answers are not in the annotation files; "
+                "write submission files for the benchmark's server, or score another split"
+            )
+
+
+class GalleryBenchmark(Benchmark):
+    """A benchmark whose queries all rank the same gallery (None: not at hand, ranking asks for it)."""
+
+    def __init__(
+        self, split: str, protocol: str, queries: Sequence[Query], gallery: Sequence[str] | None, part: str = ""
+    ) -> None:
+        super().__init__(split, protocol, queries, part)
+        self._gallery = None if gallery is None else list(gallery)
+        if gallery is not None:
+            self._check_ids()
+
+    @property
+    def gallery_is_known(self) -> bool:
+        """Is the list of gallery images at hand? CIRCO's comes from COCO, and not with its annotation files."""
+        return self._gallery is not None
+
+    @property
+    def gallery(self) -> list[str]:
+        """The image ids in official order."""
+        if self._gallery is None:
+            raise RequestError(f"{self.where}: no list of gallery images. Get it: {self.how_to_get_gallery}")
+        return self._gallery
+
+    @cached_property
+    def targets_QT(self) -> Ints:
+        """The gallery columns of the right answers, filled up with -1."""
+        return padded([self.columns_of(query.targets) for query in self.queries])
+
+    @cached_property
+    def excluded_QE(self) -> Ints:
+        """The gallery columns that each query's ranking leaves out, filled up with -1."""
+        return padded([self.columns_of(query.exclude) for query in self.queries])
+
+    def blocks(self, query: Any, gallery: Any, scorer: Scorer = score_blocks) -> Iterator[tuple[slice, Block]]:
+        """Yield (rows, cosines of those queries with the whole gallery)."""
+        query_QD, gallery_GD = np.asarray(query), np.asarray(gallery)
+        check_features(query_QD, gallery_GD, len(self.queries), (len(self.gallery),), self.where)
+        return scorer(query_QD, gallery_GD, self.where)
+
+    def parts_of(self, block: Block, rows: slice) -> Parts:
+        """The ranks of the right answers."""
+        return {"targets": ranks_of(block, self.targets_QT[rows], self.excluded_QE[rows])}
+
+    def top(self, block: Block, rows: slice, k: int) -> list[Ints]:
+        """The best ``k`` columns of each query in a block, as the protocol ranks them."""
+        return top_lists(block, k, self.excluded_QE[rows])
+
+    def candidate_ids(self, row: int) -> Sequence[str]:
+        """The gallery."""
+        return self.gallery
+
+    def target_columns(self, row: int) -> list[int]:
+        """Where the right answers stand in the gallery."""
+        return self.columns_of(self.queries[row].targets)
+
+    def excluded_columns(self, row: int) -> Ints:
+        """Where the images that the protocol takes out stand in the gallery."""
+        own: Ints = self.excluded_QE[row]
+        return own
+
+    def reference_column(self, row: int) -> int | None:
+        """Where the reference stands in the gallery."""
+        return self._columns.get(self.queries[row].reference)
+
+    def without(self, absent: Collection[str]) -> GalleryBenchmark:
+        """Also the gallery, further right answers and image sets lose the absent images."""
+        gone = set(absent) & {*self.gallery, *(query.reference for query in self.queries)}
+        if not gone:
+            return self
+        self.refuse_gaps()
+        queries = [
+            query.without(gone) for query in self.queries if gone.isdisjoint((query.reference, *query.targets[:1]))
+        ]
+        if not queries:
+            raise RequestError(f"{self.where}: no query is left without {len(gone)} images")
+        gallery = [image_id for image_id in self.gallery if image_id not in gone]
+        return type(self)(self.split, named_without(self.protocol, len(gone)), queries, gallery, self.part)
+
+    def columns_of(self, ids: Sequence[str]) -> list[int]:
+        """Where images stand in the gallery."""
+        return [self._columns[image_id] for image_id in ids]
+
+    def _score_shape(self) -> tuple[int, int]:
+        return len(self.queries), len(self.gallery)
+
+    @cached_property
+    def _columns(self) -> dict[str, int]:
+        return {image_id: column for column, image_id in enumerate(self.gallery)}
+
+    def _check_ids(self) -> None:
+        asked = {one for q in self.queries for one in (q.reference, *q.targets, *q.exclude, *q.subset, *dict(q.soft))}
+        missing = sorted(asked - self._columns.keys())
+        if missing:
+            raise RequestError(
+                f"{self.where}: {len(missing)} images that the queries name are not among the {len(self.gallery)} "
+                f"of the gallery: {shortened(missing)}. The annotation files or gallery ids do not belong together"
+            )
+        for query in self.queries:
+            if not set(query.exclude).isdisjoint(query.targets):
+                raise RequestError(f"{self.where}: query {query.query_id} excludes its own target from the ranking")

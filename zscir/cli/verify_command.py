@@ -1,0 +1,47 @@
+"""verify: a store, or a part of it, becomes a table of what is damaged, missing or left over, and how it is mended."""
+
+from typing import Annotated
+
+import typer
+
+from zscir.cli.engine import opened, opened_to_read
+from zscir.cli.options import JsonOption, StoreOption
+from zscir.cli.output import say, show_rows
+
+RefsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(help="Stages, runs (id, prefix, latest) or keys (or their beginning); default: all."),
+]
+QuarantineOption = Annotated[
+    bool, typer.Option("--quarantine", help="Take damaged artifacts out, so that the next run makes them again.")
+]
+
+
+def verify(refs: RefsArgument = None, store: StoreOption = None, quarantine: QuarantineOption = False,
+           as_json: JsonOption = False) -> None:  # fmt: skip
+    """Read every file of the store and compare it with its manifest; report only, unless --quarantine is given.
+
+    Exit code 4 tells of damage, with what to type. Files that merely lie about are listed; `zscir gc` takes them.
+
+    Example: zscir verify latest
+    """
+    from zscir.maintenance.verify import check_whole
+    from zscir.maintenance.verify import quarantine as take_out
+    from zscir.maintenance.verify import verify as read_all
+    from zscir.store.inventory import check_there
+
+    where = opened(store) if quarantine else opened_to_read(store)
+    check_there(where)
+    found = read_all(where, refs or [])
+    rows = [vars(one) if as_json else {**vars(one), "key": one.key[:12]} for one in found.findings]
+    if rows or as_json:
+        show_rows(
+            rows,
+            as_json,
+            "what is not as it should be",
+            None if as_json else ("stage", "key", "file", "state", "detail"),
+        )
+    if not as_json:
+        read = f"{found.artifacts:,} artifacts, {found.files:,} files, {found.bytes:,} bytes read"
+        say(f"{read}; {len(found.bad):,} artifacts damaged")
+    check_whole(where, found, take_out(where, found) if quarantine and found.bad else [])

@@ -1,1 +1,0 @@
-"""Commands: what the command line's commands share, and those that have a module of their own."""

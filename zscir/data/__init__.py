@@ -1,0 +1,1 @@
+"""Get images and captions from lists, archives and the web into shards."""

@@ -1,0 +1,91 @@
+"""Trial: an image that may crash or hang OpenCV is decoded in a process of its own, and becomes a verdict.
+
+    python -m zscir.data.download.decode_sandbox 30
+    # reads images from standard input, each after its length, and answers each
+
+When img2dataset dies over a chunk, one of its images may be to blame: the next attempt tries each beforehand.
+"""
+
+import contextlib
+import faulthandler
+import struct
+import subprocess
+import sys
+import threading
+
+from zscir.runtime.errors import StageError
+
+TRIAL_S = 30.0  # for one image: the largest that is allowed takes a few
+FINE = b"+"
+LENGTH = struct.Struct("<Q")
+
+
+class Trial:
+    """One child process, begun when it is needed and again when an image has killed it. Any thread may ask."""
+
+    def __init__(self, limit_s: float = TRIAL_S) -> None:
+        self._limit_s = limit_s
+        self._child: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def survives(self, image: bytes) -> bool:
+        """Whether OpenCV comes back from decoding ``image``, with a picture or without. Takes ``limit_s`` at most."""
+        with self._lock:
+            if self._child is None:
+                self._child = _start(self._limit_s)
+            if _ask(self._child, image):
+                return True
+            self.close()
+            return False
+
+    def close(self) -> None:
+        """End the child, whatever it does."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            child.communicate()
+
+
+def _start(limit_s: float) -> "subprocess.Popen[bytes]":
+    child = subprocess.Popen(
+        [sys.executable, "-m", "zscir.data.download.decode_sandbox", str(limit_s)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    if child.stdout is None or child.stdout.read(len(FINE)) != FINE:
+        child.communicate()
+        raise StageError(
+            "the process that tries images did not start; does `python -m zscir.data.download.decode_sandbox 30` work?"
+        )
+    return child
+
+
+def _ask(child: "subprocess.Popen[bytes]", image: bytes) -> bool:
+    if child.stdin is None or child.stdout is None:
+        return False
+    with contextlib.suppress(BrokenPipeError):
+        child.stdin.write(LENGTH.pack(len(image)))
+        child.stdin.write(image)
+        child.stdin.flush()
+    return child.stdout.read(len(FINE)) == FINE
+
+
+def main(limit_s: float) -> None:
+    """Answer each image with a plus sign; a decoder that hangs ends the process, and so does a parent that is gone."""
+    import cv2
+    import numpy as np
+
+    images, answers = sys.stdin.buffer, sys.stdout.buffer
+    answers.write(FINE)
+    answers.flush()
+    while len(head := images.read(LENGTH.size)) == LENGTH.size:
+        image = images.read(*LENGTH.unpack(head))
+        faulthandler.dump_traceback_later(limit_s, exit=True)
+        with contextlib.suppress(cv2.error):
+            cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED)
+        faulthandler.cancel_dump_traceback_later()
+        answers.write(FINE)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]))

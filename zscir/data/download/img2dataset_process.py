@@ -1,0 +1,237 @@
+"""Engine: run as a child process, img2dataset turns Parquets of loopback URLs into raw tar shards, job by job.
+
+    python -m zscir.data.download.img2dataset_process PID  # of the parent; jobs come and go as job_protocol.py says
+
+img2dataset starts a process per worker and one for its log, and each imports torch, wandb and half of SciPy anew:
+many seconds of CPU before the first URL. Here what is not used is kept out, the rest is imported once, each job is
+forked from that and its workers from it, and nobody writes a log that nobody reads.
+"""
+
+import functools
+import gc
+import importlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+import types
+from collections.abc import Callable, Iterable, Iterator
+from http.client import HTTPConnection, HTTPException
+from io import BytesIO
+from multiprocessing.pool import Pool
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from zscir.data.download.job_protocol import adopt_orphans, reserve_output, serve
+from zscir.runtime.child_processes import die_with_parent
+
+NOT_USED: dict[str, types.ModuleType | None] = {
+    "torch": None,  # webdataset and albumentations do without
+    "huggingface_hub": None,
+    "wandb": types.ModuleType("wandb"),  # imported always, used only when asked for
+}
+USED_LATER = ("fsspec.implementations.local", "pyarrow.dataset")  # what img2dataset would import in every job
+# img2dataset makes one of these for every image, always with the same arguments. A fifth of its time is that.
+TRANSFORMS = ("SmallestMaxSize", "LongestMaxSize", "CenterCrop")
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+Download = Callable[..., None]
+
+
+class Forking:
+    """Stands in for the "spawn" context of multiprocessing. No thread runs yet when workers are forked."""
+
+    def __init__(self, method: str) -> None:
+        del method
+
+    def Pool(self, processes: int, maxtasksperchild: int) -> "Pool | Here":
+        """Workers that stay until the end: to replace one would fork a process with threads at work."""
+        del maxtasksperchild
+        if processes == 1:
+            return Here()
+        return multiprocessing.get_context("fork").Pool(processes, die_with_parent, (os.getpid(),))
+
+
+class Here:
+    """Stands in for a pool of one process: the work is done by who asks for it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to end."""
+
+    def imap_unordered(self, work: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
+        """The answers, one after another."""
+        return map(work, tasks)
+
+    def terminate(self) -> None:
+        """Nothing to end."""
+
+    def join(self) -> None:
+        """Nothing to wait for."""
+
+
+class NoLog:
+    """Stands in for img2dataset's process that reads statistics and prints them."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.done_shards: set[int] = set()
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def join(self) -> None:
+        """Nothing to wait for."""
+
+    def terminate(self) -> None:
+        """Nothing to end."""
+
+
+class Line(threading.local):
+    """A thread's connection to the gateway. It stays: to open one costs as much as to send an image over it."""
+
+    def __init__(self) -> None:
+        self._to = ""
+        self._connection = HTTPConnection(self._to)
+
+    def get(self, url: str) -> tuple[int, str, bytes]:
+        """Status, reason and body of the answer. Raises OSError or HTTPException when there is none."""
+        parts = urlsplit(url)
+        if parts.netloc != self._to:
+            self.close()
+            self._to, self._connection = parts.netloc, HTTPConnection(parts.netloc)
+        used = self._connection.sock is not None
+        try:
+            return self._ask(parts.path)
+        except ConnectionError:
+            if not used:
+                raise
+        return self._ask(parts.path)  # the other side had closed what nobody used for a while
+
+    def close(self) -> None:
+        """Close the connection; the next request opens another."""
+        self._connection.close()
+
+    def _ask(self, path: str) -> tuple[int, str, bytes]:
+        try:
+            self._connection.request("GET", path)
+            answer = self._connection.getresponse()
+            return answer.status, answer.reason, answer.read()
+        except (OSError, HTTPException):
+            self.close()
+            raise
+
+
+LINE = Line()
+
+
+def fetch(row: tuple[int, str], *_: object) -> tuple[int, BytesIO | None, str | None]:
+    """Stands in for img2dataset's `download_image`: the number of a URL becomes that, the body, or what went wrong."""
+    number, url = row
+    try:
+        status, reason, body = LINE.get(url)
+    except (OSError, HTTPException) as error:
+        return number, None, str(error) or type(error).__name__
+    return (number, BytesIO(body), None) if status == 200 else (number, None, f"{status} {reason}")
+
+
+STAND_INS = (
+    ("img2dataset.distributor", "get_context", Forking),
+    ("img2dataset.main", "LoggerProcess", NoLog),
+    ("img2dataset.downloader", "download_image", fetch),
+)
+
+
+def load() -> Download:
+    """Import img2dataset; its `download`. What that says about success is not believed by anyone."""
+    sys.modules.update(NOT_USED)  # type: ignore[arg-type]  # None makes an import fail, as documented
+    from img2dataset import download
+
+    if sys.platform == "linux":
+        for name in USED_LATER:
+            importlib.import_module(name)
+        for module, name, stand_in in STAND_INS:
+            vars(importlib.import_module(module))[name] = stand_in
+        transforms = vars(importlib.import_module("albumentations"))
+        transforms.update({name: functools.cache(transforms[name]) for name in TRANSFORMS})
+    run: Download = download
+    return run
+
+
+def forked(download: Download, reports: int, log: str, arguments: dict[str, Any]) -> int:
+    """Run a job in a copy of this process, which has no other thread."""
+    parent = os.getpid()
+    child = os.fork()
+    if child:
+        _lead(child)
+        return child
+    code = 1
+    try:
+        die_with_parent(parent)
+        _lead(0)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.close(reports)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(os.open(log, NEW_FILE, 0o644), 1)
+        os.dup2(1, 2)
+        download(**arguments)
+        code = 0
+    except BaseException:  # noqa: BLE001 - whatever it is, a copy of the engine must not go on as the engine
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _lead(process: int) -> None:
+    """Make a process the first of a new group; parent and child both do, as nobody knows who comes first."""
+    try:
+        os.setpgid(process, process)
+    except OSError:
+        return
+
+
+def spawned(lifeline: int, log: str, arguments: dict[str, Any]) -> int:
+    """Run a job in a process that imports everything anew, where a fork is not safe (macOS).
+
+    ``lifeline`` becomes its standard input: the end of a pipe that closes when the engine is gone.
+    """
+    words = [sys.executable, "-m", "zscir.data.download.img2dataset_process", str(os.getpid()), json.dumps(arguments)]
+    files = [(os.POSIX_SPAWN_DUP2, lifeline, 0), (os.POSIX_SPAWN_OPEN, 1, log, NEW_FILE, 0o644),
+             (os.POSIX_SPAWN_DUP2, 1, 2)]  # fmt: skip
+    return os.posix_spawn(sys.executable, words, os.environ, file_actions=files, setpgroup=0)
+
+
+def _end_with_lifeline() -> None:
+    while os.read(0, 4096):
+        pass
+    os.killpg(0, signal.SIGTERM)
+
+
+def main(parent: int, arguments: str | None = None) -> None:
+    """Serve ``parent``, or run one job for it."""
+    die_with_parent(parent)
+    if arguments is not None:
+        threading.Thread(target=_end_with_lifeline, daemon=True).start()
+        load()(**json.loads(arguments))
+        return
+    reports = reserve_output()
+    if sys.platform == "linux":
+        adopt_orphans()
+        download = load()
+        gc.collect()
+        gc.freeze()  # what is there now is shared with every job as long as no garbage collector touches it
+        serve(functools.partial(forked, download, reports), reports)
+    else:
+        lifeline, _ = os.pipe()  # the other end stays open as long as we are there
+        serve(functools.partial(spawned, lifeline), reports)
+    os._exit(0)  # to take a million objects apart would take half a second
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), *sys.argv[2:3])

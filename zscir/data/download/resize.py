@@ -1,0 +1,93 @@
+"""Pixels: the bytes of an image become the JPEG that img2dataset would make of them, within this process.
+
+The same steps with the same OpenCV calls as img2dataset's Resizer, which a test compares byte by byte; importing that
+one would bring albumentations, which asks the network for its newest version, and half of SciPy.
+"""
+
+from typing import Annotated, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from zscir.data.images.decode import HARD_MAX_PIXELS, BadImage
+from zscir.runtime.specs import Spec
+
+MIB = 1024 * 1024
+WHITE = (255, 255, 255)
+Pixels = NDArray[np.uint8]
+
+
+class ImageSpec(Spec):
+    """Which images of this machine are taken, and to which pixels they are brought; as for a download."""
+
+    resize_mode: Literal["keep_ratio", "keep_ratio_largest", "center_crop", "border", "no"] = "keep_ratio"
+    image_size: Annotated[int, Field(ge=16, le=4096)] = 256  # px: short side (keep_ratio, center_crop) or long
+    only_if_bigger: bool = True
+    quality: Annotated[int, Field(ge=1, le=100)] = 92
+    keep_jpegs: bool = False  # a plain JPEG that needs no resizing keeps its bytes (and its metadata)
+    max_bytes: Annotated[int, Field(ge=1, le=256 * MIB)] = 32 * MIB
+    max_pixels: Annotated[int, Field(ge=1, le=HARD_MAX_PIXELS)] = HARD_MAX_PIXELS
+
+
+def to_jpeg(data: bytes, spec: ImageSpec) -> tuple[bytes, int, int]:
+    """JPEG bytes, width and height of an image that has been vetted. Raises BadImage when OpenCV cannot read it."""
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if pixels is None or pixels.dtype != np.uint8:
+            raise BadImage("bad_image", "the image cannot be decoded")
+        sized = _sized(np.asarray(pixels, np.uint8), spec)
+        height, width = sized.shape[:2]
+        if sized is pixels and spec.keep_jpegs and _is_jpeg(data):
+            return data, width, height
+        done, encoded = cv2.imencode(".jpg", sized, [cv2.IMWRITE_JPEG_QUALITY, spec.quality])
+    except cv2.error as error:
+        raise BadImage("bad_image", f"OpenCV: {' '.join(str(error.err).split())[:200]}") from None
+    if not done:
+        raise BadImage("bad_image", "the image cannot be encoded as JPEG")
+    return encoded.tobytes(), width, height
+
+
+def _sized(pixels: Pixels, spec: ImageSpec) -> Pixels:
+    """The pixels as the resize mode wants them; the very same array when nothing is to be done."""
+    if spec.resize_mode == "no":
+        return pixels
+    by_short = spec.resize_mode in ("keep_ratio", "center_crop")
+    side = min(pixels.shape[:2]) if by_short else max(pixels.shape[:2])
+    if spec.only_if_bigger and side <= spec.image_size:
+        return pixels
+    scaled = _scaled(pixels, spec.image_size / side, cv2.INTER_AREA if side > spec.image_size else cv2.INTER_LANCZOS4)
+    if spec.resize_mode == "center_crop":
+        return _cropped(scaled, spec.image_size)
+    if spec.resize_mode == "border":
+        return _bordered(scaled, spec.image_size)
+    return scaled
+
+
+def _scaled(pixels: Pixels, scale: float, how: int) -> Pixels:
+    height, width = (max(1, round(length * scale)) for length in pixels.shape[:2])
+    if (height, width) == pixels.shape[:2]:
+        return pixels.copy()
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=how), np.uint8)
+
+
+def _cropped(pixels: Pixels, side_px: int) -> Pixels:
+    top, left = ((length - side_px) // 2 for length in pixels.shape[:2])
+    return np.ascontiguousarray(pixels[top : top + side_px, left : left + side_px])
+
+
+def _bordered(pixels: Pixels, side_px: int) -> Pixels:
+    (top, bottom), (left, right) = (_margins(length, side_px) for length in pixels.shape[:2])
+    framed = cv2.copyMakeBorder(pixels, top, bottom, left, right, cv2.BORDER_CONSTANT, value=WHITE)
+    return np.asarray(framed, np.uint8)
+
+
+def _margins(length: int, wanted: int) -> tuple[int, int]:
+    missing = max(0, wanted - length)
+    return missing // 2, missing - missing // 2
+
+
+def _is_jpeg(data: bytes) -> bool:
+    """As the standard library's imghdr told it, by which img2dataset decides."""
+    return data[6:10] in (b"JFIF", b"Exif") or data[:4] == b"\xff\xd8\xff\xdb"

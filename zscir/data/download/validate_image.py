@@ -1,0 +1,116 @@
+"""Vetting: a fetched body becomes bytes that OpenCV may decode to the right pixels, or the reason why it is no image.
+
+img2dataset reads images with OpenCV, which ignores EXIF orientation, cuts 16 bits off at 255 and knows no limit.
+Plain images pass as they are; others are decoded here, within bounds, and go on as a bitmap or, if large, a fine JPEG.
+What costs OpenCV far more than its pixels (found by mutating images) does not pass: a PNG whose chunks claim more bytes
+than there are (it takes that memory first, up to 4 GB), and a JPEG of very many scans (each is a pass over all pixels).
+"""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from io import BytesIO
+
+from PIL import Image
+
+from zscir.data.download.failures import Failure
+from zscir.data.images.decode import BadImage, Header, decode, probe
+
+# img2dataset holds over a hundred images at a time: bitmaps of large ones would fill the memory.
+BITMAP_PIXELS = 4_000_000
+FINE = 97
+PNG_SIGNATURE_BYTES = 8
+PNG_DEPTH_AT = 24  # signature 8, length 4, "IHDR" 4, width 4, height 4
+SCAN = b"\xff\xda"  # no part of a picture looks like this: there, 00 follows ff
+SEQUENTIAL, NO_FRAMES = (0xC0, 0xC1), (0xC4, 0xC8, 0xCC)  # kinds of frame headers; codes among them that are none
+MAX_SCANS = 100  # encoders write 1, about 10, or a few dozen
+MAX_SCANNED = 2_000_000_000  # scans times pixels: a few seconds
+LONGEST_JPEG_PX = 65_500  # of a side, as libjpeg has it
+
+
+@dataclass(frozen=True)
+class Vetted:
+    """An image for img2dataset. Size and SHA-256 are those of what the outside gave; the size is as displayed."""
+
+    body: bytes
+    width: int
+    height: int
+    sha256: str
+
+
+def inspect(data: bytes, max_pixels: int) -> Header:
+    """The header of a fetched body. Raises Failure when it is empty, no image, or would cost too much to decode."""
+    if not data:
+        raise Failure("empty", "the body is empty", http_status=200)
+    try:
+        header = probe(data, max_pixels)
+    except BadImage as error:
+        raise Failure(error.reason, str(error), http_status=200) from None
+    if header.format == "PNG" and is_plain(data, header) and not _chunks_fit(data):
+        raise _bad("a PNG that is cut off: its chunks are longer than the file")
+    if header.format in ("JPEG", "MPO"):
+        scans = _scans(data)
+        if scans > MAX_SCANS or scans * header.width * header.height > MAX_SCANNED:
+            raise _bad(f"a JPEG of {scans} scans for {header.width} x {header.height} pixels")
+    return header
+
+
+def is_plain(data: bytes, header: Header) -> bool:
+    """Whether OpenCV decodes these bytes to the pixels that a browser shows."""
+    if header.mode not in ("RGB", "L") or not (header.upright and header.still) or header.transparent:
+        return False
+    if header.format == "PNG":
+        return data[PNG_DEPTH_AT : PNG_DEPTH_AT + 1] == b"\x08"
+    return header.format in ("JPEG", "MPO", "WEBP", "BMP")
+
+
+def vet(data: bytes, header: Header, max_pixels: int) -> Vetted:
+    """The image to hand on. Raises Failure when an odd one cannot be decoded."""
+    body = data
+    if not is_plain(data, header):
+        if header.width * header.height > BITMAP_PIXELS and max(header.width, header.height) > LONGEST_JPEG_PX:
+            raise _bad(f"{header.width} x {header.height} pixels: too long for a JPEG")
+        try:
+            body = _plain(decode(data, max_pixels))
+        except BadImage as error:
+            raise Failure(error.reason, str(error), http_status=200) from None
+    return Vetted(body, header.width, header.height, sha256(data).hexdigest())
+
+
+def _chunks_fit(data: bytes) -> bool:
+    """Whether the chunks of a PNG, up to its end, lie within the file."""
+    at = PNG_SIGNATURE_BYTES
+    while at + 12 <= len(data):  # length 4, type 4, the data, checksum 4
+        kind = data[at + 4 : at + 8]
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+        if kind == b"IEND":
+            return at <= len(data)
+    return False
+
+
+def _scans(data: bytes) -> int:
+    """How many scans a JPEG has, or more. One that has all components in its first scan is done after that."""
+    at, frame, components = 2, 0, 0
+    while at + 10 <= len(data):
+        code = data[at + 1]
+        if code == 0xFF:  # filler
+            at += 1
+            continue
+        if code == SCAN[1]:
+            return 1 if frame in SEQUENTIAL and data[at + 4] == components else data.count(SCAN, at)
+        if 0xC0 <= code <= 0xCF and code not in NO_FRAMES:
+            frame, components = code, data[at + 9]
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return data.count(SCAN)
+
+
+def _bad(why: str) -> Failure:
+    return Failure("bad_image", why, http_status=200)
+
+
+def _plain(image: Image.Image) -> bytes:
+    stream = BytesIO()
+    if image.width * image.height <= BITMAP_PIXELS:
+        image.save(stream, "BMP")
+    else:
+        image.save(stream, "JPEG", quality=FINE, subsampling="4:4:4")
+    return stream.getvalue()

@@ -1,0 +1,1 @@
+"""Decode, fingerprint and shard images."""

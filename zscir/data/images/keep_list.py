@@ -1,0 +1,117 @@
+"""Selections: a download and the choice of an earlier filter become the images still in play, and the next choice.
+
+A filter copies no image: it writes ``keep.parquet``, the keys of the images that stay, and ``rejects.parquet``, the
+reason for each that does not. Stages that take images take such a choice beside them.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow.parquet as pq
+
+from zscir.runtime.errors import RequestError
+from zscir.runtime.schemas import IMAGES, KEEP, REJECTS, check, read_table, table_of, table_writer
+from zscir.store.artifacts import Artifact, Facts, finished
+
+ROWS_AT_ONCE = 20_000
+DETAIL_CHARS = 200
+Row = dict[str, Any]
+
+
+class Reject(NamedTuple):
+    """Why a filter leaves an image out."""
+
+    reason: str
+    detail: str
+
+
+class Choice:
+    """The images that ``keep`` names, about 100 bytes of memory each; without ``keep`` every image is chosen."""
+
+    def __init__(self, keep: Artifact | None) -> None:
+        self._keep = keep
+        self._chosen = {_mark(key) for key in _keys(keep)} if keep is not None else set()
+        self._unseen = set(self._chosen)
+
+    def holds(self, key: str) -> bool:
+        """Whether this image is chosen."""
+        if self._keep is None:
+            return True
+        mark = _mark(key)
+        self._unseen.discard(mark)
+        return mark in self._chosen
+
+    def refuse_strangers(self, stage: str) -> None:
+        """RequestError when chosen images were never asked about: they are from another download."""
+        if self._keep is not None and self._unseen:
+            example = next(key for key in _keys(self._keep) if _mark(key) in self._unseen)
+            raise RequestError(
+                f"{stage}: {len(self._unseen)} images of 'keep' were not downloaded in 'images', such as {example}; "
+                "give the download that the filter looked at"
+            )
+
+
+def rows_in_play(stage: str, images: Artifact, keep: Artifact | None, columns: tuple[str, ...]) -> Iterator[Row]:
+    """The rows (``image_key`` and ``columns``) of downloaded images that ``keep`` holds, in order.
+
+    An image with several captions has several rows. RequestError when ``keep`` is of another download.
+    """
+    choice = Choice(keep)
+    with pq.ParquetFile(images.path("images.parquet")) as source:
+        check(source.schema_arrow.empty_table(), IMAGES, "images.parquet")
+        for batch in source.iter_batches(ROWS_AT_ONCE, columns=["image_key", "status", *columns]):
+            yield from (row for row in batch.to_pylist() if row["status"] == "ok" and choice.holds(row["image_key"]))
+    choice.refuse_strangers(stage)
+
+
+def first_rows(rows: Iterable[Row]) -> Iterator[Row]:
+    """Of each image the first row."""
+    seen: set[bytes] = set()
+    for row in rows:
+        mark = _mark(row["image_key"])
+        if mark not in seen:
+            seen.add(mark)
+            yield row
+
+
+def write_choice(stage: str, rows: Iterable[Row], judge: Callable[[Row], Reject | None], out: Path) -> Facts:
+    """Write ``keep.parquet`` and ``rejects.parquet``, in order, as ``judge`` says of each image; one row is one image.
+
+    The facts count ``images`` (looked at), ``rows`` (kept) and ``rejects``, the last by reason too.
+    """
+    kept, waiting = 0, iter(rows)
+    reasons: Counter[str] = Counter()
+    with (
+        finished(out / "keep.parquet") as keep,
+        finished(out / "rejects.parquet") as rejects,
+        table_writer(keep, KEEP) as good,
+        table_writer(rejects, REJECTS) as bad,
+    ):
+        while judged := [(row["image_key"], judge(row)) for row in islice(waiting, ROWS_AT_ONCE)]:
+            stay = [{"image_key": key} for key, reject in judged if reject is None]
+            good.write_table(table_of(stay, KEEP))
+            left_out = [
+                {"stage": stage, "id": key, "reason": reject.reason, "detail": reject.detail[:DETAIL_CHARS]}
+                for key, reject in judged
+                if reject is not None
+            ]
+            bad.write_table(table_of(left_out, REJECTS))
+            kept += len(stay)
+            reasons.update(row["reason"] for row in left_out)
+    return {
+        "rows": kept, "images": kept + reasons.total(), "rejects": reasons.total(),
+        "rejects_by_reason": dict(sorted(reasons.items())),
+    }  # fmt: skip
+
+
+def _keys(keep: Artifact) -> list[str]:
+    keys: list[str] = read_table(keep.path("keep.parquet"), KEEP).column("image_key").to_pylist()
+    return keys
+
+
+def _mark(key: str) -> bytes:
+    return sha256(key.encode()).digest()[:16]

@@ -1,0 +1,1 @@
+"""Read URL lists, caption files and archives that people hand in."""

@@ -1,0 +1,159 @@
+"""Samples: the members of a WebDataset tar become samples (a picture, its text, its origin), or reasons why not.
+
+Members in a row whose names are equal up to the first dot belong together: 0012.jpg, 0012.json, 0012.txt are a sample.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from zscir.data.readers.json_documents import field_of
+from zscir.data.readers.pairs import NoPair, clean_string, clean_text, clean_url, file_url
+from zscir.data.readers.tar_index import Member, Trouble, walk
+
+PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "avif")
+MAX_TEXT_BYTES = 1_000_000
+NAME = re.compile(
+    r"((?:.*/)?[^./][^./]*)\.([^/]+)"
+)  # as WebDataset parts a name; a name that begins with a dot is none
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How samples are read: which fields of the .json count, and what lengths of texts.
+
+    Without ``text_column`` the text is that of the .txt. ``url_column`` may be absent from the .json.
+    """
+
+    url_column: str
+    text_column: str | None
+    licence_column: str | None
+    min_text_chars: int
+    max_text_chars: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture in a tar and its pair: the place of its bytes, its URL and text."""
+
+    place: str
+    offset: int
+    size: int
+    url: str
+    text: str
+    licence: str | None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Something in a tar that is no sample. ``count`` members are meant."""
+
+    place: str
+    reason: str
+    detail: str
+    count: int = 1
+
+
+@dataclass
+class _Group:
+    key: str
+    members: dict[str, Member] = field(default_factory=dict)
+    twice: str = ""
+
+
+def samples_in(path: Path, name: str, reading: Reading) -> Iterator[Sample | LeftOut]:
+    """The samples of the tar at ``path``, known as ``name``, in its order; at the end what was ignored, by ending.
+
+    Nothing is unpacked or unpickled: only .txt and .json members are read, and those of at most 1 MB.
+    """
+    ignored: Counter[str] = Counter()
+    seen: set[str] = set()
+    with path.open("rb") as stream:
+        for found in _groups(path, ignored):
+            if isinstance(found, Trouble):
+                yield LeftOut(f"{name}#{found.name}" if found.name else name, found.reason, found.detail)
+                continue
+            place = f"{name}#{found.key}"
+            try:
+                if found.key in seen:
+                    raise NoPair("duplicate_key", "a sample of this name came before; which one is meant?")
+                seen.add(found.key)
+                yield _sample(stream, found, name, place, reading)
+            except NoPair as bad:
+                yield LeftOut(place, bad.reason, bad.detail)
+    yield from (LeftOut(f"{name}#*.{kind}", "ignored", kind, count) for kind, count in sorted(ignored.items()))
+
+
+def _groups(path: Path, ignored: Counter[str]) -> Iterator[_Group | Trouble]:
+    group: _Group | None = None
+    for member in walk(path):
+        if isinstance(member, Trouble):
+            yield member
+            continue
+        parts = NAME.fullmatch(member.name)
+        if parts is None:
+            ignored["no ending"] += 1
+            continue
+        key, kind = parts[1], parts[2].lower()
+        if group is not None and key != group.key:
+            yield group
+            group = None
+        group = group or _Group(key)
+        if kind not in (*PICTURES, "txt", "json"):
+            ignored[kind[:20]] += 1
+        elif kind in group.members:
+            group.twice = kind
+        else:
+            group.members[kind] = member
+    if group is not None:
+        yield group
+
+
+def _sample(stream: IO[bytes], group: _Group, name: str, place: str, reading: Reading) -> Sample:
+    """The sample of a group of members. Raises NoPair."""
+    pictures = [kind for kind in group.members if kind in PICTURES]
+    if group.twice:
+        raise NoPair("duplicate_member", f"two members end in .{group.twice}")
+    if len(pictures) != 1:
+        raise NoPair("two_images" if pictures else "no_image", f"the sample has {sorted(group.members)}")
+    picture = group.members[pictures[0]]
+    about = _about(stream, group)
+    text: Any = _read(stream, group, "txt") if reading.text_column is None else field_of(about, reading.text_column)
+    clean = clean_text(text, reading.min_text_chars, reading.max_text_chars)
+    licence = clean_string(field_of(about, reading.licence_column), "licence") if reading.licence_column else ""
+    url = _url(field_of(about, reading.url_column), f"{name}/{picture.name}")
+    return Sample(place, picture.offset, picture.size, url, clean, licence or None)
+
+
+def _url(given: Any, where: str) -> str:
+    """The web address that the sample says it is from; where it names none, a ``file:`` URL of its place."""
+    if isinstance(given, str) and given.strip().startswith(("http://", "https://")):
+        return clean_url(given)
+    return file_url(where)
+
+
+def _about(stream: IO[bytes], group: _Group) -> dict[str, Any]:
+    data = _read(stream, group, "json")
+    if data is None:
+        return {}
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise NoPair("bad_json", str(error)) from None
+    if not isinstance(value, dict):
+        raise NoPair("bad_json", f"a JSON {type(value).__name__}, not an object")
+    return value
+
+
+def _read(stream: IO[bytes], group: _Group, kind: str) -> bytes | None:
+    member = group.members.get(kind)
+    if member is None:
+        return None
+    if member.size > MAX_TEXT_BYTES:
+        raise NoPair("large_text", f"{member.name} has {member.size:,} bytes; at most {MAX_TEXT_BYTES:,} are read")
+    stream.seek(member.offset)
+    return stream.read(member.size)

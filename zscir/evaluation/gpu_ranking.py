@@ -1,0 +1,161 @@
+"""Query and gallery features become ranks and top lists on a torch device, equal to those of the NumPy path.
+
+The products are float32, never TF32 or bfloat16. Only what the metrics ask for comes back from the device: scores of
+single columns, counts, and the heads of rankings. Ties rank in gallery order, as everywhere.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zscir.benchmarks.ranking import Ints, Scorer, Scores, as_float32
+from zscir.benchmarks.similarity import (
+    BLOCK_BYTES,
+    SMALLEST_NORM,
+    Features,
+    repeated_rows,
+    row_blocks,
+    score_blocks,
+    unit_rows,
+)
+from zscir.runtime.errors import RequestError
+
+GALLERY_ROWS = 1 << 15
+COMPARED_AT_ONCE = 1 << 25  # elements; a comparison takes 3 bytes of each
+SELECTED_AT_ONCE = 1 << 22  # elements; a selection takes 32 bytes of each
+
+
+@dataclass(frozen=True)
+class DeviceBlock:
+    """A ``Block`` (zscir.benchmarks.ranking) whose scores [B, G] stay on their device."""
+
+    scores_BG: Tensor
+
+    def __len__(self) -> int:
+        return len(self.scores_BG)
+
+    def values(self, columns_BK: Ints) -> Scores:
+        """The scores [B, K] in those columns."""
+        found: Scores = self.scores_BG.gather(1, self._there(columns_BK).clamp(min=0)).cpu().numpy()
+        return found
+
+    def beaten_by(self, columns_BT: Ints) -> Ints:
+        """How many items [B, T] of the whole gallery rank before each of those columns."""
+        columns = self._there(columns_BT)
+        values = self.scores_BG.gather(1, columns.clamp(min=0))
+        counts = torch.zeros_like(columns)
+        place_G = torch.arange(self.scores_BG.shape[1], device=self.scores_BG.device)
+        for rows in row_blocks(len(self), len(place_G), 4 * COMPARED_AT_ONCE):
+            part = self.scores_BG[rows]
+            for slot in range(columns.shape[1]):
+                value, column = values[rows, slot, None], columns[rows, slot, None]
+                before = (part == value) & (place_G < column)
+                counts[rows, slot] = before.logical_or_(part > value).sum(dim=1)
+        beaten: Ints = counts.cpu().numpy()
+        return beaten
+
+    def best(self, k: int) -> Ints:
+        """The first ``min(k, G)`` columns of the whole ranking: no two sort keys are equal, so no tie is left open."""
+        width = self.scores_BG.shape[1]
+        later_G = torch.arange(width - 1, -1, -1, device=self.scores_BG.device)
+        heads = []
+        for rows in row_blocks(len(self), width, 4 * SELECTED_AT_ONCE):
+            keys = (_ordered(self.scores_BG[rows]) << 32) + later_G
+            heads.append(keys.topk(min(k, width), dim=1).indices)
+        best: Ints = torch.cat(heads).cpu().numpy()
+        return best
+
+    def pushed_down(self, columns_B: Ints) -> "DeviceBlock":
+        """The same scores, but for one item of each query whose score becomes the lowest of its row."""
+        lowest = self.scores_BG.amin(dim=1, keepdim=True)
+        return DeviceBlock(self.scores_BG.scatter(1, self._there(columns_B[:, None]), lowest))
+
+    def _there(self, columns: Ints) -> Tensor:
+        return torch.tensor(columns, dtype=torch.int64, device=self.scores_BG.device)
+
+
+def _ordered(scores: Tensor) -> Tensor:
+    """int64 that sort as the float32 do; adding zero makes -0 and 0 one number, as in a comparison."""
+    bits = (scores + 0.0).view(torch.int32)
+    return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(torch.int64)
+
+
+def device_scorer(device: torch.device, block_bytes: int = BLOCK_BYTES) -> Scorer:
+    """A scorer for ``Benchmark.score_features`` and the like; the scores of one block take ``block_bytes`` there."""
+    return partial(_score_blocks, device, block_bytes)
+
+
+def scorer_named(name: str) -> Scorer:
+    """``cpu``: the NumPy path; ``cuda`` or ``cuda:1``: that GPU. RequestError when there is none of that name."""
+    if name == "cpu":
+        return score_blocks
+    kind, _, number = name.partition(":")
+    if kind != "cuda" or not (number or "0").isdigit():
+        raise RequestError(f"--device {name}: no such device; give cpu, cuda, or cuda:1 for the second GPU")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(number or 0) >= count:
+        raise RequestError(
+            f"--device {name}: torch {torch.__version__} sees {count} CUDA devices here; "
+            "score on the CPU (leave --device out), or see `zscir doctor`"
+        )
+    return scorer_on(torch.device(name))
+
+
+def scorer_on(device: torch.device) -> Scorer:
+    """The scorer beside a model: on its GPU, and by NumPy where it has none."""
+    return device_scorer(device) if device.type == "cuda" else score_blocks
+
+
+def _score_blocks(
+    device: torch.device, block_bytes: int, query_QD: NDArray[Any], gallery_GD: NDArray[Any], where: str
+) -> Iterator[tuple[slice, DeviceBlock]]:
+    """As ``similarity.score_blocks``, on ``device``."""
+    query = unit_rows(query_QD, where, "query")
+    copies, originals = (torch.from_numpy(columns).to(device) for columns in repeated_rows(gallery_GD))
+    for rows in row_blocks(len(query), len(gallery_GD), block_bytes):
+        with torch.inference_mode(), _full_float32():
+            scores = _cosines(torch.from_numpy(query[rows]).to(device), gallery_GD, where)
+            scores[:, copies] = scores[:, originals]
+        yield rows, DeviceBlock(scores)
+
+
+def _cosines(query_BD: Tensor, gallery_GD: NDArray[Any], where: str) -> Tensor:
+    scores = torch.empty((len(query_BD), len(gallery_GD)), device=query_BD.device)
+    for start in range(0, len(gallery_GD), GALLERY_ROWS):
+        part = _unit_part(gallery_GD[start : start + GALLERY_ROWS], gallery_GD, where, query_BD.device)
+        torch.matmul(query_BD, part.T, out=scores[:, start : start + GALLERY_ROWS])
+    return scores
+
+
+def _unit_part(part: NDArray[Any], whole: NDArray[Any], where: str, device: torch.device) -> Tensor:
+    """Rows of length 1; what has no plain length is looked at, and refused or mended, by the NumPy path."""
+    rows = torch.tensor(as_float32(part, where, "gallery features"), device=device)
+    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    if bool((norms.isfinite() & (norms > SMALLEST_NORM)).all()):
+        units: Tensor = rows / norms
+        return units
+    mended: Features = unit_rows(part, where, "gallery", whole)
+    return torch.from_numpy(mended).to(device)
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Products in float32 whatever a training in this process has asked for; its wishes are put back afterwards.
+
+    Autocast leaves a product alone that is written into a given tensor, as here.
+    """
+    kinds: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul")]  # noqa: B009 - no stub
+    wishes = [kind.fp32_precision for kind in kinds]
+    for kind in kinds:
+        kind.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for kind, wish in zip(kinds, wishes, strict=True):
+            kind.fp32_precision = wish

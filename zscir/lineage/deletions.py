@@ -1,0 +1,82 @@
+"""Removals: what is taken out of a store, and why, becomes rows of the lineage, written down before it is taken out."""
+
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from zscir.lineage.sql_views import rows
+from zscir.lineage.tables import REMOVED
+from zscir.runtime.errors import RequestError
+from zscir.runtime.schemas import write_table
+from zscir.store.artifacts import Manifest, parse_manifest
+from zscir.store.store import LINEAGE, Store
+
+EVERY_S = 5.0
+FILE = "removed.parquet"
+REMOVING, DONE, SPARED = "removing", "removed", "spared"
+
+
+class Removals:
+    """The rows of one clearing, under an id of its own beside those of the runs (``gc-...``, ``verify-...``)."""
+
+    def __init__(self, store: Store, by: str) -> None:
+        self._store = store
+        self.id = f"{by}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+        self._rows: dict[tuple[str, str], dict[str, Any]] = {}
+        self._due = 0.0
+
+    def plan(self, stage: str, key: str, size: int, files: int, why: str, manifest: str | None) -> None:
+        """Something is about to be removed; ``written`` begins with writing all of it down."""
+        self._rows[stage, key] = {
+            "key": key, "stage": stage, "bytes": size, "files": files, "why": why, "outcome": REMOVING,
+            "removed_at": datetime.now(UTC), "removed_by": self.id, "manifest": manifest,
+        }  # fmt: skip
+
+    def note(self, stage: str, key: str, outcome: str) -> None:
+        """What became of it."""
+        self._rows[stage, key].update(outcome=outcome, removed_at=datetime.now(UTC))
+        if time.monotonic() >= self._due:
+            self._write()
+
+    def outcomes(self) -> list[str]:
+        """What became of each."""
+        return [row["outcome"] for row in self._rows.values()]
+
+    @contextmanager
+    def written(self) -> Iterator[None]:
+        """Nothing within is removed unless its row is in the store; what became of each is, however it ends."""
+        if not self._rows:
+            yield
+            return
+        self._write()
+        try:
+            yield
+        finally:
+            self._write()
+
+    def _write(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="zscir-removed-") as folder:
+            local = Path(folder) / FILE
+            write_table(local, REMOVED, self._rows.values())
+            self._store.write_file(local, LINEAGE, self.id, FILE)
+        self._due = time.monotonic() + EVERY_S
+
+
+def removal_of(store: Store, key: str) -> dict[str, Any] | None:
+    """The newest row about a key that was removed, or was about to be; None where there is none."""
+    query = "SELECT * FROM removed WHERE key = $1 AND outcome != 'spared' ORDER BY removed_at DESC LIMIT 1"
+    found = rows(store, query, [key])
+    return found[0] if found else None
+
+
+def manifest_of(removal: dict[str, Any]) -> Manifest | None:
+    """The manifest that a removed artifact had; None where it could not be read any more."""
+    try:
+        return parse_manifest(removal["manifest"] or "", f"{removal['stage']}/{removal['key']}")
+    except RequestError:
+        return None

@@ -1,0 +1,102 @@
+"""Surroundings: this machine and checkout become the columns that say where a run happened, secrets left out."""
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import zscir
+from zscir.runtime.specs import PASSWORD, canonical_json
+
+SHORTEST_SECRET = 8  # characters; shorter ones would blot out common words
+_NAMED = re.compile(r"^(Name|Version): (.+?)\s*$", re.MULTILINE)
+_SECRET = re.compile(r"(key|token|secret|password|passwd|credential|auth)", re.IGNORECASE)
+
+
+def surroundings() -> dict[str, Any]:
+    """git_commit, git_dirty, zscir_version, python_version, platform and packages (JSON) of this process."""
+    commit, dirty = _git()
+    return {
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "zscir_version": zscir.__version__,
+        "python_version": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": canonical_json(_packages()),
+    }
+
+
+def _packages() -> dict[str, str]:
+    """Name -> version of all that is installed, from the heads of its metadata: to parse them whole takes a second."""
+    found = {}
+    for one in distributions():
+        text = one.read_text("METADATA") or one.read_text("PKG-INFO") or ""
+        head = dict(_NAMED.findall(text.partition("\n\n")[0]))
+        if {"Name", "Version"} <= head.keys():
+            found[head["Name"]] = head["Version"]
+    return found
+
+
+def redact(value: Any) -> Any:
+    """``value`` with ``***`` for every field that is named like a secret, every password in a URL, and every secret
+    that this process was given through its environment.
+    """
+    if isinstance(value, dict):
+        return {key: "***" if _SECRET.search(str(key)) and one else redact(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact(one) for one in value]
+    if not isinstance(value, str):
+        return value
+    for secret in [one for name, one in os.environ.items() if _SECRET.search(name) and len(one) >= SHORTEST_SECRET]:
+        value = value.replace(secret, "***")
+    return PASSWORD.sub("//***:***@", value)
+
+
+def worker_name() -> str:
+    """``host:pid:start`` of this process; the start time tells it from a later process of the same number."""
+    import psutil
+
+    return f"{platform.node()}:{os.getpid()}:{int(psutil.Process().create_time())}"
+
+
+def is_alive(worker: str) -> bool:
+    """Whether the process that ``worker_name`` named still runs; True when it is on another machine."""
+    import psutil
+
+    host, pid, start = worker.rsplit(":", 2)
+    if host != platform.node():
+        return True
+    try:
+        return abs(int(psutil.Process(int(pid)).create_time()) - int(start)) <= 1
+    except psutil.Error:
+        return False
+
+
+def status_now(run: dict[str, Any]) -> str:
+    """The status of a row of the ``run`` table; ``died`` when it says running and its process is gone."""
+    process = json.loads(run["user_config"]).get("process")
+    gone = run["status"] == "running" and process and not is_alive(process)
+    return "died" if gone else str(run["status"])
+
+
+def _git() -> tuple[str | None, bool | None]:
+    folder = Path(zscir.__file__).parent
+
+    def ask(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if ask("ls-files", "--error-unmatch", "__init__.py") is None:
+        return None, None  # installed, perhaps into a folder of somebody else's repository
+    commit = ask("rev-parse", "HEAD")
+    return commit, None if commit is None else bool(ask("status", "--porcelain"))

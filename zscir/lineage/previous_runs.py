@@ -1,0 +1,85 @@
+"""The past: what earlier runs of a store recorded, read from the newest run back, and no further than is needed.
+
+A finished pipeline is found finished by a few small files, however many runs its store has seen; SQL over their tables
+(``query``) reads those of every run.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from zscir.runtime.errors import RequestError
+from zscir.store.file_sizes import LISTINGS
+from zscir.store.store import LINEAGE, Store
+
+Row = dict[str, Any]
+SECOND = len("20260131-235959")  # the ids of runs sort as their starts do, to the second
+
+
+class Past:
+    """The runs that a store had when this was made."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._ids = sorted(store.folders(LINEAGE), reverse=True)
+        self._artifacts = self._tables("artifacts", self._ids)
+        self._makers: dict[tuple[str, str], Row] = {}
+        self._read: dict[tuple[str, str], list[Row]] = {}
+
+    def runs(self, pipeline: str) -> Iterator[Row]:
+        """The rows of a pipeline's runs, newest first; none is read before it is asked for."""
+        tables = self._tables("run", self._ids)
+        for _, same_second in groupby(self._ids, lambda run_id: run_id[:SECOND]):
+            rows = [row for _ in same_second for row in next(tables) if row["pipeline"] == pipeline]
+            yield from sorted(rows, key=lambda row: row["started_at"], reverse=True)
+
+    def stages(self, run_id: str) -> list[Row]:
+        """The steps that a run recorded; none where it is gone."""
+        return self._table("stages", run_id)
+
+    def wall_s(self, run_id: str, key: str) -> float | None:
+        """How long it took to make an artifact that a run made or reused, in seconds; None if nobody wrote it down."""
+        makers = [row["created_by_run"] for row in self._table("artifacts", run_id) if row["key"] == key]
+        made = [row for maker in makers for row in self.stages(maker) if (row["key"], row["outcome"]) == (key, "made")]
+        return made[0]["wall_s"] if made else None
+
+    def artifact(self, key: str, digest: str) -> Row | None:
+        """The row of the ``artifacts`` table that runs before this one wrote about an artifact of these bytes."""
+        while (key, digest) not in self._makers:
+            rows = next(self._artifacts, None)
+            if rows is None:
+                return None
+            for row in rows:
+                self._makers.setdefault((row["key"], row["digest"]), row)
+        return self._makers[key, digest]
+
+    def _tables(self, name: str, run_ids: list[str]) -> Iterator[list[Row]]:
+        """One table of each run, in this order; from S3 the next few are asked for at the same time."""
+        many = LISTINGS if self._store.remote else 1
+        for first in range(0, len(run_ids), many):
+            some = run_ids[first : first + many]
+            if len(some) == 1:
+                yield self._table(name, some[0])
+                continue
+            with ThreadPoolExecutor(many) as pool:
+                yield from pool.map(partial(self._table, name), some)
+
+    def _table(self, name: str, run_id: str) -> list[Row]:
+        if (name, run_id) not in self._read:
+            self._read[name, run_id] = self._rows(name, run_id)
+        return self._read[name, run_id]
+
+    def _rows(self, name: str, run_id: str) -> list[Row]:
+        data = self._store.read_bytes(LINEAGE, run_id, f"{name}.parquet")
+        if data is None:
+            return []
+        try:
+            rows: list[Row] = pq.ParquetFile(pa.BufferReader(data)).read().to_pylist()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise RequestError(f"store {self._store.uri}: {LINEAGE}/{run_id}/{name}.parquet: {error}") from None
+        return rows

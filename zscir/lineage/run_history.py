@@ -1,0 +1,78 @@
+"""The history: a store's lineage becomes its runs with their dates, what each used, and what was made in pieces."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from zscir.lineage.heartbeats import status_of
+from zscir.lineage.sql_views import rows
+from zscir.store.inventory import Lying, listed
+from zscir.store.store import LINEAGE, Store
+
+LINKS = """
+SELECT 'used' AS kind, run_id AS one, key AS other FROM stages WHERE key IS NOT NULL
+UNION SELECT 'used', run_id, key FROM pieces WHERE key IS NOT NULL
+UNION SELECT 'piece', stages.key, pieces.key FROM pieces JOIN stages USING (run_id, step)
+    WHERE stages.key IS NOT NULL AND pieces.key IS NOT NULL
+UNION SELECT 'edge', child_key, parent_key FROM edges
+"""
+Links = dict[str, set[str]]
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """A run as far as it matters for what is kept. ``begun`` and ``heard_of`` are the earlier, and the later, of what
+    its own machine wrote down and of the store's dates of its tables: whoever's clock was wrong, it is kept for longer.
+    """
+
+    run_id: str
+    pipeline: str
+    status: str
+    started_at: datetime
+    begun: datetime
+    heard_of: datetime
+    whole: bool  # it walked all of its pipeline, not --only or --from
+    partition: tuple[str, ...] = ()
+    parent_run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class History:
+    """The runs, oldest first; run -> keys that it used; key -> keys of its pieces; key -> keys of its inputs."""
+
+    runs: list[PastRun]
+    used: Links = field(default_factory=dict)
+    pieces: Links = field(default_factory=dict)
+    edges: Links = field(default_factory=dict)
+
+
+def read_history(store: Store) -> History:
+    """What the lineage tables of a store say now."""
+    found: dict[str, Links] = {kind: defaultdict(set) for kind in ("used", "piece", "edge")}
+    for row in rows(store, LINKS):
+        found[row["kind"]][row["one"]].add(row["other"])
+    files: dict[str, dict[str, Lying]] = defaultdict(dict)
+    for path, one in listed(store, LINEAGE).items():
+        files[path.split("/")[0]][path.rpartition("/")[2]] = one
+    query = "SELECT * EXCLUDE (packages) FROM run ORDER BY started_at, run_id"
+    runs = [_run(row, status_of(store, row), files[row["run_id"]]) for row in rows(store, query)]
+    return History(runs, *(dict(found[kind]) for kind in ("used", "piece", "edge")))
+
+
+def _run(row: dict[str, Any], status: str, files: dict[str, Lying]) -> PastRun:
+    config = json.loads(row["user_config"])
+    table = files.get("run.parquet")
+    return PastRun(
+        run_id=row["run_id"], pipeline=row["pipeline"], status=status, started_at=row["started_at"],
+        begun=min([row["started_at"], *([table.at] if table is not None else [])]),
+        heard_of=max([row["finished_at"] or row["started_at"], *(one.at for one in files.values())]),
+        whole=not (config.get("only") or config.get("from")), partition=_partition(config.get("set") or []),
+        parent_run_id=row["parent_run_id"],
+    )  # fmt: skip
+
+
+def _partition(changes: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(one for one in changes if one.startswith("partition.")))

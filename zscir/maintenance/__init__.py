@@ -1,0 +1,1 @@
+"""Keep a store healthy: gc, verify, doctor."""

@@ -1,0 +1,73 @@
+"""Pixels: a stranger's image bytes become a bounded uint8 square, and uint8 squares a normalised float tensor."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from zscir.data.images import decode as image_decoder
+from zscir.methods.specs import PixelSpec
+from zscir.runtime.errors import StageError
+
+MAX_PIXELS = 50_000_000
+MAX_ASPECT = 16
+
+
+def open_image(data: bytes, where: str) -> Image.Image:
+    """The RGB image in ``data``; StageError if it is none, is damaged, or would unfold beyond the pixel limit."""
+    try:
+        return image_decoder.decode(data, MAX_PIXELS)
+    except image_decoder.BadImage as error:
+        raise StageError(f"{where}: {error}; {error.reason}") from None
+
+
+def square(image: Image.Image, spec: PixelSpec) -> NDArray[np.uint8]:
+    """[S, S, 3] of ``image`` as ``spec`` asks: bicubic, centre crop (optionally padded first) or warped."""
+    size = spec.size_px
+    image = _tamed(image)
+    if spec.fit == "pad":
+        image = _padded(image, spec.pad_ratio)
+    if spec.fit == "warp":
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
+    elif image.size != (size, size):
+        short = min(image.size)
+        scaled = (max(size, image.width * size // short), max(size, image.height * size // short))
+        image = image.resize(scaled, Image.Resampling.BICUBIC)
+        left, top = round((image.width - size) / 2), round((image.height - size) / 2)
+        image = image.crop((left, top, left + size, top + size))
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _tamed(image: Image.Image) -> Image.Image:
+    """The centre of an image more elongated than 16 : 1, which scaling or padding would blow up without bound."""
+    short = min(image.size)
+    width, height = min(image.width, short * MAX_ASPECT), min(image.height, short * MAX_ASPECT)
+    if (width, height) == image.size:
+        return image
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _padded(image: Image.Image, ratio: float) -> Image.Image:
+    """PLI's TargetPad: an image more elongated than ``ratio`` gets black borders up to that ratio."""
+    width, height = image.size
+    if max(width, height) / min(width, height) < ratio:
+        return image
+    wide = int(max(width, height) / ratio)
+    left, top = max(0, (wide - width) // 2), max(0, (wide - height) // 2)
+    canvas = Image.new("RGB", (width + 2 * left, height + 2 * top))
+    canvas.paste(image, (left, top))
+    return canvas
+
+
+def decode(data: bytes, spec: PixelSpec, where: str) -> NDArray[np.uint8]:
+    """[3, S, S] uint8 of an encoded image."""
+    return np.ascontiguousarray(square(open_image(data, where), spec).transpose(2, 0, 1))
+
+
+def normalised(pixels_B3HW: Tensor, spec: PixelSpec) -> Tensor:
+    """uint8 pixels as floats with the mean and deviation that the weights expect."""
+    mean = torch.tensor(spec.mean, device=pixels_B3HW.device).view(1, 3, 1, 1)
+    std = torch.tensor(spec.std, device=pixels_B3HW.device).view(1, 3, 1, 1)
+    return (pixels_B3HW.float() / 255 - mean) / std

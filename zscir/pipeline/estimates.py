@@ -1,0 +1,140 @@
+"""Estimates: what the lineage knows of a stage becomes the time, bytes, LLM tokens and dollars of a step to be made.
+
+A step is measured by its own name's past where it has one, else by that of every step of its stage in this store. Each
+past making is scaled by the rows of the inputs, then and now, where both are known.
+"""
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zscir.lineage.sql_views import rows
+from zscir.pipeline.plan import PlannedStep
+from zscir.runtime.settings import Prices
+from zscir.store.artifacts import Artifact
+from zscir.store.store import Store
+
+TALKING = ("ask_llm",)  # the stages that write `responses`
+# Pieces that were kept from an earlier attempt took no time: what was made stands for all.
+PAST = """
+WITH sizes AS (SELECT key, any_value(rows) AS rows, any_value(bytes) AS bytes FROM artifacts GROUP BY key),
+fed AS (
+    SELECT child_key AS key, sum(rows) AS rows_in FROM edges JOIN sizes ON sizes.key = parent_key
+    WHERE role NOT LIKE 'pieces.%' GROUP BY child_key
+),
+shares AS (
+    SELECT run_id, step, count(*) / greatest(1, count(*) FILTER (outcome = 'made')) AS times FROM pieces
+    WHERE outcome IN ('made', 'reused') GROUP BY run_id, step
+)
+SELECT stage, step, key, rows_in, bytes, wall_s * coalesce(times, 1) AS wall_s
+FROM stages LEFT JOIN sizes USING (key) LEFT JOIN fed USING (key) LEFT JOIN shares USING (run_id, step)
+WHERE outcome = 'made' AND wall_s IS NOT NULL ORDER BY started_at
+"""
+TOKENS = """
+SELECT artifact_key AS key, sum(tokens_in) AS tokens_in, sum(tokens_out) AS tokens_out FROM responses GROUP BY ALL
+"""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of one step: seconds of wall clock that half and nine in ten makings keep within, and medians of the rest.
+
+    ``made`` is the number of makings it was learned from. Dollars are None when the environment names no price.
+    """
+
+    made: int
+    wall_p50_s: float
+    wall_p90_s: float
+    bytes: int | None
+    tokens_in: int | None
+    tokens_out: int | None
+    usd: float | None
+
+
+def estimates_of(store: Store, plan: Sequence[PlannedStep], prices: Prices) -> dict[str, Estimate]:
+    """Step name -> estimate, of the steps to be made whose stage was ever made in this store."""
+    asked = [planned for planned in plan if planned.action == "make"]
+    past = rows(store, PAST) if asked else []
+    if any(one.step.stage.name in TALKING for one in asked):
+        tokens = {row["key"]: row for row in rows(store, TOKENS)}
+        past = [row | tokens.get(row["key"], {}) for row in past]
+    found = {}
+    for planned in asked:
+        of_stage = [row for row in past if row["stage"] == planned.step.stage.name]
+        own = [row for row in of_stage if row["step"] == planned.step.name]
+        if of_stage:
+            found[planned.step.name] = _learned(own or of_stage, rows_of(planned.inputs), prices)
+    return found
+
+
+def rows_of(inputs: Iterable[Artifact]) -> int | None:
+    """The rows of all inputs that say how many they have; None when none does."""
+    told = [rows for one in inputs if isinstance(rows := one.facts.get("rows"), int)]
+    return sum(told) if told else None
+
+
+def dollars(wall_s: float, tokens_in: int | None, tokens_out: int | None, prices: Prices) -> float | None:
+    """What so much time and so many tokens cost; None without any price."""
+    if not prices.known:
+        return None
+    per_token = (tokens_in or 0) * (prices.usd_per_mtok_in or 0) + (tokens_out or 0) * (prices.usd_per_mtok_out or 0)
+    return wall_s / 3600 * (prices.usd_per_hour or 0) + per_token / 1e6
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value below which ``share`` of the ``values`` lie, on a straight line between neighbours."""
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def _learned(past: list[dict[str, Any]], rows_now: int | None, prices: Prices) -> Estimate:
+    def scaled(column: str) -> list[float]:
+        return [
+            row[column] * (rows_now / row["rows_in"] if rows_now and row["rows_in"] else 1)
+            for row in past
+            if row.get(column) is not None
+        ]
+
+    def median(column: str) -> int | None:
+        return round(statistics.median(values)) if (values := scaled(column)) else None
+
+    wall = scaled("wall_s")
+    p50, tokens = quantile(wall, 0.5), (median("tokens_in"), median("tokens_out"))
+    return Estimate(
+        len(past), p50, quantile(wall, 0.9), median("bytes"), *tokens, dollars(p50, *tokens, prices)
+    )  # fmt: skip
+
+
+def as_rows(plan: Sequence[PlannedStep], estimates: dict[str, Estimate]) -> list[dict[str, Any]]:
+    """One row for each step of the plan: what it is expected to take; nothing for what is reused."""
+    return [_row(one, estimates.get(one.step.name)) for one in plan]
+
+
+def total_of(plan: Sequence[PlannedStep], estimates: dict[str, Estimate]) -> dict[str, Any]:
+    """The last row of the plan's table: sums over the steps to be made, and how many of them nothing is known of."""
+    known = [estimates[one.step.name] for one in plan if one.step.name in estimates]
+    unknown = sum(one.action == "make" and one.step.name not in estimates for one in plan)
+    making = sum(one.action == "make" for one in plan)
+    reason = f"{making} of {len(plan)} to make" + (f", {unknown} of them unknown" if unknown else "")
+    usd = [one.usd for one in known if one.usd is not None]
+    return {
+        "step": "total", "action": "", "reason": reason,
+        "p50_s": sum(one.wall_p50_s for one in known), "p90_s": sum(one.wall_p90_s for one in known),
+        "bytes": sum(one.bytes or 0 for one in known), "tokens_in": sum(one.tokens_in or 0 for one in known),
+        "tokens_out": sum(one.tokens_out or 0 for one in known), "usd": sum(usd) if usd else None,
+    }  # fmt: skip
+
+
+def _row(planned: PlannedStep, estimate: Estimate | None) -> dict[str, Any]:
+    if planned.action != "make":
+        return {"p50_s": 0.0, "p90_s": 0.0, "bytes": 0, "tokens_in": 0, "tokens_out": 0, "usd": 0.0}
+    if estimate is None:
+        return dict.fromkeys(("p50_s", "p90_s", "bytes", "tokens_in", "tokens_out", "usd"), "unknown")
+    return {
+        "p50_s": round(estimate.wall_p50_s, 3), "p90_s": round(estimate.wall_p90_s, 3), "bytes": estimate.bytes,
+        "tokens_in": estimate.tokens_in, "tokens_out": estimate.tokens_out, "usd": estimate.usd,
+    }  # fmt: skip

@@ -1,0 +1,37 @@
+"""Limits: the ``[limits]`` table of a pipeline file becomes bounds on time, money and attempts; none enters a key."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from zscir.runtime.errors import StageError
+from zscir.runtime.specs import Spec
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class StepLimits(Spec):
+    """``limits = { max_hours = 2 }`` of one step: hours of wall clock for each time that it is made."""
+
+    max_hours: Positive | None = None
+
+
+class Limits(Spec):
+    """Bounds on one run. ``max_hours`` and ``max_usd`` are of the whole run, ``max_step_hours`` of each of its steps.
+
+    What fails for a passing reason is tried ``retries`` times more, after ``backoff_s`` seconds, then twice that, ...
+    """
+
+    max_hours: Positive | None = None
+    max_usd: Positive | None = None
+    max_step_hours: Positive | None = None
+    retries: Annotated[int, Field(ge=0, le=20)] = 2
+    backoff_s: Annotated[float, Field(ge=0, le=3600)] = 2.0
+
+
+def too_long(step: str, limit_s: float | None) -> StageError:
+    """The error of a step that took longer than it may."""
+    return StageError(
+        f"it took longer than its limit of {(limit_s or 0) / 3600:.3g} hours; raise limits.max_step_hours, or its "
+        f"own with --set {step}.limits.max_hours=... at the rerun"
+    )

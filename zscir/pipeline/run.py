@@ -1,0 +1,273 @@
+"""Runs: a planned pipeline becomes artifacts, step by step, and a record of who made what, when and why."""
+
+import secrets
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from zscir.lineage.environment import redact, worker_name
+from zscir.lineage.heartbeats import Heart, status_of
+from zscir.lineage.previous_runs import Past
+from zscir.lineage.recorder import Recorder, RunInfo
+from zscir.lineage.sql_views import rows
+from zscir.pipeline.budget import Budget
+from zscir.pipeline.chunk_runner import recorded_by
+from zscir.pipeline.estimates import Estimate, estimates_of
+from zscir.pipeline.limits import Limits, too_long
+from zscir.pipeline.pipeline_file import Pipeline, Step
+from zscir.pipeline.plan import PlannedStep, Previous, judge, previous_steps, resolve_inputs
+from zscir.pipeline.remote_step import Elsewhere, OutOfTime, Report, errand_of, made_elsewhere, nowhere
+from zscir.pipeline.run_checks import pass_gates
+from zscir.pipeline.stage import Inputs, Mapper, Piece, in_turn, materialize
+from zscir.runtime.errors import GateError, OverBudget, RequestError, StageError, ZscirError
+from zscir.runtime.progress import labelled, note
+from zscir.runtime.retries import Terms, is_out_of_memory, tried, what_to_lower
+from zscir.runtime.settings import Prices, Settings
+from zscir.runtime.specs import canonical_json
+from zscir.runtime.timeouts import within
+from zscir.store.artifacts import Artifact
+from zscir.store.store import Store
+
+
+@dataclass
+class Run:
+    """A run under way in this process: its recorder, the artifacts it has so far, what each step had before."""
+
+    store: Store
+    pipeline: Pipeline
+    recorder: Recorder
+    made: dict[str, Artifact]
+    history: dict[str, Previous]
+    heart: Heart
+    plan: Sequence[PlannedStep] = ()
+    budget: Budget = field(default_factory=lambda: Budget(Limits(), Prices()))
+    estimates: dict[str, Estimate] = field(default_factory=dict)
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.recorder.run_id
+
+    def has_done(self, chosen: list[str]) -> bool:
+        """Whether this run has made or reused every one of these steps."""
+        done = {row["step"] for row in self.recorder.steps() if row["outcome"] in ("made", "reused")}
+        return done.issuperset(chosen)
+
+
+# The flow and its tasks live in the process that began the run; only the id travels through Prefect.
+UNDER_WAY: dict[str, Run] = {}
+
+
+def begin(store: Store, pipeline: Pipeline, plan: list[PlannedStep], config: dict[str, Any], trigger: str = "cli",
+          parent_run_id: str | None = None, past: Past | None = None) -> Run:  # fmt: skip
+    """Open a run's record and make the run known to the flow's tasks by its id; ``past`` as for ``make_plan``."""
+    budget = Budget(pipeline.limits, Prices.from_env())
+    budget.check_prices()
+    info = RunInfo(
+        run_id=new_run_id(), pipeline=pipeline.name, spec_digest=pipeline.digest(), trigger=trigger,
+        user_config=canonical_json(redact({**config, "process": worker_name()})), parent_run_id=parent_run_id,
+    )  # fmt: skip
+    ready = {planned.step.name: planned.artifact for planned in plan if planned.artifact is not None}
+    past = past or Past(store)
+    history, heart = previous_steps(past, pipeline), Heart(store, info.run_id)
+    run = Run(store, pipeline, Recorder(store, info, past.artifact), ready, history, heart, plan, budget)
+    if budget.limited:
+        run.estimates = estimates_of(store, plan, budget.prices)
+    heart.start()
+    UNDER_WAY[run.run_id] = run
+    return run
+
+
+def end(run: Run, status: str) -> None:
+    """Close a run's record."""
+    try:
+        run.recorder.finish(status)
+    finally:
+        run.heart.stop()
+        UNDER_WAY.pop(run.run_id, None)
+
+
+def do_step(run_id: str, name: str, mapper: Mapper = in_turn, elsewhere: Elsewhere = nowhere) -> str:
+    """Make or reuse the artifact of one step of a run under way; return its key.
+
+    ``mapper`` makes pieces of it. A step with a work pool is handed to ``elsewhere`` when it has to be made.
+    """
+    run = UNDER_WAY[run_id]
+    step = next(step for step in run.pipeline.steps if step.name == name)
+    with labelled(run=run_id, step=name, stage=step.stage.name), run.recorder.step(name, step.stage.name) as row:
+        inputs, before = resolve_inputs(step, run.made), run.history.get(name)
+        planned = judge(run.store, step, inputs, before)
+        row.update(reason=planned.reason)
+        with labelled(key=str(planned.key)):
+            if planned.action == "make":
+                run.budget.check(name, run.estimates.get(name))
+            away = elsewhere if planned.action == "make" else None
+            made = _materialize(run, step, inputs, mapper, away, row)
+            row.update(key=made.key, outcome=made.outcome)
+            pass_gates(run.recorder, step, run.made[name], lambda: inputs, before)
+    return made.key
+
+
+def is_dispatched(run_id: str, name: str) -> bool:
+    """Whether a step of a run under way is for another work pool to make."""
+    return any(step.pool is not None for step in UNDER_WAY[run_id].pipeline.steps if step.name == name)
+
+
+@dataclass(frozen=True)
+class _Done:
+    key: str
+    outcome: str
+
+
+def _materialize(run: Run, step: Step, inputs: Inputs, mapper: Mapper, elsewhere: Elsewhere | None,
+                 row: dict[str, Any]) -> _Done:  # fmt: skip
+    limit_s = _limit_s(run, step)
+    terms = _terms(run, limit_s)
+    where = f"step '{step.name}' (stage {step.stage.name})"
+    try:
+        with within(limit_s, lambda: too_long(step.name, limit_s)):
+            if elsewhere is None or step.pool is None:
+                recorded = recorded_by(run.recorder, run.budget, step.name, mapper, terms)
+                make = partial(materialize, run.store, step.stage, step.spec, inputs, recorded)
+            else:
+                errand = errand_of(run.store, Piece(step.name, step.stage, step.spec, inputs, terms), limit_s)
+                make = partial(made_elsewhere, run.store, step.pool, errand, elsewhere, partial(_note_report, row))
+            made = tried(make, terms, lambda number: row.update(attempts=number), where)
+    except GateError as error:
+        raise GateError(f"{where}: {redact(str(error))}") from error
+    except OverBudget:
+        raise
+    except Exception as error:
+        if isinstance(error, OutOfTime):
+            run.budget.check(step.name)
+        words = str(error) if isinstance(error, ZscirError) else f"{type(error).__name__}: {error}"
+        if is_out_of_memory(error):
+            words = f"{words}; {what_to_lower(step.name, step.spec.literals())}"
+        raise StageError(f"{where}: {redact(words)}") from error
+    run.made[step.name] = made.artifact
+    run.recorder.add_artifact(made.artifact)
+    if made.outcome == "made":
+        run.budget.count(made.artifact)
+    note(f"{step.name}: {made.outcome} {made.artifact.key[:12]} {fact_line(made.artifact.facts)}")
+    return _Done(made.artifact.key, made.outcome)
+
+
+def _note_report(row: dict[str, Any], report: Report) -> None:
+    """The row says what the worker reports; attempts on both sides count, the time until one was free does not."""
+    row.update(
+        worker=report.worker, attempts=row["attempts"] - 1 + report.attempts, wall_s=report.wall_s, cpu_s=report.cpu_s,
+        peak_rss_bytes=report.peak_rss_bytes,
+    )  # fmt: skip
+
+
+def _limit_s(run: Run, step: Step) -> float | None:
+    hours = step.limits.max_hours or run.pipeline.limits.max_step_hours
+    return None if hours is None else 3600 * hours
+
+
+def _terms(run: Run, limit_s: float | None) -> Terms:
+    """The terms of a step that begins now, and of its pieces."""
+    ends = [run.budget.until(), None if limit_s is None else time.time() + limit_s]
+    until = min((end for end in ends if end is not None), default=None)
+    return Terms(run.pipeline.limits.retries, run.pipeline.limits.backoff_s, until)
+
+
+def reuse_all(run: Run, plan: list[PlannedStep]) -> None:
+    """Record a finished pipeline: every step reused, nothing started."""
+    for planned in plan:
+        if planned.artifact is None:
+            raise StageError(f"step '{planned.step.name}' has no artifact to reuse")
+        step = planned.step
+        run.recorder.reuse(step.name, step.stage.name, planned.artifact, planned.reason)
+        run.made[step.name] = planned.artifact
+        _check_reused(run, step)
+
+
+def _check_reused(run: Run, step: Step) -> None:
+    """Bounds may have moved since, and an artifact of another pipeline has met no gate of this one."""
+    try:
+        with labelled(run=run.run_id, step=step.name, stage=step.stage.name, key=run.made[step.name].key):
+            inputs = partial(resolve_inputs, step, run.made)
+            pass_gates(run.recorder, step, run.made[step.name], inputs, run.history.get(step.name))
+    except GateError as error:
+        run.recorder.refuse(step.name, f"GateError: {error}")
+        raise
+
+
+def choose(pipeline: Pipeline, plan: list[PlannedStep], only: str | None, start: str | None) -> list[str]:
+    """The steps to walk: all, ``only`` one stage's, or ``start`` and what depends on it.
+
+    RequestError when a step outside the choice would have to be made first.
+    """
+    if only is not None:
+        chosen = pipeline.select(only)
+    elif start is not None:
+        chosen = pipeline.descendants(pipeline.select(start))
+    else:
+        return [step.name for step in pipeline.steps]
+    needed = {parent for step in pipeline.steps if step.name in chosen for parent in step.parents()} - set(chosen)
+    missing = [one.step.name for one in plan if one.step.name in needed and one.artifact is None]
+    if missing:
+        raise RequestError(
+            f"{pipeline.path}: not made yet: {', '.join(missing)}; run without --only/--from, or from there"
+        )
+    return chosen
+
+
+def new_run_id() -> str:
+    """A run's id: UTC time to the second and a random tail, so that ids sort by start."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def fact_line(facts: dict[str, Any]) -> str:
+    """The facts worth a line: numbers and words, no nested tables."""
+    shown = {name: value for name, value in facts.items() if isinstance(value, int | float | str)}
+    return " ".join(
+        f"{name}={value:,}" if isinstance(value, int) else f"{name}={value}" for name, value in shown.items()
+    )
+
+
+def find_run(store: Store, run_id: str) -> dict[str, Any]:
+    """The record of a run by its id, a unique prefix, the id of its flow run in Prefect, or ``latest``."""
+    found = list_runs(store)
+    if run_id == "latest" and found:
+        return found[-1]
+    matching = [row for row in found if run_id and (row["run_id"].startswith(run_id) or row["flow_run_id"] == run_id)]
+    if len(matching) != 1:
+        known = ", ".join(row["run_id"] for row in found[-5:]) or "none yet"
+        what = "no run" if not matching else f"{len(matching)} runs"
+        raise RequestError(f"store {store.uri}: {what} with id '{run_id}'; the newest are: {known}")
+    return matching[0]
+
+
+def list_runs(store: Store) -> list[dict[str, Any]]:
+    """Every run of the store, oldest first; one whose process is gone or silent has the status ``died``."""
+    query = """
+        SELECT run.*, count(stages.run_id) AS steps, count(*) FILTER (outcome = 'made') AS made,
+               count(*) FILTER (outcome = 'reused') AS reused,
+               arg_max(step, stages.started_at) FILTER (outcome IN ('failed', 'running')) AS stopped_at
+        FROM run LEFT JOIN stages USING (run_id) GROUP BY ALL ORDER BY run.started_at, run_id
+    """
+    found = rows(store, query)
+    for row in found:
+        row["status"] = status_of(store, row)
+    return found
+
+
+def interrupted(error: BaseException) -> bool:
+    """Whether ``error`` means that somebody stopped the run, and not that a step failed."""
+    return not isinstance(error, Exception)
+
+
+def what_to_do(run: Run, options: str = "") -> str:
+    """The lines that end the message about a run that stopped: where, what is kept, what to type (``options`` too)."""
+    again = f"zscir rerun {run.run_id}"
+    if run.store.uri != Settings.from_env().store.rstrip("/"):
+        again += f" --store {shlex.quote(run.store.uri)}"
+    step = run.recorder.last_step()
+    where = f"stopped at '{step}'" if step else "stopped before its first step"
+    return f"run {run.run_id} {where}; what was finished is kept. Go on with:\n  {again} {options}".rstrip()

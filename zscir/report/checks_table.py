@@ -1,0 +1,41 @@
+"""Gates: what was checked at the end of each step becomes rows of the report, what failed or warned first."""
+
+from dataclasses import dataclass
+
+from zscir.lineage.sql_views import rows
+from zscir.report.formatting import NONE
+from zscir.report.run_data import RunRecord
+
+WORST_FIRST = ("fail", "warn", "pass")
+
+
+@dataclass(frozen=True)
+class GateRow:
+    """One check; ``reference`` is the last good run's value, of a count the rows of the input."""
+
+    step: str
+    metric: str
+    value: str
+    reference: str
+    threshold: str
+    verdict: str
+
+
+def gate_rows(record: RunRecord) -> list[GateRow]:
+    """Every check of the run but shapes that are as declared, the worst first, else in the order of the steps."""
+    found = rows(record.store, "SELECT * FROM gates WHERE run_id = $1", [record.run_id])
+    places = {step.name: number for number, step in enumerate(record.steps)}
+    found.sort(key=lambda row: (WORST_FIRST.index(row["verdict"]), places.get(row["step"], len(places))))
+    return [
+        GateRow(row["step"], row["metric"].replace("_", " "), _number(row["value"]), _number(row["reference"]),
+                row["threshold"].replace("_", " "), row["verdict"])
+        for row in found
+        if (row["metric"], row["verdict"]) != ("schema", "pass")
+    ]  # fmt: skip
+
+
+def _number(value: float | None) -> str:
+    """Up to four decimals, none where there are none."""
+    if value is None:
+        return NONE
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.4f}".rstrip("0")

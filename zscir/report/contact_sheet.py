@@ -1,0 +1,56 @@
+"""Cards: the shapes of which contact sheets are made, and how many of each a page holds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from zscir.report.thumbnails import Picture
+
+MAX_STEPS = 6
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Framed:
+    """A picture in a frame: ``frame`` is empty, ``reference`` or ``right``."""
+
+    picture: Picture
+    label: str = ""
+    frame: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """Pictures and the text that belongs to them; ``detail`` is the small print, ``mark`` success, failure or empty."""
+
+    pictures: tuple[Framed, ...]
+    text: str
+    detail: str = ""
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Cards of one evaluation, which a reader may fold away."""
+
+    title: str
+    about: str
+    open: bool
+    cards: tuple[Card, ...]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Cards under a title. ``kind`` is how they are laid out: pairs, masked, triplets or retrieval."""
+
+    kind: str
+    title: str
+    about: str
+    cards: tuple[Card, ...] = ()
+    folds: tuple[Fold, ...] = ()
+
+
+def shared(steps: Sequence[T], most: int) -> list[tuple[T, int]]:
+    """At most six steps, each with its share of ``most`` cards (at least two)."""
+    chosen = steps[:MAX_STEPS]
+    return [(step, max(2, most // len(chosen))) for step in chosen]

@@ -1,0 +1,105 @@
+"""Lambdas: the grids that tuned the weight of a sum become charts, one for each validation benchmark and protocol."""
+
+import re
+from dataclasses import dataclass, field
+
+from markupsafe import Markup
+
+from zscir.benchmarks.comparability import Sheet, split_protocol
+from zscir.report.artifact_reader import has_columns
+from zscir.report.charts import Series, read_curve, weight_panel
+from zscir.report.run_data import RunRecord
+from zscir.report.scores import evaluated, is_control, named
+from zscir.store.artifacts import Artifact
+
+NAME = re.compile(r"validation (\S+) (\S+) \((.*)\)")
+NO_STOCK = "CONTROLS MISSING: no grid of the untrained sum to hold these against."
+Name = tuple[str, str, str]  # benchmark, metric, protocol
+
+
+@dataclass(frozen=True)
+class Key:
+    """One line of every chart: who, in which colour (from 1), and the weight that was chosen."""
+
+    method: str
+    colour: int
+    chosen: float | None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One benchmark's chart and its numbers: a row per weight, a value per line (None: not on its grid)."""
+
+    title: str
+    about: str
+    svg: Markup
+    columns: tuple[str, ...]
+    rows: tuple[tuple[float, tuple[float | None, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Lambdas:
+    """All charts of a run; ``remark`` says when the control is missing."""
+
+    keys: tuple[Key, ...]
+    panels: tuple[Panel, ...]
+    remark: str = ""
+
+
+@dataclass
+class _Grids:
+    """The lines of each chart, and who they are."""
+
+    keys: list[Key] = field(default_factory=list)
+    lines: dict[Name, list[tuple[Key, Series]]] = field(default_factory=dict)
+    stock: bool = False
+
+
+def lambda_charts(record: RunRecord) -> list[Lambdas]:
+    """What the sum of text and lambda x image scores on other queries; empty when nothing was tuned."""
+    found = _Grids()
+    for step, artifact in record.made_by("evaluate"):
+        grids = _grids(artifact)
+        if grids:
+            rows = evaluated(artifact)
+            chosen = artifact.facts.get("lambda")
+            name = rows[0]["method"] if rows else step.name
+            key = Key(name, len(found.keys) + 1, chosen if isinstance(chosen, float) else None)
+            found.keys.append(key)
+            found.stock = found.stock or is_control(artifact)
+            for place, series in grids.items():
+                found.lines.setdefault(place, []).append((key, series))
+    if not found.keys:
+        return []
+    panels = tuple(_panel(place, lines) for place, lines in found.lines.items())
+    return [Lambdas(tuple(found.keys), panels, "" if found.stock else NO_STOCK)]
+
+
+def _panel(place: Name, lines: list[tuple[Key, Series]]) -> Panel:
+    benchmark, metric, protocol = place
+    ranking, texts, preprocessing = split_protocol(protocol)
+    title = f"{named(Sheet(benchmark, '', ''))} {metric}"
+    about = ", ".join(one for one in (ranking, texts and f"texts {texts}", preprocessing) if one)
+    drawn = [(series, key.colour, key.chosen) for key, series in lines]
+    svg = Markup(weight_panel(drawn, f"{title} by lambda ({about})"))  # noqa: S704 - charts escape names
+    values = [dict(zip(series.x, series.y, strict=True)) for _, series in lines]
+    weights = sorted({weight for own in values for weight in own})
+    rows = tuple((weight, tuple(own.get(weight) for own in values)) for weight in weights)
+    return Panel(title, about, svg, tuple(key.method for key, _ in lines), rows)
+
+
+def _grids(evaluation: Artifact) -> dict[Name, Series]:
+    """The values of each validation benchmark in order of lambda."""
+    if not has_columns(evaluation, "curve.parquet", ("step", "name", "value")):
+        return {}
+    series = {one.name: one for one in read_curve(evaluation)}
+    weights = series.pop("lambda", None)
+    if weights is None:
+        return {}
+    found = {}
+    for name, one in series.items():
+        parts = NAME.fullmatch(name)
+        points = sorted(zip(weights.y, one.y, strict=False))
+        place = (parts[1], parts[2], parts[3]) if parts else (name, "", "")
+        found[place] = Series(name, [x for x, _ in points], [y for _, y in points])
+    return found

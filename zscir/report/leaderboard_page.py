@@ -1,0 +1,186 @@
+"""The board: published results and ours become tables that a reader sorts by any column, without any script.
+
+Each heading is a radio button; the style sheet gives each row its place by the button that is chosen.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from zscir.benchmarks.comparability import Sheet
+from zscir.benchmarks.leaderboard import LEGEND, MARK, Entry, measured, published, ranked, sheets
+from zscir.evaluation.score_tables import CONTROLS, control_of
+from zscir.report.run_data import RunRecord
+from zscir.report.scores import evaluated, named
+from zscir.report.templates import environment, style_sheet
+from zscir.runtime.errors import RequestError
+from zscir.runtime.settings import data_specs
+from zscir.store.artifacts import Artifact, finished
+
+TOY_STAGE = "tabletop_benchmarks"
+TOY_TITLE = "This run, on the tabletop world"
+TOY_ABOUT = (
+    "Formats and metrics are those of the real benchmarks, the pictures are not: none of these numbers may stand "
+    "beside a published one."
+)
+TITLE, WITH_OURS = "Published results", "Published results, and this run's"
+
+
+@dataclass(frozen=True)
+class Heading:
+    """Something by which rows can be sorted; ``order`` says in words which end comes first."""
+
+    number: int
+    name: str
+    order: str
+    first: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column and what its head offers to sort by."""
+
+    headings: tuple[Heading, ...]
+    numbers: bool = False
+
+
+@dataclass(frozen=True)
+class BoardCell:
+    """A number as it is shown, and what stands behind it where it is ours."""
+
+    text: str
+    of: str = ""
+    interval: str = ""
+
+
+@dataclass(frozen=True)
+class BoardRow:
+    """One entry; ``places`` holds its place for each heading's number, from 0, all different within a board."""
+
+    entry: Entry
+    cells: tuple[BoardCell, ...]
+    places: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Board:
+    """One benchmark, split and protocol, its rows in the order of the first metric; two columns are no metrics."""
+
+    title: str
+    about: str
+    columns: tuple[Column, ...]
+    rows: tuple[BoardRow, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def mixed(self) -> bool:
+        """Whether ours stand beside published ones, so that they must be told apart at a glance."""
+        return len({row.entry.ours for row in self.rows}) > 1
+
+
+@dataclass(frozen=True)
+class Boards:
+    """Boards under a title; folded away where nothing in them is ours."""
+
+    title: str
+    about: str
+    boards: tuple[Board, ...]
+    folded: bool = False
+
+
+def run_boards(record: RunRecord) -> list[Boards]:
+    """What a run measured: toy scores among themselves, real ones beside published ones. Empty without scores."""
+    toys: list[Entry] = []
+    real: list[Entry] = []
+    for step, artifact in record.made_by("evaluate"):
+        rows = [row | {"artifact_key": artifact.key, "control": control_of(row)} for row in evaluated(artifact)]
+        found = [replace(entry, source=f"this run: {step.name}") for entry in measured(rows)]
+        (toys if _is_toy(artifact) else real).extend(found)
+    if not toys and not real:
+        return []
+    whole = [entry for entry in toys if entry.sheet.benchmark.partition("/")[2] in ("", "mean")]
+    groups = [Boards(TOY_TITLE, TOY_ABOUT, tuple(boards_of(whole)))] if whole else []
+    everything = boards_of([*published(data_specs() / "published"), *real])
+    return [*groups, Boards(WITH_OURS if real else TITLE, LEGEND, tuple(everything), folded=not real)]
+
+
+def _is_toy(evaluation: Artifact) -> bool:
+    """Whether the tabletop world had a hand in it: its scores carry the real benchmarks' names."""
+    inputs = evaluation.manifest.inputs.values() if evaluation.manifest is not None else ()
+    return any(one.stage == TOY_STAGE for one in inputs)
+
+
+def boards_of(entries: Sequence[Entry]) -> list[Board]:
+    """A board for each sheet, best in its first metric first."""
+    return [_board(entries, sheet, metrics) for sheet, metrics in sheets(entries).items()]
+
+
+def _board(entries: Sequence[Entry], sheet: Sheet, metrics: list[str]) -> Board:
+    own = ranked(entries, sheet, metrics[0])
+    keys: list[Callable[[Entry], Any]] = [
+        lambda entry: entry.method.casefold(),
+        lambda entry: entry.backbone.casefold(),
+        *(partial(_height, metric) for metric in metrics),
+        lambda entry: entry.source.casefold(),
+    ]
+    orders = [sorted(own, key=key) for key in keys]
+    places = [{id(entry): place for place, entry in enumerate(order)} for order in orders]
+    rows = tuple(
+        BoardRow(entry, tuple(_cell(entry, one) for one in metrics), tuple(place[id(entry)] for place in places))
+        for entry in own
+    )
+    about = f"{sheet.split}, {sheet.protocol}"
+    return Board(named(sheet), about, _columns(metrics), rows, tuple(_remarks(own)))
+
+
+def _columns(metrics: Sequence[str]) -> tuple[Column, ...]:
+    """Method and backbone stand in one column, to leave room for the numbers."""
+    numbers = [
+        Column((Heading(place, metric, "highest first", first=place == 2),), numbers=True)
+        for place, metric in enumerate(metrics, start=2)
+    ]
+    words = (Heading(0, "method", "A to Z"), Heading(1, "backbone", "A to Z"))
+    return (Column(words), *numbers, Column((Heading(len(metrics) + 2, "source", "A to Z"),)))
+
+
+def _height(metric: str, entry: Entry) -> float:
+    return -entry.values.get(metric, float("-inf"))
+
+
+def _cell(entry: Entry, metric: str) -> BoardCell:
+    mark = MARK if entry.second_hand and metric in entry.values else ""
+    return BoardCell(entry.shown(metric) + mark, *entry.behind(metric))
+
+
+def _remarks(entries: Sequence[Entry]) -> list[str]:
+    """A sentence for each backbone of ours whose controls are not on this board."""
+    ours = [entry for entry in entries if entry.ours]
+    said = []
+    for backbone in dict.fromkeys(entry.backbone for entry in ours if entry.control is None):
+        there = {entry.control for entry in ours if entry.backbone == backbone}
+        lacking = [name for kind, name in CONTROLS.items() if kind not in there]
+        said += [f"CONTROLS MISSING: no {', no '.join(lacking)} of {backbone} among ours."] if lacking else []
+    return said
+
+
+def sorting_style(groups: Sequence[Boards]) -> str:
+    """The rules that put rows in the order of the chosen heading, for as many headings as there are."""
+    most = max((len(board.columns) + 1 for group in groups for board in group.boards), default=0)
+    return "\n".join(f".board:has(.by-{one}:checked) .entry {{ order: var(--o{one}); }}" for one in range(most))
+
+
+def write_board(entries: Sequence[Entry], path: Path) -> Path:
+    """Write a page of nothing but the leaderboard; RequestError when that is not possible there."""
+    if path.is_dir():
+        raise RequestError(f"{path}: this is a folder; give the name of the HTML file")
+    groups = [Boards("Leaderboard", LEGEND, tuple(boards_of(entries)))]
+    style = style_sheet(sorting_style(groups))
+    html = environment().get_template("board_page.html.j2").render(style=style, board_groups=groups)
+    try:
+        with finished(path) as part:
+            part.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"{path}: cannot write the leaderboard there ({error.strerror})") from None
+    return path

@@ -1,0 +1,103 @@
+"""Comparisons: the paired tests of a run's table become each trained method against the strongest control."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from zscir.benchmarks.comparability import Sheet
+from zscir.evaluation.score_tables import control_of
+from zscir.report.artifact_reader import Rows, first_rows, has_columns
+from zscir.report.run_data import RunRecord
+from zscir.report.scores import NAMES, Head, named, tabulated
+from zscir.store.artifacts import Artifact
+
+MAX_PAIRS = 20_000
+COLUMNS = ("first", "second", "benchmark", "split", "ranking", "metric", "difference", "won", "lost", "n", "p_value")
+WHOLE = "Against the strongest control"
+PARTS = "Against the strongest control, part by part"
+ORDER = list(NAMES)
+Key = tuple[str, str, str, str]  # benchmark, split, ranking, metric
+
+
+@dataclass(frozen=True)
+class Test:
+    """One method minus one control on the same queries: points of percent, queries won and lost, two-sided p."""
+
+    points: float
+    against: str
+    won: int
+    lost: int
+    p_value: float
+
+    @property
+    def sure(self) -> bool:
+        """Whether so large a difference would come by luck of the queries in less than one of twenty cases."""
+        return self.p_value < 0.05
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods by headline metrics; ``remark`` says when there is no control to test against."""
+
+    title: str
+    columns: tuple[Head, ...]
+    rows: tuple[tuple[str, tuple[Test | None, ...]], ...]
+    remark: str = ""
+
+
+def comparisons(record: RunRecord) -> list[Comparison]:
+    """For each ``tabulate`` of the run: whole benchmarks, then categories and tasks one by one."""
+    return [one for _, artifact in record.made_by("tabulate") for one in _comparisons(artifact)]
+
+
+def _comparisons(table: Artifact) -> list[Comparison]:
+    if not has_columns(table, "pairs.parquet", COLUMNS):
+        return []
+    own = {rows[0]["evaluation"]: rows[0] for rows in tabulated(table)}
+    names = {number: row["method"] for number, row in own.items()}
+    controls = {number for number, row in own.items() if control_of(row) is not None}
+    if names and not controls:
+        return [Comparison(WHOLE, (), (), "CONTROLS MISSING: there is no control to hold the methods against.")]
+    by_key: dict[Key, Rows] = {}
+    for row in first_rows(table, "pairs.parquet", MAX_PAIRS):
+        by_key.setdefault((row["benchmark"], row["split"], row["ranking"], row["metric"]), []).append(row)
+    tests = {key: _tests(rows, controls, names) for key, rows in by_key.items()}
+    whole = {key: found for key, found in tests.items() if _is_whole(key) and found}
+    parts = {key: found for key, found in tests.items() if not _is_whole(key) and found}
+    drawn = [_comparison(title, found, names) for title, found in ((WHOLE, whole), (PARTS, parts))]
+    return [one for one in drawn if one.rows]
+
+
+def _is_whole(key: Key) -> bool:
+    return key[0].partition("/")[2] in ("", "mean")
+
+
+def _comparison(title: str, tests: dict[Key, dict[int, Test]], names: dict[int, str]) -> Comparison:
+    keys = sorted(tests, key=lambda key: ORDER.index(key[0].partition("/")[0]))
+    methods = [number for number in names if any(number in found for found in tests.values())]
+    heads = tuple(Head(f"{named(Sheet(*key[:3]))} {key[3]}", f"{key[1]}, {key[2]}") for key in keys)
+    return Comparison(title, heads, tuple((names[one], tuple(tests[key].get(one) for key in keys)) for one in methods))
+
+
+def _tests(pairs: Rows, controls: set[int], names: dict[int, str]) -> dict[int, Test]:
+    """Each method's test against the control that is ahead of the other controls."""
+    best = strongest(pairs, controls)
+    found = {}
+    for row in pairs:
+        both = (row["first"], row["second"])
+        if best in both and not controls.issuperset(both):
+            sign = 1 if best == row["first"] else -1
+            won, lost = (row["won"], row["lost"]) if sign > 0 else (row["lost"], row["won"])
+            method = both[1] if sign > 0 else both[0]
+            found[method] = Test(sign * row["difference"], names[best], won, lost, row["p_value"])
+    return found
+
+
+def strongest(pairs: Rows, controls: set[int]) -> int:
+    """The control with the most points over the other controls; the first of equals, -1 when there is none."""
+    there = sorted({number for row in pairs for number in (row["first"], row["second"]) if number in controls})
+    lead: dict[int, Any] = dict.fromkeys(there, 0.0)
+    for row in pairs:
+        if row["first"] in lead and row["second"] in lead:
+            lead[row["second"]] += row["difference"]
+            lead[row["first"]] -= row["difference"]
+    return max(lead, key=lambda number: lead[number], default=-1)

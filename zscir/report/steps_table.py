@@ -1,0 +1,169 @@
+"""The walk: each step of a run becomes a row of counts, rejects and costs, and a box in the picture of the graph."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from zscir.report import graph_layout
+from zscir.report.artifact_reader import counts
+from zscir.report.formatting import cut, number, seconds
+from zscir.report.rejects import TABLE
+from zscir.report.run_data import RunRecord, StepRecord
+from zscir.runtime.errors import ZscirError
+from zscir.store.artifacts import Artifact
+
+MAX_REASONS_SHOWN = 6
+MAX_WORDS_SHOWN = 3
+MAX_FACTS_SHOWN = 7
+OUTCOMES = {
+    "made": "made by this run", "reused": "made before, reused", "failed": "failed", "running": "under way",
+    "waiting": "not reached",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One class of rejects: how many there are, and the share of the longest bar in percent."""
+
+    name: str
+    count: int
+    percent: float
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a step read: its role, how many rows it has (None: not counted), how many artifacts it is."""
+
+    role: str
+    rows: int | None
+    artifacts: int
+
+
+@dataclass(frozen=True)
+class WalkRow:
+    """One step as the page shows it."""
+
+    step: StepRecord
+    inputs: tuple[Input, ...]
+    rows: int | None
+    rejects: int | None
+    of: int | None  # how many things the rejects were taken out of
+    reasons: tuple[Reason, ...]
+    facts: dict[str, str]
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class GraphBox:
+    """A step's box in the picture."""
+
+    name: str
+    outcome: str
+    line: str
+    x: float
+    y: float
+
+
+def walk_rows(record: RunRecord) -> list[WalkRow]:
+    """One row for each step, in order."""
+    return [_walk_row(record, step) for step in record.steps]
+
+
+def _walk_row(record: RunRecord, step: StepRecord) -> WalkRow:
+    artifact = step.artifact
+    if artifact is None:
+        return WalkRow(step, (), None, None, None, (), {}, step.problem)
+    facts = artifact.facts
+    found: list[tuple[str, int]] = []
+    total, problem = _whole(facts.get("rejects")), ""
+    if TABLE in artifact.entries:
+        try:
+            found = counts(artifact, TABLE, "reason")
+            total = sum(count for _, count in found)
+        except ZscirError as error:
+            problem = str(error)
+    inputs, rows = _inputs(record, artifact), _whole(facts.get("rows"))
+    of = _of(inputs, rows, total, _whole(facts.get("images")))
+    return WalkRow(step, inputs, rows, total, of, _reasons(found), shown_facts(facts), problem)
+
+
+def _of(inputs: tuple[Input, ...], rows: int | None, rejects: int | None, images: int | None) -> int | None:
+    """What the rejects are a share of: the images that a filter looked at, the largest input, or (for a list from
+    outside) all rows that were read.
+    """
+    read = max((one.rows for one in inputs if one.rows is not None), default=0)
+    if not rejects:
+        return None
+    if rows is not None and images == rows + rejects:
+        return images
+    return read if read >= rejects else rows + rejects if rows is not None else None
+
+
+def _reasons(found: list[tuple[str, int]]) -> tuple[Reason, ...]:
+    shown = found[:MAX_REASONS_SHOWN]
+    rest = sum(count for _, count in found[MAX_REASONS_SHOWN:])
+    listed = [*shown, *([(f"{len(found) - len(shown)} more reasons", rest)] if rest else [])]
+    most = max((count for _, count in listed), default=1)
+    return tuple(Reason(name, count, round(100 * count / most, 1)) for name, count in listed)
+
+
+def _inputs(record: RunRecord, artifact: Artifact) -> tuple[Input, ...]:
+    manifest = artifact.manifest
+    merged: dict[str, Input] = {}
+    for role, entry in manifest.inputs.items() if manifest is not None else ():
+        name = role.split(".")[0]
+        parent = record.library.get(entry.stage, entry.key) if entry.stage != "file" else None
+        rows = _whole(parent.facts.get("rows")) if parent is not None else None
+        before = merged.get(name)
+        if before is not None:
+            rows = (before.rows or 0) + (rows or 0) if (before.rows, rows) != (None, None) else None
+        merged[name] = Input(name, rows, 1 if before is None else before.artifacts + 1)
+    return tuple(merged.values())
+
+
+def shown_facts(facts: dict[str, Any]) -> dict[str, str]:
+    """The facts of a step that are not shown as rows or rejects already, each as a short text."""
+    shown: dict[str, str] = {}
+    for name, value in facts.items():
+        told = name in ("rows", "rejects") or name.endswith(("by_reason", "by_class"))
+        text = "" if told else _fact(value)
+        if text:
+            shown[name] = text
+    more = {"more": number(len(shown) - MAX_FACTS_SHOWN)} if len(shown) > MAX_FACTS_SHOWN else {}
+    return dict(list(shown.items())[:MAX_FACTS_SHOWN]) | more
+
+
+def _fact(value: Any) -> str:
+    """A number, a few words, or the first numbers of a table; empty for anything else."""
+    if isinstance(value, dict):
+        numbers = [(name, one) for name, one in value.items() if isinstance(one, int | float)]
+        first = ", ".join(f"{name} {number(one)}" for name, one in numbers[:MAX_WORDS_SHOWN])
+        return cut(first + (", ..." if len(numbers) > MAX_WORDS_SHOWN else ""), 120)
+    if isinstance(value, str):
+        return cut(value, 80)
+    return number(value) if isinstance(value, int | float) else ""
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def draw_graph(rows: list[WalkRow]) -> tuple[graph_layout.Drawing, list[GraphBox]]:
+    """The picture of the steps: where lines and boxes go, and what stands in each box."""
+    names = {row.step.name for row in rows}
+    parents = {row.step.name: [one for one in row.step.parents if one in names] for row in rows}
+    drawing = graph_layout.draw(parents)
+    by_name = {row.step.name: row for row in rows}
+    boxes = [
+        GraphBox(box.name, by_name[box.name].step.outcome, _box_line(by_name[box.name]), box.x, box.y)
+        for box in drawing.boxes
+    ]
+    return drawing, boxes
+
+
+def _box_line(row: WalkRow) -> str:
+    parts = [f"{row.rows:,} rows"] if row.rows is not None else []
+    if row.step.outcome == "made":
+        parts.append(seconds(row.step.wall_s))
+    else:
+        parts.append(OUTCOMES.get(row.step.outcome, row.step.outcome).split(",")[-1].strip())
+    return " · ".join(parts)

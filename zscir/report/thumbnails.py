@@ -1,0 +1,150 @@
+"""Pictures: image bytes from shards become small thumbnails as ``data:`` URIs, masked ones as the model sees them."""
+
+import base64
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from PIL import Image
+
+from zscir.data.images.decode import BadImage, decode, encode_jpeg
+from zscir.methods.masks import kept_patches
+from zscir.methods.specs import PixelSpec
+from zscir.report.artifact_reader import read_span, rows_with, spread_rows
+from zscir.store.artifacts import Artifact
+
+THUMB_PX = 144
+QUALITY = 80
+MAX_BYTES = 64 * 1024 * 1024
+MAX_PIXELS = 50_000_000
+GREY, STRIPE = 138, 158
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A thumbnail: its ``data:`` URI (empty when it cannot be shown; ``problem`` says why), its size and its words."""
+
+    uri: str
+    width: int
+    height: int
+    alt: str
+    problem: str = ""
+
+
+def missing(alt: str, problem: str) -> Picture:
+    """A picture that cannot be shown."""
+    return Picture("", THUMB_PX, THUMB_PX, alt, problem)
+
+
+def thumbnail(data: bytes, alt: str) -> Picture:
+    """At most 144 px on the longer side; never enlarged."""
+    try:
+        return shrunk(decode(data, MAX_PIXELS), alt)
+    except BadImage as error:
+        return missing(alt, error.reason)
+
+
+def shrunk(image: Image.Image, alt: str) -> Picture:
+    """A decoded image as a thumbnail."""
+    image.thumbnail((THUMB_PX, THUMB_PX), Image.Resampling.LANCZOS)
+    text = base64.b64encode(encode_jpeg(image, QUALITY)).decode()
+    return Picture(f"data:image/jpeg;base64,{text}", image.width, image.height, alt)
+
+
+@dataclass(frozen=True)
+class Patches:
+    """How a model cuts images up: its pixel rule and the side of a patch in pixels."""
+
+    pixels: PixelSpec
+    patch_px: int
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side."""
+        return self.pixels.size_px // self.patch_px
+
+
+def squared(data: bytes, pixels: PixelSpec) -> Image.Image:
+    """The square of pixels that a model gets of an image."""
+    from zscir.methods.image_tensors import square
+
+    return Image.fromarray(square(decode(data, MAX_PIXELS), pixels))
+
+
+def masked(whole: Image.Image, patches: Patches, draw: tuple[int, int, str], ratio: float, alt: str) -> Picture:
+    """The square with only the patches that ``draw`` (seed, epoch, image key) keeps; the rest is striped grey."""
+    seed, epoch, key = draw
+    grid, side = patches.grid, patches.patch_px
+    shown = np.zeros(grid * grid, dtype=bool)
+    shown[kept_patches([seed], epoch, [key], grid * grid, ratio)[0]] = True
+    pixels = np.asarray(whole).copy()
+    hidden = ~np.kron(shown.reshape(grid, grid), np.ones((side, side), dtype=bool))
+    pixels[hidden] = stripes(grid * side)[hidden, None]
+    return enlarged(Image.fromarray(pixels), alt)
+
+
+def stripes(size_px: int) -> NDArray[np.uint8]:
+    """[S, S] greys in diagonal stripes, which no photograph of something grey is taken for."""
+    period = max(4, size_px // 24)
+    diagonal = np.add.outer(np.arange(size_px), np.arange(size_px)) % period
+    return np.where(diagonal < period // 3, STRIPE, GREY).astype(np.uint8)
+
+
+def enlarged(image: Image.Image, alt: str) -> Picture:
+    """A square brought to about thumbnail size; small ones by a whole factor, so that patch borders stay sharp."""
+    factor = max(1, THUMB_PX // image.width)
+    if factor > 1:
+        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    image.thumbnail((THUMB_PX, THUMB_PX), Image.Resampling.BOX)
+    stream = BytesIO()
+    image.quantize(128, dither=Image.Dither.NONE).save(stream, "PNG", optimize=True)
+    text = base64.b64encode(stream.getvalue()).decode()
+    return Picture(f"data:image/png;base64,{text}", image.width, image.height, alt)
+
+
+@dataclass
+class Images:
+    """The images of ``download`` artifacts by image key; each table is searched once for all keys of a call."""
+
+    sources: list[Artifact]
+    places: dict[str, tuple[Artifact, dict[str, Any]]] = field(default_factory=dict)
+
+    COLUMNS = ("image_key", "shard", "offset", "size", "text", "url", "width", "height")
+
+    def find(self, keys: set[str]) -> None:
+        """Learn where the images of ``keys`` lie."""
+        for source in self.sources:
+            wanted = keys - self.places.keys()
+            most = 4 * len(wanted)
+            for row in rows_with(source, "images.parquet", "image_key", wanted, list(self.COLUMNS), most):
+                if row["shard"] is not None:
+                    self.places.setdefault(row["image_key"], (source, row))
+
+    def data(self, key: str) -> bytes | None:
+        """The bytes of one image; None when it is not in any shard."""
+        if key not in self.places:
+            self.find({key})
+        if key not in self.places:
+            return None
+        source, row = self.places[key]
+        return span_of(source, row["shard"], row["offset"], row["size"])
+
+    def picture(self, key: str, alt: str) -> Picture:
+        """The thumbnail of one image."""
+        data = self.data(key)
+        return missing(alt, "not in the store") if data is None else thumbnail(data, alt)
+
+
+def span_of(source: Artifact, shard: str, offset: int, size: int) -> bytes | None:
+    """The bytes of one member of a shard; None when the row points outside of what may be read."""
+    if shard not in source.entries or not 0 <= size <= MAX_BYTES or offset < 0:
+        return None
+    return read_span(source, shard, offset, size)
+
+
+def downloaded(source: Artifact, count: int) -> list[dict[str, Any]]:
+    """Rows of pictures that arrived, spread over the table."""
+    return spread_rows(source, "images.parquet", count, keep=pc.field("status") == "ok")

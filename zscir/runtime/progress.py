@@ -1,0 +1,66 @@
+"""Progress: a long loop becomes a bar on a terminal and a log line every few seconds elsewhere."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import TypeVar
+
+from zscir.runtime.settings import logs_as_json
+
+log = logging.getLogger("zscir")
+T = TypeVar("T")
+LINE_EVERY_S = 10.0
+LABELS: ContextVar[Mapping[str, str]] = ContextVar("labels", default=MappingProxyType({}))
+
+
+@contextmanager
+def labelled(**labels: str) -> Iterator[None]:
+    """Within it every log line knows what it is about: its run, step, stage and key."""
+    before = LABELS.set({**LABELS.get(), **labels})
+    try:
+        yield
+    finally:
+        LABELS.reset(before)
+
+
+def note(message: str) -> None:
+    """One line of news about the work under way."""
+    log.info(message)
+
+
+def warn(message: str) -> None:
+    """One line about what a person should look at; the work goes on."""
+    log.warning(message)
+
+
+def track(items: Iterable[T], total: int | None, label: str) -> Iterator[T]:
+    """Yield ``items`` unchanged and show how many of ``total`` are done."""
+    if sys.stderr.isatty() and not logs_as_json():
+        yield from _bar(items, total, label)
+    else:
+        yield from _lines(items, total, label)
+
+
+def _bar(items: Iterable[T], total: int | None, label: str) -> Iterator[T]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(label, total=total)
+        for item in items:
+            yield item
+            progress.advance(task)
+
+
+def _lines(items: Iterable[T], total: int | None, label: str) -> Iterator[T]:
+    last = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        if time.monotonic() - last >= LINE_EVERY_S:
+            last = time.monotonic()
+            note(f"{label}: {done}" + (f" of {total}" if total is not None else ""))

@@ -1,0 +1,59 @@
+"""Alarms: a block that takes longer than it may becomes an error, even while it sleeps or waits."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from zscir.runtime.errors import ZscirError
+from zscir.runtime.progress import warn
+
+
+class _TimeIsUp(BaseException):
+    """Raised in the middle of somebody else's code; no Exception, so that no ``except Exception`` there keeps it."""
+
+
+@contextmanager
+def within(limit_s: float | None, late: Callable[[], ZscirError]) -> Iterator[None]:
+    """Raise ``late()`` in the block when it takes more than ``limit_s`` seconds of wall clock; None: no limit.
+
+    The system's timer interrupts the main thread, blocking calls included. In another thread nothing can: there a
+    warning says so, and the error is raised when the block has ended.
+    """
+    if limit_s is None:
+        yield
+    elif threading.current_thread() is threading.main_thread():
+        with _interrupted(limit_s, late):
+            yield
+    else:
+        warn(f"the limit of {limit_s:.0f} s cannot interrupt work outside the main thread; it is looked at afterwards")
+        began = time.monotonic()
+        yield
+        if time.monotonic() - began > limit_s:
+            raise late()
+
+
+@contextmanager
+def _interrupted(limit_s: float, late: Callable[[], ZscirError]) -> Iterator[None]:
+    under_way = True
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        if under_way:
+            raise _TimeIsUp
+
+    before = signal.signal(signal.SIGALRM, ring)
+    began = time.monotonic()
+    left_s, every_s = signal.setitimer(signal.ITIMER_REAL, limit_s)
+    try:
+        yield
+    except _TimeIsUp as up:
+        raise late() from up
+    finally:
+        under_way = False
+        # Whoever had the timer before gets back what is left of it.
+        rest_s = max(0.001, left_s - (time.monotonic() - began)) if left_s else 0.0
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, rest_s, every_s)

@@ -1,0 +1,274 @@
+"""Artifacts: a stage's finished folder becomes immutable files closed by a manifest that is written last.
+
+A store is a local folder or ``s3://bucket/prefix``. No manifest, no artifact: whatever a killed process
+leaves behind is invisible to readers and is taken up or swept away by the next attempt.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from errno import EINVAL, ENOTSUP
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import ValidationError, field_validator
+
+from zscir.runtime.errors import RequestError, StageError
+from zscir.runtime.specs import Spec, canonical_json, digest_of
+from zscir.store.list_files import listed, sha256_of
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+# What a stage reports about its artifact: counts and measures as JSON values.
+Facts = dict[str, Any]
+
+
+class DamagedManifest(RequestError):
+    """A manifest that cannot be read or does not belong where it lies; its artifact counts as not there."""
+
+
+class FileEntry(Spec):
+    """One file of an artifact: its name inside the folder, size in bytes and SHA-256.
+
+    ``home`` (``stage/key/name``) is where its bytes lie when another artifact of the store holds them; it is no part
+    of the digest, since the bytes are the same wherever they lie.
+    """
+
+    path: str
+    size: int
+    sha256: str
+    home: str | None = None
+
+    @field_validator("path", "home")
+    @classmethod
+    def _stays_inside(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        name = PurePosixPath(value)
+        odd = "\\" in value or "\0" in value or name.as_posix() != value
+        if odd or not name.parts or name.is_absolute() or ".." in name.parts:
+            raise ValueError("a file name must stay inside its artifact")
+        return value
+
+    @field_validator("home")
+    @classmethod
+    def _names_a_file_of_the_store(cls, value: str | None) -> str | None:
+        if value is not None and (len(PurePosixPath(value).parts) < 3 or value.startswith(".")):
+            raise ValueError("a home is stage/key/name")
+        return value
+
+    def lent(self, artifact: "Artifact", path: str) -> "FileEntry":
+        """This file of ``artifact`` as a file ``path`` of another artifact that holds no copy of it."""
+        home = self.home or f"{artifact.stage}/{artifact.key}/{self.path}"
+        return FileEntry(path=path, size=self.size, sha256=self.sha256, home=home)
+
+
+class InputEntry(Spec):
+    """One input of an artifact: who made it and the digest of its contents, which is what bears identity."""
+
+    stage: str
+    key: str
+    digest: str
+
+
+class Manifest(Spec):
+    """What closes an artifact. Nothing here says when, where or how fast it was made."""
+
+    format: int = FORMAT
+    stage: str
+    stage_version: int
+    key: str
+    digest: str
+    spec: dict[str, Any]
+    inputs: dict[str, InputEntry]
+    files: tuple[FileEntry, ...]
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An immutable set of files. ``source`` knows how to bring a file to this machine."""
+
+    stage: str
+    key: str
+    digest: str
+    entries: dict[str, FileEntry]
+    facts: dict[str, Any] = field(default_factory=dict)
+    source: "Folder | Any" = None
+    manifest: Manifest | None = None
+
+    @classmethod
+    def of_folder(cls, path: Path | str) -> "Artifact":
+        """A view of plain files on disk, as external inputs and tests have them; its key is its digest."""
+        root = Path(path)
+        if not root.exists():
+            raise RequestError(f"{root}: no such file or folder")
+        return cls.of_entries(root, scan(root)) if root.is_dir() else cls.of_files([root], str(root))
+
+    @classmethod
+    def of_files(cls, paths: list[Path], where: str) -> "Artifact":
+        """A view of files of one folder; RequestError when there are none."""
+        if not paths:
+            raise RequestError(f"{where}: no file matches")
+        return cls.of_entries(paths[0].parent, scan(paths[0].parent, paths))
+
+    @classmethod
+    def of_entries(cls, root: Path, entries: list[FileEntry]) -> "Artifact":
+        """A view of files of one folder whose sizes and digests are known."""
+        digest = digest_of_files(entries)
+        return cls("file", digest, digest, {entry.path: entry for entry in entries}, source=Folder(root))
+
+    def files(self, suffix: str = "") -> list[str]:
+        """The names that end in ``suffix``, sorted; from the manifest, never from a listing."""
+        return sorted(name for name in self.entries if name.endswith(suffix))
+
+    def only(self, name: str, path: str) -> "Artifact":
+        """A view of one file under the name ``path``: an input that moves no key when its neighbours change."""
+        if name not in self.entries:
+            raise RequestError(f"artifact {self.stage}/{self.key[:12]} has no file {name!r}; it has {self.files()[:8]}")
+        entry = self.entries[name].model_copy(update={"path": path})
+        return Artifact(self.stage, self.key, digest_of_files([entry]), {path: entry}, source=Member(self, name))
+
+    def path(self, name: str) -> Path:
+        """A local path of one file; RequestError if the artifact has no such file."""
+        if name not in self.entries:
+            raise RequestError(f"artifact {self.stage}/{self.key[:12]} has no file {name!r}; it has {self.files()[:8]}")
+        local: Path = self.source.fetch(self, self.entries[name])
+        return local
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Files that lie on this machine already."""
+
+    root: Path
+
+    def fetch(self, artifact: Artifact, entry: FileEntry) -> Path:
+        """The path itself."""
+        return self.root / entry.path
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of a whole artifact, under another name."""
+
+    whole: Artifact
+    name: str
+
+    def fetch(self, artifact: Artifact, entry: FileEntry) -> Path:
+        """The path that it has in the whole."""
+        return self.whole.path(self.name)
+
+
+def digest_of_files(entries: list[FileEntry]) -> str:
+    """The content digest of an artifact: SHA-256 over the sorted (name, size, SHA-256) of its files."""
+    return digest_of(sorted([entry.path, entry.size, entry.sha256] for entry in entries))
+
+
+def scan(root: Path, chosen: list[Path] | None = None) -> list[FileEntry]:
+    """The files under ``root``, hashed, sorted by name; which of them count is what ``listed`` says."""
+    return [
+        FileEntry(path=name, size=found.st_size, sha256=sha256_of(path)) for name, path, found in listed(root, chosen)
+    ]
+
+
+def refuse_odd_files(root: Path) -> None:
+    """StageError when a stage left what an artifact cannot hold: a symbolic link, or a manifest of its own."""
+    for path in root.rglob("*"):
+        if path.is_symlink():
+            raise StageError(f"{path}: a stage may not leave a symbolic link in its folder")
+    if (root / MANIFEST).exists():
+        raise StageError(f"{root}: a stage may not write a file named {MANIFEST}")
+
+
+def drop_parts(root: Path) -> None:
+    """Remove half-written ``.part`` files; dot names stay, since a stage keeps there what it needs to go on."""
+    for path in sorted(root.rglob("*.part")):
+        if path.is_file() or path.is_symlink():
+            path.unlink()
+
+
+def sweep(root: Path) -> None:
+    """Remove everything that is no part of the artifact: ``.part`` files and dot names."""
+    for path in sorted(root.rglob("*"), reverse=True):
+        if path.name.startswith(".") or path.suffix == ".part":
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+@contextmanager
+def finished(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; on success it is flushed to disk and renamed to ``path``, on failure removed.
+
+    If ``path`` exists it is whole: a resumed stage may skip it.
+    """
+    part = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield part
+        flush(part)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def flush(path: Path) -> None:
+    """Wait until a file (or a folder's list of names) is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (EINVAL, ENOTSUP) or not path.is_dir():  # some network disks cannot flush a folder
+            raise
+    finally:
+        os.close(handle)
+
+
+def make_key(stage: str, version: int, spec: Spec, inputs: dict[str, str]) -> str:
+    """The identity of what a stage would make: its name, version, literals and the digests of its inputs by role."""
+    return digest_of([stage, version, spec.literals(), inputs])
+
+
+def parse_manifest(text: str, where: str) -> Manifest:
+    """The manifest in ``text``. DamagedManifest when it is none, or when its parts do not add up to its key and digest;
+    RequestError when a newer zscir wrote it, so that its artifact is not made again over it.
+    """
+    _refuse_newer(text, where)
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise DamagedManifest(f"{where}: manifest damaged: {error.errors()[0]['msg']}") from None
+    inputs = {role: entry.digest for role, entry in manifest.inputs.items()}
+    if digest_of([manifest.stage, manifest.stage_version, manifest.spec, inputs]) != manifest.key:
+        raise DamagedManifest(f"{where}: manifest damaged: its spec and inputs do not give its key")
+    if digest_of_files(list(manifest.files)) != manifest.digest:
+        raise DamagedManifest(f"{where}: manifest damaged: its files do not give its digest")
+    return manifest
+
+
+def _refuse_newer(text: str, where: str) -> None:
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return
+    found = values.get("format") if isinstance(values, dict) else None
+    if isinstance(found, int) and found > FORMAT:
+        raise RequestError(
+            f"{where}: manifest format {found}, this zscir reads up to {FORMAT}; upgrade it, or use another store"
+        )
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """The bytes-stable text of a manifest."""
+    values = manifest.model_dump(mode="json")
+    values["files"] = [entry.literals() for entry in manifest.files]
+    return canonical_json(values) + "\n"
+
+
+def short_name(uri: str) -> str:
+    """A short, stable folder name for a store's address (for caches and scratch folders)."""
+    return sha256(uri.encode()).hexdigest()[:16]

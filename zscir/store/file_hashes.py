@@ -1,0 +1,95 @@
+"""Digests: files outside the store become an artifact's entries; a file that has not changed is not read again.
+
+What was read is remembered on this machine, in the cache folder, by path, size, times and inode. The time of the last
+change of the inode (ctime) is among them: no program can set it, so bytes that changed under an old date are noticed.
+A file that was changed just now is not remembered yet: a second change might leave the same marks.
+"""
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from zscir.runtime.errors import RequestError
+from zscir.runtime.progress import note
+from zscir.store.artifacts import Artifact, FileEntry, finished, short_name
+from zscir.store.list_files import listed, sha256_of
+
+FORMAT = 1
+SETTLED_NS = 2_000_000_000  # some file systems count time in steps of two seconds
+Marks = tuple[int, ...]
+
+# The last look at each folder in this process; a run looks at the same folder before every step that reads it.
+_LOOKS: dict[tuple[str, ...], tuple[list[tuple[str, Marks]], Artifact]] = {}
+
+
+def outside(paths: list[Path], where: str, cache: Path) -> Artifact:
+    """A view of one folder, or of files of one folder; as ``Artifact.of_folder`` and ``of_files``, but remembering."""
+    if not paths:
+        raise RequestError(f"{where}: no such file or folder; no file matches")
+    root, chosen = (paths[0], None) if paths[0].is_dir() else (paths[0].parent, paths)
+    found = [(name, path, _marks(seen)) for name, path, seen in listed(root, chosen)]
+    asked = tuple(str(path.absolute()) for path in paths)
+    signature = [(name, marks) for name, _, marks in found]
+    last = _LOOKS.get(asked)
+    if last is not None and last[0] == signature:
+        return last[1]
+    memory = Memory(cache / "digests" / f"{short_name(str(root.absolute()))}.json")
+    entries = [FileEntry(path=name, size=marks[0], sha256=memory.digest(path, marks)) for name, path, marks in found]
+    memory.keep(only={path for _, path, _ in found} if chosen is None else None)
+    artifact = Artifact.of_entries(root, entries)
+    if not memory.unsettled:
+        _LOOKS[asked] = signature, artifact
+    return artifact
+
+
+class Memory:
+    """The digests that one file of the cache remembers, by path; a damaged one remembers nothing."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.unsettled, self._news = file, False, False
+        self._known = _read(file)
+
+    def digest(self, path: str, marks: Marks) -> str:
+        """The SHA-256 of a file that the file system describes by ``marks``."""
+        known = self._known.get(path)
+        if isinstance(known, list) and known[:-1] == [*marks]:
+            return str(known[-1])
+        before = time.time_ns()
+        digest = sha256_of(path)
+        settled = before - max(marks[1:3]) > SETTLED_NS and _marks(os.stat(path)) == marks
+        self.unsettled |= not settled
+        self._news |= settled or known is not None
+        self._known.pop(path, None)
+        if settled:
+            self._known[path] = [*marks, digest]
+        return digest
+
+    def keep(self, only: set[str] | None = None) -> None:
+        """Write down what is new; of paths that are not among ``only``, nothing. Failing costs time, not truth."""
+        if only is not None and not self._known.keys() <= only:
+            self._known, self._news = {path: own for path, own in self._known.items() if path in only}, True
+        if not self._news:
+            return
+        own = self.file.with_name(f"{self.file.name}.{os.getpid()}-{threading.get_ident()}")
+        try:
+            with finished(own) as part:
+                part.write_text(json.dumps({"format": FORMAT, "files": self._known}), encoding="utf-8")
+            os.replace(own, self.file)
+        except OSError as error:
+            note(f"{self.file}: digests are not remembered ({error.strerror}); files will be read again next time")
+
+
+def _marks(seen: os.stat_result) -> Marks:
+    return seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino, seen.st_dev
+
+
+def _read(file: Path) -> dict[str, list[Any]]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    files = values.get("files") if isinstance(values, dict) and values.get("format") == FORMAT else None
+    return files if isinstance(files, dict) else {}

@@ -1,0 +1,75 @@
+"""Locks: of all processes of one machine that want one work folder, one has it, and the others can say who.
+
+The operating system frees the lock of a process that dies. On a network disk that several machines share this holds
+if the disk passes ``flock`` on (NFS 4, CephFS, Lustre with ``flock`` do); where it does not, one machine at a time must
+work on a store in that folder. Stores on S3 need no such care: see ``leases``.
+"""
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from zscir.runtime.progress import note
+
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+@contextmanager
+def locked(folder: Path, what: str) -> Iterator[str]:
+    """Hold the lock of a work folder; ``what`` is being made there, for the message of who has to wait.
+
+    Gives a name of this very lock: whoever held a lock of the same name before is gone. It is empty where the system
+    does not tell.
+    """
+    from filelock import FileLock, Timeout
+
+    lock, holder = FileLock(f"{folder}.lock"), Path(f"{folder}.holder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        note(f"{what}: {_read(holder)} is making this; waiting")
+        lock.acquire()
+    try:
+        holder.write_text(f"{platform.node()} (process {os.getpid()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC)")
+        yield name_of(Path(lock.lock_file))
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def locked_if_free(folder: Path) -> Iterator[str | None]:
+    """As ``locked``, without waiting: None when somebody holds the lock at this moment."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(f"{folder}.lock")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield None
+        return
+    try:
+        yield name_of(Path(lock.lock_file))
+    finally:
+        lock.release()
+
+
+def name_of(lock_file: Path) -> str:
+    """The boot of this machine and the file's number on its disk: no other file anywhere has both."""
+    try:
+        found = lock_file.stat()
+        return f"{BOOT.read_text().strip()}:{found.st_dev}:{found.st_ino}"
+    except OSError:
+        return ""
+
+
+def _read(holder: Path) -> str:
+    try:
+        return holder.read_text(errors="replace") or "another process"
+    except OSError:
+        return "another process"

@@ -1,0 +1,126 @@
+"""The inventory: a store becomes what lies under each key, bytes and dates; its manifests become who needs whom."""
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from zscir.runtime.errors import RequestError
+from zscir.store.artifacts import MANIFEST, DamagedManifest, Manifest, parse_manifest
+from zscir.store.storage_errors import problems
+from zscir.store.store import Store
+
+READERS = 16  # manifests that are read at the same time
+_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Lying:
+    """One file of a store: its size in bytes, and its date by the store's clock."""
+
+    size: int
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Heap:
+    """What lies under one key of one stage, by name; an artifact if a manifest is among it."""
+
+    stage: str
+    key: str
+    files: dict[str, Lying]
+
+    @property
+    def dated(self) -> datetime | None:
+        """The date of the manifest; None where there is none."""
+        manifest = self.files.get(MANIFEST)
+        return None if manifest is None else manifest.at
+
+    @property
+    def newest(self) -> datetime:
+        """The date of the newest file; the beginning of time where there is none."""
+        return max((one.at for one in self.files.values()), default=datetime.min.replace(tzinfo=UTC))
+
+    @property
+    def size(self) -> int:
+        """All its bytes; files that others lend it lie, and count, where they are."""
+        return sum(one.size for one in self.files.values())
+
+
+@dataclass(frozen=True)
+class Read:
+    """The manifest of a heap as it was read: its text, and what it says, or why it says nothing."""
+
+    text: str
+    manifest: Manifest | None
+    problem: str = ""
+    needs: frozenset[str] = field(default_factory=frozenset)  # keys of its inputs, and of those that lend it files
+
+
+def check_there(store: Store) -> None:
+    """RequestError when nothing lies at the store's address: more likely a wrong word than an empty store."""
+    with problems(store.uri):
+        there = store.fs.exists(store.root) and bool(store.fs.ls(store.root, detail=False))
+    if not there:
+        raise RequestError(f"store {store.uri}: nothing lies there; check --store / ZSCIR_STORE")
+
+
+def heaps(store: Store, stage: str | None = None) -> Iterator[Heap]:
+    """What lies under every key of the store, or of one stage, sorted; nothing else in the store is a heap."""
+    for name in store.folders() if stage is None else [stage]:
+        yield from _heaps_of(store, name)
+
+
+def _heaps_of(store: Store, stage: str) -> Iterator[Heap]:
+    found: dict[str, dict[str, Lying]] = {}
+    if not store.remote:  # a folder without a file is no object anywhere, but lies on a disk all the same
+        with problems(store.uri):
+            empty = [path.rsplit("/", 1)[1] for path in store.fs.glob(store.address(stage, "*"))]
+        found = {key: {} for key in empty if _KEY.fullmatch(key)}
+    for name, one in listed(store, stage).items():
+        key, _, inner = name.partition("/")
+        if inner and _KEY.fullmatch(key):
+            found.setdefault(key, {})[inner] = one
+    for key, files in sorted(found.items()):
+        yield Heap(stage, key, files)
+
+
+def listed(store: Store, *parts: str) -> dict[str, Lying]:
+    """Name below a folder of the store -> size and date of every file in it, at any depth."""
+    top = store.address(*parts)
+    with problems(store.uri):
+        found = store.fs.find(top, detail=True)
+    return {path[len(top) + 1 :]: Lying(int(info["size"]), _date(info)) for path, info in found.items()}
+
+
+def read_all(store: Store, wanted: list[Heap]) -> dict[tuple[str, str], Read]:
+    """(stage, key) -> the manifest of every heap that has one, as it is now."""
+    asked = [(one.stage, one.key) for one in wanted if one.dated is not None]
+    with ThreadPoolExecutor(READERS if store.remote else 1) as pool:
+        found = pool.map(lambda name: read_one(store, *name), asked)
+        return {name: one for name, one in zip(asked, found, strict=True) if one is not None}
+
+
+def read_one(store: Store, stage: str, key: str) -> Read | None:
+    """The manifest under one key; None where there is none. RequestError when a newer zscir wrote it."""
+    text = store.read_text(stage, key, MANIFEST)
+    if text is None:
+        return None
+    try:
+        manifest = parse_manifest(text, f"{store.uri}/{stage}/{key}/{MANIFEST}")
+    except DamagedManifest as error:
+        return Read(text, None, str(error))
+    if (manifest.stage, manifest.key) != (stage, key):
+        return Read(text, None, f"manifest of another artifact: {manifest.stage}/{manifest.key[:12]}")
+    inputs = [one.key for one in manifest.inputs.values()]
+    homes = [entry.home.split("/")[1] for entry in manifest.files if entry.home]
+    return Read(text, manifest, "", frozenset([*inputs, *homes]))
+
+
+def _date(info: dict[str, Any]) -> datetime:
+    if "LastModified" in info:
+        at: datetime = info["LastModified"]
+        return at
+    return datetime.fromtimestamp(info["mtime"], UTC)

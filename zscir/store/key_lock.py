@@ -1,0 +1,27 @@
+"""Holding: of all processes and machines that want one key of a store, one has it (a file lock; on S3 a lease, too)."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from zscir.store.file_locks import locked, locked_if_free
+from zscir.store.leases import Leases
+
+
+@contextmanager
+def held(scratch: Path, leases: Leases | None, stage: str, key: str) -> Iterator[None]:
+    """Hold a key of the store whose work folders lie in ``scratch``; wait while somebody else does."""
+    with locked(scratch / stage / key, f"{stage} {key[:12]}") as lock, ExitStack() as stack:
+        if leases is not None:
+            stack.enter_context(leases.hold(stage, key, lock))
+        yield
+
+
+@contextmanager
+def held_if_free(scratch: Path, leases: Leases | None, stage: str, key: str) -> Iterator[bool]:
+    """As ``held``, without waiting: False when somebody holds the key at this moment."""
+    with locked_if_free(scratch / stage / key) as lock, ExitStack() as stack:
+        free = lock is not None
+        if lock is not None and leases is not None:
+            free = stack.enter_context(leases.hold_if_free(stage, key, lock))
+        yield free

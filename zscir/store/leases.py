@@ -1,0 +1,282 @@
+"""Leases: of all machines that want one key of a store on S3, one holds it, for as long as it gives signs of life.
+
+A lease is a small object, ``.leases/STAGE/KEY.json``, written by conditional writes only. Its holder renews it all the
+time; one that is not renewed for its whole term may be taken over. Two rules keep clocks out of it. Who waits judges by
+its own steady clock for how long it has seen the very same lease, and compares no two machines' times. Who holds
+proves by a conditional write that the lease is still its own before it closes an artifact, however long it slept.
+"""
+
+import os
+import platform
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from secrets import token_hex
+
+from pydantic import ValidationError
+
+from zscir.runtime.errors import StageError
+from zscir.runtime.progress import note
+from zscir.runtime.specs import Spec, canonical_json
+from zscir.store.conditional_writes import Changed, NoConditions, Seen, read, remove, supported, write
+from zscir.store.retrying_fs import Patient
+from zscir.store.storage_errors import problems
+
+FOLDER = ".leases"
+RENEWALS = 3  # in one term: two may fail, and the lease is still good
+TRUSTED = 0.5  # share of a term for which the holder trusts its last renewal without asking
+FIRST_LOOK_S = 0.2
+LONGEST_LOOK_S = 5.0
+
+
+class LeaseLost(StageError):
+    """Another process took the key over while this one was away; what this one made must not be committed."""
+
+
+class Holder(Spec):
+    """Who holds a key. The times are for people to read; nothing is decided by them."""
+
+    token: str
+    host: str
+    pid: int
+    since: str
+    until: str
+    term_s: float
+    attempt: int = 1
+    beat: int = 0
+    lock: str = ""
+
+    def words(self) -> str:
+        """Who and since when."""
+        return f"{self.host} (process {self.pid}, since {self.since})"
+
+
+def steady_s() -> float:
+    """Seconds on a clock that nobody sets and that, where the system has one, runs on while the machine sleeps."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(clock)
+
+
+class Lease:
+    """A key that this process holds; a thread renews it until ``release``."""
+
+    def __init__(self, fs: Patient, path: str, holder: Holder, etag: str, renewed_at_s: float) -> None:
+        self.fs = fs
+        self.path = path
+        self.holder = holder
+        self.etag = etag
+        self._renewed_at_s = renewed_at_s  # taken before the request went out: nobody can have waited for longer
+        self._lost = ""
+        self._one_at_a_time = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._renew_on, daemon=True, name="zscir-lease")
+        self._thread.start()
+
+    def age_s(self) -> float:
+        """Seconds since the last renewal was sent."""
+        return steady_s() - self._renewed_at_s
+
+    def check(self) -> None:
+        """LeaseLost unless the key is still ours; asks the store only when the last renewal is a while ago."""
+        if self._lost or self.age_s() > self.holder.term_s * TRUSTED:
+            self.confirm()
+
+    def confirm(self) -> None:
+        """Renew now. LeaseLost when another process has the key; StageError when the store cannot be asked."""
+        with self._one_at_a_time:
+            if not self._lost:
+                self._renew()
+            if self._lost:
+                raise LeaseLost(self._lost)
+
+    def release(self) -> None:
+        """Give the key back at once; a lease that cannot be removed ends by itself."""
+        self._over.set()
+        with self._one_at_a_time:
+            if not self._lost:
+                with suppress(Changed, StageError), problems(self.path):
+                    remove(self.fs, self.path, self.etag)
+        self._thread.join()
+
+    def _renew_on(self) -> None:
+        told = False
+        while not self._over.wait(self.holder.term_s / RENEWALS) and not self._lost:
+            with self._one_at_a_time:
+                if self._over.is_set() or self._lost:
+                    return
+                try:
+                    self._renew()
+                    told = False
+                except StageError as error:
+                    if not told:
+                        note(
+                            f"{self.path}: cannot renew the lease now ({error}); asked again before anything is closed"
+                        )
+                    told = True
+
+    def _renew(self) -> None:
+        began_s = steady_s()
+        term = timedelta(seconds=self.holder.term_s)
+        holder = self.holder.model_copy(update={"beat": self.holder.beat + 1, "until": _clock(term)})
+        with problems(self.path):
+            try:
+                etag = write(self.fs, self.path, _bytes(holder), self.etag)
+            except Changed:
+                seen = read(self.fs, self.path)
+                if seen is None or _holder(seen, self.holder.term_s).token != holder.token:
+                    self._lost = self._explain(seen)
+                    return
+                etag = seen.etag  # our own renewal, whose answer was lost on the way
+        self.holder, self.etag, self._renewed_at_s = holder, etag, began_s
+
+    def _explain(self, seen: Seen | None) -> str:
+        other = "somebody" if seen is None else _holder(seen, self.holder.term_s).words()
+        ago = f"{self.age_s():.0f} s after our last sign of life"
+        return f"{self.path}: taken over by {other}, {ago}; what was made here is not committed"
+
+
+Way = Callable[[str, Holder, str], tuple[Holder, str, float]]  # a lease's path, what to write, for whom: see _wait
+
+
+class Leases:
+    """The keys of one store on S3 that this process holds."""
+
+    def __init__(self, uri: str, fs: Patient, root: str, term_s: float) -> None:
+        self._uri = uri
+        self._fs = fs
+        self._root = root
+        self._term_s = term_s
+        self._held: dict[tuple[str, str], Lease] = {}
+        self._works: bool | None = None
+
+    @contextmanager
+    def hold(self, stage: str, key: str, lock: str) -> Iterator[None]:
+        """Hold a key; wait while another machine does. ``lock`` names the file lock of this machine that we hold:
+        whoever left a lease with the same lock is gone.
+        """
+        with self._held_as(stage, key, lock, self._wait):
+            yield
+
+    @contextmanager
+    def hold_if_free(self, stage: str, key: str, lock: str) -> Iterator[bool]:
+        """Hold a key if nobody does at this moment; gives whether it is held."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._held_as(stage, key, lock, self._once))
+            except Changed:
+                free = False
+            else:
+                free = True
+            yield free
+
+    @contextmanager
+    def _held_as(self, stage: str, key: str, lock: str, get: Way) -> Iterator[None]:
+        lease = None if self._works is False else self._acquire(stage, key, lock, get)
+        if lease is None:
+            yield
+            return
+        self._held[stage, key] = lease
+        try:
+            yield
+        finally:
+            del self._held[stage, key]
+            lease.release()
+
+    def of(self, stage: str, key: str) -> Lease | None:
+        """The lease on a key that is held now; None where the endpoint knows no conditional writes."""
+        return self._held.get((stage, key))
+
+    def _acquire(self, stage: str, key: str, lock: str, get: Way) -> Lease | None:
+        path = f"{self._root}/{FOLDER}/{stage}/{key}.json"
+        now = _clock()
+        mine = Holder(
+            token=token_hex(8), host=platform.node(), pid=os.getpid(), since=now,
+            until=_clock(timedelta(seconds=self._term_s)), term_s=self._term_s, lock=lock,
+        )  # fmt: skip
+        with problems(self._uri):
+            try:
+                holder, etag, began_s = get(path, mine, f"{stage} {key[:12]}")
+                if self._works is None:
+                    self._works = supported(self._fs, path, etag, _bytes(holder))
+            except NoConditions:
+                self._works = False
+        if self._works:
+            return Lease(self._fs, path, holder, etag, began_s)
+        note(
+            f"store {self._uri}: the endpoint knows no conditional writes, so two machines that want the same at the "
+            "same time may both make it; the bytes are equal, the work is done twice"
+        )
+        with suppress(FileNotFoundError), problems(self._uri):
+            self._fs.rm_file(path)
+        return None
+
+    def _once(self, path: str, mine: Holder, what: str) -> tuple[Holder, str, float]:
+        """As ``_wait``, without waiting; Changed when the key is somebody else's."""
+        sent_s = steady_s()
+        try:
+            return mine, write(self._fs, path, _bytes(mine), None), sent_s
+        except Changed:
+            seen = read(self._fs, path)
+            holder = None if seen is None else _holder(seen, mine.term_s)
+            if seen is None or holder is None or (holder.token != mine.token and not holder.lock == mine.lock != ""):
+                raise
+            if holder.token == mine.token:
+                return mine, seen.etag, sent_s  # our own writing, whose answer was lost on the way
+            return mine, write(self._fs, path, _bytes(mine), seen.etag), sent_s  # of a process of ours that was killed
+
+    def _wait(self, path: str, mine: Holder, what: str) -> tuple[Holder, str, float]:
+        """Until the key is ours: (what we wrote, its ETag, when we sent it)."""
+        seen: Seen | None = None
+        since_s = sent_s = 0.0
+        told, look_s = False, FIRST_LOOK_S
+        while True:
+            began_s = steady_s()
+            now = read(self._fs, path) if sent_s else None  # the first time a look would be one request too many
+            if now is None:
+                sent_s = steady_s()
+                with suppress(Changed):
+                    return mine, write(self._fs, path, _bytes(mine), None), sent_s
+                continue
+            if seen is None or seen.etag != now.etag:
+                seen, since_s = now, steady_s()
+            holder = _holder(now, mine.term_s)
+            if holder.token == mine.token:
+                return holder, now.etag, sent_s  # our own writing, whose answer was lost on the way
+            gone = holder.lock == mine.lock != ""
+            if gone or began_s - since_s >= holder.term_s:
+                if not gone:
+                    note(f"{what}: {holder.words()} gave no sign for {holder.term_s:.0f} s; taking it over")
+                next_one = mine.model_copy(update={"attempt": holder.attempt + 1})
+                sent_s = steady_s()
+                with suppress(Changed):
+                    return next_one, write(self._fs, path, _bytes(next_one), now.etag), sent_s
+                continue
+            if not told:
+                note(f"{what}: {holder.words()} is making this; waiting")
+                told = True
+            time.sleep(look_s * random.uniform(0.5, 1.5))
+            look_s = min(1.5 * look_s, LONGEST_LOOK_S, holder.term_s / 4)
+
+
+def term_s(seen: Seen) -> float:
+    """The term of a lease that was read; 0 when it cannot be read."""
+    return _holder(seen, 0.0).term_s
+
+
+def _holder(seen: Seen, term_s: float) -> Holder:
+    """Who is written in a lease; somebody unknown, for our own term, when it cannot be read."""
+    try:
+        return Holder.model_validate_json(seen.text)
+    except ValidationError:
+        return Holder(token="", host="somebody unknown", pid=0, since="?", until="?", term_s=term_s)
+
+
+def _bytes(holder: Holder) -> bytes:
+    return canonical_json(holder.literals()).encode()
+
+
+def _clock(ahead: timedelta = timedelta(0)) -> str:
+    return (datetime.now(UTC) + ahead).isoformat(timespec="seconds")

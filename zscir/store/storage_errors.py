@@ -1,0 +1,28 @@
+"""What the storage layer raises, of whatever library, becomes a StageError that names the store.
+
+It is a TransientError when the store could not be reached or was too busy.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from zscir.runtime.errors import StageError, TransientError
+from zscir.store.retrying_fs import is_away
+
+
+@contextmanager
+def problems(uri: str) -> Iterator[None]:
+    """Turn what the storage layer raises into a StageError that names the store."""
+    try:
+        yield
+    except (OSError, TimeoutError) as error:
+        raise _told(uri, error) from error
+    except Exception as error:
+        if type(error).__module__.split(".")[0] in {"botocore", "aiobotocore", "aiohttp", "fsspec", "s3fs"}:
+            raise _told(uri, error) from error
+        raise
+
+
+def _told(uri: str, error: Exception) -> StageError:
+    kind = TransientError if is_away(error) else StageError
+    return kind(f"store {uri}: {type(error).__name__}: {error}")

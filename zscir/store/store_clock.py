@@ -1,0 +1,73 @@
+"""Clocks: what a store keeps becomes dates by its own clock, and so an age that compares no two machines' times.
+
+The clock of a store on S3 is the ``Date`` of its answers; that of a shared disk the time it gives a file written now.
+"""
+
+import tempfile
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from errno import EACCES, EPERM, EROFS
+from pathlib import Path
+
+from zscir.runtime.errors import StageError
+from zscir.store.storage_errors import problems
+from zscir.store.store import Store
+
+
+def now_of(store: Store) -> datetime:
+    """The time by the store's own clock; StageError where it cannot be asked (a disk: not written to)."""
+    if not store.remote:
+        return _now_on_disk(store)
+    with problems(store.uri):
+        bucket, _, prefix = store.root.partition("/")
+        answer = store.fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
+        return _date_of(answer) or datetime.now(UTC)
+
+
+def times_of(store: Store, *parts: str) -> tuple[datetime, datetime] | None:
+    """When a file of the store was written and what time it is now, both by the store's clock.
+
+    None when there is none, or when the store's clock cannot be read: on a shared disk that takes the right to write.
+    """
+    path = store.address(*parts)
+    if not store.remote:
+        return _times_on_disk(Path(path))
+    bucket, key, _ = store.fs.split_path(path)
+    with problems(store.uri):
+        try:
+            answer = store.fs.call_s3("head_object", Bucket=bucket, Key=key)
+        except FileNotFoundError:
+            return None
+    now = _date_of(answer)
+    return (answer["LastModified"], now) if now else None
+
+
+def disk_now(folder: Path) -> datetime:
+    """The time that the disk of ``folder`` gives a file written now; OSError where none can be."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".now-") as probe:
+        return datetime.fromtimestamp(Path(probe.name).stat().st_mtime, UTC)
+
+
+def _now_on_disk(store: Store) -> datetime:
+    with problems(store.uri):
+        try:
+            return disk_now(Path(store.root))
+        except OSError as error:
+            if error.errno not in (EACCES, EPERM, EROFS):
+                raise
+            raise StageError(
+                f"store {store.uri}: what time it is there is seen by a file that is written for a moment, and none "
+                f"can be ({error.strerror}); ask as somebody who may write there"
+            ) from None
+
+
+def _times_on_disk(path: Path) -> tuple[datetime, datetime] | None:
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC), disk_now(path.parent)
+    except OSError:
+        return None
+
+
+def _date_of(answer: dict[str, dict[str, dict[str, str]]]) -> datetime | None:
+    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return parsedate_to_datetime(date) if date else None
