@@ -28,8 +28,9 @@ def test_the_page_does_not_depend_on_the_width_of_the_terminal(columns: str, mon
 @pytest.mark.parametrize("name", sorted(TREE))
 def test_the_page_has_every_argument_and_option_that_typer_parses(name: str) -> None:
     section = reference().split(f"## zscir {name}\n")[1].split("\n## ")[0]
-    for one in TREE[name].params:
-        words = [*one.opts, *one.secondary_opts] if one.param_type_name == "option" else [str(one.name).upper()]
+    for parameter in TREE[name].params:
+        is_option = parameter.param_type_name == "option"
+        words = [*parameter.opts, *parameter.secondary_opts] if is_option else [str(parameter.name).upper()]
         assert [word for word in words if word != "--help" and f"`{word}`" not in section] == []
     assert len(parameters_of(command_functions()[name])) == len(TREE[name].params)
 

@@ -59,7 +59,7 @@ def test_every_command_and_option_in_running_text_exists(page: str) -> None:
         words = code.split()
         if words[:1] == ["zscir"] and len(words) > 1 and re.fullmatch(r"[a-z]+", words[1]):
             assert words[1] in known or words[1] in planned, f"{page}: {code}"
-            options = {flag for one in known[words[1]].params for flag in (*one.opts, *one.secondary_opts)}
+            options = {flag for option in known[words[1]].params for flag in (*option.opts, *option.secondary_opts)}
             assert {word for word in words if word.startswith("--")} <= options | {"--help"}, f"{page}: {code}"
 
 
@@ -68,7 +68,8 @@ def test_every_command_in_the_table_of_those_that_are_not_run_is_on_a_page() -> 
 
 
 def test_every_command_that_is_not_in_the_table_is_one_of_zscir() -> None:
-    assert [one.text for one in commands() if one.text not in NOT_RUN and one.words[0] != "zscir"] == []
+    run = [command for command in commands() if command.text not in NOT_RUN]
+    assert [command.text for command in run if command.words[0] != "zscir"] == []
 
 
 @pytest.mark.parametrize("command", OFFLINE, ids=lambda command: command.text[:60])
@@ -109,7 +110,9 @@ def _is_of_another_tool(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "block", [one for one in blocks("toml") if not one.example], ids=lambda block: f"{block.page}: {block.text[:20]!r}"
+    "block",
+    [block for block in blocks("toml") if not block.example],
+    ids=lambda block: f"{block.page}: {block.text[:20]!r}",
 )
 def test_every_toml_block_loads(block: Block, tmp_path: Path) -> None:
     values = tomllib.loads(block.text)
@@ -123,15 +126,17 @@ def test_every_toml_block_loads(block: Block, tmp_path: Path) -> None:
     else:
         assert set(values) <= {"name", "source", "steps", "limits", "dispatch"}, f"{block.page}: no loader knows this"
         loaded = _completed(block.text, values, tmp_path)
-        assert {step.get("name", step["stage"]) for step in values.get("steps", ())} <= {one.name for one in loaded.steps}
+        assert {step.get("name", step["stage"]) for step in values.get("steps", ())} <= {
+            step.name for step in loaded.steps
+        }
 
 
 def _completed(text: str, values: dict[str, Any], folder: Path) -> Pipeline:
-    """A part of a pipeline file, with the steps of shipped files that it reads, in a folder beside the shipped specs."""
+    """A part of a pipeline file with the steps of shipped files that it reads, beside the shipped specs."""
     known = _shipped_steps()
     there = {step.get("name", step["stage"]) for step in values.get("steps", ())}
     wanted = ["train_pli"] if not there else []  # limits and pools want steps
-    wanted += [one for step in values.get("steps", ()) for one in _references(step)]
+    wanted += [name for step in values.get("steps", ()) for name in _references(step)]
     if "dispatch" in values:
         wanted.append("embed")
     while wanted:
@@ -163,11 +168,13 @@ def _shipped_steps() -> dict[str, str]:
 
 def _references(step: dict[str, Any]) -> list[str]:
     given = step.get("inputs", {}).values()
-    return [one for value in given for one in (value if isinstance(value, list) else [value])]
+    return [name for value in given for name in (value if isinstance(value, list) else [value])]
 
 
 @pytest.mark.parametrize(
-    "block", [one for one in blocks("python") if not one.example], ids=lambda block: f"{block.page}: {block.text[:20]!r}"
+    "block",
+    [block for block in blocks("python") if not block.example],
+    ids=lambda block: f"{block.page}: {block.text[:20]!r}",
 )
 def test_every_python_block_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     score_files(tmp_path)

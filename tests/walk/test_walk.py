@@ -113,7 +113,7 @@ def test_every_command_of_the_documentation_works(walked: Walked, tmp_path: Path
             words = list(command.words)
             if "TOKEN" in words:
                 words[words.index("TOKEN")] = token_of(shell, words[2])
-            done = shell.zscir(*small(words)[1:], environment=dict(one.split("=", 1) for one in command.environment))
+            done = shell.zscir(*small(words)[1:], environment=dict(pair.split("=", 1) for pair in command.environment))
             assert done.returncode == 0, f"{command.page}: {command.text}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
             ran += 1
     assert ran >= 30

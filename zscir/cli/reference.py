@@ -49,12 +49,12 @@ def reference() -> str:
     """The whole page: a table of the commands, then a section for each, in alphabetical order."""
     commands = sorted(command_functions().items())
     rows = [[f"[`zscir {name}`](#zscir-{name})", _paragraphs(function)[0]] for name, function in commands]
-    return "\n".join([HEAD, *_table(["command", "does"], rows), "", *(_section(*one) for one in commands)])
+    return "\n".join([HEAD, *_table(["command", "does"], rows), "", *(_section(*command) for command in commands)])
 
 
 def command_functions() -> dict[str, Callable[..., Any]]:
     """Command name -> the function that Typer calls for it."""
-    given = [(one.name, one.callback) for one in app.registered_commands]
+    given = [(command.name, command.callback) for command in app.registered_commands]
     return {name or function.__name__: function for name, function in given if function is not None}
 
 
@@ -64,8 +64,8 @@ def parameters_of(function: Callable[..., Any]) -> list[CliParameter]:
     found = []
     for name, parameter in inspect.signature(function).parameters.items():
         kind, *declared = get_args(hints[name]) if hasattr(hints[name], "__metadata__") else (hints[name],)
-        infos = [one for one in declared if isinstance(one, ArgumentInfo | OptionInfo)]
-        kind = next((one for one in get_args(kind) if one is not type(None)), kind) if _is_union(kind) else kind
+        infos = [info for info in declared if isinstance(info, ArgumentInfo | OptionInfo)]
+        kind = next(inner for inner in get_args(kind) if inner is not type(None)) if _is_optional(kind) else kind
         is_list = get_origin(kind) is list
         kind = get_args(kind)[0] if is_list else kind
         info = infos[0] if infos else ArgumentInfo()
@@ -73,7 +73,7 @@ def parameters_of(function: Callable[..., Any]) -> list[CliParameter]:
     return found
 
 
-def _is_union(kind: Any) -> bool:
+def _is_optional(kind: Any) -> bool:
     return type(None) in get_args(kind)
 
 
@@ -83,15 +83,15 @@ def _section(name: str, function: Callable[..., Any]) -> str:
     prose = [text for text in texts if not text.startswith(EXAMPLE)]
     examples = [f"Example: `{text.removeprefix(EXAMPLE)}`\n" for text in texts if text.startswith(EXAMPLE)]
     parameters = parameters_of(function)
-    arguments = [one for one in parameters if isinstance(one.info, ArgumentInfo)]
-    options = [one for one in parameters if isinstance(one.info, OptionInfo) and not one.info.hidden]
+    arguments = [word for word in parameters if isinstance(word.info, ArgumentInfo)]
+    options = [word for word in parameters if isinstance(word.info, OptionInfo) and not word.info.hidden]
     usage = " ".join(["zscir", name, "[OPTIONS]", *map(_usage, arguments)])
     lines = [f"## zscir {name}", "", "\n\n".join(prose), "", "```text", usage, "```", ""]
     if arguments:
-        rows = [[f"`{one.name.upper()}`", "yes" if one.required else "no", _help(one)] for one in arguments]
+        rows = [[f"`{word.name.upper()}`", "yes" if word.required else "no", _help(word)] for word in arguments]
         lines += [*_table(["argument", "required", "meaning"], rows), ""]
     if options:
-        rows = [[_flags(one), _value(one), _default(one), _help(one)] for one in options]
+        rows = [[_flags(word), _value(word), _default(word), _help(word)] for word in options]
         lines += [*_table(["option", "value", "default", "meaning"], rows), ""]
     return "\n".join([*lines, *examples])
 
