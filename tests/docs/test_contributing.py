@@ -99,7 +99,8 @@ rows = [{"candidate_id": str(n), "reference_key": "a", "target_key": "b", "refer
          "target_caption": "a red cube"} for n in range(2)]
 write_table(candidates / "candidates.parquet", CANDIDATES_SCHEMA, rows)
 given = Artifact.of_folder(candidates)
-facts = ask_llm(AskSpec.load(Path("spec.toml")), candidates=given, out=responses)
+prompt = Artifact.of_folder("data_specs/triplets/prompts/pair.md")
+facts = ask_llm(AskSpec.load(Path("spec.toml")), candidates=given, prompt=prompt, out=responses)
 parse_llm(ParseSpec(), candidates=given, responses=Artifact.of_folder(responses), out=triplets)
 made = read_rows(triplets / "triplets.parquet", TRIPLETS_SCHEMA)
 print(f"{facts['answered']} answered, {len(made)} triplets: {made[0]['text']}")
