@@ -15,20 +15,20 @@ from prefect.events.schemas.automations import Automation, AutomationCore, Event
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 
-from flows.outcome import BUDGET, GATE
+from flows.outcome import BUDGET_STATE, GATE_STATE
 from zscir.runtime.errors import RequestError
 
-ZOMBIES = "zscir: a run without a heartbeat has crashed"
-STOPPED = "zscir: tell when a run stops"
-BLOCK = "zscir-notifications"
+STALE_RUNS_AUTOMATION = "zscir: a run without a heartbeat has crashed"
+NOTIFY_AUTOMATION = "zscir: tell when a run stops"
+WEBHOOK_BLOCK = "zscir-notifications"
 # Prefect sends a heartbeat every 180 s; three in a row must be missing. Its page on zombies says 90 s, which would
 # mark every healthy run as crashed.
-SILENCE = timedelta(seconds=540)
-ENDS = ("Failed", "TimedOut", "Crashed", GATE, BUDGET)
+MAX_SILENCE = timedelta(seconds=540)
+NOTIFIED_STATES = ("Failed", "TimedOut", "Crashed", GATE_STATE, BUDGET_STATE)
 
 # A run that stopped says in its message how to go on; one that crashed says nothing, and is known by its flow run.
 # What was refused before it became a run cannot be run again.
-_WORDS = """\
+_TEMPLATE_VARIABLES = """\
 {%- set message = event.resource['prefect.state-message'] or '' -%}
 {%- set state = event.resource['prefect.state-name'] | lower -%}
 {%- set status = 'gate' if 'GateError' in message else 'budget' if 'OverBudget' in message else state -%}
@@ -37,16 +37,16 @@ _WORDS = """\
 {%- set unsaid = known if flow.name == 'pipeline' or state == 'crashed' else '' -%}
 {%- set again = (said[0].split('\n')[0] if said else unsaid).strip() -%}
 """
-PAYLOAD = (
-    _WORDS
+NOTIFY_PAYLOAD = (
+    _TEMPLATE_VARIABLES
     + """\
 {"run_id": {{ (again.split(' ')[0] or none) | tojson }}, "status": {{ status | tojson }}, \
 "reason": {{ message[:2000] | tojson }}, "rerun": {{ ('zscir rerun ' ~ again if again else none) | tojson }}, \
 "flow": {{ flow.name | tojson }}, "flow_run": {{ flow_run.name | tojson }}, \
 "flow_run_id": {{ flow_run.id | string | tojson }}}"""
 )
-SUBJECT = _WORDS + "zscir: {{ flow_run.name }}: {{ status }}"
-BODY = _WORDS + "{{ message[:2000] }}{{ '\n\nGo on with: zscir rerun ' ~ again if again else '' }}"
+NOTIFY_SUBJECT = _TEMPLATE_VARIABLES + "zscir: {{ flow_run.name }}: {{ status }}"
+NOTIFY_BODY = _TEMPLATE_VARIABLES + "{{ message[:2000] }}{{ '\n\nGo on with: zscir rerun ' ~ again if again else '' }}"
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,20 @@ class WatchedFlows:
     remote_steps: frozenset[str]
 
 
-def zombies(watched: WatchedFlows, silence: timedelta = SILENCE) -> AutomationCore:
+def stale_runs_automation(watched: WatchedFlows, silence: timedelta = MAX_SILENCE) -> AutomationCore:
     """A flow run of ours that was heard of, and then not for ``silence``, is marked as crashed."""
     return AutomationCore(
-        name=ZOMBIES,
+        name=STALE_RUNS_AUTOMATION,
         description=f"Marks flow runs of zscir as crashed that were silent for {silence.total_seconds():.0f} s.",
         trigger=EventTrigger(
-            after={"prefect.flow-run.heartbeat"}, expect={"prefect.flow-run.*"}, match=_flow_runs(),
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.*"},
+            match=_flow_runs(),
             match_related=_named(watched.runs | watched.remote_steps),
-            for_each={"prefect.resource.id"}, posture=Posture.Proactive, threshold=1, within=silence,
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=silence,
         ),
         actions=[
             ChangeFlowRunState(
@@ -73,33 +78,38 @@ def zombies(watched: WatchedFlows, silence: timedelta = SILENCE) -> AutomationCo
                 message=f"no heartbeat for {silence.total_seconds():.0f} s: its process is gone or cut off",
             )
         ],
-    )  # fmt: skip
+    )
 
 
-def told(watched: WatchedFlows, action: ActionTypes) -> AutomationCore:
+def notify_automation(watched: WatchedFlows, action: ActionTypes) -> AutomationCore:
     """``action`` whenever a flow run of ours fails, is stopped by a gate, takes too long or crashes."""
     return AutomationCore(
-        name=STOPPED,
+        name=NOTIFY_AUTOMATION,
         description="Tells of every flow run of zscir that stops before its end.",
         trigger=EventTrigger(
-            expect={f"prefect.flow-run.{end}" for end in ENDS}, match=_flow_runs(), match_related=_named(watched.runs),
-            for_each={"prefect.resource.id"}, posture=Posture.Reactive, threshold=1, within=timedelta(0),
+            expect={f"prefect.flow-run.{end}" for end in NOTIFIED_STATES},
+            match=_flow_runs(),
+            match_related=_named(watched.runs),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
         ),
         actions=[action],
-    )  # fmt: skip
+    )
 
 
 async def ensure_automations(client: PrefectClient, watched: WatchedFlows, webhook: str | None) -> list[str]:
     """See that the server has our automations as they are here; return their names.
 
-    ``webhook`` is where to tell of runs that stop: an http(s) address, which gets ``PAYLOAD`` as JSON, or
+    ``webhook`` is where to tell of runs that stop: an http(s) address, which gets ``NOTIFY_PAYLOAD`` as JSON, or
     BLOCK-TYPE/NAME of a notification block on the server, such as slack-webhook/alerts, which gets words. Without it
     nothing is told, and what was set up before stays. An automation that somebody paused stays paused. A run may be
     told of twice, in the same words: a server on SQLite takes an event again when its database was busy.
     """
-    wanted = [zombies(watched)]
+    wanted = [stale_runs_automation(watched)]
     if webhook is not None:
-        wanted.append(told(watched, await _messenger(client, webhook)))
+        wanted.append(notify_automation(watched, await _notify_action(client, webhook)))
     for automation in wanted:
         await _ensure(client, automation)
     return [automation.name for automation in wanted]
@@ -114,17 +124,17 @@ async def _ensure(client: PrefectClient, wanted: AutomationCore) -> None:
     for double in doubles:  # two that were set up at the same moment
         await client.delete_automation(double.id)
     wanted = wanted.model_copy(update={"enabled": first.enabled})
-    if _core(first) != wanted:
+    if _automation_core(first) != wanted:
         await client.update_automation(first.id, wanted)
 
 
-def _core(automation: Automation) -> AutomationCore:
+def _automation_core(automation: Automation) -> AutomationCore:
     return AutomationCore.model_validate(automation.model_dump(include=set(AutomationCore.model_fields)))
 
 
-async def _messenger(client: PrefectClient, webhook: str) -> ActionTypes:
+async def _notify_action(client: PrefectClient, webhook: str) -> ActionTypes:
     if webhook.startswith(("http://", "https://")):
-        return CallWebhook(block_document_id=await _webhook(client, webhook), payload=PAYLOAD)
+        return CallWebhook(block_document_id=await _webhook(client, webhook), payload=NOTIFY_PAYLOAD)
     kind, slash, name = webhook.partition("/")
     if not (kind and slash and name):
         raise RequestError("webhook: an http(s) address or BLOCK-TYPE/NAME of a notification block is needed")
@@ -134,14 +144,14 @@ async def _messenger(client: PrefectClient, webhook: str) -> ActionTypes:
         raise RequestError(
             f"webhook {webhook}: the Prefect server has no such block; make it on its page under Blocks"
         ) from None
-    return SendNotification(block_document_id=block.id, subject=SUBJECT, body=BODY)
+    return SendNotification(block_document_id=block.id, subject=NOTIFY_SUBJECT, body=NOTIFY_BODY)
 
 
 async def _webhook(client: PrefectClient, address: str) -> UUID:
     """The id of our webhook block; the server keeps its address as a secret."""
     await Webhook.aregister_type_and_schema(client=client)
     block = Webhook(url=address, headers={"Content-Type": "application/json"})
-    return await block.asave(BLOCK, overwrite=True, client=client)
+    return await block.asave(WEBHOOK_BLOCK, overwrite=True, client=client)
 
 
 def _flow_runs() -> ResourceSpecification:

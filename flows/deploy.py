@@ -26,29 +26,29 @@ from prefect.workers.process import ProcessWorker
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flows.automations import WatchedFlows, ensure_automations
-from flows.pipeline import pipeline
-from flows.remote_worker import make_dispatched, make_pieces
+from flows.pipeline import pipeline_flow
+from flows.remote_worker import remote_chunks_flow, remote_job_flow
 from zscir.maintenance.doctor import prefect_check
-from zscir.pipeline.execute import absolute
-from zscir.pipeline.partitions import Every
+from zscir.pipeline.execute import absolute_change
+from zscir.pipeline.partitions import PartitionLength
 from zscir.pipeline.pipeline_file import load_pipeline
 from zscir.runtime.errors import RequestError
 from zscir.runtime.settings import data_specs, spec_path
 
-DEFINITIONS = Path(__file__).with_name("prefect.yaml")
-ASKED = "asked"  # the slug of the schedule that a command line gave
-FORM = "any"  # the deployment that runs whatever pipeline it is given
-BANNED = "/%&<>"  # by Prefect
+DEFINITIONS_FILE = Path(__file__).with_name("prefect.yaml")
+REQUESTED_SLUG = "asked"  # the slug of the schedule that a command line gave
+FORM_DEPLOYMENT = "any"  # the deployment that runs whatever pipeline it is given
+BANNED_CHARS = "/%&<>"  # by Prefect
 Row = dict[str, Any]
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """Part of prefect.yaml; a word that is not known here is an error, as it would be left out without a sound."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Schedule(Strict):
+class ScheduleConfig(StrictModel):
     """When a deployment starts by itself."""
 
     slug: str
@@ -74,31 +74,31 @@ class Schedule(Strict):
             ) from None
 
 
-class Limit(Strict):
+class LimitConfig(StrictModel):
     """How many runs of a deployment may be at work at once, and what becomes of one more."""
 
     limit: int
     collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"]
 
 
-class Pool(Strict):
+class PoolConfig(StrictModel):
     """The work pool whose workers take a deployment's runs."""
 
     name: str
     job_variables: dict[str, Any] = Field(default_factory=dict)
 
 
-class Deployment(Strict):
+class DeploymentConfig(StrictModel):
     """One deployment, in prefect.yaml's words."""
 
     name: str
     entrypoint: str
-    work_pool: Pool
+    work_pool: PoolConfig
     version_type: Literal["prefect:simple"]  # the flow's own, which is the package's
     tags: list[str] = Field(default_factory=list)
     parameters: dict[str, Any] = Field(default_factory=dict)
-    concurrency_limit: Limit | None = None
-    schedules: list[Schedule] = Field(default_factory=list)
+    concurrency_limit: LimitConfig | None = None
+    schedules: list[ScheduleConfig] = Field(default_factory=list)
 
     def flow(self) -> Flow[..., Any]:
         """The flow that ``entrypoint`` names."""
@@ -108,7 +108,7 @@ class Deployment(Strict):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DeploymentRequest:
     """A pipeline to deploy: its file, changed fields, how many at once, and when it starts by itself."""
 
     path: Path
@@ -116,19 +116,19 @@ class Wanted:
     cron: str | None = None
     interval_s: float | None = None
     timezone: str = "UTC"
-    partition: Every | None = None
+    partition: PartitionLength | None = None
     at_once: int = 1
 
 
-def definitions(path: Path = DEFINITIONS) -> list[Deployment]:
+def load_deployments(path: Path = DEFINITIONS_FILE) -> list[DeploymentConfig]:
     """The deployments of prefect.yaml, checked."""
     try:
-        return [Deployment.model_validate(one) for one in yaml.safe_load(path.read_text())["deployments"]]
+        return [DeploymentConfig.model_validate(one) for one in yaml.safe_load(path.read_text())["deployments"]]
     except (ValidationError, KeyError, TypeError, yaml.YAMLError) as error:
         raise RequestError(f"{path}: not a file of deployments: {error}") from None
 
 
-def of_pipeline(wanted: Wanted) -> Deployment:
+def pipeline_deployment(wanted: DeploymentRequest) -> DeploymentConfig:
     """The deployment of one pipeline: named after it, one run at a time, started by the asked schedule.
 
     A run that would be the second is left out, since the one at work makes what it would make. With partitions each
@@ -137,20 +137,24 @@ def of_pipeline(wanted: Wanted) -> Deployment:
     path = spec_path(str(wanted.path)).resolve()
     given = wanted.changes if wanted.partition is None else [*wanted.changes, "partition.date=2026-01-01"]
     name = load_pipeline(path, given).name
-    template = next(one for one in definitions() if one.name == FORM)
-    if name == FORM or set(name) & set(BANNED):
+    template = next(one for one in load_deployments() if one.name == FORM_DEPLOYMENT)
+    if name == FORM_DEPLOYMENT or set(name) & set(BANNED_CHARS):
         raise RequestError(
-            f"{path}: a deployment cannot be named '{name}'; give --set name=... without any of {BANNED}"
+            f"{path}: a deployment cannot be named '{name}'; give --set name=... without any of {BANNED_CHARS}"
         )
     shipped = data_specs().resolve()
     where = Path("data_specs", path.relative_to(shipped)) if path.is_relative_to(shipped) else path
-    parameters: dict[str, Any] = {"pipeline": str(where), "set": [absolute(change) for change in wanted.changes]}
+    parameters: dict[str, Any] = {"pipeline": str(where), "set": [absolute_change(change) for change in wanted.changes]}
     if wanted.partition is not None:
         parameters |= {"partition": wanted.partition, "timezone": wanted.timezone}
-    limit = Limit(limit=wanted.at_once, collision_strategy="CANCEL_NEW" if wanted.partition is None else "ENQUEUE")
+    limit = LimitConfig(
+        limit=wanted.at_once, collision_strategy="CANCEL_NEW" if wanted.partition is None else "ENQUEUE"
+    )
     schedules = []
     if wanted.cron is not None or wanted.interval_s is not None:
-        asked = Schedule(slug=ASKED, cron=wanted.cron, interval=wanted.interval_s, timezone=wanted.timezone)
+        asked = ScheduleConfig(
+            slug=REQUESTED_SLUG, cron=wanted.cron, interval=wanted.interval_s, timezone=wanted.timezone
+        )
         asked.made()
         schedules = [asked]
     return template.model_copy(
@@ -158,8 +162,9 @@ def of_pipeline(wanted: Wanted) -> Deployment:
     )
 
 
-def deploy(deployments: list[Deployment], pool: str | None = None, webhook: str | None = None,
-           kept: Sequence[str] = ()) -> list[Row]:  # fmt: skip
+def register_deployments(
+    deployments: list[DeploymentConfig], pool: str | None = None, webhook: str | None = None, kept: Sequence[str] = ()
+) -> list[Row]:
     """Register ``deployments`` at the server that PREFECT_API_URL names, and what it does when a run of ours dies.
 
     One row for each, and one for a pool that had to be made. ``webhook``: whom to tell of runs that stop (automations).
@@ -167,10 +172,10 @@ def deploy(deployments: list[Deployment], pool: str | None = None, webhook: str 
     them on or off in Prefect's page; only the one that a command line asks for is set anew. It also keeps the fields
     ``kept``. RequestError when no server answers.
     """
-    with server() as client:
+    with prefect_client() as client:
         rows = []
         for name in dict.fromkeys(pool or one.work_pool.name for one in deployments):
-            rows += _need_pool(client, name)
+            rows += _ensure_pool(client, name)
         flows = {name: client.create_flow_from_name(name) for name in {one.flow().name for one in deployments}}
         wanted = DeploymentFilter(name=DeploymentFilterName(any_=[one.name for one in deployments]))
         there = {(one.flow_id, one.name): one for one in client.read_deployments(deployment_filter=wanted, limit=200)}
@@ -178,16 +183,16 @@ def deploy(deployments: list[Deployment], pool: str | None = None, webhook: str 
             flow_id = flows[one.flow().name]
             found = there.get((flow_id, one.name))
             rows.append(_register(client, one, pool or one.work_pool.name, flow_id, found, kept))
-        return rows + asyncio.run(_automate(webhook))
+        return rows + asyncio.run(_register_automations(webhook))
 
 
 def watched_flows() -> WatchedFlows:
     """Our flows by name. The end of a remote step is reported by the run that asked for it, so it is listed apart."""
-    runs = frozenset(one.flow().name for one in definitions()) | {pipeline.name}
-    return WatchedFlows(runs, frozenset((make_dispatched.name, make_pieces.name)))
+    runs = frozenset(one.flow().name for one in load_deployments()) | {pipeline_flow.name}
+    return WatchedFlows(runs, frozenset((remote_job_flow.name, remote_chunks_flow.name)))
 
 
-async def _automate(webhook: str | None) -> list[Row]:
+async def _register_automations(webhook: str | None) -> list[Row]:
     async with get_client() as client:
         names = await ensure_automations(client, watched_flows(), webhook)
     return [
@@ -197,7 +202,7 @@ async def _automate(webhook: str | None) -> list[Row]:
 
 
 @contextmanager
-def server() -> Iterator[SyncPrefectClient]:
+def prefect_client() -> Iterator[SyncPrefectClient]:
     """A client of the server that the settings name; RequestError when there is none or it refuses."""
     check = prefect_check(os.environ, Path.home())
     if check.status != "ok":
@@ -217,7 +222,7 @@ def server() -> Iterator[SyncPrefectClient]:
         raise RequestError(f"Prefect's server does not answer: {error!r}") from error
 
 
-def _need_pool(client: SyncPrefectClient, name: str) -> list[Row]:
+def _ensure_pool(client: SyncPrefectClient, name: str) -> list[Row]:
     try:
         client.read_work_pool(name)
         return []
@@ -231,34 +236,48 @@ def _need_pool(client: SyncPrefectClient, name: str) -> list[Row]:
     return [{"deployment": "(work pool)", "did": "created", "pool": name, "limit": None, "schedules": ""}]
 
 
-def _register(client: SyncPrefectClient, one: Deployment, pool: str, flow_id: UUID,
-              found: DeploymentResponse | None, kept: Sequence[str]) -> Row:  # fmt: skip
+def _register(
+    client: SyncPrefectClient,
+    one: DeploymentConfig,
+    pool: str,
+    flow_id: UUID,
+    found: DeploymentResponse | None,
+    kept: Sequence[str],
+) -> Row:
     flow, limit = one.flow(), one.concurrency_limit
     options = limit and ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy(limit.collision_strategy))
     given: dict[str, Any] = {
-        "version": flow.version, "description": flow.description, "entrypoint": one.entrypoint, "tags": one.tags,
-        "parameters": one.parameters, "parameter_openapi_schema": parameter_schema(flow).model_dump(exclude_unset=True),
-        "enforce_parameter_schema": True, "work_pool_name": pool, "job_variables": one.work_pool.job_variables,
-        "concurrency_limit": limit and limit.limit, "concurrency_options": options, "pull_steps": [],
-    }  # fmt: skip
+        "version": flow.version,
+        "description": flow.description,
+        "entrypoint": one.entrypoint,
+        "tags": one.tags,
+        "parameters": one.parameters,
+        "parameter_openapi_schema": parameter_schema(flow).model_dump(exclude_unset=True),
+        "enforce_parameter_schema": True,
+        "work_pool_name": pool,
+        "job_variables": one.work_pool.job_variables,
+        "concurrency_limit": limit and limit.limit,
+        "concurrency_options": options,
+        "pull_steps": [],
+    }
     row = {"deployment": f"{flow.name}/{one.name}", "pool": pool, "limit": limit and limit.limit}
     schedules = [
         DeploymentScheduleCreate(schedule=part.made(), active=part.active, slug=part.slug) for part in one.schedules
     ]
     if found is None:
         client.create_deployment(flow_id, one.name, schedules=schedules, **given)
-        return row | {"did": "created", "schedules": _said(schedules)}
+        return row | {"did": "created", "schedules": _format_schedules(schedules)}
     did = "unchanged"
     given = {field: value for field, value in given.items() if field not in kept}
-    if any(_kept(found, field) != value for field, value in given.items()):
+    if any(_server_value(found, field) != value for field, value in given.items()):
         client.update_deployment(found.id, DeploymentUpdate(**given))
         did = "updated"
-    for schedule in [part for part in schedules if part.slug == ASKED]:
+    for schedule in [part for part in schedules if part.slug == REQUESTED_SLUG]:
         did = _set_schedule(client, found, schedule) or did
-    return row | {"did": did, "schedules": _said(client.read_deployment_schedules(found.id))}
+    return row | {"did": did, "schedules": _format_schedules(client.read_deployment_schedules(found.id))}
 
 
-def _kept(found: DeploymentResponse, field: str) -> Any:
+def _server_value(found: DeploymentResponse, field: str) -> Any:
     """What the server keeps of a field that we give; it calls a limit by another name."""
     if field == "concurrency_limit":
         return found.global_concurrency_limit and found.global_concurrency_limit.limit
@@ -270,7 +289,7 @@ def _set_schedule(client: SyncPrefectClient, found: DeploymentResponse, asked: D
     old = next((one for one in found.schedules if one.slug == asked.slug), None)
     if old is None:
         client.create_deployment_schedules(found.id, [asked])
-    elif _words(old.schedule) != _words(asked.schedule):
+    elif _schedule_fields(old.schedule) != _schedule_fields(asked.schedule):
         client.update_deployment_schedule(found.id, old.id, active=asked.active, schedule=asked.schedule)
     elif not old.active:
         client.update_deployment_schedule(found.id, old.id, active=True)
@@ -279,17 +298,17 @@ def _set_schedule(client: SyncPrefectClient, found: DeploymentResponse, asked: D
     return "updated"
 
 
-def _words(schedule: Any) -> dict[str, Any]:
+def _schedule_fields(schedule: Any) -> dict[str, Any]:
     """What a schedule says, but for the moment from which an interval counts."""
     words: dict[str, Any] = schedule.model_dump(exclude={"anchor_date"})
     return words
 
 
-def _said(schedules: Sequence[Any]) -> str:
-    return "; ".join(sorted(map(say_schedule, schedules)))
+def _format_schedules(schedules: Sequence[Any]) -> str:
+    return "; ".join(sorted(map(format_schedule, schedules)))
 
 
-def say_schedule(given: Any) -> str:
+def format_schedule(given: Any) -> str:
     """A schedule in a few words."""
     schedule = given.schedule
     if isinstance(schedule, CronSchedule):

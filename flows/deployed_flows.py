@@ -10,40 +10,46 @@ from prefect import flow, get_client
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 
-from flows.outcome import Made, answer
-from flows.pipeline import pipeline as steps_of_pipeline
-from flows.work_pools import need_pools
+from flows.outcome import FlowResult, as_flow_result
+from flows.pipeline import pipeline_flow as steps_of_pipeline
+from flows.work_pools import ensure_work_pools
 from zscir import __version__
-from zscir.pipeline.backfill import backfill as fill_gaps
-from zscir.pipeline.backfill import check_all_done
-from zscir.pipeline.execute import Asked, asked_again, walk
-from zscir.pipeline.partitions import Every, between, last_whole
+from zscir.pipeline.backfill import raise_failed_partitions
+from zscir.pipeline.backfill import run_backfill as fill_gaps
+from zscir.pipeline.execute import RunRequest, execute_run, rerun_request
+from zscir.pipeline.partitions import PartitionLength, last_complete_partition, partitions_between
 from zscir.pipeline.run import Run
 from zscir.runtime.errors import RequestError
 from zscir.runtime.settings import spec_path
 from zscir.store.store import Store
 
 WHERE_IT_STOPPED: Final = "where it stopped"
-FROM_PAGE = "Run from the Prefect UI"  # how the page's own requests begin their first state's message
+UI_MESSAGE_PREFIX = "Run from the Prefect UI"  # how the page's own requests begin their first state's message
 StageName = Literal[
     "ask_llm", "backbone", "decontaminate", "dedup_exact", "dedup_near", "download", "embed", "embed_benchmarks",
     "evaluate", "filter_size", "filter_text", "import_images", "import_shards", "ingest", "mask_triplets", "mine_pairs",
     "pack", "parse_llm", "tabletop", "tabletop_benchmarks", "tabulate", "train",
 ]  # fmt: skip
 StageChoice = Literal["where it stopped", StageName]
-Slice = Literal["none", Every]
+PartitionChoice = Literal["none", PartitionLength]
 
 
-def named() -> str:
+def flow_run_title() -> str:
     """The flow run's name: what it runs and the time it was meant to start."""
     given = flow_run.parameters
     word = Path(str(given["pipeline"])).stem if "pipeline" in given else f"rerun-{given.get('run_id', 'latest')}"
     return f"{word}-{flow_run.scheduled_start_time:%Y%m%d-%H%M%S}"
 
 
-@flow(name="run-pipeline", version=__version__, flow_run_name=named, persist_result=False)
-def run_pipeline(pipeline: str, set: list[str] = [], only: str | None = None, start: str | None = None,  # noqa: A002, B006
-                 partition: Slice = "none", timezone: str = "UTC") -> Made:  # fmt: skip
+@flow(name="run-pipeline", version=__version__, flow_run_name=flow_run_title, persist_result=False)
+def run_pipeline(
+    pipeline: str,
+    set: list[str] = [],  # noqa: A002, B006 - the REST API names it; Prefect reads the default and never changes it
+    only: str | None = None,
+    start: str | None = None,
+    partition: PartitionChoice = "none",
+    timezone: str = "UTC",
+) -> FlowResult:
     """Run a pipeline; whatever is made already is reused, and a finished pipeline ends at once.
 
     Args:
@@ -54,11 +60,21 @@ def run_pipeline(pipeline: str, set: list[str] = [], only: str | None = None, st
         partition: fill the source's {date} with the last whole hour, day, ... before the scheduled time
         timezone: the time zone of that date
     """
-    return answer(_walked(lambda store: Asked(_findable(pipeline), [*set, *_slice(partition, timezone)], only, start)))
+    return as_flow_result(
+        _execute_request(
+            lambda store: RunRequest(
+                _find_pipeline(pipeline), [*set, *_partition_change(partition, timezone)], only, start
+            )
+        )
+    )
 
 
-@flow(name="run-stage", version=__version__, flow_run_name=named, persist_result=False)
-def run_stage(stage: StageName, pipeline: str, set: list[str] = []) -> Made:  # noqa: A002, B006
+@flow(name="run-stage", version=__version__, flow_run_name=flow_run_title, persist_result=False)
+def run_stage(
+    stage: StageName,
+    pipeline: str,
+    set: list[str] = [],  # noqa: A002, B006 - the REST API names it; Prefect reads the default and never changes it
+) -> FlowResult:
     """Run all steps of one stage of a pipeline; the steps before it must be made.
 
     Args:
@@ -66,12 +82,17 @@ def run_stage(stage: StageName, pipeline: str, set: list[str] = []) -> Made:  # 
         pipeline: a pipeline file: an absolute path on the worker's machine, or data_specs/... for a shipped one
         set: changed fields, each STEP.field=value or source=FILE
     """
-    return answer(_walked(lambda store: Asked(_findable(pipeline), [*set], only=stage)))
+    return as_flow_result(_execute_request(lambda store: RunRequest(_find_pipeline(pipeline), [*set], only=stage)))
 
 
-@flow(name="rerun", version=__version__, flow_run_name=named, persist_result=False)
-def rerun(run_id: str = "latest", stage: StageChoice = WHERE_IT_STOPPED, step: str = "",
-          walk_on: Literal["from there on", "only that"] = "from there on", set: list[str] = []) -> Made:  # noqa: A002, B006  # fmt: skip
+@flow(name="rerun", version=__version__, flow_run_name=flow_run_title, persist_result=False)
+def rerun_flow(
+    run_id: str = "latest",
+    stage: StageChoice = WHERE_IT_STOPPED,
+    step: str = "",
+    walk_on: Literal["from there on", "only that"] = "from there on",
+    set: list[str] = [],  # noqa: A002, B006 - the REST API names it; Prefect reads the default and never changes it
+) -> FlowResult:
     """Run again after a failure; finished steps are reused.
 
     Args:
@@ -83,11 +104,17 @@ def rerun(run_id: str = "latest", stage: StageChoice = WHERE_IT_STOPPED, step: s
     """
     word = step or (None if stage == WHERE_IT_STOPPED else stage)
     only, start = (word, None) if walk_on == "only that" else (None, word)
-    return answer(_walked(lambda store: asked_again(store, run_id, only, start, set)))
+    return as_flow_result(_execute_request(lambda store: rerun_request(store, run_id, only, start, set)))
 
 
-@flow(name="backfill", version=__version__, flow_run_name=named, persist_result=False)
-def backfill(pipeline: str, first: str, last: str, every: Every = "day", set: list[str] = []) -> Made:  # noqa: A002, B006
+@flow(name="backfill", version=__version__, flow_run_name=flow_run_title, persist_result=False)
+def backfill_flow(
+    pipeline: str,
+    first: str,
+    last: str,
+    every: PartitionLength = "day",
+    set: list[str] = [],  # noqa: A002, B006 - the REST API names it; Prefect reads the default and never changes it
+) -> FlowResult:
     """Run a pipeline for each date or shard that is not made yet; what is finished is found finished.
 
     Args:
@@ -99,32 +126,32 @@ def backfill(pipeline: str, first: str, last: str, every: Every = "day", set: li
     """
 
     def fill(store: Store) -> dict[str, str]:
-        asked = Asked(_findable(pipeline), [*set], flow_run_id=str(flow_run.id))
-        rows = fill_gaps(store, asked, between(first, last, every), _in_this_flow_run, need_pools)
+        asked = RunRequest(_find_pipeline(pipeline), [*set], flow_run_id=str(flow_run.id))
+        rows = fill_gaps(store, asked, partitions_between(first, last, every), _run_in_flow, ensure_work_pools)
         words = ["zscir", "backfill", pipeline, "--from", first, "--to", last, "--every", every]
-        check_all_done(rows, shlex.join([*words, *(word for change in set for word in ("--set", change))]))
+        raise_failed_partitions(rows, shlex.join([*words, *(word for change in set for word in ("--set", change))]))
         return {row["partition"]: row["outcome"] for row in rows}
 
-    return answer(fill)
+    return as_flow_result(fill)
 
 
-def _walked(request: Callable[[Store], Asked]) -> Callable[[Store], dict[str, str]]:
+def _execute_request(request: Callable[[Store], RunRequest]) -> Callable[[Store], dict[str, str]]:
     """Walk what ``request`` asks for; the keys that the run has."""
 
     def walked(store: Store) -> dict[str, str]:
         asked = replace(request(store), trigger=_trigger(), flow_run_id=str(flow_run.id))
-        return {name: one.key for name, one in walk(store, asked, _in_this_flow_run, need_pools).made.items()}
+        return {name: one.key for name, one in execute_run(store, asked, _run_in_flow, ensure_work_pools).made.items()}
 
     return walked
 
 
-def _in_this_flow_run(run: Run, chosen: list[str]) -> None:
+def _run_in_flow(run: Run, chosen: list[str]) -> None:
     """The engine: the pipeline flow's own body, whose tasks belong to this flow run."""
     stages = {step.name: step.stage.name for step in run.pipeline.steps}
     steps_of_pipeline.fn(run.run_id, run.pipeline.name, [[name, stages[name]] for name in chosen])
 
 
-def _findable(pipeline: str) -> Path:
+def _find_pipeline(pipeline: str) -> Path:
     path = spec_path(pipeline)
     if not path.is_absolute() and not path.exists():
         raise RequestError(
@@ -134,8 +161,8 @@ def _findable(pipeline: str) -> Path:
     return path.resolve()
 
 
-def _slice(every: Slice, timezone: str) -> list[str]:
-    return [] if every == "none" else [last_whole(every, flow_run.scheduled_start_time, timezone).change]
+def _partition_change(every: PartitionChoice, timezone: str) -> list[str]:
+    return [] if every == "none" else [last_complete_partition(every, flow_run.scheduled_start_time, timezone).change]
 
 
 def _trigger() -> str:
@@ -147,4 +174,4 @@ def _trigger() -> str:
     with get_client(sync_client=True) as client:
         states = client.read_flow_run_states(context.flow_run.id)
     first = min(states, key=lambda state: state.timestamp)
-    return "ui" if (first.message or "").startswith(FROM_PAGE) else "api"
+    return "ui" if (first.message or "").startswith(UI_MESSAGE_PREFIX) else "api"

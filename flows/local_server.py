@@ -17,18 +17,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from zscir.runtime.child_processes import FAMILY, end_all, family, guard_family
+from zscir.runtime.child_processes import GROUP_VARIABLE, kill_group_on_exit, process_group, terminate_all
 from zscir.runtime.errors import RequestError, StageError
-from zscir.runtime.progress import note
+from zscir.runtime.progress import log_info
 from zscir.store.store import Store
 
-HOST = "127.0.0.1"
+SERVER_HOST = "127.0.0.1"
 START_LIMIT_S = 180.0  # a first start makes the database
 STOP_LIMIT_S = 25.0
-LOOK_EVERY_S = 1.0
-AGAIN_AFTER_S = 10.0  # what does not live longer than that is not started again at once
-RUN_ID = "PREFECT__FLOW_RUN_ID"  # in the environment of a flow run's process
-SETTINGS = {
+CHECK_EVERY_S = 1.0
+RESTART_AFTER_S = 10.0  # what does not live longer than that is not started again at once
+RUN_ID_VARIABLE = "PREFECT__FLOW_RUN_ID"  # in the environment of a flow run's process
+SERVER_SETTINGS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_CLI_PROMPT": "false",
@@ -40,7 +40,7 @@ SETTINGS = {
 
 
 @dataclass
-class Child:
+class ManagedProcess:
     """The server or the worker: how it is started, and the process that it is now."""
 
     name: str
@@ -74,7 +74,7 @@ class Child:
         self.process.wait()
 
 
-def home_of(store: Store) -> Path:
+def server_home(store: Store) -> Path:
     """Where the server keeps its database: PREFECT_HOME, else beside the artifacts, else (S3) in the cache."""
     if given := os.environ.get("PREFECT_HOME"):
         return Path(given).expanduser().resolve()
@@ -82,7 +82,7 @@ def home_of(store: Store) -> Path:
 
 
 @contextmanager
-def household(store: Store, port: int) -> Iterator[Child]:
+def local_server(store: Store, port: int) -> Iterator[ManagedProcess]:
     """A server to be brought up on ``port`` of this machine; all that its family started ends with it.
 
     RequestError when the port or the folder is taken. The environment of this process names the server from here on,
@@ -90,8 +90,8 @@ def household(store: Store, port: int) -> Iterator[Child]:
     """
     from filelock import FileLock, Timeout
 
-    _need_port(port)
-    home = home_of(store)
+    _check_port_free(port)
+    home = server_home(store)
     home.mkdir(parents=True, exist_ok=True)
     lock = FileLock(home / "serve.lock")
     try:
@@ -99,50 +99,52 @@ def household(store: Store, port: int) -> Iterator[Child]:
     except Timeout:
         raise RequestError(f"{home}: another `zscir serve` works there; stop it, or set PREFECT_HOME") from None
     name = secrets.token_hex(8)
-    guard_family(name)
-    os.environ |= SETTINGS | {
-        FAMILY: name, "PREFECT_HOME": str(home), "PREFECT_API_URL": f"http://{HOST}:{port}/api",
+    kill_group_on_exit(name)
+    os.environ |= SERVER_SETTINGS | {
+        GROUP_VARIABLE: name,
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://{SERVER_HOST}:{port}/api",
         "ZSCIR_STORE": store.location,
-    }  # fmt: skip
-    words = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
-    server = Child("server", words, home / "server.log")
+    }
+    words = [sys.executable, "-m", "prefect", "server", "start", "--host", SERVER_HOST, "--port", str(port)]
+    server = ManagedProcess("server", words, home / "server.log")
     try:
         yield server
     finally:
         server.stop(STOP_LIMIT_S)
-        end_all(family(name), 0)
+        terminate_all(process_group(name), 0)
         lock.release()
 
 
-def bring_up(server: Child, port: int) -> None:
+def start_server(server: ManagedProcess, port: int) -> None:
     """Start the server and wait until it answers; StageError with its last words when it does not."""
     server.start()
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline and not server.gone():
-        with suppress(OSError), urllib.request.urlopen(f"http://{HOST}:{port}/api/health", timeout=2):
+        with suppress(OSError), urllib.request.urlopen(f"http://{SERVER_HOST}:{port}/api/health", timeout=2):
             return
         time.sleep(0.1)
     last = "" if server.log is None else server.log.read_text(errors="replace")[-1000:]
     raise StageError(f"Prefect's server did not come up in {START_LIMIT_S:.0f} s; the end of {server.log}:\n{last}")
 
 
-def serve(server: Child, pool: str, limit: int | None) -> None:
+def supervise_worker(server: ManagedProcess, pool: str, limit: int | None) -> None:
     """Start a worker; start it or the server again when one dies; return when a signal says so."""
     words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
-    worker = Child("worker", words + ([] if limit is None else ["--limit", str(limit)]), None)
-    with _told_to_stop() as told:
+    worker = ManagedProcess("worker", words + ([] if limit is None else ["--limit", str(limit)]), None)
+    with _stop_event() as told:
         worker.start()
         try:
-            while not told.wait(LOOK_EVERY_S):
+            while not told.wait(CHECK_EVERY_S):
                 for one in (server, worker):
-                    if one.gone() and time.monotonic() - one.started_at_s > AGAIN_AFTER_S:
-                        note(f"serve: the {one.name} ended; it is started again")
+                    if one.gone() and time.monotonic() - one.started_at_s > RESTART_AFTER_S:
+                        log_info(f"serve: the {one.name} ended; it is started again")
                         one.start()
         finally:
-            _stop_work(worker)
+            _stop_worker(worker)
 
 
-def bury(pool: str) -> list[str]:
+def mark_orphaned_runs(pool: str) -> list[str]:
     """Say in Prefect what became of flow runs whose process is gone with an earlier `zscir serve`; their names.
 
     One that had begun crashed; one that had not is scheduled anew. Neither holds a place under a limit after that.
@@ -157,15 +159,15 @@ def bury(pool: str) -> list[str]:
     from prefect.client.schemas.objects import StateType
     from prefect.states import Crashed, Scheduled
 
-    from flows.deploy import server
+    from flows.deploy import prefect_client
 
     under_way = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
     state = FlowRunFilterState(type=FlowRunFilterStateType(any_=under_way))
     buried = []
-    with server() as client:
+    with prefect_client() as client:
         of_pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool]))
         for one in client.read_flow_runs(flow_run_filter=FlowRunFilter(state=state), work_pool_filter=of_pool):
-            if _lives(one.infrastructure_pid, str(one.id)):
+            if _is_process_alive(one.infrastructure_pid, str(one.id)):
                 continue
             begun = one.state_type != StateType.PENDING
             why = "its process ended with `zscir serve`; `zscir runs` lists the run, `zscir rerun` goes on with it"
@@ -175,17 +177,17 @@ def bury(pool: str) -> list[str]:
     return buried
 
 
-def _lives(pid: str | None, flow_run_id: str) -> bool:
+def _is_process_alive(pid: str | None, flow_run_id: str) -> bool:
     import psutil
 
     try:
-        return pid is not None and psutil.Process(int(pid)).environ().get(RUN_ID) == flow_run_id
+        return pid is not None and psutil.Process(int(pid)).environ().get(RUN_ID_VARIABLE) == flow_run_id
     except (psutil.Error, ValueError):
         return False
 
 
 @contextmanager
-def _told_to_stop() -> Iterator[threading.Event]:
+def _stop_event() -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set. A handler of ours is also what makes children not ignore them."""
     told = threading.Event()
 
@@ -200,12 +202,12 @@ def _told_to_stop() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _stop_work(worker: Child) -> None:
+def _stop_worker(worker: ManagedProcess) -> None:
     """Flow runs at work are told to stop while server and worker are there to hear of it; then the worker is."""
-    note("serve: stopping")
-    at_work = {one.pid: one for one in family(os.environ[FAMILY]) if _runs_a_flow(one)}
+    log_info("serve: stopping")
+    at_work = {one.pid: one for one in process_group(os.environ[GROUP_VARIABLE]) if _runs_a_flow(one)}
     # What a flow run has started itself is ended by it: told at once, it could not say which run was interrupted.
-    end_all([one for one in at_work.values() if one.ppid() not in at_work], STOP_LIMIT_S)
+    terminate_all([one for one in at_work.values() if one.ppid() not in at_work], STOP_LIMIT_S)
     worker.stop(STOP_LIMIT_S)
 
 
@@ -213,14 +215,14 @@ def _runs_a_flow(process: Any) -> bool:
     import psutil
 
     with suppress(psutil.Error):
-        return RUN_ID in process.environ()
+        return RUN_ID_VARIABLE in process.environ()
     return False
 
 
-def _need_port(port: int) -> None:
+def _check_port_free(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((SERVER_HOST, port))
         except OSError as error:
-            raise RequestError(f"port {port} of {HOST}: {error.strerror}; give another with --port") from None
+            raise RequestError(f"port {port} of {SERVER_HOST}: {error.strerror}; give another with --port") from None

@@ -2,19 +2,19 @@
 
 from prefect import flow
 
-from flows.outcome import Made, answer
+from flows.outcome import FlowResult, as_flow_result
 from zscir import __version__
-from zscir.lineage.reaper import reap
-from zscir.maintenance.gc import clear, in_words, look, table
-from zscir.maintenance.retention import Policy
-from zscir.maintenance.verify import check_whole, quarantine, verify
-from zscir.runtime.progress import note
+from zscir.lineage.reaper import reap_dead_runs
+from zscir.maintenance.gc import format_gc_log, gc_table, plan_gc, run_gc
+from zscir.maintenance.retention import RetentionPolicy
+from zscir.maintenance.verify import quarantine_artifacts, raise_if_damaged, verify_artifacts
+from zscir.runtime.progress import log_info
 from zscir.runtime.settings import Settings
 from zscir.store.store import Store, open_store
 
 
 @flow(name="verify", version=__version__, persist_result=False)
-def verify_store(refs: list[str] = [], take_out: bool = False) -> Made:  # noqa: B006
+def verify_flow(refs: list[str] = [], take_out: bool = False) -> FlowResult:  # noqa: B006
     """Read every file of ZSCIR_STORE and compare it with its manifest; damage is a failed flow run with what to do.
 
     Args:
@@ -23,15 +23,15 @@ def verify_store(refs: list[str] = [], take_out: bool = False) -> Made:  # noqa:
     """
 
     def told(store: Store) -> dict[str, str]:
-        found = verify(store, refs)
-        check_whole(store, found, quarantine(store, found) if take_out else [])
+        found = verify_artifacts(store, refs)
+        raise_if_damaged(store, found, quarantine_artifacts(store, found) if take_out else [])
         return {f"{one.stage}/{one.key}/{one.file}": one.state for one in found.findings}
 
-    return answer(told)
+    return as_flow_result(told)
 
 
 @flow(name="gc", version=__version__, persist_result=False)
-def clear_store(keep_runs: int = 3, older_than: str = "14d", delete: bool = False) -> Made:
+def gc_flow(keep_runs: int = 3, older_than: str = "14d", delete: bool = False) -> FlowResult:
     """Say what no run of ZSCIR_STORE needs any more, and with ``delete`` remove it, while runs may be at work.
 
     Args:
@@ -41,16 +41,16 @@ def clear_store(keep_runs: int = 3, older_than: str = "14d", delete: bool = Fals
     """
 
     def told(store: Store) -> dict[str, str]:
-        seen = look(store, Policy.parse(keep_runs, older_than))
-        rows = table(seen)
-        done = clear(store, seen) if delete else None
-        note(in_words(rows, done))
+        seen = plan_gc(store, RetentionPolicy.parse(keep_runs, older_than))
+        rows = gc_table(seen)
+        done = run_gc(store, seen) if delete else None
+        log_info(format_gc_log(rows, done))
         return {row["stage"]: str(row["reclaimable_bytes"]) for row in rows}
 
-    return answer(told)
+    return as_flow_result(told)
 
 
 @flow(name="reap", version=__version__, persist_result=False)
-def reap_runs() -> list[str]:
+def reap_flow() -> list[str]:
     """The ids of the runs of ZSCIR_STORE that had died and are now marked as failed."""
-    return reap(open_store(Settings.from_env()))
+    return reap_dead_runs(open_store(Settings.from_env()))

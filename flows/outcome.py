@@ -16,31 +16,31 @@ from zscir.store.store import Store, open_store
 log = logging.getLogger("zscir")
 log.setLevel(logging.INFO)  # its lines reach Prefect's page through PREFECT_LOGGING_EXTRA_LOGGERS (prefect.yaml)
 
-GATE = "Gate"  # the name of the failed state of a run that a data gate stopped
-BUDGET = "Budget"  # and of one that its limits stopped
-Made = dict[str, str] | State[Any]
+GATE_STATE = "Gate"  # the name of the failed state of a run that a data gate stopped
+BUDGET_STATE = "Budget"  # and of one that its limits stopped
+FlowResult = dict[str, str] | State[Any]
 
 
-def answer(work: Callable[[Store], dict[str, str]]) -> Made:
+def as_flow_result(work: Callable[[Store], dict[str, str]]) -> FlowResult:
     """Do ``work``; what fails becomes a failed flow run with our message as its own."""
-    outlive_the_worker()
+    survive_worker_exit()
     try:
-        return work(_open())
+        return work(_open_store())
     except Interrupted as stopped:
         raise (stopped.__cause__ or stopped) from None  # Prefect knows its own signal and says what state it means
     except ZscirError as error:
         message = str(redact(str(error)))
         log.error(message)
-        return Failed(message=message, name=_end_of(error))
+        return Failed(message=message, name=_failed_state_name(error))
 
 
-def _end_of(error: ZscirError) -> str | None:
+def _failed_state_name(error: ZscirError) -> str | None:
     if isinstance(error, OverBudget):
-        return BUDGET
-    return GATE if isinstance(error, GateError) else None
+        return BUDGET_STATE
+    return GATE_STATE if isinstance(error, GateError) else None
 
 
-def outlive_the_worker() -> None:
+def survive_worker_exit() -> None:
     """A log line that nobody reads any more must not end the run: the worker that read them may have been killed.
 
     Prefect's console handler writes through rich, which ends the process when the other end of a pipe is gone.
@@ -55,7 +55,7 @@ def outlive_the_worker() -> None:
             console.on_broken_pipe = lost
 
 
-def _open() -> Store:
+def _open_store() -> Store:
     settings = Settings.from_env()
     if "://" not in settings.store and not Path(settings.store).is_absolute():
         raise RequestError(

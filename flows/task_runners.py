@@ -10,18 +10,18 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from zscir.runtime.errors import RequestError
-from zscir.runtime.settings import Workers
+from zscir.runtime.settings import WorkerSettings
 
-Runner = TaskRunner[Any]
+AnyTaskRunner = TaskRunner[Any]
 
 
-def task_runner(workers: Workers) -> Runner:
+def make_task_runner(workers: WorkerSettings) -> AnyTaskRunner:
     """Threads or processes of this machine, or a Ray or Dask cluster; the last two come with an extra of their name."""
     return {"threads": _threads, "processes": _processes, "ray": _ray, "dask": _dask}[workers.kind](workers)
 
 
 @contextmanager
-def one_server(workers: Workers) -> Iterator[None]:
+def single_prefect_server(workers: WorkerSettings) -> Iterator[None]:
     """Prefect's server for this process and its workers: left alone, each would start one on the same database."""
     if PREFECT_API_URL.value() or workers.kind == "threads":
         yield
@@ -40,28 +40,28 @@ def one_server(workers: Workers) -> Iterator[None]:
         server.stop()
 
 
-def _threads(workers: Workers) -> Runner:
+def _threads(workers: WorkerSettings) -> AnyTaskRunner:
     return ThreadPoolTaskRunner(max_workers=workers.count)
 
 
-def _processes(workers: Workers) -> Runner:
+def _processes(workers: WorkerSettings) -> AnyTaskRunner:
     return ProcessPoolTaskRunner(max_workers=workers.count)
 
 
-def _ray(workers: Workers) -> Runner:
+def _ray(workers: WorkerSettings) -> AnyTaskRunner:
     local = {"num_cpus": workers.count, "include_dashboard": False}
     return _from_extra("ray", "RayTaskRunner", address=workers.address, init_kwargs={} if workers.address else local)
 
 
-def _dask(workers: Workers) -> Runner:
+def _dask(workers: WorkerSettings) -> AnyTaskRunner:
     local = {"n_workers": workers.count, "threads_per_worker": 1, "dashboard_address": None}
     where = {"address": workers.address} if workers.address else {"cluster_kwargs": local}
     return _from_extra("dask", "DaskTaskRunner", **where)
 
 
-def _from_extra(extra: str, name: str, **options: Any) -> Runner:
+def _from_extra(extra: str, name: str, **options: Any) -> AnyTaskRunner:
     try:
-        found: Runner = getattr(importlib.import_module(f"prefect_{extra}"), name)(**options)
+        found: AnyTaskRunner = getattr(importlib.import_module(f"prefect_{extra}"), name)(**options)
     except ModuleNotFoundError as error:
         what = f"ZSCIR_RUNNER={extra}: {error.name} is not installed"
         raise RequestError(f"{what}; pip install 'zscir[{extra}]'") from None

@@ -27,4 +27,4 @@ THREAD_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 for _name, _value in {**QUIET_ENVIRONMENT, **THREAD_ENVIRONMENT}.items():
     os.environ.setdefault(_name, _value)
 
-torchvision_guard.install()
+torchvision_guard.install_torchvision_guard()

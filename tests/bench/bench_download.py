@@ -30,8 +30,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.faults.downloads import pairs_in
-from zscir.data.download.img2dataset_job import Job, raw_shards
-from zscir.data.download.img2dataset_pool import close_engine
+from zscir.data.download.img2dataset_job import Img2datasetJob, download_raw_shards
+from zscir.data.download.img2dataset_pool import close_img2dataset
 
 REPO = Path(__file__).resolve().parents[2]
 URLS, FEW = 2_000, 20
@@ -214,10 +214,10 @@ def test_a_small_job_on_a_warm_engine(tmp_path: Path) -> None:
     with pictures() as (port, _):
         pq.write_table(pa.table({"url": [f"http://127.0.0.1:{port}/{n}.jpg" for n in range(10)]}), tmp_path / "urls")
         for number in range(11):
-            job = Job(tmp_path / "urls", tmp_path / str(number), 10, 1, {"image_size": 256})
+            job = Img2datasetJob(tmp_path / "urls", tmp_path / str(number), 10, 1, {"image_size": 256})
             begin = time.perf_counter()
-            assert list(raw_shards(job, time.monotonic, 60.0)) == [0]
+            assert list(download_raw_shards(job, time.monotonic, 60.0)) == [0]
             times.append(time.perf_counter() - begin)
-    close_engine()
+    close_img2dataset()
     sys.stdout.write(f"\n10 URLs: first {times[0]:.2f} s, then {statistics.median(times[1:]):.3f} s")
     assert statistics.median(times[1:]) < SMALL_JOB_S

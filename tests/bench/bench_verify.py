@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tests.support.stored_histories import Attic
 from tests.support.toys import store_at
-from zscir.maintenance.retention import Policy, mark
-from zscir.maintenance.verify import verify
+from zscir.maintenance.retention import RetentionPolicy, mark_store
+from zscir.maintenance.verify import verify_artifacts
 from zscir.pipeline.stage import materialize, stage
 from zscir.runtime.specs import Spec
 from zscir.store.artifacts import Facts
@@ -39,7 +39,7 @@ def test_verify_beside_sha256sum(tmp_path: Path) -> None:
     paths = [str(made.path(name)) for name in made.files()]
     for _ in range(2):  # the second time from memory
         begin = time.perf_counter()
-        found = verify(store)
+        found = verify_artifacts(store)
         ours_s = time.perf_counter() - begin
         begin = time.perf_counter()
         subprocess.run(["sha256sum", *paths], check=True, capture_output=True)
@@ -55,6 +55,6 @@ def test_a_look_at_many_artifacts(tmp_path: Path) -> None:
         attic.put(40, inputs=[number - 1] if number % 10 else [])
     attic.run([ARTIFACTS - 1], 39)
     begin = time.perf_counter()
-    marked = mark(attic.store, Policy(1))
+    marked = mark_store(attic.store, RetentionPolicy(1))
     tell(f"gc looks at {ARTIFACTS} artifacts in {time.perf_counter() - begin:.2f} s")
     assert len(marked.garbage()) == ARTIFACTS - 10

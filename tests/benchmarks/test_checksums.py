@@ -8,21 +8,21 @@ from typing import Any
 
 import pytest
 
-from zscir.benchmarks import PARTS, Benchmark, load_benchmark, load_part
+from zscir.benchmarks import BENCHMARK_PARTS, Benchmark, load_benchmark, load_part
 from zscir.benchmarks.checksums import (
-    facts_of,
+    check_official_counts,
     official_gallery,
-    read_facts,
-    refuse_counts,
-    refuse_mixture,
+    official_release,
+    read_official_release,
+    refuse_mixed_files,
     require_official,
 )
-from zscir.benchmarks.feature_files import Asked, FeatureFiles, score_files
+from zscir.benchmarks.feature_files import FeatureFiles, ScoreRequest, score_files
 from zscir.benchmarks.load import annotation_files
 from zscir.runtime.errors import RequestError
 
 CLONES = {"fashioniq": "FashionIQ", "cirr": "CIRR", "circo": "CIRCO", "genecis": "GeneCIS"}
-VAL = [(name, part) for name in CLONES for part in PARTS[name]]
+VAL = [(name, part) for name in CLONES for part in BENCHMARK_PARTS[name]]
 
 
 def real(shared: Path, name: str) -> Path:
@@ -43,7 +43,7 @@ def copied(shared: Path, folder: Path, bench: Benchmark) -> Path:
 
 @pytest.mark.parametrize("name", sorted(CLONES))
 def test_the_real_annotations_have_the_checksums_of_the_specs(shared: Path, name: str) -> None:
-    facts = facts_of(name)
+    facts = official_release(name)
     require_official(real(shared, name), facts)
     require_official(shared / "annotations", facts)  # a folder that holds the clone
     assert any((real(shared, name) / file).is_file() for file in facts.sha256)
@@ -58,12 +58,12 @@ def test_the_real_annotations_have_the_official_counts(shared: Path, recipes: An
         bench = load_part(name, real(shared, name), "val", part, protocol)
         if name == "circo":
             bench = load_benchmark(name, real(shared, name), gallery_ids=recipes.circo_gallery_ids())
-        assert refuse_mixture(real(shared, name), facts_of(name), files_of(bench))
-        refuse_counts(bench, facts_of(name))
+        assert refuse_mixed_files(real(shared, name), official_release(name), files_of(bench))
+        check_official_counts(bench, official_release(name))
     for split in {"cirr": ("test1",), "fashioniq": ("test",)}.get(name, ()):
         bench = load_part(name, real(shared, name), split, part, None)
-        assert refuse_mixture(real(shared, name), facts_of(name), files_of(bench))
-        refuse_counts(bench, facts_of(name))
+        assert refuse_mixed_files(real(shared, name), official_release(name), files_of(bench))
+        check_official_counts(bench, official_release(name))
 
 
 def test_plis_toptee_captions_are_named_as_plis(shared: Path, tmp_path: Path) -> None:
@@ -79,8 +79,8 @@ def test_plis_toptee_captions_are_named_as_plis(shared: Path, tmp_path: Path) ->
         r"Get the originals: https://github.com/XiaoxiaoGuo/fashion-iq at f71b16c3b09e"
     )
     for refuse in (
-        lambda: require_official(tmp_path, facts_of("fashioniq")),
-        lambda: refuse_mixture(tmp_path, facts_of("fashioniq"), files_of(bench)),
+        lambda: require_official(tmp_path, official_release("fashioniq")),
+        lambda: refuse_mixed_files(tmp_path, official_release("fashioniq"), files_of(bench)),
     ):
         with pytest.raises(RequestError, match=words):
             refuse()
@@ -106,7 +106,7 @@ def test_one_altered_file_beside_an_official_one_is_refused(
     with pytest.raises(
         RequestError, match=rf"1 annotation files were altered:\n  {file}: .*\nGet the originals: https"
     ):
-        refuse_mixture(tmp_path, facts_of(name), files_of(bench))
+        refuse_mixed_files(tmp_path, official_release(name), files_of(bench))
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_another_file_of_the_same_clone_under_the_name_is_not_scored(
     words = rf"1 annotation files were altered:\n  {file}: sha256 .*\nGet the originals: https://github.com/\S+ at|\("
     for folder in (root, tmp_path):
         with pytest.raises(RequestError, match=words):
-            score_files(Asked(name, folder, **asked), FeatureFiles(tmp_path / "q.npy", tmp_path / "g.npy"))
+            score_files(ScoreRequest(name, folder, **asked), FeatureFiles(tmp_path / "q.npy", tmp_path / "g.npy"))
 
 
 @pytest.mark.parametrize(("name", "part"), VAL)
@@ -143,7 +143,7 @@ def test_a_folder_where_another_category_was_altered_is_scored(shared: Path, tmp
     root = tmp_path / "clone"
     shutil.copytree(real(shared, "fashioniq"), root)
     (root / "captions/cap.toptee.val.json").write_text("[]")
-    assert refuse_mixture(root, facts_of("fashioniq"), annotation_files("fashioniq", "val", "dress"))
+    assert refuse_mixed_files(root, official_release("fashioniq"), annotation_files("fashioniq", "val", "dress"))
 
 
 @pytest.mark.parametrize(("name", "file"), [("circo", "annotations/val.json"), ("genecis", "change_object.json")])
@@ -153,13 +153,13 @@ def test_an_altered_file_without_official_ones_beside_it_is_named_when_official_
     entries = json.loads((real(shared, name) / file).read_text())
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text(json.dumps(entries[:-1]))
-    bench = load_part(name, tmp_path, "val", PARTS[name][-1], None)
-    assert not refuse_mixture(tmp_path, facts_of(name), files_of(bench))
+    bench = load_part(name, tmp_path, "val", BENCHMARK_PARTS[name][-1], None)
+    assert not refuse_mixed_files(tmp_path, official_release(name), files_of(bench))
     with pytest.raises(RequestError, match=rf"altered:\n  {file}: sha256 .*\nGet the originals: https://github.com"):
-        require_official(tmp_path, facts_of(name))
+        require_official(tmp_path, official_release(name))
+    loaded = load_benchmark("circo", tmp_path, gallery_ids=_named(entries)) if name == "circo" else bench
     with pytest.raises(RequestError, match=r"the official ones are 220 and 123,403|.*queries and a gallery of"):
-        refuse_counts(load_benchmark("circo", tmp_path, gallery_ids=_named(entries)) if name == "circo" else bench,
-                      facts_of(name))  # fmt: skip
+        check_official_counts(loaded, official_release(name))
 
 
 def _named(entries: list[dict[str, Any]]) -> list[int]:
@@ -172,20 +172,20 @@ def test_an_image_list_of_another_coco_split_is_not_circos_gallery(shared: Path,
     images = [{"id": one} for one in [*ids, *range(10**6, 10**6 + 40_670 - len(ids))]]
     (root / "image_info.json").write_text(json.dumps({"images": images}))
     bench = load_benchmark("circo", root)
-    assert refuse_mixture(root, facts_of("circo"), files_of(bench))
+    assert refuse_mixed_files(root, official_release("circo"), files_of(bench))
     words = (
         r"220 queries and a gallery of 40,670; the official ones are 220 and 123,403\. Get the originals: .*COCO 2017"
     )
     with pytest.raises(RequestError, match=words):
-        refuse_counts(bench, facts_of("circo"))
+        check_official_counts(bench, official_release("circo"))
 
 
 def test_a_folder_without_official_files_is_another_world_unless_they_are_asked_for(tmp_path: Path) -> None:
     (tmp_path / "captions").mkdir()
     (tmp_path / "captions/cap.toptee.val.json").write_text("[]")
-    facts = facts_of("fashioniq")
-    assert not refuse_mixture(tmp_path, facts, ["captions/cap.toptee.val.json"])
-    assert not refuse_mixture(tmp_path, facts, [])
+    facts = official_release("fashioniq")
+    assert not refuse_mixed_files(tmp_path, facts, ["captions/cap.toptee.val.json"])
+    assert not refuse_mixed_files(tmp_path, facts, [])
     with pytest.raises(RequestError, match=r"captions/cap.toptee.val.json: sha256 4f53cda18c2baa0c.*b4e09f428e6c255c"):
         require_official(tmp_path, facts)
 
@@ -194,20 +194,20 @@ def test_an_empty_folder_is_refused_where_official_files_are_asked_for(tmp_path:
     words = r"none of the official annotation files is there. Get the originals: https://github.com/miccunifi/CIRCO"
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(RequestError, match=words):
-            require_official(folder, facts_of("circo"))
+            require_official(folder, official_release("circo"))
 
 
 def test_what_is_not_counted_anywhere_is_not_judged(shared: Path) -> None:
     bench = load_benchmark("cirr", real(shared, "cirr"))
-    uncounted = replace(facts_of("cirr"), counts={})
+    uncounted = replace(official_release("cirr"), counts={})
     assert official_gallery(bench, uncounted) is None
-    refuse_counts(bench, uncounted)
+    check_official_counts(bench, uncounted)
 
 
 @pytest.mark.parametrize("content", ["", "sha256 = 3", "[sha256\n", "[sha256]\na = 1"])
 def test_facts_without_checksums_are_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "x.toml").write_text(content)
     with pytest.raises(RequestError, match=r"x\.toml"):
-        read_facts(tmp_path / "x.toml")
+        read_official_release(tmp_path / "x.toml")
     with pytest.raises(RequestError, match="cannot be read"):
-        read_facts(tmp_path / "y.toml")
+        read_official_release(tmp_path / "y.toml")

@@ -4,11 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zscir.benchmarks.comparability import EASIER_TEXTS, NO_TEXTS, Sheet, control_named, sheet_of
+from zscir.benchmarks.comparability import (
+    EASIER_TEXTS,
+    NO_TEXTS,
+    ComparisonGroup,
+    comparison_group_of,
+    control_from_label,
+)
 from zscir.benchmarks.query import Query
-from zscir.benchmarks.texts import PROTOCOLS, query_texts
+from zscir.benchmarks.texts import TEXT_PROTOCOLS, query_texts
 
-NAMES = [(benchmark, protocol) for benchmark, own in PROTOCOLS.items() for protocol in own]
+NAMES = [(benchmark, protocol) for benchmark, own in TEXT_PROTOCOLS.items() for protocol in own]
 
 
 def row(protocol: str, benchmark: str = "cirr", split: str = "val") -> dict[str, str]:
@@ -16,11 +22,11 @@ def row(protocol: str, benchmark: str = "cirr", split: str = "val") -> dict[str,
 
 
 def test_a_sheet_is_titled_by_all_that_parts_it() -> None:
-    assert sheet_of(row("official/pli/clip")).title == "cirr val (official, clip)"
-    assert sheet_of(row("official/shared_concept/targetpad", "circo")).title == (
+    assert comparison_group_of(row("official/pli/clip")).title == "cirr val (official, clip)"
+    assert comparison_group_of(row("official/shared_concept/targetpad", "circo")).title == (
         "circo val (official, shared_concept, targetpad)"
     )
-    assert sheet_of(row("official")) == Sheet("cirr", "val", "official")
+    assert comparison_group_of(row("official")) == ComparisonGroup("cirr", "val", "official")
 
 
 PARTS = st.tuples(
@@ -36,7 +42,7 @@ def test_rankings_easier_texts_and_preprocessings_are_never_in_one_sheet(
 ) -> None:
     easy = [texts if texts in EASIER_TEXTS else "" for _, texts, _ in (one, two)]
     alike = (one[0], easy[0], one[2]) == (two[0], easy[1], two[2])
-    assert (sheet_of(row("/".join(one))) == sheet_of(row("/".join(two)))) == alike
+    assert (comparison_group_of(row("/".join(one))) == comparison_group_of(row("/".join(two)))) == alike
 
 
 @pytest.mark.parametrize(("benchmark", "protocol"), NAMES)
@@ -54,4 +60,4 @@ def test_texts_that_say_more_than_the_modification_are_known_as_easier(benchmark
      ("pli: sum, lambda 1", None), ("pli", None), ("my image only", None)],
 )  # fmt: skip
 def test_a_stock_control_is_told_by_its_label(label: str, control: str | None) -> None:
-    assert control_named(label) == control
+    assert control_from_label(label) == control

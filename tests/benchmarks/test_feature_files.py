@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from zscir.benchmarks import load_benchmark
-from zscir.benchmarks.feature_files import Asked, FeatureFiles, Outcome, score_files
+from zscir.benchmarks.feature_files import FeatureFiles, FeatureScores, ScoreRequest, score_files
 from zscir.runtime.errors import RequestError
 
 IDS = ["d-2", "d-1", "d-0", "d-3", "d-4"]
@@ -48,17 +48,17 @@ def write(path: Path, value: Any) -> Path:
     return path
 
 
-def cirr(root: Path, split: str = "val", *, out: Path | None = None, asked: Any = None, **files: Any) -> Outcome:
+def cirr(root: Path, split: str = "val", *, out: Path | None = None, asked: Any = None, **files: Any) -> FeatureScores:
     given = FeatureFiles(**{"queries": root / "q.npy", "gallery": root / "g.npy", **files})
-    return score_files(Asked("cirr", root, split, **(asked or {})), given, "searle", "mine", submission_out=out)
+    return score_files(ScoreRequest("cirr", root, split, **(asked or {})), given, "searle", "mine", submission_out=out)
 
 
-def circo(root: Path, split: str = "val", *, out: Path | None = None, **files: Any) -> Outcome:
+def circo(root: Path, split: str = "val", *, out: Path | None = None, **files: Any) -> FeatureScores:
     given = FeatureFiles(**{"queries": root / "q1.npy", "gallery": root / "g.npy", **files})
-    return score_files(Asked("circo", root, split), given, submission_out=out)
+    return score_files(ScoreRequest("circo", root, split), given, submission_out=out)
 
 
-def numbers(outcome: Outcome) -> dict[str, float]:
+def numbers(outcome: FeatureScores) -> dict[str, float]:
     return {row.metric: row.value for row in outcome.rows}
 
 
@@ -198,7 +198,7 @@ def test_ids_of_genecis_name_regions_and_not_candidates(tmp_path: Path) -> None:
     np.save(tmp_path / "q.npy", queries)
     np.save(tmp_path / "r.npy", regions[[2, 0, 1]])
     np.save(tmp_path / "c.npy", np.ones((2, 2, 3)))
-    asked = Asked("genecis", tmp_path, task="focus_object")
+    asked = ScoreRequest("genecis", tmp_path, task="focus_object")
     ids = write(tmp_path / "ids", "3\n2\n1")
     found = score_files(asked, FeatureFiles(tmp_path / "q.npy", tmp_path / "r.npy", gallery_ids=ids))
     expected = load_benchmark("genecis", tmp_path, task="focus_object").score_features(queries, regions)
@@ -244,7 +244,7 @@ def test_the_real_circo_gallery_has_123403_images(shared: Path, tmp_path: Path, 
     rng = np.random.default_rng(0)
     np.save(tmp_path / "q.npy", rng.standard_normal((220, 8)))
     np.save(tmp_path / "g.npy", rng.standard_normal((1500, 8)))
-    asked = Asked("circo", shared / "annotations/CIRCO")
+    asked = ScoreRequest("circo", shared / "annotations/CIRCO")
     files = {"queries": tmp_path / "q.npy", "gallery": tmp_path / "g.npy"}
     files["gallery_ids"] = write(tmp_path / "ids.json", ids)
     words = r"121903 of 123403 images are missing .*: 121903 that no list at hand names\. .*COCO 2017 unlabeled"
@@ -302,7 +302,7 @@ def test_an_archive_of_arrays_is_refused(root: Path) -> None:
 
 def test_a_benchmark_that_does_not_exist_is_refused_by_name(root: Path) -> None:
     with pytest.raises(RequestError, match="no benchmark 'flickr'; there are fashioniq, cirr"):
-        score_files(Asked("flickr", root), FeatureFiles(root / "q.npy", root / "g.npy"))
+        score_files(ScoreRequest("flickr", root), FeatureFiles(root / "q.npy", root / "g.npy"))
 
 
 def test_files_that_are_not_the_official_ones_are_refused_when_asked(root: Path) -> None:

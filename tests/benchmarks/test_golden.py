@@ -12,7 +12,7 @@ import pytest
 
 from zscir.benchmarks import Benchmark, load_benchmark, percent32
 from zscir.benchmarks.circo import Circo
-from zscir.benchmarks.intervals import mean_measure
+from zscir.benchmarks.intervals import mean_metric_values
 
 Golden = Callable[[str], Any]
 CATEGORIES = ("dress", "shirt", "toptee")
@@ -99,7 +99,7 @@ def test_cirr_hits_are_those_of_five_public_evaluators(shared: Path, recipes: Mo
     measures = bench.measure_features(queries, gallery)
     assert_exact(measures, case["exact"], case["expected"])
     by_name = {one.metric: one for one in measures}
-    mean = mean_measure("mean", [by_name["R@5"], by_name["Rsub@1"]])
+    mean = mean_metric_values("mean", [by_name["R@5"], by_name["Rsub@1"]])
     assert mean.percent == pytest.approx(case["average_R5_Rsub1"], abs=1e-6)  # the golden one averages float32 prints
     wrong = case["wrong_if_reference_kept"]
     assert all(abs(by_name[metric].percent - value) > 0.1 for metric, value in wrong.items() if "@" in metric)

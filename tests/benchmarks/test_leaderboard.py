@@ -3,12 +3,20 @@ from typing import Any
 
 import pytest
 
-from zscir.benchmarks.comparability import Sheet
-from zscir.benchmarks.leaderboard import Entry, latex, markdown, measured, published, ranked, sheets
+from zscir.benchmarks.comparability import ComparisonGroup
+from zscir.benchmarks.leaderboard import (
+    LeaderboardEntry,
+    leaderboard_latex,
+    leaderboard_markdown,
+    measured_entries,
+    metrics_by_group,
+    published_entries,
+    ranked,
+)
 from zscir.runtime.errors import RequestError
 
 SHIPPED = Path(__file__).resolve().parents[2] / "data_specs" / "published"
-CIRR = Sheet("cirr", "test1", "official")
+CIRR = ComparisonGroup("cirr", "test1", "official")
 
 
 def row(benchmark: str, protocol: str, value: float, metric: str = "R@1", split: str = "val") -> dict[str, Any]:
@@ -25,7 +33,7 @@ def row(benchmark: str, protocol: str, value: float, metric: str = "R@1", split:
 
 
 def test_shipped_rows_have_a_source_and_their_protocol() -> None:
-    entries = published(SHIPPED)
+    entries = published_entries(SHIPPED)
     assert len(entries) > 150
     assert all(entry.source for entry in entries)
     by_name = {(entry.method, entry.backbone, entry.sheet.benchmark): entry for entry in entries}
@@ -39,7 +47,7 @@ def test_shipped_rows_have_a_source_and_their_protocol() -> None:
 
 def test_means_of_published_categories_are_the_published_means() -> None:
     """A check against slips in copying: three categories must average to the mean beside them."""
-    entries = published(SHIPPED)
+    entries = published_entries(SHIPPED)
     for entry in entries:
         parts = [
             other for other in entries
@@ -52,7 +60,7 @@ def test_means_of_published_categories_are_the_published_means() -> None:
 
 
 def test_published_recalls_and_precisions_grow_with_k_but_for_the_one_that_is_noted() -> None:
-    for entry in published(SHIPPED):
+    for entry in published_entries(SHIPPED):
         for prefix in ("R@", "Rsub@", "mAP@"):
             values = [value for metric, value in entry.values.items() if metric.startswith(prefix)]
             if not entry.note.startswith("its mAP@5 exceeds"):
@@ -60,7 +68,7 @@ def test_published_recalls_and_precisions_grow_with_k_but_for_the_one_that_is_no
 
 
 def test_our_scores_stand_in_their_own_sheets() -> None:
-    entries = measured([
+    entries = measured_entries([
         row("cirr", "official/tscir/clip", 30.0), row("cirr", "official/tscir/clip", 60.0, "R@5"),
         row("circo", "official/shared_concept/clip", 12.0, "mAP@5"), row("circo", "official/pli/clip", 10.0, "mAP@5"),
     ])  # fmt: skip
@@ -70,58 +78,58 @@ def test_our_scores_stand_in_their_own_sheets() -> None:
         ("circo val (official)", {"mAP@5": 10.0}),
     ]
     assert entries[0].note == "texts tscir, preprocessing clip"
-    assert len(sheets(entries)) == 3
+    assert len(metrics_by_group(entries)) == 3
 
 
 def test_the_best_comes_first_and_who_has_no_number_last() -> None:
-    entries = [Entry(CIRR, name, "B", values) for name, values in
+    entries = [LeaderboardEntry(CIRR, name, "B", values) for name, values in
                [("low", {"R@1": 1.0}), ("none", {"R@5": 9.0}), ("high", {"R@1": 2.0})]]  # fmt: skip
     assert [entry.method for entry in ranked(entries, CIRR, "R@1")] == ["high", "low", "none"]
-    assert "| high | B | 2.0 | - |" in markdown(entries)
+    assert "| high | B | 2.0 | - |" in leaderboard_markdown(entries)
 
 
 def test_second_hand_rows_are_marked_and_ours_are_bold() -> None:
     entries = [
-        Entry(CIRR, "theirs", "B", {"R@1": 3.0}, "a paper", second_hand=True),
-        *measured([row("cirr", "official", 2.0)]),
+        LeaderboardEntry(CIRR, "theirs", "B", {"R@1": 3.0}, "a paper", second_hand=True),
+        *measured_entries([row("cirr", "official", 2.0)]),
     ]
-    text = markdown(entries)
+    text = leaderboard_markdown(entries)
     assert "| theirs † | B | 3.0 | a paper |" in text
     assert "| **mine** | tiny | 2.00 (n 9) | this run |" in text
-    assert r"\textbf{mine} & tiny & 2.00 (n 9) \\" in latex(entries)
-    assert r"theirs $\dagger$ & B & 3.0 \\" in latex(entries)
+    assert r"\textbf{mine} & tiny & 2.00 (n 9) \\" in leaderboard_latex(entries)
+    assert r"theirs $\dagger$ & B & 3.0 \\" in leaderboard_latex(entries)
 
 
 def test_names_from_outside_stay_text() -> None:
-    entries = [Entry(CIRR, "<script>alert(1)</script>|%_&", "B#{}", {"R@1": 3.0}, "<img src=x>", "~^")]
-    assert "&lt;script>alert(1)&lt;/script>\\|" in markdown(entries)
-    assert r"\%\_\& & B\#\{\}" in latex(entries)
+    entries = [LeaderboardEntry(CIRR, "<script>alert(1)</script>|%_&", "B#{}", {"R@1": 3.0}, "<img src=x>", "~^")]
+    assert "&lt;script>alert(1)&lt;/script>\\|" in leaderboard_markdown(entries)
+    assert r"\%\_\& & B\#\{\}" in leaderboard_latex(entries)
 
 
 def test_hits_n_and_the_interval_stand_beside_each_of_our_numbers() -> None:
     more = {"hits": 3, "low": 10.04, "high": 61.0, "control": "sum"}
-    (entry,) = measured(
+    (entry,) = measured_entries(
         [row("cirr", "official/pli/clip", 33.333) | more, row("cirr", "official/pli/clip", 20.0, "R@5")]
     )
     assert entry.control == "sum"
     assert entry.behind("R@1") == ("3/9", "10.0 to 61.0")
     assert entry.behind("R@5") == ("n 9", "")
-    assert "| 33.33 (3/9) [10.0 to 61.0] | 20.00 (n 9) |" in markdown([entry])
-    assert "33.33 (3/9) [10.0 to 61.0] & 20.00 (n 9)" in latex([entry])
+    assert "| 33.33 (3/9) [10.0 to 61.0] | 20.00 (n 9) |" in leaderboard_markdown([entry])
+    assert "33.33 (3/9) [10.0 to 61.0] & 20.00 (n 9)" in leaderboard_latex([entry])
 
 
 def test_a_control_is_told_by_its_row_or_where_rows_do_not_say_it_by_its_label() -> None:
     bare = row("cirr", "official/none/clip", 1.0) | {"method": "image only"}
     bounded = bare | {"low": 0.0, "high": 2.0, "hits": 1}
     rows = (bare, bounded | {"control": None}, bounded | {"control": "sum"})
-    assert [measured([one])[0].control for one in rows] == ["image", None, "sum"]
+    assert [measured_entries([one])[0].control for one in rows] == ["image", None, "sum"]
 
 
 def test_two_seeds_of_one_method_are_two_rows_and_the_better_hides_nothing() -> None:
     keys = ("a" * 64, "b" * 64)
     rows = [row("cirr", "official/pli/clip", value) | {"artifact_key": key}
             for value, key in zip((20.0, 30.0), keys, strict=True)]  # fmt: skip
-    found = measured(rows)
+    found = measured_entries(rows)
     assert [(entry.values["R@1"], entry.source) for entry in found] == [
         (20.0, "evaluation aaaaaaaaaaaa"), (30.0, "evaluation bbbbbbbbbbbb"),
     ]  # fmt: skip
@@ -131,16 +139,18 @@ def test_of_ours_only_what_the_literature_prints_is_shown() -> None:
     rows = [
         row("circo", "official/pli/clip", 1.0, metric) for metric in ("semantic_mAP@10/negation", "mAP@10", "mAP@5")
     ]
-    theirs = Entry(Sheet("circo", "val", "official"), "theirs", "B", {"mAP@25": 9.0, "odd@3": 1.0})
-    assert list(sheets([theirs, *measured(rows)]).values()) == [["mAP@5", "mAP@10", "mAP@25", "odd@3"]]
-    assert list(sheets(measured([row("cirr", "soft", 1.0, "softR@1")])).values()) == [["softR@1"]]
+    theirs = LeaderboardEntry(ComparisonGroup("circo", "val", "official"), "theirs", "B", {"mAP@25": 9.0, "odd@3": 1.0})
+    assert list(metrics_by_group([theirs, *measured_entries(rows)]).values()) == [
+        ["mAP@5", "mAP@10", "mAP@25", "odd@3"]
+    ]
+    assert list(metrics_by_group(measured_entries([row("cirr", "soft", 1.0, "softR@1")])).values()) == [["softR@1"]]
 
 
 def test_whole_benchmarks_stand_before_their_parts() -> None:
     names = ("genecis/mean", "fashioniq/dress", "circo", "fashioniq/mean", "cirr")
-    entries = [Entry(Sheet(name, "val", "official"), "m", "B", {"R@1": 1.0}) for name in names]
+    entries = [LeaderboardEntry(ComparisonGroup(name, "val", "official"), "m", "B", {"R@1": 1.0}) for name in names]
     order = ["fashioniq/mean", "cirr", "circo", "genecis/mean", "fashioniq/dress"]
-    assert [sheet.benchmark for sheet in sheets(entries)] == order
+    assert [sheet.benchmark for sheet in metrics_by_group(entries)] == order
 
 
 @pytest.mark.parametrize(
@@ -157,4 +167,4 @@ def test_whole_benchmarks_stand_before_their_parts() -> None:
 def test_a_published_file_with_a_slip_is_refused(tmp_path: Path, content: str, words: str) -> None:
     (tmp_path / "x.toml").write_text(content)
     with pytest.raises(RequestError, match=words):
-        published(tmp_path)
+        published_entries(tmp_path)

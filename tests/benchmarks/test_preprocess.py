@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zscir.benchmarks.preprocess import crop_box, pixels, prepared, region_crop, target_pad
+from zscir.benchmarks.preprocess import crop_box, preprocess_image, preprocess_to_array, region_crop, target_pad
 from zscir.runtime.errors import RequestError
 
 
@@ -23,7 +23,7 @@ def test_pixels_are_those_of_the_public_code(golden: Callable[[str], Any]) -> No
     for case in golden("image_preprocessing")["pixels"]:
         width, height = case["in"]
         noise = np.random.default_rng(case["seed"]).integers(0, 256, (height, width, 3), dtype=np.uint8)
-        found = pixels(Image.fromarray(noise), "targetpad", 32)
+        found = preprocess_to_array(Image.fromarray(noise), "targetpad", 32)
         assert list(found.shape) == case["out_shape"]
         assert found.dtype == np.float32
         np.testing.assert_allclose(found[:, 0, 0], case["corner"], atol=1e-5)
@@ -54,16 +54,16 @@ def test_a_box_outside_its_image_is_an_error() -> None:
 @pytest.mark.parametrize("size", [(50, 20), (20, 50), (33, 33)])
 def test_every_kind_of_image_becomes_an_rgb_square(mode: str, size: tuple[int, int]) -> None:
     for name in ("targetpad", "clip"):
-        image = prepared(Image.new("RGB", size, "red").convert(mode), name, 16)
+        image = preprocess_image(Image.new("RGB", size, "red").convert(mode), name, 16)
         assert (image.mode, image.size) == ("RGB", (16, 16))
 
 
 def test_clip_crops_where_targetpad_pads() -> None:
     stripes = Image.new("RGB", (90, 30), "white")
-    assert np.asarray(prepared(stripes, "clip", 30)).min() == 255
-    assert np.asarray(prepared(stripes, "targetpad", 30))[0].max() == 0
+    assert np.asarray(preprocess_image(stripes, "clip", 30)).min() == 255
+    assert np.asarray(preprocess_image(stripes, "targetpad", 30))[0].max() == 0
 
 
 def test_an_unknown_preprocessing_is_refused() -> None:
     with pytest.raises(RequestError, match="no preprocessing 'pad'; there are targetpad, clip"):
-        prepared(Image.new("RGB", (3, 3)), "pad", 8)
+        preprocess_image(Image.new("RGB", (3, 3)), "pad", 8)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zscir.benchmarks.ranking import HostBlock, float32_scores, padded, ranks_among, ranks_of, top_lists
+from zscir.benchmarks.ranking import NumpyScoreBlock, float32_scores, padded, ranks_among, ranks_of, top_lists
 from zscir.benchmarks.similarity import pairwise_cosines, repeated_rows, score_blocks, unit_rows
 from zscir.runtime.errors import RequestError
 
@@ -20,8 +20,8 @@ def sorted_columns(row: list[float], excluded: set[int]) -> list[int]:
     return [c for _, c in sorted((-score, c) for c, score in enumerate(row)) if c not in excluded]
 
 
-def block_of(*rows: list[float]) -> HostBlock:
-    return HostBlock(np.array(rows, dtype=np.float32))
+def block_of(*rows: list[float]) -> NumpyScoreBlock:
+    return NumpyScoreBlock(np.array(rows, dtype=np.float32))
 
 
 @pytest.mark.parametrize("compared_at_once", [1, 64, 1 << 17])  # long rows one by one, several rows, all rows at once
@@ -32,7 +32,7 @@ def test_a_rank_is_the_place_in_a_stable_sort_without_the_excluded(
     column = st.integers(0, len(rows[0]) - 1)
     columns = data.draw(st.lists(st.lists(column, max_size=4), min_size=len(rows), max_size=len(rows)))
     excluded = data.draw(st.lists(st.lists(column, max_size=3, unique=True), min_size=len(rows), max_size=len(rows)))
-    block = HostBlock(np.array(rows, dtype=np.float32), compared_at_once)
+    block = NumpyScoreBlock(np.array(rows, dtype=np.float32), compared_at_once)
     found = ranks_of(block, padded([*columns, [0] * 5])[:-1], padded(excluded))
     for row, asked, out, ranks in zip(rows, columns, excluded, found.tolist(), strict=True):
         order = sorted_columns(row, set(out))
@@ -51,7 +51,7 @@ def test_the_top_list_is_the_head_of_a_stable_sort(rows: list[list[float]], k: i
 @pytest.mark.parametrize("levels", [2, 300, 10**6])
 def test_the_top_list_of_a_long_row_keeps_ties_in_order(levels: int) -> None:
     row = (np.random.default_rng(1).integers(0, levels, 50_001) / levels).astype(np.float32)
-    (best,) = top_lists(HostBlock(row[None]), 50, np.array([[7, -1]]))
+    (best,) = top_lists(NumpyScoreBlock(row[None]), 50, np.array([[7, -1]]))
     assert best.tolist() == [c for c in np.argsort(-row, kind="stable") if c != 7][:50]
 
 

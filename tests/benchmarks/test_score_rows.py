@@ -3,7 +3,7 @@ import numpy as np
 from zscir.benchmarks import Query
 from zscir.benchmarks.cirr import Cirr
 from zscir.benchmarks.fashioniq import FashionIQ
-from zscir.benchmarks.score_rows import Label, macro_mean, protocol_label, scored
+from zscir.benchmarks.score_rows import ScoreLabel, macro_mean, metric_scores, protocol_label
 
 
 def test_the_mean_over_categories_is_unweighted_and_n_is_their_sum() -> None:
@@ -13,7 +13,7 @@ def test_the_mean_over_categories_is_unweighted_and_n_is_their_sum() -> None:
         bench = FashionIQ("val", "original", queries, ["a", "b"], category)
         scores = np.array([[0.5, 1.0] if rank == 1 else [0.5, 0.0] for rank in ranks], dtype=np.float32)
         parts.append((bench, bench.measure(scores)))
-    mean = macro_mean(parts, Label("original"))[0]
+    mean = macro_mean(parts, ScoreLabel("original"))[0]
     assert (mean.benchmark, mean.metric, mean.value, mean.n, mean.hits) == ("fashioniq/mean", "R@1", 62.5, 6, 4)
     assert mean.low < 62.5 < mean.high
 
@@ -22,7 +22,10 @@ def test_adding_a_metric_moves_no_other_interval() -> None:
     queries = [Query(str(i), "a", ("x",), ("b",), ("a",), ("b", "c")) for i in range(9)]
     bench = Cirr("val", "official", queries, ["a", "b", "c"])
     measures = bench.measure(np.random.default_rng(0).random((9, 3), dtype=np.float32))
-    every, some = scored(bench, measures, Label("official")), scored(bench, measures[:1], Label("official"))
+    every, some = (
+        metric_scores(bench, measures, ScoreLabel("official")),
+        metric_scores(bench, measures[:1], ScoreLabel("official")),
+    )
     assert every[0] == some[0]
 
 

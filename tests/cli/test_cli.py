@@ -18,7 +18,7 @@ from tests.support.toys import store_at
 from zscir.cli import main as command_line
 from zscir.lineage.recorder import Recorder, RunInfo
 
-COMMANDS = sorted(command.callback.__name__ for command in command_line.app.registered_commands)
+COMMANDS = sorted(command.name for command in command_line.app.registered_commands)
 
 
 @pytest.fixture

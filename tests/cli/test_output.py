@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.toy_pipelines import clean_environment, write_toy, zscir
 from zscir.runtime.errors import RequestError
-from zscir.runtime.progress import LABELS, labelled
+from zscir.runtime.progress import LOG_LABELS, log_labels
 from zscir.runtime.settings import logs_as_json
 
 SECRETS = {"OPENAI_API_KEY": "hunter2-hunter2"}
@@ -75,12 +75,12 @@ def test_with_debug_the_way_of_an_error_is_a_field():
 
 
 def test_labels_end_with_their_block():
-    with labelled(run="r1"):
-        with suppress(ValueError), labelled(step="s", run="r2"):
-            assert LABELS.get() == {"run": "r2", "step": "s"}
+    with log_labels(run="r1"):
+        with suppress(ValueError), log_labels(step="s", run="r2"):
+            assert LOG_LABELS.get() == {"run": "r2", "step": "s"}
             raise ValueError
-        assert LABELS.get() == {"run": "r1"}
-    assert LABELS.get() == {}
+        assert LOG_LABELS.get() == {"run": "r1"}
+    assert LOG_LABELS.get() == {}
 
 
 def test_another_kind_of_log_is_refused(monkeypatch, tmp_path):

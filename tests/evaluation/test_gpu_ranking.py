@@ -20,12 +20,12 @@ from zscir.benchmarks.cirr import Cirr, SoftCirr
 from zscir.benchmarks.fashioniq import FashionIQ
 from zscir.benchmarks.genecis import Genecis, Region
 from zscir.benchmarks.query import Query
-from zscir.benchmarks.ranking import HostBlock, Scorer, padded
-from zscir.benchmarks.results import results_of
+from zscir.benchmarks.ranking import NumpyScoreBlock, Scorer, padded
+from zscir.benchmarks.results import compute_results
 from zscir.benchmarks.similarity import score_blocks
 from zscir.cli.main import app
 from zscir.evaluation import gpu_ranking as on_device
-from zscir.evaluation.gpu_ranking import DeviceBlock, device_scorer, scorer_named, scorer_on
+from zscir.evaluation.gpu_ranking import DeviceScoreBlock, device_scorer, scorer_for_device, scorer_from_name
 from zscir.runtime.errors import RequestError
 
 NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -49,7 +49,7 @@ def score_rows(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 @given(score_rows(), st.integers(1, 40))
 def test_a_device_answers_as_the_memory_does(device: str, made: tuple[np.ndarray, np.ndarray], k: int) -> None:
     scores, columns = made
-    here, there = HostBlock(scores), DeviceBlock(torch.from_numpy(scores).to(device))
+    here, there = NumpyScoreBlock(scores), DeviceScoreBlock(torch.from_numpy(scores).to(device))
     real = columns >= 0
     assert len(there) == len(here)
     np.testing.assert_array_equal(there.values(columns)[real], here.values(columns)[real])
@@ -90,7 +90,10 @@ def test_a_device_gives_the_same_metrics_rankings_and_submissions(
         queries = rng.choice([-1.0, 1.0], (len(bench.queries), WIDTH)).astype(np.float32)
         assert bench.score_features(queries, gallery, scorer) == bench.score_features(queries, gallery)
         texts = [["t"]] * len(queries)
-        here, there = results_of(bench, queries, gallery, texts), results_of(bench, queries, gallery, texts, scorer)
+        here, there = (
+            compute_results(bench, queries, gallery, texts),
+            compute_results(bench, queries, gallery, texts, scorer),
+        )
         assert (there.rankings, there.queries) == (here.rankings, here.queries)
         if not isinstance(bench, FashionIQ):
             assert bench.submission_features(queries, gallery, scorer) == bench.submission_features(queries, gallery)
@@ -100,8 +103,8 @@ def test_a_device_gives_the_same_metrics_rankings_and_submissions(
 def test_equal_images_tie_in_gallery_order_however_a_product_rounds(
     device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(on_device, "GALLERY_ROWS", 700)
-    monkeypatch.setattr(on_device, "COMPARED_AT_ONCE", 5000)
+    monkeypatch.setattr(on_device, "DEVICE_GALLERY_ROWS", 700)
+    monkeypatch.setattr(on_device, "DEVICE_COMPARED_AT_ONCE", 5000)
     monkeypatch.setattr(on_device, "SELECTED_AT_ONCE", 3000)
     rng = np.random.default_rng(4)
     looks = rng.standard_normal((300, 96)).astype(np.float32)
@@ -202,13 +205,13 @@ def test_genecis_is_compared_here_whatever_the_scorer() -> None:
 
 
 def test_a_device_that_is_not_there_is_refused_with_what_to_do() -> None:
-    assert scorer_named("cpu") is score_blocks
-    assert scorer_on(torch.device("cpu")) is score_blocks
+    assert scorer_from_name("cpu") is score_blocks
+    assert scorer_for_device(torch.device("cpu")) is score_blocks
     for name in ("gpu", "cuda:x", "mps", ""):
         with pytest.raises(RequestError, match=r"no such device; give cpu, cuda"):
-            scorer_named(name)
+            scorer_from_name(name)
     with pytest.raises(RequestError, match=r"--device cuda:99: torch .* sees \d+ CUDA devices here; score on the CPU"):
-        scorer_named("cuda:99")
+        scorer_from_name("cuda:99")
 
 
 def test_the_command_refuses_a_gpu_that_is_not_there(tmp_path: Path) -> None:
@@ -225,6 +228,6 @@ def test_scores_do_not_leave_the_gpu() -> None:
     ids = [str(n) for n in range(50)]
     bench = Circo("val", "official", [Query("0", "1", ("t",), ("2",))], ids)
     made = np.ones((1, 8), dtype=np.float32), np.random.default_rng(0).standard_normal((50, 8))
-    ((_, block),) = bench.blocks(*made, scorer_named("cuda"))
-    assert isinstance(block, DeviceBlock)
+    ((_, block),) = bench.blocks(*made, scorer_from_name("cuda"))
+    assert isinstance(block, DeviceScoreBlock)
     assert block.scores_BG.device.type == "cuda"

@@ -8,8 +8,8 @@ from typing import Any
 from tests.faults.hostile_server import HostileServer
 from tests.support.toys import store_at
 from zscir.data.download.specs import DownloadSpec
-from zscir.pipeline.stage import Mapper, materialize, stage_named
-from zscir.runtime.schemas import IMAGES, PAIRS, read_rows, write_table
+from zscir.pipeline.stage import ChunkMapper, materialize, stage_named
+from zscir.runtime.schemas import IMAGES_SCHEMA, PAIRS_SCHEMA, read_rows, write_table
 from zscir.store.artifacts import Artifact
 
 QUICK: dict[str, Any] = {"deadline_s": 4.0, "retries": 1, "backoff_s": 0.05, "max_bytes": 1_000_000, "per_host": 64}
@@ -24,7 +24,7 @@ def pairs_in(folder: Path, rows: list[tuple[str, str]]) -> Artifact:
         }
         for number, (url, text) in enumerate(rows)
     ]  # fmt: skip
-    write_table(folder / "pairs.parquet", PAIRS, table)
+    write_table(folder / "pairs.parquet", PAIRS_SCHEMA, table)
     return Artifact.of_folder(folder)
 
 
@@ -44,14 +44,14 @@ class Download:
         return self.artifact.facts
 
     def rows(self) -> list[dict[str, Any]]:
-        return read_rows(self.artifact.path("images.parquet"), IMAGES)
+        return read_rows(self.artifact.path("images.parquet"), IMAGES_SCHEMA)
 
     def digests(self) -> dict[str, str]:
         """Name and SHA-256 of what it holds, of the bytes themselves."""
         return {name: sha256(self.artifact.path(name).read_bytes()).hexdigest() for name in self.artifact.files()}
 
 
-def download(folder: Path, spec: DownloadSpec, pairs: Artifact, mapper: Mapper | None = None) -> Download:
+def download(folder: Path, spec: DownloadSpec, pairs: Artifact, mapper: ChunkMapper | None = None) -> Download:
     """Download into the store of ``folder``."""
     made = materialize(store_at(folder / "store", folder / "cache"), stage_named("download"), spec, {"pairs": pairs},
                        mapper)  # fmt: skip

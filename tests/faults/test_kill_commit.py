@@ -8,13 +8,13 @@ import pytest
 from tests.faults.processes import dying_at, finish, start, watched
 from tests.support.services import CREDENTIALS, s3_endpoint
 from tests.support.toys import ShardsSpec, make_shards, shards, store_at
-from zscir.pipeline.stage import key_of, materialize
+from zscir.pipeline.stage import materialize, stage_key
 
 pytestmark = pytest.mark.slow
 
 FAULT = "kill -9 at each single step of a commit, local and S3"
 SPEC = ShardsSpec(shards=2, blocks=1)
-KEY = key_of(shards, SPEC, {})
+KEY = stage_key(shards, SPEC, {})
 # Every call that changes what a folder or a disk holds, on the way from the first shard to the artifact's last name.
 STEPS = ["os.fsync", "os.replace", "os.rename", "os.unlink", "os.rmdir", "os.mkdir"]
 

@@ -13,9 +13,9 @@ from tests.pipeline.test_chunk_job import WordsSpec, write_words
 from tests.support.services import CREDENTIALS, s3_endpoint
 from tests.support.stored_histories import age_of
 from tests.support.toys import store_at
-from zscir.lineage.sql_views import rows
-from zscir.maintenance.gc import clear, look
-from zscir.maintenance.retention import Policy
+from zscir.lineage.sql_views import query_store_rows
+from zscir.maintenance.gc import plan_gc, run_gc
+from zscir.maintenance.retention import RetentionPolicy
 from zscir.pipeline.stage import materialize
 
 SPEC = WordsSpec(words=("b",))
@@ -31,7 +31,7 @@ def gc(uri, cache, environment, age_s, dies_at=0, steps=()):
     """A gc; with ``dies_at`` one that is killed just before that step of its removing."""
     os.environ.update(environment)
     store = store_at(uri, cache)
-    dying_at(dies_at, steps, clear, store, look(store, Policy(0, timedelta(seconds=age_s))))
+    dying_at(dies_at, steps, run_gc, store, plan_gc(store, RetentionPolicy(0, timedelta(seconds=age_s))))
 
 
 def old_stores(place, cache):
@@ -65,7 +65,7 @@ def test_death_at_any_step_of_a_gc_leaves_whole_artifacts_or_none_and_the_next_g
         gc(uri, cache, environment, age_s)
         assert store.committed() == []
         assert [path for path in store.fs.find(store.root) if "/write_word" in path and "/." not in path] == []
-        assert len(rows(store, "SELECT DISTINCT key FROM removed")) == 3
+        assert len(query_store_rows(store, "SELECT DISTINCT key FROM removed")) == 3
         if process.exitcode == 0:
             break
     assert process.exitcode == 0  # there were no more steps than that

@@ -13,7 +13,7 @@ from tests.faults.processes import finish, kill_after, start
 from tests.support.services import CREDENTIALS, prefect_api, s3_endpoint
 from tests.support.toy_pipelines import clean_environment, command, digests, json_of, walk_toy, write_toy, zscir
 from tests.support.toys import store_at
-from zscir.lineage.sql_views import rows
+from zscir.lineage.sql_views import query_store_rows
 from zscir.pipeline.pipeline_file import load_pipeline
 from zscir.pipeline.plan import make_plan
 from zscir.pipeline.run import list_runs
@@ -38,7 +38,9 @@ def check_against(store, path, expected):
 
 def begun_again(store):
     """How many times a step was begun that had been begun before, by the records of all runs."""
-    (found,) = rows(store, "SELECT count(*) - count(DISTINCT step) AS n FROM stages WHERE outcome <> 'reused'")
+    (found,) = query_store_rows(
+        store, "SELECT count(*) - count(DISTINCT step) AS n FROM stages WHERE outcome <> 'reused'"
+    )
     return found["n"]
 
 
@@ -84,7 +86,9 @@ def kill_and_go_on(uri, tmp_path, environment, wanted_kills):
         statuses = [row["status"] for row in list_runs(store)]
         assert statuses[-1] == "succeeded"
         assert set(statuses[:-1]) <= {"died", "succeeded"}
-        made = rows(store, "SELECT key, count(*) AS n FROM stages WHERE outcome = 'made' GROUP BY key HAVING n > 1")
+        made = query_store_rows(
+            store, "SELECT key, count(*) AS n FROM stages WHERE outcome = 'made' GROUP BY key HAVING n > 1"
+        )
         assert made == [], "a step that was recorded as made was made again"
     return f"{kills} kills: 0 of {next(seeds) * len(expected)} artifacts lost, steps begun again: {again}"
 

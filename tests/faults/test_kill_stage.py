@@ -8,14 +8,14 @@ import pytest
 from tests.faults.processes import finish, kill_after, start, watched
 from tests.support.services import CREDENTIALS, s3_endpoint
 from tests.support.toys import ShardsSpec, make_shards, shards, store_at
-from zscir.pipeline.stage import key_of, materialize
+from zscir.pipeline.stage import materialize, stage_key
 
 pytestmark = pytest.mark.slow
 
 KILLED = "kill -9 of a run, at random moments"
 AT_ONCE = "two runs of one pipeline started at once, on one machine"
 SPEC = ShardsSpec(shards=6, blocks=4)
-KEY = key_of(shards, SPEC, {})
+KEY = stage_key(shards, SPEC, {})
 PAUSE_S = 0.01
 
 

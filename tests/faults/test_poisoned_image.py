@@ -10,7 +10,7 @@ from tests.faults.downloads import pairs_in, spec_for
 from tests.faults.hostile_server import HostileServer
 from tests.faults.matrix import Measured
 from tests.faults.test_download_crashes import CHILD, REPO, write_spec
-from zscir.runtime.schemas import IMAGES, read_rows
+from zscir.runtime.schemas import IMAGES_SCHEMA, read_rows
 
 # Stands before OpenCV on the path: the same, but a picture of one certain size kills the process that decodes it.
 POISONED = """
@@ -47,7 +47,7 @@ def test_an_image_that_kills_the_decoder_costs_itself_alone(tmp_path: Path, meas
         asked = Counter(path for path in server.paths() if path in paths)
     assert done.returncode == 0, done.stderr
     [images] = tmp_path.glob("store/download/*/images.parquet")
-    found = {row["text"]: (row["status"], row["error_class"]) for row in read_rows(images, IMAGES)}
+    found = {row["text"]: (row["status"], row["error_class"]) for row in read_rows(images, IMAGES_SCHEMA)}
     assert found == {
         "/ok/1.jpg": ("ok", None), "/photo/333/77/1.jpg": ("failed", "bad_image"), "/ok/2.jpg": ("ok", None),
         "/status/404": ("failed", "http_404"), "/photo/334/77/2.jpg": ("ok", None),

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.toy_pipelines import clean_environment, command, write_toy
 from tests.support.toys import store_at
-from zscir.lineage.sql_views import rows
+from zscir.lineage.sql_views import query_store_rows
 from zscir.pipeline.run import list_runs
 
 STEPS = """
@@ -65,7 +65,7 @@ def test_a_server_that_is_killed_in_the_middle_costs_no_step(tmp_path, measured)
     assert "done, but Prefect could not be told" in said
     assert len(store.committed()) == 3
     assert [row["status"] for row in list_runs(store)] == ["succeeded"]
-    steps = rows(store, "SELECT outcome, attempts FROM stages")
+    steps = query_store_rows(store, "SELECT outcome, attempts FROM stages")
     assert steps == [{"outcome": "made", "attempts": 1}] * 3
     measured(
         "kill -9 of the Prefect server in the middle of a run",

@@ -14,12 +14,12 @@ from tests.support.services import CREDENTIALS, s3_endpoint
 from tests.support.toy_pipelines import digests, walk_toy, write_toy
 from tests.support.toys import log, pause, store_at
 from zscir.pipeline.run import list_runs
-from zscir.pipeline.stage import key_of, materialize, stage
+from zscir.pipeline.stage import materialize, stage, stage_key
 from zscir.runtime.errors import StageError
 from zscir.runtime.settings import Settings
 from zscir.runtime.specs import Spec
 from zscir.store.artifacts import MANIFEST, Facts
-from zscir.store.leases import FOLDER
+from zscir.store.leases import LEASE_FOLDER
 from zscir.store.store import open_store
 
 FILES = [f"{number:05d}.bin" for number in range(4)]
@@ -43,7 +43,7 @@ def signed(spec: SignedSpec, out) -> Facts:
     return {}
 
 
-KEY = key_of(signed, SignedSpec(), {})
+KEY = stage_key(signed, SignedSpec(), {})
 
 
 def make(uri, cache, environment, lease_s=LONG_S, patience_s=120.0, freeze_before=""):
@@ -104,7 +104,7 @@ class Hall:
         found = self.store.look("signed", KEY, verify=True)
         assert found.problem == ""
         assert [found.artifact.path(name).read_text() for name in FILES] == [f"{who} made {name}" for name in FILES]
-        assert self.store.fs.find(self.store.address(FOLDER)) == []
+        assert self.store.fs.find(self.store.address(LEASE_FOLDER)) == []
         assert sorted(found.artifact.files()) == FILES
 
 
@@ -223,7 +223,7 @@ def test_runs_in_which_one_request_in_twenty_fails_end_with_the_same_digests(s3,
     calm = store_at(s3, tmp_path / "calm")
     assert [row["status"] for row in list_runs(calm)] == ["succeeded"] * runs
     assert all(calm.look(stage, key, verify=True).problem == "" for stage, key in calm.committed())
-    assert calm.fs.find(calm.address(FOLDER)) == []
+    assert calm.fs.find(calm.address(LEASE_FOLDER)) == []
     assert begun == len(calm.committed())
     measured(
         "5 % of the requests to S3 fail",

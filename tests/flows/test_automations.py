@@ -16,8 +16,15 @@ from prefect.events.actions import SendNotification
 from prefect.events.schemas.automations import Posture
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.automations import SILENCE, STOPPED, ZOMBIES, _ensure, ensure_automations, zombies
-from flows.deploy import Wanted, deploy, of_pipeline, watched_flows
+from flows.automations import (
+    MAX_SILENCE,
+    NOTIFY_AUTOMATION,
+    STALE_RUNS_AUTOMATION,
+    _ensure,
+    ensure_automations,
+    stale_runs_automation,
+)
+from flows.deploy import DeploymentRequest, pipeline_deployment, register_deployments, watched_flows
 from tests.support import services
 from tests.support.services import named, prefect_api
 from tests.support.toy_pipelines import STEPS, clean_environment, held, write_toy
@@ -160,28 +167,34 @@ def test_a_run_is_given_up_after_three_heartbeats_that_did_not_come():
     """The default period is 180 s; what Prefect's page shows, 90 s, would crash every healthy run."""
     from prefect.settings import get_current_settings
 
-    trigger = zombies(watched_flows()).trigger
-    assert trigger.within == SILENCE == 3 * timedelta(seconds=get_current_settings().flows.heartbeat_frequency)
+    trigger = stale_runs_automation(watched_flows()).trigger
+    assert trigger.within == MAX_SILENCE == 3 * timedelta(seconds=get_current_settings().flows.heartbeat_frequency)
     assert (trigger.posture, trigger.after) == (Posture.Proactive, {"prefect.flow-run.heartbeat"})
     names = trigger.match_related["prefect.resource.name"]
     assert {"pipeline", "run-pipeline", "run-stage", "rerun", "reap"} <= set(names)
 
 
 def test_setting_up_twice_is_setting_up_once_and_what_changed_is_mended(ask):
-    assert ask(lambda client: ensure_automations(client, watched_flows(), None)) == [ZOMBIES]
+    assert ask(lambda client: ensure_automations(client, watched_flows(), None)) == [STALE_RUNS_AUTOMATION]
     (first,) = ask(raw)
     address = "http://127.0.0.1:9/x"
-    assert ask(lambda client: ensure_automations(client, watched_flows(), address)) == [ZOMBIES, STOPPED]
+    assert ask(lambda client: ensure_automations(client, watched_flows(), address)) == [
+        STALE_RUNS_AUTOMATION,
+        NOTIFY_AUTOMATION,
+    ]
     before = sorted(ask(raw))
-    assert ask(lambda client: ensure_automations(client, watched_flows(), address)) == [ZOMBIES, STOPPED]
+    assert ask(lambda client: ensure_automations(client, watched_flows(), address)) == [
+        STALE_RUNS_AUTOMATION,
+        NOTIFY_AUTOMATION,
+    ]
     assert sorted(ask(raw)) == before
     assert first in before
-    ask(lambda client: _ensure(client, zombies(watched_flows(), timedelta(seconds=99))))
-    ask(lambda client: client.create_automation(zombies(watched_flows())))
+    ask(lambda client: _ensure(client, stale_runs_automation(watched_flows(), timedelta(seconds=99))))
+    ask(lambda client: client.create_automation(stale_runs_automation(watched_flows())))
     ask(lambda client: ensure_automations(client, watched_flows(), None))
     by_name = {one.name: one for one in ask(read)}
     assert len(ask(read)) == len(by_name) == 2
-    assert by_name[ZOMBIES].trigger.within == SILENCE
+    assert by_name[STALE_RUNS_AUTOMATION].trigger.within == MAX_SILENCE
 
 
 def test_what_somebody_paused_stays_paused(ask):
@@ -189,7 +202,7 @@ def test_what_somebody_paused_stays_paused(ask):
     (there,) = ask(read)
     ask(lambda client: client.pause_automation(there.id))
     ask(lambda client: ensure_automations(client, watched_flows(), None))
-    ask(lambda client: _ensure(client, zombies(watched_flows(), timedelta(seconds=99))))
+    ask(lambda client: _ensure(client, stale_runs_automation(watched_flows(), timedelta(seconds=99))))
     (there,) = ask(read)
     assert (there.enabled, there.trigger.within) == (False, timedelta(seconds=99))
 
@@ -214,7 +227,7 @@ def test_a_notification_block_of_the_server_tells_in_words_how_to_go_on(ask):
 
         block_id = ask(make)
         ask(lambda client: ensure_automations(client, watched_flows(), "mattermost-webhook/alerts"))
-        told = next(one for one in ask(read) if one.name == STOPPED)
+        told = next(one for one in ask(read) if one.name == NOTIFY_AUTOMATION)
         assert isinstance(told.actions[0], SendNotification)
         assert told.actions[0].block_document_id == block_id
         name = flow_run_that_failed("step 'a' (stage b): no\nGo on with: zscir rerun r-1 --from b")
@@ -265,7 +278,9 @@ def test_runs_that_fail_are_gated_cost_too_much_or_die_are_told_and_a_dead_one_s
     environment = {"ZSCIR_STORE": store.uri, "PREFECT_API_URL": prefect_api(), "SOME_API_KEY": SECRET}
     with Receiver() as receiver, held(store, path, "tabletop", HELD):
         with named(prefect_api()):
-            deploy([of_pipeline(Wanted(path, ["name=lone", HELD]))], "lone", receiver.url)
+            register_deployments(
+                [pipeline_deployment(DeploymentRequest(path, ["name=lone", HELD]))], "lone", receiver.url
+            )
         lone = began("lone")
         assert lone["state_type"] == "PENDING"
         process = subprocess.Popen(
@@ -273,7 +288,7 @@ def test_runs_that_fail_are_gated_cost_too_much_or_die_are_told_and_a_dead_one_s
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
         wait_until((folder / "last").exists, process)
-        ask(lambda client: _ensure(client, zombies(watched_flows(), timedelta(seconds=10))))
+        ask(lambda client: _ensure(client, stale_runs_automation(watched_flows(), timedelta(seconds=10))))
         (folder / "go").touch()
         wait_until(lambda: len(list_runs(store)) == 5 and list_runs(store)[4]["flow_run_id"], process)
         # The first heartbeat goes out at once, but by way of queues: a run that was never heard of is not missed.

@@ -6,7 +6,14 @@ import sys
 
 import pytest
 
-from flows.deploy import DEFINITIONS, Schedule, Wanted, definitions, deploy, of_pipeline
+from flows.deploy import (
+    DEFINITIONS_FILE,
+    DeploymentRequest,
+    ScheduleConfig,
+    load_deployments,
+    pipeline_deployment,
+    register_deployments,
+)
 from tests.support import services
 from tests.support.services import prefect_api
 from tests.support.toy_pipelines import STEPS, clean_environment, write_toy
@@ -71,25 +78,25 @@ def parameter(flow, name):
 
 
 def test_every_stage_has_a_deployment_of_its_name_and_stands_in_the_forms():
-    from flows.deployed_flows import WHERE_IT_STOPPED, rerun, run_stage
+    from flows.deployed_flows import WHERE_IT_STOPPED, rerun_flow, run_stage
 
-    stages = [one for one in definitions() if one.entrypoint == "flows.deployed_flows.run_stage"]
+    stages = [one for one in load_deployments() if one.entrypoint == "flows.deployed_flows.run_stage"]
     assert {one.name for one in stages} == of_stages()
     assert all(one.parameters == {"stage": one.name} for one in stages)
     assert set(parameter(run_stage, "stage")["enum"]) == of_stages()
-    drop_down = parameter(rerun, "stage")
+    drop_down = parameter(rerun_flow, "stage")
     assert drop_down["default"] == drop_down["enum"][0] == WHERE_IT_STOPPED
     assert set(drop_down["enum"][1:]) == of_stages()
 
 
 def test_every_field_of_every_form_is_explained():
-    for flow in {one.flow() for one in definitions()}:
+    for flow in {one.flow() for one in load_deployments()}:
         schema = flow.parameters.model_dump()
         assert [name for name, one in schema["properties"].items() if not one.get("description")] == []
 
 
 def test_nothing_of_the_shipped_file_starts_by_itself_or_twice():
-    shipped = definitions()
+    shipped = load_deployments()
     assert [one.name for one in shipped if any(part.active for part in one.schedules)] == []
     for one in shipped:
         if one.schedules:
@@ -98,16 +105,16 @@ def test_nothing_of_the_shipped_file_starts_by_itself_or_twice():
 
 
 def test_a_word_that_is_not_known_is_an_error_and_not_left_out(tmp_path):
-    (tmp_path / "prefect.yaml").write_text(DEFINITIONS.read_text().replace("collision_strategy:", "collision:"))
+    (tmp_path / "prefect.yaml").write_text(DEFINITIONS_FILE.read_text().replace("collision_strategy:", "collision:"))
     with pytest.raises(RequestError, match="collision"):
-        definitions(tmp_path / "prefect.yaml")
+        load_deployments(tmp_path / "prefect.yaml")
 
 
 def test_a_pipeline_becomes_a_deployment_that_any_folder_can_run(tmp_path, monkeypatch):
     write_toy(tmp_path / "specs")
     monkeypatch.chdir(tmp_path)
-    one = of_pipeline(
-        Wanted("specs/toy.toml", ["source=specs/source.toml"], cron="0 3 * * *", timezone="Europe/Berlin")
+    one = pipeline_deployment(
+        DeploymentRequest("specs/toy.toml", ["source=specs/source.toml"], cron="0 3 * * *", timezone="Europe/Berlin")
     )
     assert one.name == "toy"
     assert one.parameters == {
@@ -117,13 +124,13 @@ def test_a_pipeline_becomes_a_deployment_that_any_folder_can_run(tmp_path, monke
     assert (one.concurrency_limit.limit, one.concurrency_limit.collision_strategy) == (1, "CANCEL_NEW")
     (schedule,) = one.schedules
     assert (schedule.cron, schedule.timezone, schedule.active) == ("0 3 * * *", "Europe/Berlin", True)
-    shipped = of_pipeline(Wanted("data_specs/pipelines/tabletop.toml", []))
+    shipped = pipeline_deployment(DeploymentRequest("data_specs/pipelines/tabletop.toml", []))
     assert shipped.parameters["pipeline"] == "data_specs/pipelines/tabletop.toml"
 
 
 def test_with_partitions_a_second_run_waits_since_its_files_are_its_own(tmp_path):
     path = write_toy(tmp_path)
-    one = of_pipeline(Wanted(path, [], interval_s=3600, timezone="Asia/Tokyo", partition="hour"))
+    one = pipeline_deployment(DeploymentRequest(path, [], interval_s=3600, timezone="Asia/Tokyo", partition="hour"))
     assert one.parameters == {"pipeline": str(path), "set": [], "partition": "hour", "timezone": "Asia/Tokyo"}
     assert one.concurrency_limit.collision_strategy == "ENQUEUE"
 
@@ -131,12 +138,12 @@ def test_with_partitions_a_second_run_waits_since_its_files_are_its_own(tmp_path
 @pytest.mark.parametrize("name", ["any", "to/be", "<b>"])
 def test_a_name_that_prefect_or_a_form_has_taken_is_refused(tmp_path, name):
     with pytest.raises(RequestError, match="cannot be named"):
-        of_pipeline(Wanted(write_toy(tmp_path), [f"name={name}"]))
+        pipeline_deployment(DeploymentRequest(write_toy(tmp_path), [f"name={name}"]))
 
 
 def test_a_wrong_schedule_is_refused_before_a_server_is_asked(tmp_path):
     with pytest.raises(RequestError, match="Invalid cron string"):
-        of_pipeline(Wanted(write_toy(tmp_path), [], cron="every night"))
+        pipeline_deployment(DeploymentRequest(write_toy(tmp_path), [], cron="every night"))
 
 
 WRONG = {
@@ -151,7 +158,7 @@ WRONG = {
 def test_a_schedule_that_is_none_is_told_with_what_to_write(case):
     given, said = WRONG[case]
     with pytest.raises(RequestError) as error:
-        Schedule(slug="asked", **given).made()
+        ScheduleConfig(slug="asked", **given).made()
     assert said in str(error.value)
     assert "Europe/Berlin" in str(error.value)
 
@@ -193,12 +200,12 @@ def test_zscir_deploy_and_prefect_deploy_register_the_same(tmp_path, server, cap
     app(["deploy", "--pool", "zscir", "--json"], standalone_mode=False)
     rows = json.loads(capsys.readouterr().out)
     assert {row["did"] for row in rows} == {"created", "there"}
-    assert {row["did"] for row in deploy(definitions())} == {"unchanged", "there"}
+    assert {row["did"] for row in register_deployments(load_deployments())} == {"unchanged", "there"}
     ours = registered()
     assert sorted(ours) == sorted(row["deployment"] for row in rows if not row["deployment"].startswith("("))
-    assert len(ours) == len(definitions())
+    assert len(ours) == len(load_deployments())
     forget_all()
-    words = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(DEFINITIONS)]
+    words = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(DEFINITIONS_FILE)]
     environment = clean_environment({"PREFECT_API_URL": prefect_api()})
     folder = clone(tmp_path)
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -210,7 +217,10 @@ def test_deployed_again_a_schedule_stays_as_somebody_left_it(tmp_path, server):
     path = write_toy(tmp_path, STEPS.replace('name = "toy"', 'name = "left"', 1))
 
     def deployed(**when):
-        rows = {row["deployment"]: row for row in deploy([of_pipeline(Wanted(path, [], **when))], "left")}
+        rows = {
+            row["deployment"]: row
+            for row in register_deployments([pipeline_deployment(DeploymentRequest(path, [], **when))], "left")
+        }
         return rows["run-pipeline/left"]["schedules"]
 
     assert deployed(interval_s=86400) == "every 1 day, 0:00:00 UTC"
@@ -227,7 +237,7 @@ def test_deployed_again_a_schedule_stays_as_somebody_left_it(tmp_path, server):
 def test_the_form_of_a_backfill_runs_what_is_missing_in_one_flow_run_and_lists_what_failed(
     tmp_path, server, monkeypatch
 ):
-    from flows.deployed_flows import backfill
+    from flows.deployed_flows import backfill_flow
 
     monkeypatch.setenv("ZSCIR_STORE", str(tmp_path / "store"))
     for day in ("2026-11-01", "2026-11-03"):
@@ -237,7 +247,7 @@ def test_the_form_of_a_backfill_runs_what_is_missing_in_one_flow_run_and_lists_w
         'name = "sliced"\n[[steps]]\nstage = "ingest"\nspec = { source = "s" }\ninputs = { urls = "file:{date}.csv" }\n'
     )
     asked = {"pipeline": str(path), "first": "2026-11-01", "last": "2026-11-03", "set": ["ingest.source=t"]}
-    state = backfill(**asked, return_state=True)
+    state = backfill_flow(**asked, return_state=True)
     assert state.is_failed()
     said = state.message.splitlines()
     assert said[0] == "1 of 3 partitions failed; the others are made:"
@@ -248,5 +258,5 @@ def test_the_form_of_a_backfill_runs_what_is_missing_in_one_flow_run_and_lists_w
     assert [(run["trigger"], run["status"]) for run in runs] == [("backfill", "succeeded")] * 2
     assert {run["flow_run_id"] for run in runs} == {str(state.state_details.flow_run_id)}
     (tmp_path / "2026-11-02.csv").write_text("url,text\nhttp://a.example/2,a cube\n")
-    found = backfill(**asked)
+    found = backfill_flow(**asked)
     assert list(found.values()) == ["found", "done", "found"]

@@ -8,13 +8,13 @@ from urllib.error import HTTPError
 
 import pytest
 
-from flows.deploy import Wanted, definitions, deploy, of_pipeline
+from flows.deploy import DeploymentRequest, load_deployments, pipeline_deployment, register_deployments
 from tests.support import services
 from tests.support.services import named, of_flow_run, prefect_api, start_flow, start_worker
 from tests.support.stored_histories import Attic
 from tests.support.toy_pipelines import ORDER, STEPS, clean_environment, digests, direct, held, walk_toy, write_toy
 from tests.support.toys import store_at
-from zscir.lineage.sql_views import rows
+from zscir.lineage.sql_views import query_store_rows
 from zscir.pipeline.run import list_runs
 from zscir.runtime.errors import RequestError, StageError
 
@@ -69,10 +69,10 @@ def deployments(folder):
         day = datetime.now(UTC).date() - timedelta(days=ago)
         (folder / f"{day}.csv").write_text(f"url,text\nhttp://a.example/{day}.jpg,a red cube\n")
     with named(prefect_api()):
-        timed = of_pipeline(Wanted(folder / "sliced.toml", [], interval_s=86400, partition="day"))
+        timed = pipeline_deployment(DeploymentRequest(folder / "sliced.toml", [], interval_s=86400, partition="day"))
         soon = timed.schedules[0].model_copy(update={"anchor_date": datetime.now(UTC) + timedelta(seconds=20)})
-        deploy([timed.model_copy(update={"schedules": [soon]})], POOL)
-        deploy([*definitions(), of_pipeline(Wanted(slow, []))], POOL)
+        register_deployments([timed.model_copy(update={"schedules": [soon]})], POOL)
+        register_deployments([*load_deployments(), pipeline_deployment(DeploymentRequest(slow, []))], POOL)
 
 
 @pytest.fixture(scope="module")
@@ -210,8 +210,8 @@ def test_a_schedule_that_fires_during_a_rerun_waits_for_what_that_makes_and_noth
         assert ended(one)["state_type"] == "COMPLETED"
     query = "SELECT outcome FROM stages WHERE step = 'slow' AND run_id IN ($1, $2) ORDER BY outcome"
     both = [run_of(store, rerun)["run_id"], scheduled["run_id"]]
-    assert [row["outcome"] for row in rows(store, query, both)] == ["made", "reused"]
-    made = rows(store, "SELECT key FROM stages WHERE outcome = 'made' AND run_id IN ($1, $2)", both)
+    assert [row["outcome"] for row in query_store_rows(store, query, both)] == ["made", "reused"]
+    made = query_store_rows(store, "SELECT key FROM stages WHERE outcome = 'made' AND run_id IN ($1, $2)", both)
     assert len(made) == 1
     measured(
         "a schedule that fires during a rerun of the pipeline",
@@ -233,9 +233,9 @@ def stopped_at_slow(store, pipeline, **known):
 @contextmanager
 def schedule_of(path):
     """A deployment of a pipeline that starts every few seconds, one at a time; what would be a second is left out."""
-    one = of_pipeline(Wanted(path, [], interval_s=5))
+    one = pipeline_deployment(DeploymentRequest(path, [], interval_s=5))
     with named(prefect_api()):
-        deploy([one], POOL)
+        register_deployments([one], POOL)
     try:
         yield
     finally:
@@ -250,8 +250,8 @@ def test_a_request_that_no_worker_can_serve_says_what_to_give(monkeypatch):
     with pytest.raises(RequestError, match="ZSCIR_STORE=/an/absolute/folder"):
         deployed_flows._open()
     with pytest.raises(RequestError, match="give an absolute path of the worker's machine"):
-        deployed_flows._findable("specs/toy.toml")
-    assert deployed_flows._findable("data_specs/pipelines/tabletop.toml").is_file()
+        deployed_flows._find_pipeline("specs/toy.toml")
+    assert deployed_flows._find_pipeline("data_specs/pipelines/tabletop.toml").is_file()
 
 
 def test_a_parameter_that_no_form_offers_is_refused_by_the_server(deployments):

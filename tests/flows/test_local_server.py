@@ -11,7 +11,7 @@ import psutil
 import pytest
 from filelock import FileLock
 
-from flows.local_server import home_of, household
+from flows.local_server import local_server, server_home
 from tests.support.services import QUICK_SERVER, ask, free_port
 from tests.support.toy_pipelines import STEPS, clean_environment, command, held, write_toy
 from tests.support.toys import store_at
@@ -175,19 +175,19 @@ def test_a_port_or_a_folder_that_is_taken_is_told_before_anything_starts(tmp_pat
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(RequestError, match=f"port {port} of 127.0.0.1: .*; give another with --port"):
-            household(store, port).__enter__()
+            local_server(store, port).__enter__()
     assert not (tmp_path / "store").exists()
-    home_of(store).mkdir(parents=True)
+    server_home(store).mkdir(parents=True)
     with (
-        FileLock(home_of(store) / "serve.lock"),
+        FileLock(server_home(store) / "serve.lock"),
         pytest.raises(RequestError, match="another `zscir serve` works there"),
     ):
-        household(store, free_port()).__enter__()
+        local_server(store, free_port()).__enter__()
 
 
 def test_a_server_keeps_its_data_beside_the_artifacts_unless_told_otherwise(tmp_path, monkeypatch):
     monkeypatch.delenv("PREFECT_HOME")
     store = store_at(tmp_path / "store", tmp_path / "cache")
-    assert home_of(store) == tmp_path / "store" / ".prefect"
+    assert server_home(store) == tmp_path / "store" / ".prefect"
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "elsewhere"))
-    assert home_of(store) == tmp_path / "elsewhere"
+    assert server_home(store) == tmp_path / "elsewhere"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.maintenance_flows import clear_store, verify_store
+from flows.maintenance_flows import gc_flow, verify_flow
 from tests.support.services import named, prefect_api
 from tests.support.stored_histories import Attic
 from tests.support.toys import store_at
@@ -27,16 +27,16 @@ def attic(tmp_path, monkeypatch):
 
 
 def test_gc_removes_nothing_until_its_form_says_so_and_verify_fails_with_what_to_type(attic):
-    assert clear_store(keep_runs=1, return_state=True).is_completed()
+    assert gc_flow(keep_runs=1, return_state=True).is_completed()
     assert attic.left() == {0, 1}
-    assert verify_store(return_state=True).is_completed()
-    assert clear_store(keep_runs=1, delete=True, return_state=True).is_completed()
+    assert verify_flow(return_state=True).is_completed()
+    assert gc_flow(keep_runs=1, delete=True, return_state=True).is_completed()
     assert attic.left() == {0}
-    refused = clear_store(older_than="soon", return_state=True)
+    refused = gc_flow(older_than="soon", return_state=True)
     assert (refused.is_failed(), "such as 36h" in refused.message) == (True, True)
     file = Path(attic.store.address("shards", attic.keys[0], "own.bin"))
     file.write_bytes(file.read_bytes()[::-1])
-    found = verify_store(take_out=True, return_state=True)
+    found = verify_flow(take_out=True, return_state=True)
     assert found.is_failed()
     assert found.message.splitlines()[0] == "1 of 1 artifacts are damaged:"
     assert "zscir rerun run-000" in found.message

@@ -23,7 +23,7 @@ from tests.support.toy_pipelines import (
     zscir,
 )
 from tests.support.toys import store_at
-from zscir.pipeline.execute import asked_again, walk
+from zscir.pipeline.execute import execute_run, rerun_request
 from zscir.pipeline.run import list_runs
 
 BROKEN = STEPS.replace('source = "short", text_column = "caption"', 'source = "short", text_column = "nothing"')
@@ -131,7 +131,7 @@ def test_a_data_gate_that_fails_ends_with_4_and_what_it_refused_is_kept(tmp_path
     said = done.stderr[done.stderr.index("zscir: ") :]
     assert "step 'short' (stage ingest): a data gate failed: text_chars is " in said
     assert f"--set {bound}=" in said
-    again = walk(store, asked_again(store, run["run_id"], None, None, [f"{bound}=500"]), direct)
+    again = execute_run(store, rerun_request(store, run["run_id"], None, None, [f"{bound}=500"]), direct)
     assert [row["outcome"] for row in again.recorder.steps()] == ["reused", "reused", "made"]
 
 

@@ -1,4 +1,4 @@
-from flows.maintenance_flows import reap_runs
+from flows.maintenance_flows import reap_flow
 from tests.support.toy_pipelines import walk_toy, write_toy
 from tests.support.toys import store_at
 
@@ -7,4 +7,4 @@ def test_the_reaper_flow_works_on_the_store_of_its_environment(tmp_path, monkeyp
     store = store_at(tmp_path / "store", tmp_path / "cache")
     walk_toy(store, write_toy(tmp_path / "specs"))
     monkeypatch.setenv("ZSCIR_STORE", store.uri)
-    assert reap_runs.fn() == []
+    assert reap_flow.fn() == []

@@ -13,12 +13,12 @@ from tests.support.services import CREDENTIALS, of_flow_run, prefect_api, s3_end
 from tests.support.toy_pipelines import clean_environment, command, digests, direct, held, walk_toy, write_toy
 from tests.support.toys import store_at
 from tests.support.url_lists import write_list
-from zscir.cli.engine import in_pools, through_prefect
-from zscir.lineage.sql_views import rows
-from zscir.pipeline.execute import Asked, walk
+from zscir.cli.engine import check_pools, run_with_prefect
+from zscir.lineage.sql_views import query_store_rows
+from zscir.pipeline.execute import RunRequest, execute_run
 from zscir.pipeline.pipeline_file import load_pipeline
-from zscir.pipeline.remote_step import errand_of, report_of
-from zscir.pipeline.stage import Piece
+from zscir.pipeline.remote_step import parse_job_report, remote_job_for
+from zscir.pipeline.stage import Chunk
 from zscir.runtime.errors import RequestError, StageError
 
 POOL = "gpu"
@@ -94,7 +94,9 @@ class Hall:
 
     def row(self, step, outcome):
         """What is recorded of a step that ended so, once."""
-        (found,) = rows(self.store, "SELECT * FROM stages WHERE step = $1 AND outcome = $2", [step, outcome])
+        (found,) = query_store_rows(
+            self.store, "SELECT * FROM stages WHERE step = $1 AND outcome = $2", [step, outcome]
+        )
         return found
 
 
@@ -140,23 +142,23 @@ def workers(hall):
 
 
 def test_a_walk_that_needs_a_server_says_so():
-    from flows.work_pools import need_pools
+    from flows.work_pools import ensure_work_pools
 
     with pytest.raises(RequestError, match="set PREFECT_API_URL=http://HOST:4200/api"):
-        need_pools([POOL])
+        ensure_work_pools([POOL])
 
 
 def test_a_pool_is_made_by_a_person_and_its_deployment_by_the_run_which_leaves_alone_what_was_set(pool, server):
-    from flows.work_pools import need_pools
+    from flows.work_pools import ensure_work_pools
 
     with pytest.raises(RequestError, match="no such work pool; make one: prefect work-pool create other --type"):
-        need_pools([POOL, "other"])
-    need_pools([POOL])
+        ensure_work_pools([POOL, "other"])
+    ensure_work_pools([POOL])
     found = ask(f"deployments/name/make-dispatched/{POOL}")
     assert found["job_variables"] == {"env": {"PREFECT_LOGGING_EXTRA_LOGGERS": "zscir"}}
     own = {"job_variables": {"env": {"LOUD": "1"}}, "tags": ["mine"], "version": "0"}
     ask(f"deployments/{found['id']}", {**own, "concurrency_limit": 3}, "PATCH")
-    need_pools([POOL])
+    ensure_work_pools([POOL])
     kept = ask(f"deployments/{found['id']}")
     assert {name: kept[name] for name in own} == {**own, "version": found["version"]}
     assert kept["global_concurrency_limit"]["limit"] == 3
@@ -223,15 +225,12 @@ def test_a_run_that_follows_one_that_was_killed_joins_what_is_under_way_and_surv
         "kill -9 of a run whose step is at work in another pool",
         "1 kill: the rerun joined the step's flow run and asked for no other",
     )
-    measured(
-        MAKER_KILLED,
-        "1 kill: 1 flow run more, the step was made in attempt 2",
-    )
+    measured(MAKER_KILLED, "1 kill: 1 flow run more, the step was made in attempt 2")
 
 
 def test_what_is_made_is_reused_without_a_server_or_a_pool(hall, told):
     before = len(hall.flow_runs(""))
-    again = walk(hall.store, Asked(hall.path, []), through_prefect, in_pools)
+    again = execute_run(hall.store, RunRequest(hall.path, []), run_with_prefect, check_pools)
     assert {row["outcome"] for row in again.recorder.steps()} == {"reused"}
     assert len(hall.flow_runs("")) == before
 
@@ -241,7 +240,9 @@ def test_a_run_that_is_stopped_stops_what_it_asked_for_and_a_failure_elsewhere_i
     with held(hall.store, hall.path, "long", changed):
         stopped, said = hall.start("stopped", "--only", "long", "--set", changed)
         with pytest.raises(StageError, match=r"step 'ingest' \(stage ingest\): .*nothing") as failure:
-            walk(hall.store, Asked(hall.path, ["ingest.text_column=nothing"]), through_prefect, in_pools)
+            execute_run(
+                hall.store, RunRequest(hall.path, ["ingest.text_column=nothing"]), run_with_prefect, check_pools
+            )
         asked = hall.at_work("long", 3)[0]
         stopped.send_signal(signal.SIGINT)
         told_at = time.monotonic()
@@ -262,15 +263,15 @@ def test_a_run_that_is_stopped_stops_what_it_asked_for_and_a_failure_elsewhere_i
 
 
 def test_a_step_that_is_cut_is_cut_by_the_worker(tmp_path, server):
-    from flows.remote_worker import make_dispatched
+    from flows.remote_worker import remote_job_flow
 
     store = store_at(tmp_path / "store", tmp_path / "cache")
     path = write_list(tmp_path / "specs", scenes=8, chunk_rows=4)
     run = walk_toy(store, path, engine=lambda run, chosen: direct(run, ["tabletop", "ingest"]))
     download = load_pipeline(path).steps[-1]
-    errand = errand_of(store, Piece("cut", download.stage, download.spec, {"pairs": run.made["ingest"]}), 600.0)
-    state = make_dispatched(errand, return_state=True)
-    report = report_of(state.message)
+    errand = remote_job_for(store, Chunk("cut", download.stage, download.spec, {"pairs": run.made["ingest"]}), 600.0)
+    state = remote_job_flow(errand, return_state=True)
+    report = parse_job_report(state.message)
     assert report.outcome == "made", state.message
     assert store.look("download", report.key).problem == ""
     (parts,) = [

@@ -9,15 +9,15 @@ import sys
 import pytest
 from prefect import flow, task
 
-from flows.task_runners import task_runner
+from flows.task_runners import make_task_runner
 from tests.support.services import free_port, named, prefect_api
 from tests.support.toy_pipelines import clean_environment, digests, json_of, walk_toy, zscir
 from tests.support.toys import store_at
 from tests.support.url_lists import write_list
 from zscir.lineage.environment import worker_name
-from zscir.lineage.sql_views import rows
+from zscir.lineage.sql_views import query_store_rows
 from zscir.runtime.errors import RequestError
-from zscir.runtime.settings import Workers
+from zscir.runtime.settings import WorkerSettings
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +54,10 @@ def pieces_on(folder, undisturbed, kind, **more):
     done = zscir(folder, "run", str(write_list(folder)), "--json", **environment)
     keys = {row["step"]: row["key"] for row in json_of(done)}
     assert {step: store.get(step, key).digest for step, key in keys.items()} == undisturbed
-    pieces = rows(store, "SELECT * FROM pieces ORDER BY piece")
+    pieces = query_store_rows(store, "SELECT * FROM pieces ORDER BY piece")
     assert len(pieces) == store.get("download", keys["download"]).facts["chunks"] >= 5
     assert {piece["outcome"] for piece in pieces} == {"made"}
-    (walker,) = {row["worker"] for row in rows(store, "SELECT worker FROM stages")}
+    (walker,) = {row["worker"] for row in query_store_rows(store, "SELECT worker FROM stages")}
     return {piece["worker"] for piece in pieces}, walker
 
 
@@ -83,7 +83,7 @@ def test_a_cluster_that_is_there_already_is_used_and_none_is_started(tmp_path, u
 def test_without_an_address_a_dask_cluster_of_this_machine_is_started():
     pytest.importorskip("prefect_dask", reason="the extra 'dask' is not installed")
 
-    @flow(task_runner=task_runner(Workers("dask", 1, None)))
+    @flow(task_runner=make_task_runner(WorkerSettings("dask", 1, None)))
     def two():
         named_by = task(worker_name)
         return {named_by.submit().result() for _ in range(2)}
@@ -104,4 +104,4 @@ def test_without_an_address_a_dask_cluster_of_this_machine_is_started():
 def test_a_setting_that_makes_no_sense_is_told(monkeypatch, name, value, words):
     monkeypatch.setenv(name, value)
     with pytest.raises(RequestError, match=f"{name}={value}.*{words}"):
-        Workers.from_env()
+        WorkerSettings.from_env()

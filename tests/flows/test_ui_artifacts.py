@@ -9,18 +9,18 @@ from prefect import flow
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows import ui_artifacts
-from flows.ui_artifacts import Bar, show_plan, show_scores
+from flows.ui_artifacts import ChunkProgressBar, publish_plan, publish_scores
 from tests.support.services import ask, free_port, prefect_api
 from tests.support.small_run import shared_store
 from tests.support.toy_pipelines import digests, load_toy, walk_toy, zscir
 from tests.support.toys import store_at
 from tests.support.url_lists import write_list
-from zscir.lineage.heartbeats import Heart
+from zscir.lineage.heartbeats import Heartbeat
 from zscir.lineage.recorder import Recorder, RunInfo
-from zscir.lineage.sql_views import rows
+from zscir.lineage.sql_views import query_store_rows
 from zscir.pipeline.plan import make_plan
 from zscir.pipeline.run import Run, list_runs
-from zscir.pipeline.stage import PieceDone
+from zscir.pipeline.stage import ChunkResult
 
 GATES = """
 [steps.gates]
@@ -43,12 +43,12 @@ def run_of(tmp_path, store=None, run_id=None):
     recorder = Recorder(
         store_at(tmp_path / "lineage", tmp_path / "cache"), RunInfo(run_id or "r", "toy", "", "cli", "{}")
     )
-    return Run(store, pipeline, recorder, {}, {}, Heart(store, "r"), make_plan(store, pipeline))
+    return Run(store, pipeline, recorder, {}, {}, Heartbeat(store, "r"), make_plan(store, pipeline))
 
 
 def ended(number, key="k"):
     outcome = "made" if key else "failed"
-    return PieceDone(str(number), "fetch_chunk", key, outcome, datetime.now(UTC), 0.1, "here")
+    return ChunkResult(str(number), "fetch_chunk", key, outcome, datetime.now(UTC), 0.1, "here")
 
 
 @pytest.fixture
@@ -75,10 +75,12 @@ def test_a_run_shows_its_plan_its_progress_and_where_its_report_is(tmp_path):
     assert plan["flow_run_id"] == run["flow_run_id"]
     bar = shown("shown-toy-download-progress")
     assert (bar["type"], bar["data"]) == ("progress", 100.0)
-    pieces = rows(store, "SELECT outcome, worker FROM pieces WHERE stage = 'fetch_chunk'")
+    pieces = query_store_rows(store, "SELECT outcome, worker FROM pieces WHERE stage = 'fetch_chunk'")
     assert bar["description"] == "download: {n} of {n} pieces".format(n=len(pieces))
     assert {piece["outcome"] for piece in pieces} == {"made"}
-    assert {piece["worker"] for piece in pieces} == {row["worker"] for row in rows(store, "SELECT worker FROM stages")}
+    assert {piece["worker"] for piece in pieces} == {
+        row["worker"] for row in query_store_rows(store, "SELECT worker FROM stages")
+    }
     assert f"{run['run_id']}.html" in shown("shown-toy-report")["data"]
     assert shown("shown-toy-scores") is None  # this run has none
     lines = [json.loads(line) for line in done.stderr.splitlines()]
@@ -86,7 +88,7 @@ def test_a_run_shows_its_plan_its_progress_and_where_its_report_is(tmp_path):
     assert {line.get("run") for line in lines[1:]} == {run["run_id"]}
     assert [line["step"] for line in lines if ": made " in line["message"]] == ["tabletop", "ingest", "download"]
     assert all(len(line["key"]) == 64 for line in lines if ": made " in line["message"])
-    found = rows(
+    found = query_store_rows(
         store, "SELECT metric, value = reference AS same, verdict FROM gates WHERE step = 'download' ORDER BY 1"
     )
     assert [(row["metric"], row["same"], row["verdict"]) for row in found] == [
@@ -103,7 +105,7 @@ def test_scores_are_shown_as_a_table(tmp_path, server):
 
     @flow
     def scoring():
-        show_scores(run)
+        publish_scores(run)
 
     scoring()
     table = shown(f"{tmp_path.name}-scores".replace("_", "-"))
@@ -113,13 +115,13 @@ def test_scores_are_shown_as_a_table(tmp_path, server):
 
 
 def test_a_bar_is_moved_in_place_and_seldom(tmp_path, server, monkeypatch):
-    monkeypatch.setattr(ui_artifacts, "EVERY_S", 1000.0)
+    monkeypatch.setattr(ui_artifacts, "PROGRESS_EVERY_S", 1000.0)
     key = f"{tmp_path.name}-down-load-progress".replace("_", "-")
     seen = []
 
     @flow
     def walking():
-        bar = Bar(run_of(tmp_path), "down load", 4)
+        bar = ChunkProgressBar(run_of(tmp_path), "down load", 4)
         for number, piece in enumerate([ended(0), ended(1), ended(2, key=None), ended(3)]):
             bar.due = 0.0 if number == 2 else bar.due
             bar.count(piece)
@@ -137,8 +139,8 @@ def test_a_server_that_is_gone_stops_nothing_and_is_told_once_for_each_thing(tmp
     gone = f"http://127.0.0.1:{free_port()}/api"
     with temporary_settings({PREFECT_API_URL: gone, PREFECT_CLIENT_MAX_RETRIES: 0}):
         run = run_of(tmp_path)
-        show_plan(run, ["tabletop", "short", "ingest"])
-        bar = Bar(run, "download", 2)
+        publish_plan(run, ["tabletop", "short", "ingest"])
+        bar = ChunkProgressBar(run, "download", 2)
         bar.count(ended(1))
         bar.count(ended(2))
     warned = [record.message for record in caplog.records if record.name == "zscir"]
@@ -148,6 +150,6 @@ def test_a_server_that_is_gone_stops_nothing_and_is_told_once_for_each_thing(tmp
 
 def test_a_run_of_its_own_server_shows_nothing(tmp_path, caplog):
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
-        show_plan(run_of(tmp_path), ["tabletop"])
-        show_scores(run_of(tmp_path))
+        publish_plan(run_of(tmp_path), ["tabletop"])
+        publish_scores(run_of(tmp_path))
     assert caplog.records == []

@@ -14,18 +14,18 @@ from functools import partial
 import pytest
 from prefect import flow
 
-from flows.remote_dispatch import dispatch
-from flows.work_pools import need_pools
+from flows.remote_dispatch import dispatch_job
+from flows.work_pools import ensure_work_pools
 from tests.support import services
 from tests.support.services import named, prefect_api
-from zscir.pipeline.remote_step import OutOfTime, Report
+from zscir.pipeline.remote_step import JobReport, JobTimeout
 from zscir.runtime.errors import StageError, TransientError
-from zscir.runtime.retries import Terms
-from zscir.store.artifacts import short_name
+from zscir.runtime.retries import RetryPolicy
+from zscir.store.artifacts import store_folder_name
 
 POOLS = ("waiting", "waiting-2")
 LIMIT_S = 120
-DONE = Report(outcome="made", worker="w:1:1", attempts=1, wall_s=1.0, cpu_s=1.0, peak_rss_bytes=1, key="0" * 64)
+DONE = JobReport(outcome="made", worker="w:1:1", attempts=1, wall_s=1.0, cpu_s=1.0, peak_rss_bytes=1, key="0" * 64)
 OVER = DONE.model_copy(update={"outcome": "failed", "key": None, "error": "not begun", "kind": "over"})
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * LIMIT_S)]
 
@@ -43,19 +43,19 @@ def pools():
         if not ask("work_pools/filter", {"work_pools": {"name": {"any_": list(POOLS)}}}):
             for name in POOLS:
                 ask("work_pools/", {"name": name, "type": "process"})
-            need_pools(POOLS)
+            ensure_work_pools(POOLS)
         yield
 
 
 @pytest.fixture
 def errand():
     """One of which nobody asked before; no worker will ever read the rest of it."""
-    return {"key": secrets.token_hex(32), "store": "/nowhere", "name": "train", "terms": vars(Terms())}
+    return {"key": secrets.token_hex(32), "store": "/nowhere", "name": "train", "terms": vars(RetryPolicy())}
 
 
 @flow(persist_result=False, validate_parameters=False)
 def asks(pool, errand):
-    return dispatch(pool, errand)
+    return dispatch_job(pool, errand)
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def asking(errand, pool=POOLS[0]):
 
 
 def tags(errand):
-    return [f"zscir-key:{errand['key']}", f"zscir-store:{short_name(errand['store'])}"]
+    return [f"zscir-key:{errand['key']}", f"zscir-store:{store_folder_name(errand['store'])}"]
 
 
 def flow_runs(errand):
@@ -150,15 +150,15 @@ def test_the_server_does_not_cancel_a_step_with_the_run_that_asked_for_it_which_
 
 
 def test_a_run_whose_time_is_over_waits_for_no_worker(errand):
-    late = {**errand, "terms": vars(Terms(until=time.time()))}
-    with pytest.raises(OutOfTime, match="no worker of pool 'waiting' was free before the time for it was over"):
+    late = {**errand, "terms": vars(RetryPolicy(until=time.time()))}
+    with pytest.raises(JobTimeout, match="no worker of pool 'waiting' was free before the time for it was over"):
         asks(POOLS[0], late)
     assert the_only(errand)["state_type"] == "CANCELLED"
 
 
 def test_a_flow_run_whose_worker_was_lost_before_it_began_is_given_up(errand, caplog, monkeypatch):
     monkeypatch.setattr("flows.remote_dispatch.SLOW_PENDING_S", 0.0)
-    monkeypatch.setattr("flows.remote_dispatch.LONGEST_PENDING_S", 2.0)
+    monkeypatch.setattr("flows.remote_dispatch.MAX_PENDING_S", 2.0)
     with asking(errand) as asked:
         found = the_only(errand)
         end(found, "PENDING")

@@ -13,14 +13,22 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from zscir.data.images.decode import decode, encode_jpeg
+from zscir.data.images.decode import decode_image, encode_jpeg
 from zscir.data.images.shards import write_shard
 from zscir.data.readers.pairs import pair_digest
 from zscir.pipeline.stage import stage_named
-from zscir.runtime.schemas import IMAGES, INTERVALS, PAIRS, PER_QUERY, SCORES, schema_of, write_table
-from zscir.runtime.specs import canonical_json, digest_of
-from zscir.store.artifacts import Artifact, sweep
-from zscir.tabletop.exhibits import bytes_of
+from zscir.runtime.schemas import (
+    IMAGES_SCHEMA,
+    INTERVALS_SCHEMA,
+    PAIRS_SCHEMA,
+    PER_QUERY_SCHEMA,
+    SCORES_SCHEMA,
+    schema_of,
+    write_table,
+)
+from zscir.runtime.specs import canonical_json, json_digest
+from zscir.store.artifacts import Artifact, remove_scratch_files
+from zscir.tabletop.exhibits import image_bytes
 from zscir.tabletop.spec import TabletopBenchmarksSpec, TabletopSpec
 from zscir.tabletop.web import url_of, web_caption, web_jpeg
 from zscir.tabletop.write_cirr import build_cirr
@@ -112,7 +120,7 @@ def toy_images(folder: Path) -> None:
                 rows.append(row | {"status": "ok", "shard": shard, "offset": span.offset, "size": span.size})
             else:
                 rows.append(row | {"status": "failed", "error_class": "http_404"})
-    write_table(folder / "images.parquet", IMAGES, rows)
+    write_table(folder / "images.parquet", IMAGES_SCHEMA, rows)
 
 
 def toy_pairs(folder: Path) -> None:
@@ -121,7 +129,7 @@ def toy_pairs(folder: Path) -> None:
     pairs = [(f"file:{name}", f"text {row}") for row, name in enumerate(files)]
     rows = [{"pair_id": pair_digest(*pair).hex(), "url": pair[0], "text": pair[1], "source": "toy", "source_row": row}
             for row, pair in enumerate(pairs)]  # fmt: skip
-    write_table(folder / "pairs.parquet", PAIRS, rows)
+    write_table(folder / "pairs.parquet", PAIRS_SCHEMA, rows)
 
 
 def toy_pictures(folder: Path) -> None:
@@ -146,9 +154,9 @@ def toy_album(folder: Path) -> None:
     """What ``download`` leaves of pages that repeat each other: copies, near copies, odd sizes, texts that are none."""
     scenes = [web_jpeg(WORLD, index) for index in range(20)]
     spec = TabletopBenchmarksSpec.parse(SMALL_BENCHMARKS, "toy album")
-    leaked = bytes_of(spec.seed, spec.size_px, "cirr", build_cirr(spec).exhibits[0])
-    again = [encode_jpeg(decode(one), 60) for one in scenes[:3]]
-    pictures = [*scenes, *scenes[3:6], *again, encode_jpeg(decode(leaked), 90), b"no picture"]
+    leaked = image_bytes(spec.seed, spec.size_px, "cirr", build_cirr(spec).exhibits[0])
+    again = [encode_jpeg(decode_image(one), 60) for one in scenes[:3]]
+    pictures = [*scenes, *scenes[3:6], *again, encode_jpeg(decode_image(leaked), 90), b"no picture"]
     texts = {1: "IMG_0001.jpg", 2: "rotes Auto vor dem Haus", 7: "a photo", 8: "a photo", 9: "A  photo"}
     sizes = {10: (39, 400), 11: (100, 151)}
     keys = [sha256(b"picture %d" % number).hexdigest() for number in range(len(pictures))]
@@ -162,7 +170,7 @@ def toy_album(folder: Path) -> None:
              "status": "ok", "attempts": 1, "sha256": sha256(picture).hexdigest(), "original_width": width,
              "original_height": height, "shard": "00000.tar", "offset": span.offset, "size": span.size}
         )  # fmt: skip
-    write_table(folder / "images.parquet", IMAGES, rows)
+    write_table(folder / "images.parquet", IMAGES_SCHEMA, rows)
 
 
 def toy_embeddings(folder: Path) -> None:
@@ -191,7 +199,7 @@ def toy_scores(method: str, value: float) -> Callable[[Path], None]:
              "backbone": "toy", "metric": metric, "value": value, "n": 200}
             for benchmark, metric in (("cirr", "R@1"), ("cirr", "R@5"), ("circo", "mAP@5"))
         ]  # fmt: skip
-        write_table(folder / "scores.parquet", SCORES, rows)
+        write_table(folder / "scores.parquet", SCORES_SCHEMA, rows)
 
     return write
 
@@ -214,8 +222,8 @@ def toy_parts(method: str, control: str | None, *hits: str) -> Callable[[Path], 
             for name, own in parts.items()
             for number, hit in enumerate(own)
         ]
-        write_table(folder / "intervals.parquet", INTERVALS, rows)
-        write_table(folder / "per_query.parquet", PER_QUERY, asked)
+        write_table(folder / "intervals.parquet", INTERVALS_SCHEMA, rows)
+        write_table(folder / "per_query.parquet", PER_QUERY_SCHEMA, asked)
 
     return write
 
@@ -252,8 +260,8 @@ def run_all(folder: Path) -> dict[str, dict[str, Any]]:
         made[case.name] = _filled(folder / case.name, lambda out: stage(spec, **inputs, out=out))  # noqa: B023 - called now
         given = {role: contents_of(one) for role, one in _flat(inputs)}
         rows[case.name] = {
-            "stage": case.stage, "version": stage.version, "spec": digest_of(spec.literals())[:16],
-            "inputs": digest_of(given)[:16], "files": contents_of(made[case.name]),
+            "stage": case.stage, "version": stage.version, "spec": json_digest(spec.literals())[:16],
+            "inputs": json_digest(given)[:16], "files": contents_of(made[case.name]),
         }  # fmt: skip
     return rows
 
@@ -267,20 +275,20 @@ def _contents(path: Path) -> str:
     if path.suffix != ".parquet":
         return sha256(path.read_bytes()).hexdigest()[:16]
     table = pq.read_table(path, partitioning=None)
-    return digest_of([str(table.schema.remove_metadata()), json.loads(canonical_json(table.to_pylist()))])[:16]
+    return json_digest([str(table.schema.remove_metadata()), json.loads(canonical_json(table.to_pylist()))])[:16]
 
 
 def _filled(folder: Path, write: Callable[[Path], Any]) -> Artifact:
     folder.mkdir()
     write(folder)
-    sweep(folder)
+    remove_scratch_files(folder)
     return Artifact.of_folder(folder)
 
 
 def _flat(inputs: dict[str, Any]) -> list[tuple[str, Artifact]]:
-    from zscir.pipeline.stage import flat_inputs
+    from zscir.pipeline.stage import flatten_inputs
 
-    return list(flat_inputs(inputs).items())
+    return list(flatten_inputs(inputs).items())
 
 
 def complaint(name: str, recorded: dict[str, Any] | None, now: dict[str, Any]) -> str:

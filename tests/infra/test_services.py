@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.deploy import Wanted, deploy, of_pipeline
+from flows.deploy import DeploymentRequest, pipeline_deployment, register_deployments
 from tests.support.services import QUICK_SERVER, QUICK_WORKER, named
 from tests.support.toy_pipelines import write_toy
 from tests.support.toys import store_at
@@ -162,7 +162,9 @@ def test_server_database_deployments_and_worker_find_each_other_and_run_what_is_
     assert tables_in(postgres) > 10
     toy = str(write_toy(tmp_path / "specs"))
     with named(api, PREFECT_API_AUTH_STRING=SECRETS["PREFECT_AUTH"]):
-        deploy([of_pipeline(Wanted(Path(toy), ["name=due", "tabletop.scenes=41"], interval_s=5))], pool)
+        register_deployments(
+            [pipeline_deployment(DeploymentRequest(Path(toy), ["name=due", "tabletop.scenes=41"], interval_s=5))], pool
+        )
     started = [begin(api, {"parameters": {"pipeline": toy}, "idempotency_key": "once"}) for _ in range(2)]
     assert started[0] == started[1]
     assert ended(api, started[0])["state_type"] == "COMPLETED"

@@ -7,7 +7,15 @@ import pytest
 from tests.support.stores import store  # noqa: F401 - a fixture
 from tests.support.toy_pipelines import direct, walk_toy
 from zscir.lineage.environment import worker_name
-from zscir.lineage.heartbeats import FILE, MISSED, Heart, last_beat, last_sign, place, status_of
+from zscir.lineage.heartbeats import (
+    HEARTBEAT_FILE,
+    MAX_MISSED_BEATS,
+    Heartbeat,
+    heartbeat_times,
+    process_namespace,
+    read_heartbeat,
+    run_status,
+)
 from zscir.pipeline.run import list_runs
 
 RUN_ID = "20260101-000000-abcdef"
@@ -16,20 +24,20 @@ ELSEWHERE = {"process": "other.host:1:1", "place": "another boot:another space",
 
 
 def beat_of(store, run_id):  # noqa: F811 - a fixture
-    return json.loads(store.read_text("lineage", run_id, FILE))
+    return json.loads(store.read_text("lineage", run_id, HEARTBEAT_FILE))
 
 
 def leave_a_sign(store, tmp_path, ago_s=0.0, **words):  # noqa: F811 - a fixture
     """A heartbeat such as another machine leaves."""
-    (tmp_path / FILE).write_text(json.dumps(ELSEWHERE | words))
-    store.write_file(tmp_path / FILE, "lineage", RUN_ID, FILE)
+    (tmp_path / HEARTBEAT_FILE).write_text(json.dumps(ELSEWHERE | words))
+    store.write_file(tmp_path / HEARTBEAT_FILE, "lineage", RUN_ID, HEARTBEAT_FILE)
     if not store.remote:
-        written = os.stat(store.address("lineage", RUN_ID, FILE)).st_mtime
-        os.utime(store.address("lineage", RUN_ID, FILE), (written - ago_s, written - ago_s))
+        written = os.stat(store.address("lineage", RUN_ID, HEARTBEAT_FILE)).st_mtime
+        os.utime(store.address("lineage", RUN_ID, HEARTBEAT_FILE), (written - ago_s, written - ago_s))
 
 
 def test_a_run_leaves_signs_of_life_from_its_beginning_to_its_end(store, path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("zscir.lineage.heartbeats.Heart.__init__.__defaults__", (0.05,))
+    monkeypatch.setattr("zscir.lineage.heartbeats.Heartbeat.__init__.__defaults__", (0.05,))
     seen = []
 
     def engine(run, chosen):
@@ -47,57 +55,57 @@ def test_a_run_leaves_signs_of_life_from_its_beginning_to_its_end(store, path, m
 
 def test_a_run_of_another_machine_lives_while_its_heartbeat_does(store, tmp_path):  # noqa: F811
     leave_a_sign(store, tmp_path)
-    at, now = last_beat(store, RUN_ID)
+    at, now = heartbeat_times(store, RUN_ID)
     assert 0 <= (now - at).total_seconds() < 10
-    assert status_of(store, RUNNING) == "running"
+    assert run_status(store, RUNNING) == "running"
 
 
 def test_a_run_of_another_machine_that_is_silent_for_ten_beats_has_died(store, tmp_path):  # noqa: F811
     if store.remote:
         leave_a_sign(store, tmp_path, every_s=0.1)
-        time.sleep(MISSED * 0.1 + 1.1)  # S3 tells times in whole seconds
+        time.sleep(MAX_MISSED_BEATS * 0.1 + 1.1)  # S3 tells times in whole seconds
     else:
-        leave_a_sign(store, tmp_path, ago_s=MISSED * 30.0 + 1)
-    assert status_of(store, RUNNING) == "died"
-    assert status_of(store, RUNNING | {"status": "succeeded"}) == "succeeded"
+        leave_a_sign(store, tmp_path, ago_s=MAX_MISSED_BEATS * 30.0 + 1)
+    assert run_status(store, RUNNING) == "died"
+    assert run_status(store, RUNNING | {"status": "succeeded"}) == "succeeded"
 
 
 def test_nine_missed_beats_are_no_death(store, tmp_path):  # noqa: F811
     if store.remote:
         pytest.skip("S3 gives no object an older time")
-    leave_a_sign(store, tmp_path, ago_s=(MISSED - 1) * 30.0)
-    assert status_of(store, RUNNING) == "running"
+    leave_a_sign(store, tmp_path, ago_s=(MAX_MISSED_BEATS - 1) * 30.0)
+    assert run_status(store, RUNNING) == "running"
 
 
 def test_on_its_own_machine_a_silent_run_is_judged_by_its_process(store, tmp_path):  # noqa: F811
-    alive = {"process": worker_name(), "place": place()}
+    alive = {"process": worker_name(), "place": process_namespace()}
     leave_a_sign(store, tmp_path, ago_s=1e6, **alive)
-    assert status_of(store, RUNNING) == "running"
+    assert run_status(store, RUNNING) == "running"
     host, pid, start = worker_name().rsplit(":", 2)
-    leave_a_sign(store, tmp_path, place=place(), process=f"{host}:{pid}:{int(start) - 100}")
-    assert status_of(store, RUNNING) == "died"
+    leave_a_sign(store, tmp_path, place=process_namespace(), process=f"{host}:{pid}:{int(start) - 100}")
+    assert run_status(store, RUNNING) == "died"
 
 
 def test_a_container_with_our_host_name_and_process_numbers_of_its_own_is_another_machine(store, tmp_path):  # noqa: F811
     host, pid, start = worker_name().rsplit(":", 2)
     leave_a_sign(store, tmp_path, process=f"{host}:{pid}:{int(start) - 100}")
-    assert status_of(store, RUNNING) == "running"
+    assert run_status(store, RUNNING) == "running"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"place": 1}'])
 def test_a_run_whose_heartbeat_cannot_be_read_is_judged_by_its_record(store, tmp_path, text):  # noqa: F811
-    (tmp_path / FILE).write_text(text)
-    store.write_file(tmp_path / FILE, "lineage", RUN_ID, FILE)
-    assert last_sign(store, RUN_ID) is None
+    (tmp_path / HEARTBEAT_FILE).write_text(text)
+    store.write_file(tmp_path / HEARTBEAT_FILE, "lineage", RUN_ID, HEARTBEAT_FILE)
+    assert read_heartbeat(store, RUN_ID) is None
     host = worker_name().rsplit(":", 2)[0]
-    assert status_of(store, RUNNING | {"user_config": json.dumps({"process": f"{host}:999999999:1"})}) == "died"
-    assert status_of(store, RUNNING | {"user_config": json.dumps({"process": "other.host:1:1"})}) == "running"
+    assert run_status(store, RUNNING | {"user_config": json.dumps({"process": f"{host}:999999999:1"})}) == "died"
+    assert run_status(store, RUNNING | {"user_config": json.dumps({"process": "other.host:1:1"})}) == "running"
 
 
 def test_who_looks_leaves_nothing_in_the_store(store, tmp_path):  # noqa: F811
     leave_a_sign(store, tmp_path)
     before = sorted(store.fs.find(store.root))
-    status_of(store, RUNNING)
+    run_status(store, RUNNING)
     list_runs(store)
     assert sorted(store.fs.find(store.root)) == before
 
@@ -106,7 +114,7 @@ def test_a_store_that_is_away_stops_no_run(tmp_path):
     from tests.support.toys import store_at
 
     store = store_at(tmp_path / "store", tmp_path / "cache")  # noqa: F811
-    heart = Heart(store, RUN_ID, every_s=0.02)
+    heart = Heartbeat(store, RUN_ID, every_s=0.02)
     heart.start()
     (tmp_path / "store").rename(tmp_path / "gone")
     (tmp_path / "store").write_text("in the way")

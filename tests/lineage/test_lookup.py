@@ -1,10 +1,10 @@
 import pytest
 
 from tests.support.toys import ShardsSpec, shards
-from zscir.lineage.lookup import look_up
+from zscir.lineage.lookup import describe_ref
 from zscir.pipeline.stage import materialize, stage
 from zscir.runtime.errors import RequestError
-from zscir.runtime.schemas import IMAGES, RESPONSES, TRIPLETS, write_table
+from zscir.runtime.schemas import IMAGES_SCHEMA, RESPONSES_SCHEMA, TRIPLETS_SCHEMA, write_table
 from zscir.runtime.specs import Spec
 from zscir.store.artifacts import Artifact, Facts
 
@@ -23,7 +23,7 @@ def images(spec: NoSpec, out) -> Facts:
          "status": "ok", "attempts": 1}
         for number, key in enumerate((REFERENCE, TARGET))
     ]  # fmt: skip
-    return {"rows": write_table(out / "images.parquet", IMAGES, rows)}
+    return {"rows": write_table(out / "images.parquet", IMAGES_SCHEMA, rows)}
 
 
 @stage(version=1)
@@ -40,8 +40,8 @@ def triplets(spec: NoSpec, images: Artifact, out) -> Facts:
         "response": "{}",
         "attempts": 1,
     }
-    write_table(out / "responses-00000.parquet", RESPONSES, [answer])
-    return {"rows": write_table(out / "triplets.parquet", TRIPLETS, [row])}
+    write_table(out / "responses-00000.parquet", RESPONSES_SCHEMA, [answer])
+    return {"rows": write_table(out / "triplets.parquet", TRIPLETS_SCHEMA, [row])}
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def made(store):
 
 def test_latest_an_id_and_a_prefix_show_a_run_with_its_steps(store, walked):
     for ref in ("latest", walked.run_id, walked.run_id[:-2], walked.run_id[:8]):
-        title, values, tables = look_up(store, ref)
+        title, values, tables = describe_ref(store, ref)
         assert title == f"run {walked.run_id}"
         assert values["status"] == "succeeded"
         assert [row["step"] for row in tables["steps"]] == ["tabletop", "short", "ingest"]
@@ -61,20 +61,20 @@ def test_latest_an_id_and_a_prefix_show_a_run_with_its_steps(store, walked):
 def test_a_key_and_a_prefix_show_an_artifact_with_its_inputs_files_and_readers(store, walked):
     parent, child = walked.made["tabletop"], walked.made["short"]
     for ref in (child.key, child.key[:6], child.key[:12]):
-        title, values, tables = look_up(store, ref)
+        title, values, tables = describe_ref(store, ref)
         assert title == f"ingest/{child.key}".join(["artifact ", ""])
         assert (values["state"], values["facts"], values["rows"]) == ("whole", child.facts, child.facts["rows"])
         assert values["spec"]["max_text_chars"] == 40
         assert tables["inputs"] == [{"role": "urls", "stage": "tabletop", "key": parent.key}]
         assert [row["file"] for row in tables["files"]] == child.files()
         assert tables["runs"] == [{"run_id": walked.run_id, "step": "short", "outcome": "made"}]
-    readers = look_up(store, parent.key)[2]["read by"]
+    readers = describe_ref(store, parent.key)[2]["read by"]
     assert {row["key"] for row in readers} == {child.key, walked.made["ingest"].key}
 
 
 def test_an_artifact_that_no_run_made_is_shown_too(store):
     made = materialize(store, shards, ShardsSpec(), {}).artifact
-    title, values, _ = look_up(store, made.key[:10])
+    title, values, _ = describe_ref(store, made.key[:10])
     assert title == f"artifact shards/{made.key}"
     assert values["digest"] == made.digest
 
@@ -82,14 +82,14 @@ def test_an_artifact_that_no_run_made_is_shown_too(store):
 def test_a_damaged_artifact_is_shown_with_what_is_wrong(store, walked):
     child = walked.made["short"]
     store.fs.rm_file(store.address("ingest", child.key, "pairs.parquet"))
-    assert look_up(store, child.key)[1]["state"] == "file missing: pairs.parquet"
+    assert describe_ref(store, child.key)[1]["state"] == "file missing: pairs.parquet"
     store.fs.rm(store.address("ingest"), recursive=True)
-    assert look_up(store, child.key)[1]["state"] == "no artifact"
+    assert describe_ref(store, child.key)[1]["state"] == "no artifact"
 
 
 def test_a_triplet_is_shown_with_its_images_and_the_answer_it_came_from(store, made):
     for ref in (TRIPLET, TRIPLET[:6]):
-        title, values, tables = look_up(store, ref)
+        title, values, tables = describe_ref(store, ref)
         assert title == f"triplet {TRIPLET}"
         assert values["text"] == "make it red"
         assert [(row["role"], row["url"]) for row in tables["images"]] == [
@@ -100,7 +100,7 @@ def test_a_triplet_is_shown_with_its_images_and_the_answer_it_came_from(store, m
 
 
 def test_an_image_is_shown_with_its_pairs_and_triplets(store, made):
-    title, values, tables = look_up(store, TARGET)
+    title, values, tables = describe_ref(store, TARGET)
     assert title == f"image {TARGET}"
     assert (values["url"], values["status"]) == ("http://a.test/1", "ok")
     assert [row["text"] for row in tables["pairs"]] == ["scene 1"]
@@ -111,7 +111,7 @@ def test_an_image_is_shown_with_its_pairs_and_triplets(store, made):
 
 def test_a_prefix_of_several_things_is_told_with_the_candidates(store, made):
     with pytest.raises(RequestError, match="may be any of these") as caught:
-        look_up(store, "a" * 10)
+        describe_ref(store, "a" * 10)
     assert f"image {REFERENCE}" in str(caught.value)
     assert f"image {TARGET}" in str(caught.value)
 
@@ -119,14 +119,14 @@ def test_a_prefix_of_several_things_is_told_with_the_candidates(store, made):
 @pytest.mark.parametrize("ref", ["nothing", "zzzzzzz", "0123456789ab", "'; DROP TABLE run; --", "%", ""])
 def test_an_unknown_word_is_told(store, walked, ref):
     with pytest.raises(RequestError, match=r"is called|no runs|may be any"):
-        look_up(store, ref)
+        describe_ref(store, ref)
 
 
 def test_a_short_prefix_of_a_key_is_too_little(store, walked):
     with pytest.raises(RequestError, match="give at least 6 characters"):
-        look_up(store, walked.made["short"].key[:4])
+        describe_ref(store, walked.made["short"].key[:4])
 
 
 def test_latest_in_an_empty_store_is_told(store):
     with pytest.raises(RequestError, match="no runs yet"):
-        look_up(store, "latest")
+        describe_ref(store, "latest")

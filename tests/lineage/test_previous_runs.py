@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from tests.support.toy_pipelines import ORDER, load_toy, walk_toy
 from tests.support.toys import store_at
-from zscir.lineage.previous_runs import Past
-from zscir.lineage.sql_views import rows
-from zscir.lineage.tables import TABLES
-from zscir.pipeline.plan import Previous, previous_steps
+from zscir.lineage.previous_runs import PreviousRuns
+from zscir.lineage.sql_views import query_store_rows
+from zscir.lineage.tables import LINEAGE_SCHEMAS
+from zscir.pipeline.plan import PreviousStep, previous_steps
 from zscir.runtime.errors import RequestError
 from zscir.runtime.schemas import write_table
 
@@ -49,7 +49,7 @@ def write_down(store, runs):
         for name, table in {"run": [run], "stages": stages, "artifacts": [], "edges": []}.items():
             path = Path(store.address("lineage", run_id, f"{name}.parquet"))
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_table(path, TABLES[name], table)
+            write_table(path, LINEAGE_SCHEMAS[name], table)
 
 
 @given(runs=st.lists(run_done, max_size=6))
@@ -62,8 +62,11 @@ def test_the_newest_word_on_each_step_is_that_of_sql_over_all_runs(tmp_path_fact
                arg_max(key, run.started_at) FILTER (status = 'succeeded') AS good_key
         FROM stages JOIN run USING (run_id) WHERE pipeline = 'toy' AND key IS NOT NULL GROUP BY step, stage
     """
-    expected = {row["step"]: Previous(row["stage"], row["key"], None, row["good_key"]) for row in rows(store, query)}
-    assert previous_steps(Past(store), load_toy(folder / "specs")) == expected
+    expected = {
+        row["step"]: PreviousStep(row["stage"], row["key"], None, row["good_key"])
+        for row in query_store_rows(store, query)
+    }
+    assert previous_steps(PreviousRuns(store), load_toy(folder / "specs")) == expected
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -73,7 +76,7 @@ def anywhere(request, tmp_path):
 
 
 def spoil(store, run_id):
-    for name in TABLES:
+    for name in LINEAGE_SCHEMAS:
         store.fs.pipe_file(store.address("lineage", run_id, f"{name}.parquet"), b"not parquet")
 
 
@@ -96,7 +99,7 @@ def test_what_a_step_cost_is_told_by_the_run_that_made_its_artifact(anywhere, pa
     made = walk_toy(anywhere, path)
     walk_toy(anywhere, path)
     cost = {row["step"]: row["wall_s"] for row in made.recorder.steps()}
-    found = previous_steps(Past(anywhere), made.pipeline)
+    found = previous_steps(PreviousRuns(anywhere), made.pipeline)
     assert {name: one.wall_s for name, one in found.items()} == cost
 
 
@@ -104,8 +107,8 @@ def test_an_artifact_keeps_the_run_that_made_these_bytes(anywhere, path):
     made = walk_toy(anywhere, path)
     artifact = made.made["short"]
     again = walk_toy(anywhere, path)
-    row = Past(anywhere).artifact(artifact.key, artifact.digest)
+    row = PreviousRuns(anywhere).artifact(artifact.key, artifact.digest)
     assert row["created_by_run"] == made.run_id != again.run_id
-    assert [one for one in rows(anywhere, "SELECT * FROM artifacts") if one["key"] == artifact.key] == [row]
-    assert Past(anywhere).artifact(artifact.key, "0" * 64) is None
-    assert Past(anywhere).artifact("0" * 64, artifact.digest) is None
+    assert [one for one in query_store_rows(anywhere, "SELECT * FROM artifacts") if one["key"] == artifact.key] == [row]
+    assert PreviousRuns(anywhere).artifact(artifact.key, "0" * 64) is None
+    assert PreviousRuns(anywhere).artifact("0" * 64, artifact.digest) is None

@@ -13,11 +13,11 @@ from tests.support.stores import store  # noqa: F401 - a fixture
 from tests.support.toy_pipelines import direct, walk_toy
 from tests.support.toys import store_at
 from zscir.lineage.environment import worker_name
-from zscir.lineage.heartbeats import FILE
-from zscir.lineage.reaper import reap
-from zscir.lineage.tables import TABLES
-from zscir.pipeline.execute import asked_again, walk
-from zscir.pipeline.run import do_step, find_run, list_runs
+from zscir.lineage.heartbeats import HEARTBEAT_FILE
+from zscir.lineage.reaper import reap_dead_runs
+from zscir.lineage.tables import LINEAGE_SCHEMAS
+from zscir.pipeline.execute import execute_run, rerun_request
+from zscir.pipeline.run import execute_step, find_run, list_runs
 from zscir.runtime.errors import Interrupted
 from zscir.runtime.schemas import read_rows
 
@@ -43,16 +43,16 @@ def run_that_dies(store, path, at="short"):  # noqa: F811 - a fixture
 
     with pytest.raises(Interrupted):
         walk_toy(store, path, engine=engine)
-    beat = json.loads(store.read_text("lineage", held[0].run_id, FILE))
+    beat = json.loads(store.read_text("lineage", held[0].run_id, HEARTBEAT_FILE))
     beat["process"] = f"{host}:{pid}:{int(started) - 100}"
-    put_text(store, json.dumps(beat), held[0].run_id, FILE)
+    put_text(store, json.dumps(beat), held[0].run_id, HEARTBEAT_FILE)
     return held[0]
 
 
 def table(store, run, name):  # noqa: F811 - a fixture
     with tempfile.TemporaryDirectory() as folder:
         store.fs.get_file(store.address("lineage", run.run_id, f"{name}.parquet"), f"{folder}/table")
-        return read_rows(Path(folder, "table"), TABLES[name])
+        return read_rows(Path(folder, "table"), LINEAGE_SCHEMAS[name])
 
 
 def put_text(store, text, run_id, name):  # noqa: F811 - a fixture
@@ -62,7 +62,7 @@ def put_text(store, text, run_id, name):  # noqa: F811 - a fixture
 def test_a_run_that_died_is_marked_failed_once_with_its_last_sign_and_can_be_run_again(store, path, measured):  # noqa: F811
     run = run_that_dies(store, path)
     assert [row["status"] for row in list_runs(store)] == ["died"]
-    assert reap(store) == [run.run_id]
+    assert reap_dead_runs(store) == [run.run_id]
     (row,) = table(store, run, "run")
     assert row["status"] == "failed"
     assert row["finished_at"] >= row["started_at"]
@@ -73,10 +73,10 @@ def test_a_run_that_died_is_marked_failed_once_with_its_last_sign_and_can_be_run
     assert (steps["short"]["outcome"], steps["short"]["error"]) == ("failed", words)
 
     before = {name: table(store, run, name) for name in ("run", "stages")}
-    assert reap(store) == []
+    assert reap_dead_runs(store) == []
     assert {name: table(store, run, name) for name in ("run", "stages")} == before
 
-    again = walk(store, asked_again(store, run.run_id, None, None, []), direct)
+    again = execute_run(store, rerun_request(store, run.run_id, None, None, []), direct)
     assert again.recorder.steps()[0]["outcome"] == "reused"
     assert find_run(store, again.run_id)["parent_run_id"] == run.run_id
     outcomes = [one["outcome"] for one in again.recorder.steps()]
@@ -90,7 +90,7 @@ def test_a_run_that_died_is_marked_failed_once_with_its_last_sign_and_can_be_run
 def test_many_reapers_at_once_do_what_one_does(store, path):  # noqa: F811
     run = run_that_dies(store, path)
     found = []
-    threads = [threading.Thread(target=lambda: found.append(reap(store))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: found.append(reap_dead_runs(store))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -102,12 +102,12 @@ def test_many_reapers_at_once_do_what_one_does(store, path):  # noqa: F811
 
 def test_a_run_under_way_is_not_touched(store, path):  # noqa: F811
     def engine(run, chosen):
-        assert reap(store) == []
+        assert reap_dead_runs(store) == []
         direct(run, chosen)
-        assert reap(store) == []
+        assert reap_dead_runs(store) == []
 
     run = walk_toy(store, path, engine=engine)
-    assert reap(store) == []
+    assert reap_dead_runs(store) == []
     assert find_run(store, run.run_id)["status"] == "succeeded"
 
 
@@ -126,7 +126,7 @@ def test_a_run_that_comes_back_while_it_is_buried_is_left_alone(store, path, mon
         return real(store, one, changed)
 
     monkeypatch.setattr(reaper, "_replace", late)
-    assert reap(store) == []
+    assert reap_dead_runs(store) == []
     assert table(store, run, "run")[0]["status"] == "running"
 
 
@@ -137,18 +137,18 @@ def one_walk(uri, cache, path, environment):
 
 def slowly(run, chosen):
     for name in chosen:
-        do_step(run.run_id, name)
+        execute_step(run.run_id, name)
         time.sleep(0.05)
 
 
 def test_a_reaper_that_never_rests_touches_no_living_run(store, path, tmp_path, monkeypatch):  # noqa: F811
     """It is told that everybody is on another machine, so that the heartbeats alone decide."""
-    monkeypatch.setattr("zscir.lineage.heartbeats.place", lambda: "elsewhere")
+    monkeypatch.setattr("zscir.lineage.heartbeats.process_namespace", lambda: "elsewhere")
     over, found = threading.Event(), []
 
     def reap_on():
         while not over.is_set():
-            found.extend(reap(store))
+            found.extend(reap_dead_runs(store))
 
     thread = threading.Thread(target=reap_on)
     thread.start()

@@ -9,10 +9,10 @@ from tests.faults.processes import finish, start
 from tests.support.toy_pipelines import ORDER, STEPS, direct, walk_toy, write_toy
 from tests.support.toys import store_at
 from zscir.lineage.recorder import Recorder, RunInfo
-from zscir.lineage.sql_views import rows
-from zscir.lineage.tables import TABLES
-from zscir.pipeline.execute import asked_again, walk
-from zscir.pipeline.run import do_step, find_run, list_runs
+from zscir.lineage.sql_views import query_store_rows
+from zscir.lineage.tables import LINEAGE_SCHEMAS
+from zscir.pipeline.execute import execute_run, rerun_request
+from zscir.pipeline.run import execute_step, find_run, list_runs
 from zscir.runtime.errors import GateError, Interrupted, StageError
 from zscir.runtime.schemas import read_rows, read_table
 from zscir.runtime.settings import Settings
@@ -29,14 +29,16 @@ COLUMNS = {
 
 
 def table(store, run, name):
-    return read_rows(store.fs._strip_protocol(store.address("lineage", run.run_id, f"{name}.parquet")), TABLES[name])
+    return read_rows(
+        store.fs._strip_protocol(store.address("lineage", run.run_id, f"{name}.parquet")), LINEAGE_SCHEMAS[name]
+    )
 
 
 def test_the_tables_have_the_columns_of_the_design_and_the_step(store, walked):
     for name, words in COLUMNS.items():
-        assert read_table(store.address("lineage", walked.run_id, f"{name}.parquet"), TABLES[name]).column_names == (
-            words.split()
-        )
+        assert read_table(
+            store.address("lineage", walked.run_id, f"{name}.parquet"), LINEAGE_SCHEMAS[name]
+        ).column_names == (words.split())
 
 
 def test_a_run_is_recorded_from_its_request_to_its_end(store, walked, path):
@@ -86,9 +88,9 @@ def test_a_second_run_records_reuse_and_keeps_the_first_maker(store, walked, pat
     again = walk_toy(store, path)
     assert {row["outcome"] for row in table(store, again, "stages")} == {"reused"}
     assert {row["created_by_run"] for row in table(store, again, "artifacts")} == {walked.run_id}
-    assert rows(store, "SELECT count(*) AS n FROM artifacts") == [{"n": 3}]
-    assert rows(store, "SELECT count(*) AS n FROM edges") == [{"n": 2}]
-    assert rows(store, "SELECT count(*) AS n FROM stages") == [{"n": 6}]
+    assert query_store_rows(store, "SELECT count(*) AS n FROM artifacts") == [{"n": 3}]
+    assert query_store_rows(store, "SELECT count(*) AS n FROM edges") == [{"n": 2}]
+    assert query_store_rows(store, "SELECT count(*) AS n FROM stages") == [{"n": 6}]
 
 
 def test_the_tables_can_be_read_at_any_moment_of_a_run(store, path):
@@ -97,15 +99,15 @@ def test_the_tables_can_be_read_at_any_moment_of_a_run(store, path):
     def read():
         while not over.is_set():
             try:
-                seen.append(len(rows(store, "SELECT * FROM stages")))
-                rows(store, "SELECT * FROM run JOIN stages USING (run_id) LEFT JOIN artifacts USING (key)")
+                seen.append(len(query_store_rows(store, "SELECT * FROM stages")))
+                query_store_rows(store, "SELECT * FROM run JOIN stages USING (run_id) LEFT JOIN artifacts USING (key)")
             except Exception as error:  # noqa: BLE001 - whatever a reader meets is what this test is about
                 wrong.append(error)
                 return
 
     def slowly(run, chosen):
         for name in chosen:
-            do_step(run.run_id, name)
+            execute_step(run.run_id, name)
             count = len(seen)
             while len(seen) < count + 2 and thread.is_alive():
                 pass
@@ -129,7 +131,7 @@ def begin_and_die(uri, cache, path, at_step):
             if name == at_step:
                 with run.recorder.step(name, "ingest"):
                     os.kill(os.getpid(), 9)
-            do_step(run.run_id, name)
+            execute_step(run.run_id, name)
 
     def at_once(run, chosen):
         os.kill(os.getpid(), 9)
@@ -163,9 +165,9 @@ def test_a_rerun_remembers_its_parent_and_what_was_asked(store, tmp_path):
     first = find_run(store, "latest")
     assert (first["status"], first["stopped_at"], first["made"]) == ("failed", "short", 1)
     write_toy(tmp_path / "specs")
-    asked = asked_again(store, "latest", None, None, [])
+    asked = rerun_request(store, "latest", None, None, [])
     assert (asked.changes, asked.parent_run_id, asked.trigger) == (["tabletop.scenes=30"], first["run_id"], "rerun")
-    again = walk(store, asked, direct)
+    again = execute_run(store, asked, direct)
     assert [row["outcome"] for row in table(store, again, "stages")] == ["reused", "made", "made"]
     assert find_run(store, "latest")["parent_run_id"] == first["run_id"]
 
@@ -190,7 +192,7 @@ def test_a_failure_names_step_stage_run_and_the_line_to_type(store, tmp_path, mo
 def test_a_failed_step_is_recorded_with_its_error(store, tmp_path):
     with pytest.raises(StageError):
         walk_toy(store, write_toy(tmp_path / "specs", BROKEN))
-    failed = rows(store, "SELECT * FROM stages WHERE outcome = 'failed'")
+    failed = query_store_rows(store, "SELECT * FROM stages WHERE outcome = 'failed'")
     assert [row["step"] for row in failed] == ["short"]
     assert "nothing" in failed[0]["error"]
     assert failed[0]["finished_at"] is not None
@@ -208,7 +210,7 @@ def test_a_failed_step_is_recorded_with_its_error(store, tmp_path):
 )
 def test_whatever_ends_a_run_is_recorded_and_told(store, path, error, kind, status, code):
     def engine(run, chosen):
-        do_step(run.run_id, chosen[0])
+        execute_step(run.run_id, chosen[0])
         raise error
 
     with pytest.raises(kind) as caught:
@@ -221,10 +223,10 @@ def test_whatever_ends_a_run_is_recorded_and_told(store, path, error, kind, stat
 
 def test_a_store_that_goes_away_in_the_middle_is_told_with_the_line_to_type(store, path, tmp_path):
     def engine(run, chosen):
-        do_step(run.run_id, chosen[0])
+        execute_step(run.run_id, chosen[0])
         os.rename(store.root, tmp_path / "moved")
         (tmp_path / "store").write_text("in the way")
-        do_step(run.run_id, chosen[1])
+        execute_step(run.run_id, chosen[1])
 
     with pytest.raises(StageError, match="zscir rerun "):
         walk_toy(store, path, engine=engine)
@@ -261,7 +263,7 @@ def test_two_runs_at_once_in_one_store_both_have_whole_records(store, path, tmp_
         finish(process)
     found = list_runs(store)
     assert [row["status"] for row in found] == ["succeeded"] * 3
-    made = rows(store, "SELECT step, count(*) FILTER (outcome = 'made') AS made FROM stages GROUP BY step")
+    made = query_store_rows(store, "SELECT step, count(*) FILTER (outcome = 'made') AS made FROM stages GROUP BY step")
     assert {row["made"] for row in made} == {1}
 
 
@@ -273,4 +275,6 @@ def test_a_recorder_can_be_told_the_run_of_prefect(store):
     recorder = Recorder(store, RunInfo("r1", "p", "d", "cli", "{}"))
     recorder.set_flow_run("flow-1")
     recorder.finish("succeeded")
-    assert rows(store, "SELECT flow_run_id, status FROM run") == [{"flow_run_id": "flow-1", "status": "succeeded"}]
+    assert query_store_rows(store, "SELECT flow_run_id, status FROM run") == [
+        {"flow_run_id": "flow-1", "status": "succeeded"}
+    ]

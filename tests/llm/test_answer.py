@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zscir.llm.answer import Answer, AnswerError, json_schema, read_answer, refusal
+from zscir.llm.answer import Answer, AnswerError, json_schema, read_answer, refusal_answer
 
 GOOD = {
     "valid": True,
@@ -80,7 +80,7 @@ def test_a_text_that_is_no_answer_has_a_reason(text: str, reason: str) -> None:
 
 
 def test_a_refusal_is_an_answer() -> None:
-    assert read_answer(refusal("nothing in common").model_dump_json()).valid is False
+    assert read_answer(refusal_answer("nothing in common").model_dump_json()).valid is False
 
 
 _texts = st.text(st.characters(codec=None, categories=None), max_size=60)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from zscir.llm.backend_protocol import Reply, Request, is_outage
+from zscir.llm.backend_protocol import LlmReply, LlmRequest, is_outage
 from zscir.llm.endpoint import Endpoint
 from zscir.llm.models import OpenAIModel
-from zscir.llm.openai_backend import ChatBackend, asked_wait_s
+from zscir.llm.openai_backend import OpenAIBackend, requested_wait_s
 from zscir.runtime.errors import RequestError
 
 KEY = "sk-very-secret-123"
@@ -90,21 +90,21 @@ def serving(script: Script) -> Iterator[Service]:
         service.server.server_close()
 
 
-def backend(service: Service, model: OpenAIModel | None = None, **patience: Any) -> ChatBackend:
+def backend(service: Service, model: OpenAIModel | None = None, **patience: Any) -> OpenAIBackend:
     endpoint = Endpoint(service.url, KEY, concurrency=4, attempts=4, timeout_s=60, first_wait_s=0.02, longest_wait_s=2)
-    return ChatBackend(model or OpenAIModel(backend="openai", name="tiny"), replace(endpoint, **patience))
+    return OpenAIBackend(model or OpenAIModel(backend="openai", name="tiny"), replace(endpoint, **patience))
 
 
-def questions(count: int) -> list[Request]:
+def questions(count: int) -> list[LlmRequest]:
     asked = [
         ({"role": "system", "content": "rules"}, {"role": "user", "content": f"question {n}"}) for n in range(count)
     ]
-    return [Request(f"id{n}", "a cube", "a red cube", None, messages, 3) for n, messages in enumerate(asked)]
+    return [LlmRequest(f"id{n}", "a cube", "a red cube", None, messages, 3) for n, messages in enumerate(asked)]
 
 
 def ask(
     script: Script, count: int = 1, model: OpenAIModel | None = None, **patience: Any
-) -> tuple[list[Reply], Service]:
+) -> tuple[list[LlmReply], Service]:
     with serving(script) as service:
         replies = list(backend(service, model, **patience).answer(questions(count)))
     return replies, service
@@ -112,7 +112,7 @@ def ask(
 
 def test_a_good_answer_is_recorded_with_its_tokens_and_the_model_that_gave_it() -> None:
     (reply,), service = ask(lambda n, body: (200, {}, completion()))
-    assert reply == Reply("id0", ANSWER, None, 11, 7, 1, "tiny-1 fp_9", "stop")
+    assert reply == LlmReply("id0", ANSWER, None, 11, 7, 1, "tiny-1 fp_9", "stop")
     body = service.bodies[0]
     assert (body["model"], body["temperature"], body["seed"], body["max_tokens"]) == ("tiny", 0.7, 3, 400)
     assert body["response_format"]["json_schema"]["schema"]["additionalProperties"] is False
@@ -189,7 +189,7 @@ def test_nobody_listening_is_an_outage() -> None:
     with serving(lambda n, body: (200, {}, b"")) as service:
         gone = service.url
     endpoint = Endpoint(gone, attempts=2, first_wait_s=0.01)
-    (reply,) = ChatBackend(OpenAIModel(backend="openai", name="tiny"), endpoint).answer(questions(1))
+    (reply,) = OpenAIBackend(OpenAIModel(backend="openai", name="tiny"), endpoint).answer(questions(1))
     assert reply.error is not None
     assert reply.error.startswith("connection: ")
 
@@ -279,7 +279,7 @@ def test_a_thread_that_runs_an_event_loop_can_ask_too() -> None:
 
     with serving(lambda n, body: (200, {}, completion())) as service:
 
-        async def inside() -> list[Reply]:
+        async def inside() -> list[LlmReply]:
             return list(backend(service).answer(questions(2)))
 
         assert [reply.error for reply in asyncio.run(inside())] == [None, None]
@@ -290,14 +290,14 @@ def test_a_thread_that_runs_an_event_loop_can_ask_too() -> None:
     [(None, None), ("5", 5.0), ("0.5", 0.5), ("-3", None), ("soon", None), ("1e99", None), ("nan", None), ("", None)],
 )
 def test_retry_after_in_seconds(value: str | None, seconds: float | None) -> None:
-    assert asked_wait_s(value) == seconds
+    assert requested_wait_s(value) == seconds
 
 
 def test_retry_after_as_a_date() -> None:
-    wait = asked_wait_s(formatdate(time.time() + 30, usegmt=True))
+    wait = requested_wait_s(formatdate(time.time() + 30, usegmt=True))
     assert wait is not None
     assert 27 < wait <= 30
-    assert asked_wait_s(formatdate(time.time() - 30, usegmt=True)) is None
+    assert requested_wait_s(formatdate(time.time() - 30, usegmt=True)) is None
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zscir.llm.answer import EDIT_TYPES
-from zscir.llm.prompt import load_prompt, parse_prompt, quote
+from zscir.llm.prompt import load_prompt, parse_prompt, quote_caption
 from zscir.runtime.errors import RequestError
 from zscir.runtime.settings import data_specs
 
@@ -56,7 +56,7 @@ def test_a_caption_cannot_leave_its_quotes_or_name_a_placeholder() -> None:
 
 @given(st.text(st.characters(codec=None, categories=None), max_size=2_000))
 def test_every_caption_becomes_one_bounded_json_string(caption: str) -> None:
-    quoted = quote(caption)
+    quoted = quote_caption(caption)
     assert len(json.loads(quoted)) <= 300
     assert quoted.isprintable() or all(not character.isspace() or character == " " for character in quoted)
     quoted.encode()

@@ -3,13 +3,13 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from zscir.llm.answer import refusal
-from zscir.llm.backend_protocol import Reply, Request, unwrap_reply, wrap_reply
-from zscir.llm.filters import Tally, normalised, why_not
+from zscir.llm.answer import refusal_answer
+from zscir.llm.backend_protocol import LlmReply, LlmRequest, unwrap_reply, wrap_reply
+from zscir.llm.filters import ParseTally, instruction_reject_reason, normalise_instruction
 from zscir.llm.retry_invalid import answer_all
 from zscir.runtime.errors import StageError
 
-GOOD = refusal("nothing in common").model_dump_json()
+GOOD = refusal_answer("nothing in common").model_dump_json()
 
 
 class Scripted:
@@ -19,16 +19,16 @@ class Scripted:
         self.texts = texts
         self.asked: list[list[tuple[str, int, int]]] = []
 
-    def answer(self, requests: Sequence[Request]) -> Iterator[Reply]:
+    def answer(self, requests: Sequence[LlmRequest]) -> Iterator[LlmReply]:
         text = self.texts[len(self.asked)]
         self.asked.append([(request.request_id, request.attempt, request.seed) for request in requests])
         for request in reversed(requests):
             said = GOOD if request.request_id == "easy" else text
-            yield Reply(request.request_id, said, None if said else "http_500: down", tokens_in=5, tokens_out=2)
+            yield LlmReply(request.request_id, said, None if said else "http_500: down", tokens_in=5, tokens_out=2)
 
 
-def request(name: str) -> Request:
-    return Request(name, "a", "b", None, (), 10)
+def request(name: str) -> LlmRequest:
+    return LlmRequest(name, "a", "b", None, (), 10)
 
 
 def test_only_unreadable_answers_are_asked_again_each_time_with_the_next_seed() -> None:
@@ -54,19 +54,19 @@ def test_a_failure_of_the_service_is_not_asked_again() -> None:
 
 def test_a_backend_that_loses_a_request_is_an_error() -> None:
     class Forgetful:
-        def answer(self, requests: Sequence[Request]) -> Iterator[Reply]:
-            yield Reply(requests[0].request_id, GOOD)
+        def answer(self, requests: Sequence[LlmRequest]) -> Iterator[LlmReply]:
+            yield LlmReply(requests[0].request_id, GOOD)
 
     with pytest.raises(StageError, match="1 replies to 2 requests"):
         answer_all(Forgetful(), [request("a"), request("b")], 0)
 
 
 def test_a_reply_is_kept_as_json_whatever_the_model_wrote() -> None:
-    wrapped = wrap_reply(Reply("x", 'a "quoted" \ud800 \x00 text'))
+    wrapped = wrap_reply(LlmReply("x", 'a "quoted" \ud800 \x00 text'))
     assert wrapped is not None
     assert json.loads(wrapped)["text"] == unwrap_reply(wrapped) == 'a "quoted" ? \x00 text'
     wrapped.encode()
-    assert wrap_reply(Reply("x", None)) is None
+    assert wrap_reply(LlmReply("x", None)) is None
     for strange in ("[]", '{"text": 3}', "3", "{"):
         with pytest.raises(ValueError):
             unwrap_reply(strange)
@@ -96,17 +96,17 @@ def test_a_reply_is_kept_as_json_whatever_the_model_wrote() -> None:
     ],
 )
 def test_why_an_instruction_is_rejected(text: str, reason: str) -> None:
-    assert why_not(text, 3, 20) == reason
+    assert instruction_reject_reason(text, 3, 20) == reason
 
 
 def test_instructions_are_normalised() -> None:
-    assert normalised('  "make  it\n red" ') == "make it red"
-    assert normalised("cafe\u0301 at night") == "café at night"
-    assert normalised('"') == '"'
+    assert normalise_instruction('  "make  it\n red" ') == "make it red"
+    assert normalise_instruction("cafe\u0301 at night") == "café at night"
+    assert normalise_instruction('"') == '"'
 
 
 def test_the_tally_counts_what_a_manifest_shows() -> None:
-    tally = Tally()
+    tally = ParseTally()
     for similarity, refused in ((0.83, True), (0.87, False), (None, False), (float("nan"), True), (-0.2, False)):
         tally.asked(similarity, refused)
     tally.keep("Make it red", "other")

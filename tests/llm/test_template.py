@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zscir.llm.backend_protocol import Request
+from zscir.llm.backend_protocol import LlmRequest
 from zscir.llm.caption_parser import parse_caption, singular
-from zscir.llm.filters import why_not
+from zscir.llm.filters import instruction_reject_reason
 from zscir.llm.template import TemplateBackend, describe_change
 from zscir.tabletop.captions import caption_of
 from zscir.tabletop.edits import draw_edit_into
-from zscir.tabletop.scenes import draw_scene, rng_of
+from zscir.tabletop.scenes import derive_rng, draw_scene
 
 
 def test_a_caption_is_parsed_into_things_with_attributes_and_settings() -> None:
@@ -116,14 +116,14 @@ def test_equal_arguments_give_equal_answers_and_seeds_vary_the_wording() -> None
 def test_requests_about_tabletop_edits_are_short_clean_and_mostly_there() -> None:
     answered = 0
     for number in range(400):
-        rng = rng_of(3, "template", number)
+        rng = derive_rng(3, "template", number)
         before = draw_scene(rng, False)
         edit = draw_edit_into(rng, before, False)
         assert edit is not None
         answer = describe_change(caption_of(rng, edit.before), caption_of(rng, edit.after), 0)
         answered += answer.valid
         for text in answer.instructions:
-            assert why_not(text, 3, 20) == ""
+            assert instruction_reject_reason(text, 3, 20) == ""
     assert answered > 300
 
 
@@ -162,7 +162,7 @@ def test_plurals(plural: str, one: str) -> None:
 
 def test_the_backend_answers_each_request_in_the_schema() -> None:
     requests = [
-        Request(f"id{n}", "a red cube on sand", f"a {c} cube on sand", None, (), 0)
+        LlmRequest(f"id{n}", "a red cube on sand", f"a {c} cube on sand", None, (), 0)
         for n, c in enumerate(["blue", "red"])
     ]
     replies = list(TemplateBackend().answer(requests))

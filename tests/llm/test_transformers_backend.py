@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from zscir.llm.backend_protocol import Request
-from zscir.llm.models import LocalModel
+from zscir.llm.backend_protocol import LlmRequest
+from zscir.llm.models import TransformersModel
 from zscir.llm.open_backend import open_backend
 from zscir.llm.prompt import load_prompt
 from zscir.llm.retry_invalid import answer_all
@@ -57,13 +57,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def requests(count: int, long: str = "") -> list[Request]:
+def requests(count: int, long: str = "") -> list[LlmRequest]:
     prompt = load_prompt(data_specs() / "triplets" / "prompts" / "pair.md")
     asked = []
     for number in range(count):
         messages = prompt.messages("a red cube", f"a blue cube {number}", None, 0)
         asked.append(
-            Request(
+            LlmRequest(
                 f"id{number}",
                 "a red cube",
                 "a blue cube",
@@ -75,8 +75,8 @@ def requests(count: int, long: str = "") -> list[Request]:
     return asked
 
 
-def model(**fields: object) -> LocalModel:
-    return LocalModel.parse(
+def model(**fields: object) -> TransformersModel:
+    return TransformersModel.parse(
         {"backend": "transformers", "name": "tiny", "max_tokens": 12, "batch_size": 2} | fields, "test"
     )
 
@@ -101,7 +101,7 @@ def test_greedy_and_seeded_answers_repeat_and_another_seed_differs(folder: Path)
     drawn = [[reply.text for reply in backend.answer(requests(2))] for _ in range(2)]
     assert drawn[0] == drawn[1]
     assert torch.equal(before, torch.get_rng_state())
-    other = [Request(r.request_id, "", "", None, r.messages, 1) for r in requests(2)]
+    other = [LlmRequest(r.request_id, "", "", None, r.messages, 1) for r in requests(2)]
     assert [reply.text for reply in backend.answer(other)] != drawn[0]
 
 

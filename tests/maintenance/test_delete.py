@@ -13,24 +13,24 @@ from tests.pipeline.test_chunk_job import WordsSpec, write_words
 from tests.support.stored_histories import Attic, age_of
 from tests.support.toy_pipelines import direct, walk_toy, write_toy
 from tests.support.toys import ShardsSpec, shards, store_at
-from zscir.lineage.lookup import look_up
-from zscir.lineage.sql_views import rows
+from zscir.lineage.lookup import describe_ref
+from zscir.lineage.sql_views import query_store_rows
 from zscir.maintenance import delete
-from zscir.maintenance.delete import sweep
-from zscir.maintenance.gc import clear, look
-from zscir.maintenance.orphans import leftovers
-from zscir.maintenance.retention import Policy, mark
-from zscir.pipeline.execute import Asked, walk
-from zscir.pipeline.run import do_step
+from zscir.maintenance.delete import delete_unreferenced
+from zscir.maintenance.gc import plan_gc, run_gc
+from zscir.maintenance.orphans import find_orphans
+from zscir.maintenance.retention import RetentionPolicy, mark_store
+from zscir.pipeline.execute import RunRequest, execute_run
+from zscir.pipeline.run import execute_step
 from zscir.pipeline.stage import materialize
 from zscir.store import touch
 from zscir.store.artifacts import MANIFEST
-from zscir.store.key_lock import held
-from zscir.store.touch import claim
+from zscir.store.key_lock import hold_key
+from zscir.store.touch import touch_artifact
 
-NOW = Policy(0, timedelta(seconds=1))
+NOW = RetentionPolicy(0, timedelta(seconds=1))
 OLD_S = 2.1  # dates of objects on S3 have no fractions of a second: by them this is more than one
-MONTH = Policy(1, timedelta(days=14))
+MONTH = RetentionPolicy(1, timedelta(days=14))
 
 
 def aged(store):
@@ -44,7 +44,7 @@ def aged(store):
 @pytest.fixture
 def soon(monkeypatch):
     """A claim is good for no time at all, as if every artifact were old."""
-    monkeypatch.setattr(touch, "FRESH", timedelta(seconds=0.1))
+    monkeypatch.setattr(touch, "TOUCH_AFTER", timedelta(seconds=0.1))
 
 
 def made(store, seed=0):
@@ -54,29 +54,31 @@ def made(store, seed=0):
 def test_what_is_removed_leaves_a_row_that_says_what_it_was_and_is_made_again_by_the_next_run(store):
     artifact = made(store)
     aged(store)
-    swept = sweep(store, mark(store, NOW))
+    swept = delete_unreferenced(store, mark_store(store, NOW))
     assert (swept.removed, swept.spared) == (1, 0)
     assert store.committed() == []
     assert store.fs.find(store.address("shards")) == []
-    (row,) = rows(store, "SELECT * FROM removed")
+    (row,) = query_store_rows(store, "SELECT * FROM removed")
     assert (row["key"], row["outcome"], row["removed_by"]) == (artifact.key, "removed", swept.id)
     assert row["bytes"] == swept.bytes > sum(entry.size for entry in artifact.entries.values())
-    title, values, tables = look_up(store, artifact.key[:8])
+    title, values, tables = describe_ref(store, artifact.key[:8])
     assert title == f"artifact shards/{artifact.key}"
     assert values["state"].startswith("removed 2")
     assert values["spec"]["shards"] == 2
     assert [one["file"] for one in tables["files"]] == artifact.files()
     assert made(store).digest == artifact.digest
-    assert look_up(store, artifact.key)[1]["state"] == "whole"
+    assert describe_ref(store, artifact.key)[1]["state"] == "whole"
 
 
 def test_a_file_that_is_lent_stays_as_long_as_the_whole_and_goes_after_it(store, monkeypatch):
     whole = materialize(store, write_words, WordsSpec(words=("b", "a")), {}).artifact
     aged(store)
     order = []
-    real = delete.remove_heap
-    monkeypatch.setattr(delete, "remove_heap", lambda store, heap: (order.append(heap.stage), real(store, heap)))
-    assert sweep(store, mark(store, NOW)).removed == 4
+    real = delete.remove_stored_artifact
+    monkeypatch.setattr(
+        delete, "remove_stored_artifact", lambda store, heap: (order.append(heap.stage), real(store, heap))
+    )
+    assert delete_unreferenced(store, mark_store(store, NOW)).removed == 4
     assert order[0] == "write_words"
     assert materialize(store, write_words, WordsSpec(words=("b", "a")), {}).artifact.digest == whole.digest
 
@@ -85,14 +87,14 @@ def test_what_is_claimed_between_the_look_and_the_removal_stays_with_all_that_it
     whole = materialize(store, write_words, WordsSpec(words=("b", "a")), {}).artifact
     other = made(store)
     aged(store)
-    marked = mark(store, NOW)
+    marked = mark_store(store, NOW)
     assert len(marked.garbage()) == 5
-    assert claim(store, whole)
-    swept = sweep(store, marked)
+    assert touch_artifact(store, whole)
+    swept = delete_unreferenced(store, marked)
     assert (swept.removed, swept.spared) == (1, 4)
     assert store.look("write_words", whole.key, verify=True).problem == ""
     assert store.look("shards", other.key).problem == "no artifact"
-    assert not claim(store, other)
+    assert not touch_artifact(store, other)
 
 
 def test_a_claim_changes_the_date_and_not_a_byte_and_what_is_fresh_is_left_alone(store):
@@ -100,14 +102,14 @@ def test_a_claim_changes_the_date_and_not_a_byte_and_what_is_fresh_is_left_alone
     path = store.address("shards", artifact.key, MANIFEST)
     text = store.read_text("shards", artifact.key, MANIFEST)
     before = store.fs.modified(path)
-    assert claim(store, artifact)
+    assert touch_artifact(store, artifact)
     assert store.fs.modified(path) == before
     aged(store)
-    claims_fresh, touch.FRESH = touch.FRESH, timedelta(seconds=1)
+    claims_fresh, touch.TOUCH_AFTER = touch.TOUCH_AFTER, timedelta(seconds=1)
     try:
-        assert claim(store, artifact)
+        assert touch_artifact(store, artifact)
     finally:
-        touch.FRESH = claims_fresh
+        touch.TOUCH_AFTER = claims_fresh
     assert store.fs.modified(path) > before - timedelta(seconds=1 if store.remote else 0)
     assert time.time() - store.fs.modified(path).timestamp() < 30
     assert store.read_text("shards", artifact.key, MANIFEST) == text
@@ -116,11 +118,11 @@ def test_a_claim_changes_the_date_and_not_a_byte_and_what_is_fresh_is_left_alone
 def test_a_key_that_somebody_holds_is_left_for_the_next_time(store, tmp_path):
     artifact = made(store)
     aged(store)
-    marked = mark(store, NOW)
+    marked = mark_store(store, NOW)
     elsewhere = store_at(store.uri, tmp_path / "another machine") if store.remote else store
-    with held(elsewhere.scratch, elsewhere.leases, "shards", artifact.key):
-        assert sweep(store, marked).spared == 1
-    assert sweep(store, marked).removed == 1
+    with hold_key(elsewhere.scratch, elsewhere.leases, "shards", artifact.key):
+        assert delete_unreferenced(store, marked).spared == 1
+    assert delete_unreferenced(store, marked).removed == 1
 
 
 def test_runs_lose_nothing_to_a_gc_that_never_rests(store, soon, tmp_path, measured):
@@ -128,12 +130,12 @@ def test_runs_lose_nothing_to_a_gc_that_never_rests(store, soon, tmp_path, measu
     path = write_toy(tmp_path / "specs")
     expected = {name: one.digest for name, one in walk_toy(store, path).made.items()}
     over, swept, errors = threading.Event(), [], []
-    policy = NOW if store.remote else Policy(0, timedelta(seconds=0.3))
+    policy = NOW if store.remote else RetentionPolicy(0, timedelta(seconds=0.3))
 
     def clear_on():
         while not over.is_set():
             try:
-                swept.append(sweep(store, mark(store, policy)))
+                swept.append(delete_unreferenced(store, mark_store(store, policy)))
             except Exception as error:  # noqa: BLE001 - told to the test below
                 errors.append(error)
 
@@ -142,7 +144,7 @@ def test_runs_lose_nothing_to_a_gc_that_never_rests(store, soon, tmp_path, measu
 
     def slowly(run, chosen):
         for name in chosen:
-            do_step(run.run_id, name)
+            execute_step(run.run_id, name)
             time.sleep(0.2)
         assert all(store.look(one.stage, one.key, verify=True).problem == "" for one in run.made.values())
 
@@ -154,7 +156,7 @@ def test_runs_lose_nothing_to_a_gc_that_never_rests(store, soon, tmp_path, measu
             before = removed()
             while removed() == before and not errors:
                 time.sleep(0.1)
-            run = walk(store, Asked(path, []), slowly)
+            run = execute_run(store, RunRequest(path, []), slowly)
             assert {name: one.digest for name, one in run.made.items()} == expected
             again += sum(row["outcome"] == "made" for row in run.recorder.steps())
     finally:
@@ -174,7 +176,7 @@ def test_a_run_whose_plan_was_robbed_before_it_claimed_plans_again(tmp_path, mon
     path = write_toy(tmp_path / "specs")
     walk_toy(store, path)
     aged(store)
-    marked = mark(store, NOW)
+    marked = mark_store(store, NOW)
     from zscir.pipeline import execute
 
     real, robbed = execute.make_plan, []
@@ -182,11 +184,11 @@ def test_a_run_whose_plan_was_robbed_before_it_claimed_plans_again(tmp_path, mon
     def make_plan(*args):
         plan = real(*args)
         if not robbed:
-            robbed.append(sweep(store, marked).removed)
+            robbed.append(delete_unreferenced(store, marked).removed)
         return plan
 
     monkeypatch.setattr(execute, "make_plan", make_plan)
-    run = walk(store, Asked(path, []), direct)
+    run = execute_run(store, RunRequest(path, []), direct)
     assert robbed == [3]
     assert [row["outcome"] for row in run.recorder.steps()] == ["made"] * 3
 
@@ -207,9 +209,9 @@ def test_leftovers_of_killed_processes_go_when_they_are_old_and_nobody_holds_the
         time.sleep(OLD_S)
     else:
         age_of(Path(store.address("shards", key)), 40)
-    seen = look(store, Policy(1, NOW.older_than if store.remote else timedelta(days=14)))
-    with held(store.scratch, None, "shards", "h" * 64):
-        clear(store, seen)
+    seen = plan_gc(store, RetentionPolicy(1, NOW.older_than if store.remote else timedelta(days=14)))
+    with hold_key(store.scratch, None, "shards", "h" * 64):
+        run_gc(store, seen)
     left = {path.name[0] for path in (store.scratch / "shards").iterdir() if path.is_dir()}
     assert left == ({"h"} if store.remote else {"h", "y"})
     assert not trash.exists()
@@ -219,7 +221,7 @@ def test_leftovers_of_killed_processes_go_when_they_are_old_and_nobody_holds_the
 def test_a_look_goes_on_beside_a_process_whose_work_folder_changes_all_the_time(tmp_path):
     store = store_at(tmp_path / "store", tmp_path / "cache")
     made(store)
-    work, marked = store.scratch / "shards" / ("a" * 64), mark(store, MONTH)
+    work, marked = store.scratch / "shards" / ("a" * 64), mark_store(store, MONTH)
     over = threading.Event()
 
     def work_on():
@@ -233,7 +235,7 @@ def test_a_look_goes_on_beside_a_process_whose_work_folder_changes_all_the_time(
     thread = threading.Thread(target=work_on)
     thread.start()
     try:
-        seen = [leftovers(store, marked) for _ in range(60)]
+        seen = [find_orphans(store, marked) for _ in range(60)]
     finally:
         over.set()
         thread.join()
@@ -255,9 +257,9 @@ def test_files_that_are_lent_to_what_is_kept_stay_when_their_own_artifact_is_clo
     attic.run([1], 39)
     closed(attic.store, attic.artifact(1), "lent0.bin")
     Path(attic.store.address("shards", attic.keys[2], MANIFEST)).unlink()
-    seen = look(attic.store, MONTH)
+    seen = plan_gc(attic.store, MONTH)
     assert [one.name for one in seen.left] == [f"shards/{attic.keys[2]}"]
-    assert clear(attic.store, seen).left == 1
+    assert run_gc(attic.store, seen).left == 1
     assert attic.store.look("shards", attic.keys[1], verify=True).problem == ""
 
 
@@ -265,14 +267,14 @@ def test_files_that_are_lent_to_what_is_claimed_after_the_look_stay_when_their_o
     whole = materialize(store, write_words, WordsSpec(words=("b",)), {}).artifact
     home = closed(store, whole, "00000.txt")
     aged(store)
-    seen = look(store, NOW)
+    seen = plan_gc(store, NOW)
     assert f"files without a manifest {home.rpartition('/')[0]}" in [f"{one.kind} {one.name}" for one in seen.left]
-    assert claim(store, whole)
-    done = clear(store, seen)
+    assert touch_artifact(store, whole)
+    done = run_gc(store, seen)
     assert (done.swept.removed, done.swept.spared) == (0, 2)
     assert store.look("write_words", whole.key, verify=True).problem == ""
     aged(store)
-    assert clear(store, look(store, NOW)).swept.removed == 2
+    assert run_gc(store, plan_gc(store, NOW)).swept.removed == 2
     assert not store.fs.exists(store.address(home))
 
 
@@ -285,10 +287,10 @@ def test_on_s3_dead_leases_parts_of_uploads_and_local_copies_go(s3, tmp_path, so
     store.fs.call_s3("create_multipart_upload", Bucket=bucket, Key=f"{prefix}/shards/{'b' * 64}/big.tar")
     store.fs.pipe_file(store.address(".leases", "shards", f"{'c' * 64}.json"), b'{"token": 1}')
     time.sleep(OLD_S)
-    seen = look(store, NOW)
+    seen = plan_gc(store, NOW)
     kinds = sorted(one.kind for one in seen.left)
     assert kinds == ["copies on this machine", "leases", "parts of uploads"]
-    clear(store, seen)
+    run_gc(store, seen)
     assert not copy.exists()
     assert not store.fs.call_s3("list_multipart_uploads", Bucket=bucket).get("Uploads")
     assert [name for name in store.fs.find(store.root) if ".leases" in name] == []
@@ -304,5 +306,5 @@ def test_a_dry_look_changes_nothing(tmp_path):
         return sorted((str(path), os.stat(path).st_mtime) for path in tmp_path.rglob("*") if path.is_file())
 
     before = marks()
-    assert len(look(attic.store, MONTH).marked.garbage()) == 1
+    assert len(plan_gc(attic.store, MONTH).marked.garbage()) == 1
     assert marks() == before

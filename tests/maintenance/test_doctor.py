@@ -21,10 +21,10 @@ from zscir.maintenance.doctor import (
     prefect_check,
     shadow_check,
     store_check,
+    strip_url_credentials,
     torch_checks,
-    without_secrets,
 )
-from zscir.maintenance.known_conflicts import Check, diagnose
+from zscir.maintenance.known_conflicts import DoctorCheck, check_package_versions
 
 REPO = Path(__file__).resolve().parents[2]
 GOOD = {
@@ -43,7 +43,7 @@ PAIR = "pip install torch==2.13.0 torchvision==0.28.0"
 OWN = ["prefect<4,>=3.8.8", "open_clip_torch<4,>=3.3", "tomli>=2; python_version < '3'"]
 
 
-def bad(checks: list[Check]) -> dict[str, Check]:
+def bad(checks: list[DoctorCheck]) -> dict[str, DoctorCheck]:
     return {check.name: check for check in checks if check.status != "ok"}
 
 
@@ -54,8 +54,8 @@ def test_the_versions_that_were_tested_together_have_no_breakage() -> None:
         if "==" in line.split("#")[0]
     )
     del pins["dataclasses"]  # pinned for pip, removed again by the set-up
-    assert bad(diagnose(pins, (3, 11), OWN)) == {}
-    assert bad(diagnose(GOOD, (3, 12), OWN)) == {}
+    assert bad(check_package_versions(pins, (3, 11), OWN)) == {}
+    assert bad(check_package_versions(GOOD, (3, 12), OWN)) == {}
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_the_versions_that_were_tested_together_have_no_breakage() -> None:
 def test_each_known_breakage_is_named_with_its_cure(
     change: dict[str, str], name: str, status: str, cure: str, symptom: str
 ) -> None:
-    found = bad(diagnose(GOOD | change, (3, 11)))
+    found = bad(check_package_versions(GOOD | change, (3, 11)))
     assert list(found) == [name]
     assert (found[name].status, found[name].cure) == (status, cure)
     assert symptom in found[name].found
@@ -82,13 +82,13 @@ def test_each_known_breakage_is_named_with_its_cure(
 
 @pytest.mark.parametrize("python", [(3, 10), (3, 13)])
 def test_a_python_outside_the_range_is_a_failure(python: tuple[int, int]) -> None:
-    assert bad(diagnose(GOOD, python))["python"].cure == "make clean && make venv PYTHON=python3.11"
+    assert bad(check_package_versions(GOOD, python))["python"].cure == "make clean && make venv PYTHON=python3.11"
 
 
 def test_missing_and_forbidden_packages_are_named_together_with_one_command() -> None:
     versions = GOOD | {"open-clip-torch": "2.32.0"}
     del versions["prefect"]
-    check = bad(diagnose(versions, (3, 11), OWN))["packages"]
+    check = bad(check_package_versions(versions, (3, 11), OWN))["packages"]
     assert "missing: prefect" in check.found
     assert "open_clip_torch 2.32.0" in check.found
     assert check.cure == 'pip install "open_clip_torch<4,>=3.3" "prefect<4,>=3.8.8"'
@@ -99,7 +99,7 @@ VERSION = st.sampled_from(["0.1", "0.165.0", "2.0.58", "2.13.0+cpu", "3.0.0a1", 
 
 @given(st.dictionaries(st.sampled_from([*GOOD, "dataclasses"]), VERSION), st.tuples(st.just(3), st.integers(8, 15)))
 def test_whatever_is_not_ok_has_a_cure(versions: dict[str, str], python: tuple[int, int]) -> None:
-    checks = diagnose(versions, python, OWN)
+    checks = check_package_versions(versions, python, OWN)
     assert all(check.cure for check in checks if check.status != "ok")
     assert len({check.name for check in checks}) == len(checks)
 
@@ -309,7 +309,7 @@ def test_an_s3_store_without_credentials_is_a_warning(tmp_path: Path) -> None:
 
 def test_what_stands_before_an_at_sign_in_a_url_is_taken_out() -> None:
     said = "store s3://key:secret@bucket/x: no; see https://u:p@host:8080/y and a@b"
-    assert without_secrets(said) == "store s3://bucket/x: no; see https://host:8080/y and a@b"
+    assert strip_url_credentials(said) == "store s3://bucket/x: no; see https://host:8080/y and a@b"
 
 
 def test_the_command_line_gives_every_check_and_fails_when_one_does(tmp_path: Path) -> None:

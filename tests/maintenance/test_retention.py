@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from tests.support.stored_histories import Attic
 from tests.support.toys import store_at
-from zscir.maintenance.delete import sweep
-from zscir.maintenance.retention import Policy, dependents_first, mark
+from zscir.maintenance.delete import delete_unreferenced
+from zscir.maintenance.retention import RetentionPolicy, dependents_first, mark_store
 from zscir.runtime.errors import RequestError
 
-MONTH = Policy(1, timedelta(days=14))
+MONTH = RetentionPolicy(1, timedelta(days=14))
 AGES = st.sampled_from([0, 5, 20, 40])
 
 
@@ -25,7 +25,7 @@ def attic(tmp_path):
 
 
 def cleared(attic, policy=MONTH):
-    sweep(attic.store, mark(attic.store, policy))
+    delete_unreferenced(attic.store, mark_store(attic.store, policy))
     return attic.left()
 
 
@@ -80,10 +80,10 @@ def test_what_is_left_is_what_can_be_reached_from_what_is_kept(drawn, keep):
             attic.run(used, age, status, pipeline, only=None if whole else "x", pieces=pieces)
         before = attic.left()
         assert before == set(range(len(things)))
-        left = cleared(attic, Policy(keep, timedelta(days=14)))
+        left = cleared(attic, RetentionPolicy(keep, timedelta(days=14)))
         assert left == oracle(things, runs, keep)
         assert all(attic.store.look("shards", attic.keys[n], verify=True).problem == "" for n in left)
-        assert cleared(attic, Policy(keep, timedelta(days=14))) == left
+        assert cleared(attic, RetentionPolicy(keep, timedelta(days=14))) == left
 
 
 @given(st.dictionaries(st.integers(0, 7), st.sets(st.integers(0, 7), max_size=3)))
@@ -108,7 +108,7 @@ def test_of_every_pipeline_and_partition_the_last_whole_runs_count(attic):
     attic.run([4], 39, pipeline="other")
     attic.run([5], 35, set=["partition.date=2026-11-01", "a.b=1"])
     attic.run([6], 34, set=["partition.date=2026-11-02"])
-    assert cleared(attic, Policy(2, timedelta(days=14))) == {1, 2, 3, 4, 5, 6}
+    assert cleared(attic, RetentionPolicy(2, timedelta(days=14))) == {1, 2, 3, 4, 5, 6}
 
 
 def test_a_run_of_a_part_keeps_the_failed_run_that_it_went_on_from(attic):
@@ -142,13 +142,13 @@ def test_an_artifact_whose_manifest_cannot_be_read_keeps_what_the_lineage_says_t
     attic.put(40)
     attic.put(40, inputs=[0])
     run = attic.run([1], 39)
-    from zscir.lineage.tables import EDGES
+    from zscir.lineage.tables import EDGES_SCHEMA
     from zscir.runtime.schemas import write_table
 
     edges = [{"child_key": attic.keys[1], "role": "in0", "parent_key": attic.keys[0]}]
-    write_table(Path(attic.store.address("lineage", run, "edges.parquet")), EDGES, edges)
+    write_table(Path(attic.store.address("lineage", run, "edges.parquet")), EDGES_SCHEMA, edges)
     Path(attic.store.address("shards", attic.keys[1], "manifest.json")).write_text("{")
-    assert cleared(attic, Policy(1, timedelta(days=30))) == {0, 1}
+    assert cleared(attic, RetentionPolicy(1, timedelta(days=30))) == {0, 1}
 
 
 def test_a_folder_that_is_no_artifact_is_never_touched(attic):
@@ -166,13 +166,13 @@ BAD = ["", "soon", "14", "d", "-1d", "1.5d", "14 days", "59m", "0d", "1h1m", "99
 
 @pytest.mark.parametrize("word", GOOD)
 def test_an_age_is_a_number_and_a_unit(word):
-    assert Policy.parse(3, word).older_than == GOOD[word]
+    assert RetentionPolicy.parse(3, word).older_than == GOOD[word]
 
 
 @pytest.mark.parametrize("word", BAD)
 def test_an_age_that_is_none_or_too_short_is_refused(word):
     with pytest.raises(RequestError, match="older than"):
-        Policy.parse(3, word)
+        RetentionPolicy.parse(3, word)
 
 
 def test_the_oracle_itself_knows_chains_and_lent_files():

@@ -10,8 +10,8 @@ from tests.support.toy_pipelines import direct, walk_toy, write_toy
 from tests.support.toys import ShardsSpec, shards, store_at
 from tests.support.url_lists import write_list
 from zscir.maintenance import verify as verify_module
-from zscir.maintenance.verify import check_whole, quarantine, verify
-from zscir.pipeline.execute import asked_again, walk
+from zscir.maintenance.verify import quarantine_artifacts, raise_if_damaged, verify_artifacts
+from zscir.pipeline.execute import execute_run, rerun_request
 from zscir.pipeline.stage import materialize
 from zscir.runtime.errors import DamageError, RequestError
 from zscir.store.artifacts import MANIFEST, digest_of_files, manifest_text, parse_manifest
@@ -44,23 +44,23 @@ def states(verified):
 
 def test_a_whole_store_is_well_and_its_bytes_are_counted(store):
     made = materialize(store, shards, SPEC, {}).artifact
-    found = verify(store)
+    found = verify_artifacts(store)
     assert (found.artifacts, found.files, found.findings) == (1, 4, [])
     assert found.bytes == sum(entry.size for entry in made.entries.values())
-    check_whole(store, found)
+    raise_if_damaged(store, found)
 
 
 def test_a_flipped_bit_is_found_closed_and_made_again(store, measured):
     made = materialize(store, shards, SPEC, {}).artifact
     flip(store, store.address("shards", made.key, "00001.bin"))
     assert store.look("shards", made.key).artifact is not None  # a run would reuse it
-    found = verify(store)
+    found = verify_artifacts(store)
     assert states(found) == [("shards", "00001.bin", "damaged")]
-    assert quarantine(store, found) == [("shards", made.key)]
-    assert states(verify(store)) == [("shards", "", "no manifest")]
+    assert quarantine_artifacts(store, found) == [("shards", made.key)]
+    assert states(verify_artifacts(store)) == [("shards", "", "no manifest")]
     again = materialize(store, shards, SPEC, {})
     assert (again.outcome, again.artifact.digest) == ("made", made.digest)
-    assert verify(store).findings == []
+    assert verify_artifacts(store).findings == []
     measured(FAULT, "1 bit of 1 artifact: 1 found, closed and made again, with the same digest")
 
 
@@ -70,14 +70,14 @@ def test_a_bit_of_a_lent_file_is_read_once_and_closes_all_that_hold_it(store, mo
     name = "_read_remote" if store.remote else "_read_local"
     real = getattr(verify_module, name)
     monkeypatch.setattr(verify_module, name, lambda *words: (read.append(words[-1]), real(*words))[1])
-    assert verify(store).findings == []
+    assert verify_artifacts(store).findings == []
     assert len(read) == len(set(read)) == 7
     flip(store, store.address(whole.entries["00001.txt"].home))
-    found = verify(store)
+    found = verify_artifacts(store)
     assert states(found) == [("write_word", "word.txt", "damaged"), ("write_words", "00001.txt", "damaged")]
-    quarantine(store, found)
+    quarantine_artifacts(store, found)
     assert materialize(store, write_words, WordsSpec(words=("b", "a")), {}).artifact.digest == whole.digest
-    assert verify(store).findings == []
+    assert verify_artifacts(store).findings == []
 
 
 @pytest.mark.parametrize("named", ["write_words", "write_word"])
@@ -88,12 +88,12 @@ def test_a_bit_of_a_lent_file_closes_all_that_hold_it_whichever_of_them_is_named
     sound = materialize(store, write_words, WordsSpec(words=("d",)), {}).artifact
     lender = whole.entries["00001.txt"].home
     flip(store, store.address(lender))
-    found = verify(store, [whole.key if named == "write_words" else lender.split("/")[1]])
+    found = verify_artifacts(store, [whole.key if named == "write_words" else lender.split("/")[1]])
     assert {key for _, key in found.bad} == {whole.key, other.key, lender.split("/")[1]}
-    quarantine(store, found)
+    quarantine_artifacts(store, found)
     assert store.look("write_words", sound.key).artifact is not None
     assert materialize(store, write_words, spec, {}).artifact.digest == whole.digest
-    assert verify(store, [whole.key]).findings == []
+    assert verify_artifacts(store, [whole.key]).findings == []
     measured(FAULT, f"1 bit of a lent file: {len(found.bad)} artifacts closed, its own and those of 2 that hold it")
 
 
@@ -108,7 +108,7 @@ def test_a_lender_whose_file_was_made_anew_is_not_called_damaged_with_its_borrow
     files = tuple(one.model_copy(update={"sha256": sha256_of(str(anew))}) for one in old.files)
     mended = old.model_copy(update={"files": files, "digest": digest_of_files(list(files))})
     attic.store.fs.pipe_file(attic.store.address("shards", attic.keys[0], MANIFEST), manifest_text(mended).encode())
-    assert list(verify(attic.store, [attic.keys[1]]).bad) == [("shards", attic.keys[1])]
+    assert list(verify_artifacts(attic.store, [attic.keys[1]]).bad) == [("shards", attic.keys[1])]
 
 
 @pytest.mark.parametrize("named", ["the whole", "the piece", "latest"])
@@ -120,12 +120,12 @@ def test_what_the_message_says_mends_a_shard_that_a_chunk_lends_to_its_download(
     flip(store, store.address(lent.home))
     name = {"the whole": whole[:12], "the piece": lent.home.split("/")[1][:12], "latest": "latest"}[named]
     with pytest.raises(DamageError) as told:
-        check_whole(store, verify(store, [name]))
+        raise_if_damaged(store, verify_artifacts(store, [name]))
     lines = [line.split(" --store ")[0].split() for line in str(told.value).splitlines() if line.startswith("  zscir ")]
     (_, _, *refs, _), (_, _, run_id) = lines
-    assert len(quarantine(store, verify(store, refs))) == 2
-    walk(store, asked_again(store, run_id, None, None, []), direct)
-    assert verify(store).findings == []
+    assert len(quarantine_artifacts(store, verify_artifacts(store, refs))) == 2
+    execute_run(store, rerun_request(store, run_id, None, None, []), direct)
+    assert verify_artifacts(store).findings == []
 
 
 def test_what_is_missing_too_short_unknown_or_without_a_manifest_is_told(store):
@@ -136,40 +136,40 @@ def test_what_is_missing_too_short_unknown_or_without_a_manifest_is_told(store):
     store.fs.pipe_file(f"{folder}/00001.bin", b"short")
     store.fs.pipe_file(f"{folder}/stray.bin", b"stray")
     store.fs.rm_file(store.address("shards", other.key, MANIFEST))
-    found = verify(store)
+    found = verify_artifacts(store)
     assert sorted(states(found)) == sorted([
         ("shards", "00000.bin", "missing"), ("shards", "00001.bin", "damaged"), ("shards", "stray.bin", "unknown file"),
         ("shards", "", "no manifest"),
     ])  # fmt: skip
     assert list(found.bad) == [("shards", made.key)]
     store.fs.pipe_file(f"{folder}/{MANIFEST}", b"{")
-    assert ("shards", MANIFEST, "damaged") in states(verify(store))
+    assert ("shards", MANIFEST, "damaged") in states(verify_artifacts(store))
 
 
 def test_a_part_of_the_store_is_named_by_stage_run_or_key(store, tmp_path):
     run = walk_toy(store, write_toy(tmp_path / "specs"))
     alone = materialize(store, shards, SPEC, {}).artifact
-    assert verify(store).artifacts == 4
-    assert verify(store, ["latest"]).artifacts == verify(store, [run.run_id[:12]]).artifacts == 3
-    assert verify(store, ["ingest"]).artifacts == 2
-    assert verify(store, [alone.key[:6], "tabletop", alone.key]).artifacts == 2
+    assert verify_artifacts(store).artifacts == 4
+    assert verify_artifacts(store, ["latest"]).artifacts == verify_artifacts(store, [run.run_id[:12]]).artifacts == 3
+    assert verify_artifacts(store, ["ingest"]).artifacts == 2
+    assert verify_artifacts(store, [alone.key[:6], "tabletop", alone.key]).artifacts == 2
     for wrong in ("nothing", "", alone.key[:5], "0" * 64):
         with pytest.raises(RequestError, match=r"is no run with artifacts.*the stages are: ingest, shards, tabletop"):
-            verify(store, [wrong])
+            verify_artifacts(store, [wrong])
 
 
 def test_damage_is_told_with_the_command_that_closes_it_and_the_run_that_makes_it_again(store, tmp_path):
     run = walk_toy(store, write_toy(tmp_path / "specs"))
     flip(store, store.address("ingest", run.made["short"].key, "pairs.parquet"))
-    found = verify(store)
+    found = verify_artifacts(store)
     with pytest.raises(DamageError) as told:
-        check_whole(store, found)
+        raise_if_damaged(store, found)
     lines = str(told.value).splitlines()
     assert lines[0] == "1 of 3 artifacts are damaged:"
     assert lines[-1] == f"  zscir rerun {run.run_id} --store {store.uri}"
     assert f"  zscir verify {run.made['short'].key[:12]} --quarantine --store {store.uri}" in lines
     with pytest.raises(DamageError) as told:
-        check_whole(store, found, quarantine(store, found))
+        raise_if_damaged(store, found, quarantine_artifacts(store, found))
     assert "--quarantine" not in str(told.value)
 
 
@@ -177,20 +177,20 @@ def test_an_artifact_that_is_made_again_while_it_is_read_is_not_called_damaged(s
     made = materialize(store, shards, SPEC, {}).artifact
     path = store.address("shards", made.key, "00001.bin")
     flip(store, path)
-    real = verify_module._digests
+    real = verify_module._check_locations
 
     def mended_meanwhile(*words):
         yield from real(*words)
         flip(store, path)
 
-    monkeypatch.setattr(verify_module, "_digests", mended_meanwhile)
-    assert verify(store).findings == []
+    monkeypatch.setattr(verify_module, "_check_locations", mended_meanwhile)
+    assert verify_artifacts(store).findings == []
 
 
 def test_a_file_of_several_blocks_is_read_whole_from_s3(s3, tmp_path, monkeypatch):
-    monkeypatch.setattr(verify_module, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(verify_module, "READ_BLOCK_BYTES", 1000)
     store = store_at(s3, tmp_path / "cache")
     made = materialize(store, shards, SPEC, {}).artifact
-    assert verify(store).findings == []
+    assert verify_artifacts(store).findings == []
     flip(store, store.address("shards", made.key, "00002.bin"))
-    assert states(verify(store)) == [("shards", "00002.bin", "damaged")]
+    assert states(verify_artifacts(store)) == [("shards", "00002.bin", "damaged")]

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from zscir.methods.augment import crop_boxes, view
-from zscir.methods.image_tensors import decode, normalised, square
-from zscir.methods.specs import PixelSpec
+from zscir.methods.augment import augmented_view, crop_boxes
+from zscir.methods.image_tensors import decode_to_square, normalise_pixels, resize_to_square
+from zscir.methods.specs import ModelPixelSpec
 from zscir.runtime.errors import StageError
 
 
@@ -19,14 +19,16 @@ def image(width: int, height: int) -> Image.Image:
 @pytest.mark.parametrize("size", [(30, 20), (20, 30), (7, 9), (16, 16), (1, 4000), (4000, 1)])
 @pytest.mark.parametrize("fit", ["crop", "pad", "warp"])
 def test_any_image_becomes_the_square_asked_for(size: tuple[int, int], fit: str) -> None:
-    made = square(image(*size), PixelSpec.parse({"size_px": 16, "fit": fit}, "test"))
+    made = resize_to_square(image(*size), ModelPixelSpec.parse({"size_px": 16, "fit": fit}, "test"))
     assert made.shape == (16, 16, 3)
     assert made.dtype == np.uint8
 
 
 def test_cropping_keeps_the_centre_and_warping_keeps_the_sides() -> None:
     wide = image(64, 16)
-    cropped, warped = (square(wide, PixelSpec(size_px=16, fit=fit))[8, :, 0].astype(int) for fit in ("crop", "warp"))
+    cropped, warped = (
+        resize_to_square(wide, ModelPixelSpec(size_px=16, fit=fit))[8, :, 0].astype(int) for fit in ("crop", "warp")
+    )
     assert (cropped[0], cropped[-1]) == (wide.getpixel((24, 0))[0], wide.getpixel((39, 0))[0])
     assert warped[0] < 10
     assert warped[-1] > 245
@@ -34,28 +36,28 @@ def test_cropping_keeps_the_centre_and_warping_keeps_the_sides() -> None:
 
 def test_padding_is_black_and_only_for_long_images() -> None:
     white = Image.new("RGB", (40, 20), (255, 255, 255))
-    padded = square(white, PixelSpec(size_px=20, fit="pad", pad_ratio=1.25))
+    padded = resize_to_square(white, ModelPixelSpec(size_px=20, fit="pad", pad_ratio=1.25))
     assert padded[0, 10, 0] < 30
     assert padded[10, 10, 0] == 255
     near_square = Image.new("RGB", (22, 20), (255, 255, 255))
-    assert square(near_square, PixelSpec(size_px=20, fit="pad")).min() == 255
+    assert resize_to_square(near_square, ModelPixelSpec(size_px=20, fit="pad")).min() == 255
 
 
 def test_bytes_that_are_no_image_are_an_error_that_says_where() -> None:
     with pytest.raises(StageError, match=r"00000\.tar: reference of triplet t1"):
-        decode(b"<html>", PixelSpec(size_px=16), "00000.tar: reference of triplet t1")
+        decode_to_square(b"<html>", ModelPixelSpec(size_px=16), "00000.tar: reference of triplet t1")
 
 
 def test_an_image_that_unfolds_too_far_is_refused() -> None:
     stream = io.BytesIO()
     Image.new("1", (9000, 9000)).save(stream, "PNG")
     with pytest.raises(StageError, match="pixels"):
-        decode(stream.getvalue(), PixelSpec(size_px=16), "here")
+        decode_to_square(stream.getvalue(), ModelPixelSpec(size_px=16), "here")
 
 
 def test_pixels_are_normalised_as_the_weights_expect() -> None:
-    spec = PixelSpec(size_px=8, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
-    out = normalised(torch.full((1, 3, 8, 8), 255, dtype=torch.uint8), spec)
+    spec = ModelPixelSpec(size_px=8, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
+    out = normalise_pixels(torch.full((1, 3, 8, 8), 255, dtype=torch.uint8), spec)
     assert out[0, :, 0, 0].tolist() == [1.0, 3.0, 1.0]
 
 
@@ -71,13 +73,15 @@ def test_crop_boxes_stay_inside_and_have_the_area_asked_for() -> None:
 
 def test_a_view_depends_on_the_image_not_on_the_batch() -> None:
     pixels = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
-    together = view(pixels, "a", 1, 2, ["x", "y", "z"], 0.8, 0.5)
-    alone = view(pixels[1:2], "a", 1, 2, ["y"], 0.8, 0.5)
+    together = augmented_view(pixels, "a", 1, 2, ["x", "y", "z"], 0.8, 0.5)
+    alone = augmented_view(pixels[1:2], "a", 1, 2, ["y"], 0.8, 0.5)
     assert torch.allclose(together[1:2], alone, atol=1e-4)
-    assert not torch.allclose(together, view(pixels, "b", 1, 2, ["x", "y", "z"], 0.8, 0.5), atol=1)
+    assert not torch.allclose(together, augmented_view(pixels, "b", 1, 2, ["x", "y", "z"], 0.8, 0.5), atol=1)
 
 
 def test_a_whole_view_is_the_image_and_a_certain_flip_mirrors_it() -> None:
     pixels = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
-    assert torch.equal(view(pixels, "a", 0, 0, ["x", "y"], 1.0, 0.0), pixels.float())
-    assert torch.allclose(view(pixels, "a", 0, 0, ["x", "y"], 1.0 - 1e-9, 1.0), pixels.float().flip(3), atol=60)
+    assert torch.equal(augmented_view(pixels, "a", 0, 0, ["x", "y"], 1.0, 0.0), pixels.float())
+    assert torch.allclose(
+        augmented_view(pixels, "a", 0, 0, ["x", "y"], 1.0 - 1e-9, 1.0), pixels.float().flip(3), atol=60
+    )

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zscir.methods.losses import both_ways, mixed_negatives, one_way, soft_text_alignment, with_mixed_negatives
+from zscir.methods.losses import mixed_negatives, mixed_negatives_nce, one_way_nce, soft_text_alignment, symmetric_nce
 
 
 def unit(rows: int, width: int, seed: int) -> torch.Tensor:
@@ -16,13 +16,13 @@ def unit(rows: int, width: int, seed: int) -> torch.Tensor:
 def test_one_way_loss_of_two_rows_by_hand() -> None:
     logits = torch.tensor([[2.0, 0.0], [1.0, 1.0]])
     by_hand = (-math.log(math.e**2 / (math.e**2 + 1)) + math.log(2)) / 2
-    assert one_way(logits).item() == pytest.approx(by_hand, rel=1e-6)
+    assert one_way_nce(logits).item() == pytest.approx(by_hand, rel=1e-6)
 
 
 def test_both_ways_is_symmetric_and_small_for_equal_rows() -> None:
     a, b = unit(5, 8, 0), unit(5, 8, 1)
-    assert both_ways(a, b, 10.0).item() == pytest.approx(both_ways(b, a, 10.0).item(), rel=1e-6)
-    assert both_ways(torch.eye(5), torch.eye(5), 100.0).item() == pytest.approx(0, abs=1e-6)
+    assert symmetric_nce(a, b, 10.0).item() == pytest.approx(symmetric_nce(b, a, 10.0).item(), rel=1e-6)
+    assert symmetric_nce(torch.eye(5), torch.eye(5), 100.0).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_soft_alignment_is_zero_when_students_equal_teachers() -> None:
@@ -61,6 +61,6 @@ def test_mixed_negatives_equal_the_explicit_mixtures(rows: int, hardest: int, se
 def test_unscaled_mixing_has_virtually_no_effect_and_scaled_mixing_does() -> None:
     g = unit(32, 16, 3)
     u = F.normalize(g + 0.3 * unit(32, 16, 4), dim=1)
-    plain = one_way(u @ g.T / 0.01).item()
-    assert with_mixed_negatives(u, g, 0.01, 10, 1.0).item() == pytest.approx(plain, abs=1e-4)
-    assert with_mixed_negatives(u, g, 0.01, 10, 0.01).item() > plain
+    plain = one_way_nce(u @ g.T / 0.01).item()
+    assert mixed_negatives_nce(u, g, 0.01, 10, 1.0).item() == pytest.approx(plain, abs=1e-4)
+    assert mixed_negatives_nce(u, g, 0.01, 10, 0.01).item() > plain

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zscir.methods.counter_rng import bits, shuffled, stream, uniforms
+from zscir.methods.counter_rng import random_bits, random_stream, shuffled, uniforms
 from zscir.methods.masks import kept_count, kept_patches
 
 
@@ -41,11 +41,11 @@ def test_every_patch_is_kept_equally_often() -> None:
 
 def test_splitmix64_gives_its_published_numbers() -> None:
     # The reference implementation (Vigna, splitmix64.c) started at 1234567.
-    assert bits([1234567], 3)[0].tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    assert random_bits([1234567], 3)[0].tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 
 
 def test_uniforms_lie_in_the_unit_interval() -> None:
-    drawn = uniforms([stream("x", 1)], 10000)
+    drawn = uniforms([random_stream("x", 1)], 10000)
     assert drawn.min() >= 0
     assert drawn.max() < 1
     assert abs(drawn.mean() - 0.5) < 0.02

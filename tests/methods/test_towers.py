@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.methods import tiny
-from zscir.methods.specs import PixelSpec
+from zscir.methods.specs import ModelPixelSpec
 from zscir.methods.tokenizer import ClipTokenizer
 from zscir.methods.towers import Towers
 from zscir.runtime.errors import RequestError
@@ -87,7 +87,7 @@ def test_the_real_vit_l14_has_its_published_size() -> None:
         "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 768, "heads": 12, "layers": 12},
     }
     with torch.device("meta"):
-        towers = Towers(config, PixelSpec(), ClipTokenizer())
+        towers = Towers(config, ModelPixelSpec(), ClipTokenizer())
     assert sum(p.numel() for p in towers.parameters()) == 427_616_513
     assert (towers.patches, towers.text_blocks) == (256, 12)
 

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from tests.methods import tiny
 from zscir.methods.adapters import Adapters, ComposingAdapter
-from zscir.methods.mapping import Injection, Mapping, at_relative_depth
+from zscir.methods.mapping import Injection, StarMapping, at_relative_depth
 from zscir.methods.specs import TscirComposeSpec, TscirMapSpec
 from zscir.methods.tscir_compose import TscirCompose, new_adapters
 from zscir.methods.tscir_map import TscirMap, new_mapping
@@ -30,7 +30,7 @@ def count(module: torch.nn.Module) -> int:
 
 def test_sizes_at_vit_l14_are_the_published_ones() -> None:
     with torch.device("meta"):
-        mapping = Mapping(768, 768, Mapping.PUBLISHED_SITES, 512, 128, 8, 0.1, False)
+        mapping = StarMapping(768, 768, StarMapping.PUBLISHED_SITES, 512, 128, 8, 0.1, False)
         adapters = Adapters(768, 128, Adapters.PUBLISHED_SITES, False)
     assert count(mapping.token_learner) == 1_050_368
     assert count(mapping.patch_projection) == 590_592
@@ -41,15 +41,15 @@ def test_sizes_at_vit_l14_are_the_published_ones() -> None:
 
 def test_sizes_at_vit_b32_follow_the_widths() -> None:
     with torch.device("meta"):
-        mapping = Mapping(512, 512, Mapping.PUBLISHED_SITES, 512, 128, 8, 0.1, False)
+        mapping = StarMapping(512, 512, StarMapping.PUBLISHED_SITES, 512, 128, 8, 0.1, False)
         adapters = Adapters(512, 128, Adapters.PUBLISHED_SITES, False)
     assert round(count(mapping) / 1e6, 2) == 13.59
     assert round(count(adapters) / 1e6, 2) == 0.79
 
 
 def test_sites_keep_their_relative_depth() -> None:
-    assert at_relative_depth(Mapping.PUBLISHED_SITES, 12) == (3, 7, 9, 11)
-    assert at_relative_depth(Mapping.PUBLISHED_SITES, 24) == (7, 15, 19, 23)
+    assert at_relative_depth(StarMapping.PUBLISHED_SITES, 12) == (3, 7, 9, 11)
+    assert at_relative_depth(StarMapping.PUBLISHED_SITES, 24) == (7, 15, 19, 23)
     assert at_relative_depth(Adapters.PUBLISHED_SITES, 3) == (0, 1, 2)
 
 

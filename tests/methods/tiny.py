@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from zscir.data.images.shards import write_shard
 from zscir.methods.protocol import Batch
-from zscir.methods.specs import ArchitectureSpec, PixelSpec, TextSpec, VisionSpec
+from zscir.methods.specs import ArchitectureSpec, ModelPixelSpec, TextSpec, VisionSpec
 from zscir.methods.tokenizer import CompactTokenizer
-from zscir.methods.towers import Towers, config_of
+from zscir.methods.towers import Towers, open_clip_config
 from zscir.store.artifacts import Artifact
 
-PIXELS = PixelSpec(size_px=16, fit="warp")
+PIXELS = ModelPixelSpec(size_px=16, fit="warp")
 ARCHITECTURE = ArchitectureSpec(
     embed_dim=16,
     vision=VisionSpec(patch_px=4, width=16, layers=2, head_width=8),
@@ -33,7 +33,7 @@ COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (30, 60, 200), 
 def towers(seed: int = 0) -> Towers:
     torch.manual_seed(seed)
     tokenizer = CompactTokenizer.of_corpus(["a red blue green white picture"])
-    return Towers(config_of(ARCHITECTURE, PIXELS, tokenizer.vocab_size), PIXELS, tokenizer).eval()
+    return Towers(open_clip_config(ARCHITECTURE, PIXELS, tokenizer.vocab_size), PIXELS, tokenizer).eval()
 
 
 @contextmanager

@@ -8,16 +8,16 @@ import pytest
 
 from tests.support.toy_pipelines import clean_environment, direct, zscir
 from tests.support.toys import store_at
-from zscir.pipeline.backfill import backfill, check_all_done, is_finished
-from zscir.pipeline.execute import Asked
-from zscir.pipeline.partitions import between
+from zscir.pipeline.backfill import is_pipeline_complete, raise_failed_partitions, run_backfill
+from zscir.pipeline.execute import RunRequest
+from zscir.pipeline.partitions import partitions_between
 from zscir.pipeline.pipeline_file import load_pipeline
 from zscir.pipeline.run import list_runs
 from zscir.runtime.errors import Interrupted, RequestError, StageError
 
 SOURCE = 'name = "sliced"\nurls = "lists/{date}.csv"\n[ingest]\nsource = "sliced"\n'
 PIPELINE = 'name = "sliced"\nsource = "source.toml"\n[[steps]]\nstage = "ingest"\ninputs = { urls = "source" }\n'
-THREE = between("2026-11-01", "2026-11-03")
+THREE = partitions_between("2026-11-01", "2026-11-03")
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def asked(tmp_path):
         write_list(tmp_path, one.value)
     (tmp_path / "source.toml").write_text(SOURCE)
     (tmp_path / "sliced.toml").write_text(PIPELINE)
-    return Asked(tmp_path / "sliced.toml", [])
+    return RunRequest(tmp_path / "sliced.toml", [])
 
 
 def write_list(folder, day):
@@ -48,7 +48,7 @@ def outcomes(rows):
 
 
 def test_each_partition_is_an_ordinary_run_of_its_own_files(store, asked):
-    rows = backfill(store, asked, THREE, direct)
+    rows = run_backfill(store, asked, THREE, direct)
     assert outcomes(rows) == [(one.name, "done") for one in THREE]
     runs = list_runs(store)
     assert [run["run_id"] for run in runs] == [row["run_id"] for row in rows]
@@ -58,27 +58,27 @@ def test_each_partition_is_an_ordinary_run_of_its_own_files(store, asked):
 
 
 def test_what_is_finished_is_found_without_a_run_and_only_the_rest_is_made(store, asked, tmp_path):
-    backfill(store, asked, THREE, direct)
-    assert outcomes(backfill(store, asked, THREE, nobody)) == [(one.name, "found") for one in THREE]
+    run_backfill(store, asked, THREE, direct)
+    assert outcomes(run_backfill(store, asked, THREE, nobody)) == [(one.name, "found") for one in THREE]
     write_list(tmp_path, "2026-11-04")
-    more = backfill(store, asked, between("2026-11-02", "2026-11-04"), direct)
+    more = run_backfill(store, asked, partitions_between("2026-11-02", "2026-11-04"), direct)
     assert [row["outcome"] for row in more] == ["found", "found", "done"]
     assert len(list_runs(store)) == 4
 
 
 def test_a_partition_whose_file_changed_is_made_again(store, asked, tmp_path):
-    backfill(store, asked, THREE, direct)
+    run_backfill(store, asked, THREE, direct)
     (tmp_path / "lists" / "2026-11-02.csv").write_text("url,text\nhttp://a.example/new.jpg,a blue cube\n")
-    assert [row["outcome"] for row in backfill(store, asked, THREE, direct)] == ["found", "done", "found"]
+    assert [row["outcome"] for row in run_backfill(store, asked, THREE, direct)] == ["found", "done", "found"]
 
 
 def test_a_partition_that_fails_stops_no_other_and_is_listed_with_the_line_to_type(store, asked, tmp_path):
     (tmp_path / "lists" / "2026-11-01.csv").unlink()
     (tmp_path / "lists" / "2026-11-02.csv").write_text("address,text\nhttp://a.example/1.jpg,a cube\n")
-    rows = backfill(store, asked, THREE, direct)
+    rows = run_backfill(store, asked, THREE, direct)
     assert [row["outcome"] for row in rows] == ["failed", "failed", "done"]
     with pytest.raises(StageError) as error:
-        check_all_done(rows, "zscir backfill it again")
+        raise_failed_partitions(rows, "zscir backfill it again")
     head, first, second, *rest = str(error.value).splitlines()
     assert head == "2 of 3 partitions failed; the others are made:"
     assert first.startswith("  date=2026-11-01: ")
@@ -87,7 +87,7 @@ def test_a_partition_that_fails_stops_no_other_and_is_listed_with_the_line_to_ty
     assert rest == ["Go on with:", "  zscir backfill it again"]
     for day in ("2026-11-01", "2026-11-02"):
         write_list(tmp_path, day)
-    assert [row["outcome"] for row in backfill(store, asked, THREE, direct)] == ["done", "done", "found"]
+    assert [row["outcome"] for row in run_backfill(store, asked, THREE, direct)] == ["done", "done", "found"]
 
 
 def test_who_stops_a_backfill_keeps_what_came_before(store, asked):
@@ -97,11 +97,11 @@ def test_who_stops_a_backfill_keeps_what_came_before(store, asked):
         direct(run, chosen)
 
     with pytest.raises(Interrupted) as error:
-        backfill(store, asked, THREE, stops_at_the_second)
+        run_backfill(store, asked, THREE, stops_at_the_second)
     assert str(error.value).startswith("date=2026-11-02: interrupted")
     assert str(error.value).endswith("1 of 3 partitions came before")
     assert [run["status"] for run in list_runs(store)] == ["succeeded", "interrupted"]
-    assert [row["outcome"] for row in backfill(store, asked, THREE, direct)] == ["found", "done", "done"]
+    assert [row["outcome"] for row in run_backfill(store, asked, THREE, direct)] == ["found", "done", "done"]
 
 
 def test_a_pipeline_that_reads_the_same_files_for_two_partitions_is_refused_before_anything_runs(
@@ -109,8 +109,8 @@ def test_a_pipeline_that_reads_the_same_files_for_two_partitions_is_refused_befo
 ):
     (tmp_path / "source.toml").write_text(SOURCE.replace("{date}", "{date:%Y-%m}-01"))
     with pytest.raises(RequestError, match=r"date=2026-11-01 and date=2026-11-02 read the same files; write \{date\}"):
-        backfill(store, asked, THREE, nobody)
-    assert len(backfill(store, asked, between("2026-11-01", "2026-11-01", "month"), direct)) == 1
+        run_backfill(store, asked, THREE, nobody)
+    assert len(run_backfill(store, asked, partitions_between("2026-11-01", "2026-11-01", "month"), direct)) == 1
 
 
 def test_shards_fill_their_number_and_a_step_may_read_one_too(store, asked, tmp_path):
@@ -120,7 +120,7 @@ def test_shards_fill_their_number_and_a_step_may_read_one_too(store, asked, tmp_
         'name = "sliced"\n[[steps]]\nstage = "ingest"\nspec = { source = "s" }\n'
         'inputs = { urls = "file:part-{shard:03d}.csv" }\n'
     )
-    rows = backfill(store, asked, between("9", "10"), direct)
+    rows = run_backfill(store, asked, partitions_between("9", "10"), direct)
     assert outcomes(rows) == [("shard=9", "done"), ("shard=10", "done")]
 
 
@@ -129,16 +129,16 @@ def test_the_same_files_under_another_date_are_found(store, asked, tmp_path):
     for one, color in zip(THREE, ("red", "blue", "red"), strict=True):
         (tmp_path / "lists" / f"{one.value}").mkdir()
         (tmp_path / "lists" / f"{one.value}" / "urls.csv").write_text(f"url,text\nhttp://a.example/1,a {color} cube\n")
-    assert [row["outcome"] for row in backfill(store, asked, THREE, direct)] == ["done", "done", "found"]
+    assert [row["outcome"] for row in run_backfill(store, asked, THREE, direct)] == ["done", "done", "found"]
 
 
 def test_a_missing_artifact_is_not_finished(store, asked):
     pipeline = load_pipeline(asked.path, [THREE[0].change])
-    assert not is_finished(store, pipeline)
-    backfill(store, asked, THREE[:1], direct)
-    assert is_finished(store, pipeline)
+    assert not is_pipeline_complete(store, pipeline)
+    run_backfill(store, asked, THREE[:1], direct)
+    assert is_pipeline_complete(store, pipeline)
     with pytest.raises(RequestError, match="no such file"):
-        is_finished(store, load_pipeline(asked.path, ["partition.date=2030-01-01"]))
+        is_pipeline_complete(store, load_pipeline(asked.path, ["partition.date=2030-01-01"]))
 
 
 TWICE = """
@@ -174,7 +174,7 @@ def test_started_twice_at_the_same_time_it_does_the_work_once(store, tmp_path):
 
 
 def test_the_command_ends_with_3_a_table_and_the_same_words_to_type_again(store, asked, tmp_path):
-    backfill(store, asked, THREE, direct)
+    run_backfill(store, asked, THREE, direct)
     words = ["backfill", "sliced.toml", "--from", "2026-11-01", "--to", "2026-11-04", "--json"]
     done = zscir(tmp_path, *words, ZSCIR_STORE=store.uri, PREFECT_HOME=str(tmp_path / "no-prefect"))
     assert done.returncode == 3

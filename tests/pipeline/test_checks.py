@@ -6,15 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zscir.pipeline.checks import Bounds, Count, Gates, judge, judge_count, say
-from zscir.pipeline.data_statistics import MEASURES
+from zscir.pipeline.checks import (
+    QualityChecks,
+    RowCountCheck,
+    Thresholds,
+    evaluate_check,
+    evaluate_row_count,
+    format_check,
+)
+from zscir.pipeline.data_statistics import STATISTICS
 from zscir.runtime.errors import RequestError
 
 NUMBERS = st.floats(-1e6, 1e6)
 
 
 def verdict(value, reference, **bounds):
-    found = judge("kept_share", value, reference, Bounds(**bounds))
+    found = evaluate_check("kept_share", value, reference, Thresholds(**bounds))
     return found.verdict, found.threshold
 
 
@@ -60,7 +67,7 @@ def test_a_wider_bound_never_fails_what_a_narrower_one_lets_pass(value, referenc
 
 
 def test_every_measure_can_have_bounds_and_nothing_else_can():
-    assert set(Gates.model_fields) == {*MEASURES, "counts"}
+    assert set(QualityChecks.model_fields) == {*STATISTICS, "counts"}
 
 
 @pytest.mark.parametrize(
@@ -73,26 +80,26 @@ def test_every_measure_can_have_bounds_and_nothing_else_can():
     ],
 )  # fmt: skip
 def test_a_count_against_that_of_an_input(text, rows, of, expected):
-    found = judge_count(text, Count.parse(text, "here"), rows, of)
+    found = evaluate_row_count(text, RowCountCheck.parse(text, "here"), rows, of)
     assert (found.verdict, found.threshold, found.value, found.reference) == (expected, text, rows, of)
 
 
 def test_a_count_names_its_table_its_input_and_perhaps_the_table_there():
-    assert Count.parse("images <= download.pairs", "here") == Count("images", "<=", "download", "pairs")
-    assert Count.parse("images == pairs", "here") == Count("images", "==", "pairs", "pairs")
+    assert RowCountCheck.parse("images <= download.pairs", "here") == RowCountCheck("images", "<=", "download", "pairs")
+    assert RowCountCheck.parse("images == pairs", "here") == RowCountCheck("images", "==", "pairs", "pairs")
     with pytest.raises(RequestError, match="write it as"):
-        Count.parse("images < pairs", "here")
+        RowCountCheck.parse("images < pairs", "here")
 
 
 def test_a_verdict_is_said_in_words():
-    bounds = Bounds(fail_drop=0.2)
-    assert say(judge("success_rate", 0.41, 0.75, bounds)) == (
+    bounds = Thresholds(fail_drop=0.2)
+    assert format_check(evaluate_check("success_rate", 0.41, 0.75, bounds)) == (
         "success_rate is 0.41; the last good run had 0.75; the bound is fail_drop = 0.2"
     )
-    assert say(judge("success_rate", None, None, bounds)) == (
+    assert format_check(evaluate_check("success_rate", None, None, bounds)) == (
         "success_rate could not be measured (no such table, or no rows); the bound is fail_drop = 0.2"
     )
     text = "images == pairs"
-    assert say(judge_count(text, Count.parse(text, "here"), 9, 10)) == (
+    assert format_check(evaluate_row_count(text, RowCountCheck.parse(text, "here"), 9, 10)) == (
         "rows of images is 9; the input has 10; the bound is images == pairs"
     )

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.toys import store_at
-from zscir.pipeline.chunk_job import PieceFailed, done_of, made_or_raised, ticket_of
-from zscir.pipeline.stage import Cut, Piece, PieceDone, Stage, make_piece, materialize, stage, stage_named
+from zscir.pipeline.chunk_job import ChunkFailed, chunk_job_for, chunk_result_of, run_chunk_job_or_raise
+from zscir.pipeline.stage import Chunk, ChunkResult, ChunkRounds, Stage, materialize, run_chunk, stage, stage_named
 from zscir.runtime.errors import RequestError, StageError
-from zscir.runtime.schemas import PAIRS, write_table
+from zscir.runtime.schemas import PAIRS_SCHEMA, write_table
 from zscir.runtime.specs import Spec
 from zscir.store.artifacts import Artifact, Facts
 from zscir.store.store import Store
@@ -41,9 +41,9 @@ def write_word(spec: WordSpec, out: Path) -> Facts:
     return {"letters": len(spec.word)}
 
 
-def cut(spec: WordsSpec) -> Cut:
-    first = yield [Piece(word, write_word, WordSpec(word=word, bad=word == spec.bad), {}) for word in spec.words]
-    [last] = yield [Piece("sum", write_word, WordSpec(word=str(len(first)), bad=False), {})]
+def cut(spec: WordsSpec) -> ChunkRounds:
+    first = yield [Chunk(word, write_word, WordSpec(word=word, bad=word == spec.bad), {}) for word in spec.words]
+    [last] = yield [Chunk("sum", write_word, WordSpec(word=str(len(first)), bad=False), {})]
     return [*first, last]
 
 
@@ -58,10 +58,10 @@ def fresh_pen() -> None:
     PEN.clear()
 
 
-def in_any_order(store: Store, pieces: Sequence[Piece]) -> Iterator[PieceDone]:
+def in_any_order(store: Store, pieces: Sequence[Chunk]) -> Iterator[ChunkResult]:
     shuffled = random.Random(0).sample(list(pieces), len(pieces))
     with ThreadPoolExecutor(3) as pool:
-        yield from pool.map(lambda piece: make_piece(store, piece), shuffled)
+        yield from pool.map(lambda piece: run_chunk(store, piece), shuffled)
 
 
 def test_pieces_come_in_the_order_that_was_asked_whoever_made_them(store: Store) -> None:
@@ -149,7 +149,7 @@ def plan_of(store: Store, folder: Path, rows: int) -> Artifact:
     pairs = [
         {"pair_id": str(n), "url": f"u{n}", "text": "t", "source": "s", "source_row": n} for n in range(rows)
     ]  # fmt: skip
-    write_table(folder / "pairs.parquet", PAIRS, pairs)
+    write_table(folder / "pairs.parquet", PAIRS_SCHEMA, pairs)
     plan = stage_named("plan_download")
     return materialize(
         store, plan, plan.spec_type.parse({"chunk_rows": 10}, "test"), {"pairs": Artifact.of_folder(folder)}
@@ -159,28 +159,28 @@ def plan_of(store: Store, folder: Path, rows: int) -> Artifact:
 def test_a_ticket_is_json_and_makes_the_same_key_in_another_process(store: Store, tmp_path: Path) -> None:
     plan = plan_of(store, tmp_path / "pairs", 40)
     again = stage_named("list_failed")
-    piece = Piece("p", again, again.spec_type.parse({"chunk_rows": 5}, "test"), {"chunks": []})
-    done = made_or_raised(json.loads(json.dumps(ticket_of(store, piece))))
-    assert done.key == make_piece(store, piece).key
+    piece = Chunk("p", again, again.spec_type.parse({"chunk_rows": 5}, "test"), {"chunks": []})
+    done = run_chunk_job_or_raise(json.loads(json.dumps(chunk_job_for(store, piece))))
+    assert done.key == run_chunk(store, piece).key
     assert (done.outcome, done.name, done.stage) == ("made", "p", "list_failed")
     chunk = stage_named("fetch_chunk")
-    asked = Piece("c", chunk, chunk.spec_type.parse({}, "t"), {"urls": plan.only(plan.files()[0], "urls.parquet")})
-    address = json.loads(json.dumps(ticket_of(store, asked)))["inputs"]["urls"]
+    asked = Chunk("c", chunk, chunk.spec_type.parse({}, "t"), {"urls": plan.only(plan.files()[0], "urls.parquet")})
+    address = json.loads(json.dumps(chunk_job_for(store, asked)))["inputs"]["urls"]
     assert address == {"stage": "plan_download", "key": plan.key, "only": "00000.parquet", "path": "urls.parquet"}
 
 
 def test_a_failure_keeps_what_is_known_of_it_on_its_way_between_processes(store: Store, tmp_path: Path) -> None:
-    outside = Piece("x", write_word, WordSpec(word="x", bad=True), {})
-    failed = PieceFailed(make_piece(store, outside))
+    outside = Chunk("x", write_word, WordSpec(word="x", bad=True), {})
+    failed = ChunkFailed(run_chunk(store, outside))
     carried = pickle.loads(pickle.dumps(failed))  # noqa: S301 - as a process pool does
-    assert done_of(outside, carried) == failed.done
-    lost = done_of(outside, MemoryError("killed"))
+    assert chunk_result_of(outside, carried) == failed.done
+    lost = chunk_result_of(outside, MemoryError("killed"))
     assert (lost.key, lost.outcome, lost.error) == (None, "failed", "MemoryError: killed")
 
 
 def test_files_outside_the_store_get_no_ticket(tmp_path: Path) -> None:
     store = store_at(tmp_path / "store", tmp_path / "cache")
     (tmp_path / "file.txt").write_text("x")
-    piece = Piece("x", write_word, WordSpec(word="x", bad=False), {"first": Artifact.of_folder(tmp_path / "file.txt")})
+    piece = Chunk("x", write_word, WordSpec(word="x", bad=False), {"first": Artifact.of_folder(tmp_path / "file.txt")})
     with pytest.raises(StageError, match="outside the store"):
-        ticket_of(store, piece)
+        chunk_job_for(store, piece)

@@ -10,14 +10,14 @@ import pytest
 
 from tests.support.toy_pipelines import load_toy
 from tests.support.toys import store_at
-from zscir.lineage.sql_views import rows
+from zscir.lineage.sql_views import query_store_rows
 from zscir.pipeline.budget import Budget
-from zscir.pipeline.chunk_runner import recorded_by
+from zscir.pipeline.chunk_runner import recording_mapper
 from zscir.pipeline.limits import Limits
-from zscir.pipeline.run import Run, begin, end
-from zscir.pipeline.stage import Cut, Piece, PieceDone, make_piece, materialize, stage
+from zscir.pipeline.run import Run, begin_run, end_run
+from zscir.pipeline.stage import Chunk, ChunkResult, ChunkRounds, materialize, run_chunk, stage
 from zscir.runtime.errors import OverBudget, StageError
-from zscir.runtime.retries import Terms
+from zscir.runtime.retries import RetryPolicy
 from zscir.runtime.settings import Prices
 from zscir.runtime.specs import Spec
 from zscir.store.artifacts import Artifact, Facts
@@ -44,8 +44,8 @@ def write_word(spec: WordSpec, out: Path) -> Facts:
     return {}
 
 
-def cut(spec: WordsSpec) -> Cut:
-    return (yield [Piece(word, write_word, WordSpec(word=word), {}) for word in spec.words])
+def cut(spec: WordsSpec) -> ChunkRounds:
+    return (yield [Chunk(word, write_word, WordSpec(word=word), {}) for word in spec.words])
 
 
 @stage(version=1, cut=cut)
@@ -54,30 +54,32 @@ def write_words(spec: WordsSpec, pieces: list[Artifact], out: Path) -> Facts:
     return {}
 
 
-def side_by_side(store: Store, pieces: Sequence[Piece]) -> Iterator[PieceDone]:
+def side_by_side(store: Store, pieces: Sequence[Chunk]) -> Iterator[ChunkResult]:
     if len(pieces) > 1:
         TOGETHER[:] = [Barrier(len(pieces))]
     with ThreadPoolExecutor(3) as pool:
-        yield from pool.map(lambda piece: make_piece(store, piece), pieces)
+        yield from pool.map(lambda piece: run_chunk(store, piece), pieces)
     TOGETHER.clear()
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
     store = store_at(tmp_path / "store", tmp_path / "cache")
-    run = begin(store, load_toy(tmp_path / "specs"), [], {})
+    run = begin_run(store, load_toy(tmp_path / "specs"), [], {})
     yield run
-    end(run, "failed")
+    end_run(run, "failed")
 
 
 def recorded(run: Run) -> dict[str, tuple[str, int]]:
     with run.recorder.step("words", "write_words"):
         pass  # the end of a step writes every piece
-    return {row["piece"]: (row["outcome"], row["attempts"]) for row in rows(run.store, "SELECT * FROM pieces")}
+    return {
+        row["piece"]: (row["outcome"], row["attempts"]) for row in query_store_rows(run.store, "SELECT * FROM pieces")
+    }
 
 
 def test_a_piece_that_ran_out_of_memory_beside_others_is_made_again_by_itself(run: Run) -> None:
-    mapper = recorded_by(run.recorder, run.budget, "words", side_by_side, Terms(0, 0.0))
+    mapper = recording_mapper(run.recorder, run.budget, "words", side_by_side, RetryPolicy(0, 0.0))
     made = materialize(run.store, write_words, WordsSpec(), {}, mapper).artifact
     assert made.path("all.txt").read_text() == "a b c"
     assert recorded(run) == {"a": ("made", 1), "b": ("made", 2), "c": ("made", 1)}
@@ -85,8 +87,8 @@ def test_a_piece_that_ran_out_of_memory_beside_others_is_made_again_by_itself(ru
 
 def test_no_piece_is_begun_when_the_money_is_spent_and_what_was_made_is_kept(run: Run) -> None:
     budget = Budget(Limits(max_hours=1e-9), Prices())
-    done = make_piece(run.store, Piece("a", write_word, WordSpec(word="a"), {}))
-    mapper = recorded_by(run.recorder, budget, "words", side_by_side, replace(Terms(), until=budget.until()))
+    done = run_chunk(run.store, Chunk("a", write_word, WordSpec(word="a"), {}))
+    mapper = recording_mapper(run.recorder, budget, "words", side_by_side, replace(RetryPolicy(), until=budget.until()))
     with pytest.raises(OverBudget, match="limit of 1e-09 hours"):
         materialize(run.store, write_words, WordsSpec(), {}, mapper)
     assert recorded(run) == {}
@@ -94,6 +96,6 @@ def test_no_piece_is_begun_when_the_money_is_spent_and_what_was_made_is_kept(run
 
 
 def test_no_piece_is_begun_when_its_step_is_over_its_limit(run: Run) -> None:
-    mapper = recorded_by(run.recorder, run.budget, "words", side_by_side, Terms(until=0.0))
+    mapper = recording_mapper(run.recorder, run.budget, "words", side_by_side, RetryPolicy(until=0.0))
     with pytest.raises(StageError, match="3 of 3 pieces were not begun: the step's time was over"):
         materialize(run.store, write_words, WordsSpec(), {}, mapper)

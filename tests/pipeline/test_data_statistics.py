@@ -9,9 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zscir.pipeline.data_statistics import MEASURES, count_rows, measure, misshapen
+from zscir.pipeline.data_statistics import STATISTICS, compute_statistics, count_rows, schema_problems
 from zscir.runtime.errors import RequestError
-from zscir.runtime.schemas import IMAGES, KEEP, PAIRS, REJECTS, RESPONSES, write_table
+from zscir.runtime.schemas import (
+    IMAGES_SCHEMA,
+    KEEP_SCHEMA,
+    PAIRS_SCHEMA,
+    REJECTS_SCHEMA,
+    RESPONSES_SCHEMA,
+    write_table,
+)
 from zscir.store.artifacts import Artifact
 
 
@@ -43,7 +50,7 @@ def quantile(values, share):
 @given(rows=ROWS)
 def test_images_are_measured_as_plain_python_does(tmp_path, rows):
     images = [image(number, *row) for number, row in enumerate(rows)]
-    write_table(tmp_path / "images.parquet", IMAGES, images)
+    write_table(tmp_path / "images.parquet", IMAGES_SCHEMA, images)
     ok = [row for row in images if row["status"] == "ok"]
     texts = [len(row["text"]) for row in images]
     expected = {
@@ -59,16 +66,16 @@ def test_images_are_measured_as_plain_python_does(tmp_path, rows):
         "kept_share": None,
         "answered_share": None,
     }
-    assert expected.keys() == MEASURES.keys()
-    found = measure(Artifact.of_folder(tmp_path), MEASURES)
+    assert expected.keys() == STATISTICS.keys()
+    found = compute_statistics(Artifact.of_folder(tmp_path), STATISTICS)
     assert found == {name: pytest.approx(value) if value is not None else None for name, value in expected.items()}
 
 
 def test_what_a_filter_keeps_is_a_share_of_what_it_looked_at(tmp_path):
-    write_table(tmp_path / "keep.parquet", KEEP, [{"image_key": str(one)} for one in range(3)])
-    assert measure(Artifact.of_folder(tmp_path), ["kept_share"]) == {"kept_share": 1.0}
-    write_table(tmp_path / "rejects.parquet", REJECTS, rejects(9))
-    assert measure(Artifact.of_folder(tmp_path), ["kept_share"]) == {"kept_share": 0.25}
+    write_table(tmp_path / "keep.parquet", KEEP_SCHEMA, [{"image_key": str(one)} for one in range(3)])
+    assert compute_statistics(Artifact.of_folder(tmp_path), ["kept_share"]) == {"kept_share": 1.0}
+    write_table(tmp_path / "rejects.parquet", REJECTS_SCHEMA, rejects(9))
+    assert compute_statistics(Artifact.of_folder(tmp_path), ["kept_share"]) == {"kept_share": 0.25}
 
 
 def test_answers_lie_in_several_files(tmp_path):
@@ -78,19 +85,19 @@ def test_answers_lie_in_several_files(tmp_path):
              "response": answer}
             for one, answer in enumerate(answers)
         ]  # fmt: skip
-        write_table(tmp_path / f"responses-{number:05d}.parquet", RESPONSES, rows)
+        write_table(tmp_path / f"responses-{number:05d}.parquet", RESPONSES_SCHEMA, rows)
     artifact = Artifact.of_folder(tmp_path)
-    assert measure(artifact, ["answered_share"]) == {"answered_share": 0.5}
+    assert compute_statistics(artifact, ["answered_share"]) == {"answered_share": 0.5}
     assert count_rows(artifact, "responses") == 4
     assert count_rows(artifact, "images") is None
 
 
 def test_tables_as_declared_are_well_shaped(tmp_path):
-    write_table(tmp_path / "images.parquet", IMAGES, [image(1, "t", "ok", (1, 1), "a")])
-    write_table(tmp_path / "rejects.parquet", REJECTS, rejects(2))
+    write_table(tmp_path / "images.parquet", IMAGES_SCHEMA, [image(1, "t", "ok", (1, 1), "a")])
+    write_table(tmp_path / "rejects.parquet", REJECTS_SCHEMA, rejects(2))
     pq.write_table(pa.table({"first": [1], "second": [2]}), tmp_path / "pairs.parquet")  # not the pairs of URLs
     pq.write_table(pa.table({"anything": [1]}), tmp_path / "hosts.parquet")
-    assert misshapen(Artifact.of_folder(tmp_path)) == (2, [])
+    assert schema_problems(Artifact.of_folder(tmp_path)) == (2, [])
 
 
 @pytest.mark.parametrize(
@@ -104,16 +111,16 @@ def test_tables_as_declared_are_well_shaped(tmp_path):
 )
 def test_a_table_of_another_shape_is_told(tmp_path, change, said):
     row = {"pair_id": "1", "url": "u", "text": "t", "source": "s", "source_row": 1}
-    write_table(tmp_path / "pairs.parquet", PAIRS, [row])
+    write_table(tmp_path / "pairs.parquet", PAIRS_SCHEMA, [row])
     pq.write_table(change(pq.read_table(tmp_path / "pairs.parquet")), tmp_path / "pairs.parquet")
-    tables, [wrong] = misshapen(Artifact.of_folder(tmp_path))
+    tables, [wrong] = schema_problems(Artifact.of_folder(tmp_path))
     assert tables == 1
     assert re.search(said, wrong)
 
 
 def test_a_file_that_is_no_parquet_is_told(tmp_path):
     (tmp_path / "pairs.parquet").write_bytes(b"nothing")
-    _, [wrong] = misshapen(Artifact.of_folder(tmp_path))
+    _, [wrong] = schema_problems(Artifact.of_folder(tmp_path))
     assert wrong.startswith("pairs.parquet: not readable: ")
     with pytest.raises(RequestError, match="text_chars cannot be measured"):
-        measure(Artifact.of_folder(tmp_path), ["text_chars"])
+        compute_statistics(Artifact.of_folder(tmp_path), ["text_chars"])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.support.toy_pipelines import walk_toy, write_toy
 from tests.support.toys import store_at
-from zscir.pipeline.estimates import Estimate, as_rows, dollars, estimates_of, quantile, total_of
+from zscir.pipeline.estimates import Estimate, cost_usd, estimate_rows, estimate_steps, quantile, total_row
 from zscir.pipeline.pipeline_file import load_pipeline
 from zscir.pipeline.plan import PlannedStep, make_plan
 from zscir.runtime.settings import Prices
@@ -35,23 +35,23 @@ def planned(store: Store, path: Path, *changes: str) -> list[PlannedStep]:
 
 def test_where_nothing_was_ever_made_nothing_is_known(store: Store, path: Path) -> None:
     plan = planned(store, path)
-    assert estimates_of(store, plan, PRICES) == {}
-    assert {row["p50_s"] for row in as_rows(plan, {})} == {"unknown"}
-    assert total_of(plan, {})["reason"] == "3 of 3 to make, 3 of them unknown"
+    assert estimate_steps(store, plan, PRICES) == {}
+    assert {row["p50_s"] for row in estimate_rows(plan, {})} == {"unknown"}
+    assert total_row(plan, {})["reason"] == "3 of 3 to make, 3 of them unknown"
 
 
 def test_what_is_reused_takes_nothing(store: Store, path: Path) -> None:
     walk_toy(store, path)
     plan = planned(store, path)
-    assert estimates_of(store, plan, PRICES) == {}
-    assert {row["p50_s"] for row in as_rows(plan, {})} == {0.0}
-    assert total_of(plan, {})["reason"] == "0 of 3 to make"
+    assert estimate_steps(store, plan, PRICES) == {}
+    assert {row["p50_s"] for row in estimate_rows(plan, {})} == {0.0}
+    assert total_row(plan, {})["reason"] == "0 of 3 to make"
 
 
 def test_a_step_is_measured_by_its_own_past_and_a_new_one_by_its_stage(store: Store, path: Path) -> None:
     first = walk_toy(store, path)
     took = {row["step"]: row["wall_s"] for row in first.recorder.steps()}
-    found = estimates_of(store, planned(store, path, "short.max_text_chars=30"), PRICES)
+    found = estimate_steps(store, planned(store, path, "short.max_text_chars=30"), PRICES)
     assert found.keys() == {"short"}
     assert (found["short"].made, found["short"].wall_p50_s) == (1, took["short"])
     assert found["short"].usd == pytest.approx(took["short"])
@@ -59,7 +59,7 @@ def test_a_step_is_measured_by_its_own_past_and_a_new_one_by_its_stage(store: St
     assert found["short"].bytes == sum(entry.size for entry in short.entries.values())
     text = path.read_text().replace('name = "short"', 'name = "other"').replace("max_text_chars = 40", "limit = 5")
     path.write_text(text)
-    other = estimates_of(store, planned(store, path), Prices())["other"]
+    other = estimate_steps(store, planned(store, path), Prices())["other"]
     assert (other.made, other.usd) == (2, None)
     assert other.wall_p50_s == pytest.approx((took["short"] + took["ingest"]) / 2)
 
@@ -67,22 +67,22 @@ def test_a_step_is_measured_by_its_own_past_and_a_new_one_by_its_stage(store: St
 def test_twice_the_rows_take_twice_the_time(store: Store, path: Path) -> None:
     walk_toy(store, path)
     [short] = [one for one in planned(store, path, "short.max_text_chars=30") if one.action == "make"]
-    before = estimates_of(store, [short], PRICES)["short"].wall_p50_s
-    twice = estimates_of(store, [replace(short, inputs=short.inputs * 2)], PRICES)["short"].wall_p50_s
+    before = estimate_steps(store, [short], PRICES)["short"].wall_p50_s
+    twice = estimate_steps(store, [replace(short, inputs=short.inputs * 2)], PRICES)["short"].wall_p50_s
     assert short.inputs[0].facts["rows"] > 0
     assert twice == pytest.approx(2 * before)
 
 
 def test_dollars_are_time_and_tokens_or_nothing() -> None:
-    assert dollars(1800, 2_000_000, 500_000, Prices(4.0, 1.0, 2.0)) == pytest.approx(2 + 2 + 1)
-    assert dollars(1800, None, None, Prices(4.0)) == pytest.approx(2)
-    assert dollars(1800, 10, 10, Prices()) is None
+    assert cost_usd(1800, 2_000_000, 500_000, Prices(4.0, 1.0, 2.0)) == pytest.approx(2 + 2 + 1)
+    assert cost_usd(1800, None, None, Prices(4.0)) == pytest.approx(2)
+    assert cost_usd(1800, 10, 10, Prices()) is None
 
 
 def test_totals_are_sums_over_what_is_known(store: Store, path: Path) -> None:
     plan = planned(store, path)
     known = {name: Estimate(2, 10.0, 20.0, 100, None, 7, 1.5) for name in ("tabletop", "short")}
-    total = total_of(plan, known)
+    total = total_row(plan, known)
     assert (total["p50_s"], total["p90_s"], total["bytes"], total["tokens_out"], total["usd"]) == (20, 40, 200, 14, 3)
     assert total["reason"] == "3 of 3 to make, 1 of them unknown"
 

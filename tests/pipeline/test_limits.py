@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from tests.support.toy_pipelines import STEPS, direct, load_toy, walk_toy, write_toy
 from tests.support.toys import store_at
-from zscir.lineage.sql_views import rows
+from zscir.lineage.sql_views import query_store_rows
 from zscir.pipeline.budget import Budget
 from zscir.pipeline.estimates import Estimate
-from zscir.pipeline.execute import asked_again, walk
+from zscir.pipeline.execute import execute_run, rerun_request
 from zscir.pipeline.limits import Limits, StepLimits
 from zscir.pipeline.run import Run, list_runs
 from zscir.runtime.errors import OverBudget, RequestError, StageError
@@ -117,7 +117,7 @@ def test_a_run_over_its_budget_stops_before_the_next_step_and_goes_on_with_more(
     assert "0.5 hours stops it: 1 hours spent" in words
     assert f"zscir rerun {row['run_id']}" in words
     assert words.endswith("--max-hours 2")
-    again = walk(store, asked_again(store, "latest", None, None, ["limits.max_hours=1.0"]), direct)
+    again = execute_run(store, rerun_request(store, "latest", None, None, ["limits.max_hours=1.0"]), direct)
     assert {one["step"]: one["outcome"] for one in again.recorder.steps()} == {
         "tabletop": "reused", "short": "made", "ingest": "made",
     }  # fmt: skip
@@ -138,7 +138,7 @@ def test_a_step_that_takes_longer_than_it_may_fails_with_the_limit_by_name(
 
     with pytest.raises(StageError, match=r"step 'tabletop'.*longer than its limit.*tabletop\.limits\.max_hours"):
         walk_toy(store, path, engine=engine)
-    [row] = rows(store, "SELECT outcome, error, wall_s FROM stages")
+    [row] = query_store_rows(store, "SELECT outcome, error, wall_s FROM stages")
     assert row["outcome"] == "failed"
     assert "longer than its limit" in row["error"]
     assert row["wall_s"] < 20

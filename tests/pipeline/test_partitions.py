@@ -7,14 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zscir.pipeline.partitions import MOST, Partition, between, fill, last_whole
+from zscir.pipeline.partitions import (
+    MAX_PARTITIONS,
+    Partition,
+    fill_template,
+    last_complete_partition,
+    partitions_between,
+)
 from zscir.runtime.errors import RequestError
 
 DAYS = st.dates(date(1990, 1, 1), date(2090, 1, 1))
 
 
 def names(*words):
-    return [one.name for one in between(*words)]
+    return [one.name for one in partitions_between(*words)]
 
 
 def test_both_ends_are_included():
@@ -36,7 +42,7 @@ def test_weeks_months_years_and_hours_step_as_a_calendar_does():
 
 @given(DAYS, st.integers(0, 400))
 def test_every_day_comes_once_and_in_order(first, more):
-    found = between(first.isoformat(), (first + timedelta(days=more)).isoformat())
+    found = partitions_between(first.isoformat(), (first + timedelta(days=more)).isoformat())
     assert [one.value for one in found] == [first + timedelta(days=number) for number in range(more + 1)]
 
 
@@ -52,7 +58,7 @@ WRONG = {
     "an hour as a day": (("2026-11-04T05", "2026-11-05"), "no start of a day"),
     "half an hour": (("2026-11-04T05:30", "2026-11-04T07", "hour"), "no start of an hour"),
     "an offset": (("2026-11-04T05+01:00", "2026-11-04T07", "hour"), "leave the offset out"),
-    "too many": (("0", str(MOST)), "more than 100,000 partitions"),
+    "too many": (("0", str(MAX_PARTITIONS)), "more than 100,000 partitions"),
 }
 
 
@@ -60,7 +66,7 @@ WRONG = {
 def test_a_wrong_span_is_told_with_what_is_allowed(case):
     words, said = WRONG[case]
     with pytest.raises(RequestError) as error:
-        between(*words)
+        partitions_between(*words)
     assert said in str(error.value)
 
 
@@ -79,41 +85,41 @@ def test_a_wrong_span_is_told_with_what_is_allowed(case):
     ],
 )
 def test_the_last_whole_partition_is_the_one_that_ended_before_the_scheduled_time(every, at, timezone, expected):
-    assert last_whole(every, datetime.fromisoformat(at).replace(tzinfo=UTC), timezone).name == expected
+    assert last_complete_partition(every, datetime.fromisoformat(at).replace(tzinfo=UTC), timezone).name == expected
 
 
 @given(st.integers(946_684_800, 2_840_140_800), st.sampled_from(["UTC", "Asia/Tokyo", "America/Lima"]))
 def test_a_day_is_taken_when_it_is_over_and_not_a_day_later(seconds, timezone):
     aware = datetime.fromtimestamp(seconds, UTC)
     today = aware.astimezone(ZoneInfo(timezone)).date()
-    assert last_whole("day", aware, timezone).value == today - timedelta(days=1)
+    assert last_complete_partition("day", aware, timezone).value == today - timedelta(days=1)
 
 
 def test_a_time_zone_that_does_not_exist_is_told():
     with pytest.raises(RequestError, match="Europe/Berlim"):
-        last_whole("day", datetime(2026, 11, 5, tzinfo=UTC), "Europe/Berlim")
+        last_complete_partition("day", datetime(2026, 11, 5, tzinfo=UTC), "Europe/Berlim")
 
 
 def test_a_name_is_filled_with_the_value_as_its_format_says():
     values = {"date": date(2026, 11, 4), "shard": 7}
-    assert fill("lists/{date}/*.parquet", values, "p") == "lists/2026-11-04/*.parquet"
-    assert fill("{date:%Y/%m}/{date:%d}.csv", values, "p") == "2026/11/04.csv"
-    assert fill("part-{shard:05d}.parquet", values, "p") == "part-00007.parquet"
+    assert fill_template("lists/{date}/*.parquet", values, "p") == "lists/2026-11-04/*.parquet"
+    assert fill_template("{date:%Y/%m}/{date:%d}.csv", values, "p") == "2026/11/04.csv"
+    assert fill_template("part-{shard:05d}.parquet", values, "p") == "part-00007.parquet"
 
 
 def test_nothing_but_a_plain_name_in_braces_is_a_field():
     for text in ("a{}b", "{date.year}", "{date[0]}", "{ date }", "{{date.year}}", "no braces"):
-        assert fill(text, {"date": date(2026, 11, 4)}, "p") == text
+        assert fill_template(text, {"date": date(2026, 11, 4)}, "p") == text
 
 
 def test_a_field_without_a_value_says_how_to_give_one():
     with pytest.raises(RequestError, match=r"p: 'lists/\{date\}' is cut into partitions.*--set partition.date=VALUE"):
-        fill("lists/{date}", {"shard": 3}, "p")
+        fill_template("lists/{date}", {"shard": 3}, "p")
 
 
 def test_a_value_that_does_not_fit_its_format_is_told():
     with pytest.raises(RequestError, match=r"'eu' does not fit \{shard:05d\}"):
-        fill("{shard:05d}", {"shard": "eu"}, "p")
+        fill_template("{shard:05d}", {"shard": "eu"}, "p")
 
 
 def test_what_a_partition_asks_for_is_read_back_as_the_same_value():
@@ -122,6 +128,6 @@ def test_what_a_partition_asks_for_is_read_back_as_the_same_value():
     for one in (
         Partition("date", date(2026, 11, 4)),
         Partition("shard", 7),
-        between("2026-11-04T05", "2026-11-04T05", "hour")[0],
+        partitions_between("2026-11-04T05", "2026-11-04T05", "hour")[0],
     ):
         assert parse_change(one.change) == (["partition", one.field], one.value)

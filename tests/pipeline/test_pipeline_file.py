@@ -1,7 +1,7 @@
 import pytest
 
 from tests.support.toy_pipelines import ORDER, SOURCE, STEPS, load_toy, write_toy
-from zscir.pipeline.pipeline_file import external, load_pipeline, parse_change
+from zscir.pipeline.pipeline_file import external_input, load_pipeline, parse_change
 from zscir.runtime.errors import RequestError
 
 CIRCLE = """
@@ -139,14 +139,14 @@ def test_a_file_input_is_relative_to_the_pipeline_and_not_to_where_one_stands(tm
 def test_a_glob_is_the_sorted_files_that_match(tmp_path):
     for name in ("b.csv", "a.csv", "c.tsv"):
         (tmp_path / name).write_text(name)
-    assert external(f"file:{tmp_path}/*.csv").files() == ["a.csv", "b.csv"]
+    assert external_input(f"file:{tmp_path}/*.csv").files() == ["a.csv", "b.csv"]
     with pytest.raises(RequestError, match="no file matches"):
-        external(f"file:{tmp_path}/*.json")
+        external_input(f"file:{tmp_path}/*.json")
 
 
 def test_a_name_with_brackets_that_exists_is_no_glob(tmp_path):
     (tmp_path / "list[1].csv").write_text("x")
-    assert external(f"file:{tmp_path}/list[1].csv").files() == ["list[1].csv"]
+    assert external_input(f"file:{tmp_path}/list[1].csv").files() == ["list[1].csv"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from tests.support.toy_pipelines import ORDER, SOURCE, STEPS, load_toy, walk_toy
 from tests.support.toys import store_at
 from zscir.pipeline.pipeline_file import Pipeline, load_pipeline
 from zscir.pipeline.plan import make_plan
-from zscir.pipeline.run import choose
+from zscir.pipeline.run import choose_steps
 from zscir.pipeline.stage import stage_named
 from zscir.runtime.errors import RequestError
 
@@ -151,9 +151,9 @@ def test_only_with_the_name_of_a_stage_walks_all_its_steps(store, path):
 
 def test_from_walks_a_step_and_what_depends_on_it(tmp_path, path):
     pipeline = load_toy(tmp_path / "specs")
-    assert choose(pipeline, [], None, "tabletop") == ORDER
-    assert choose(pipeline, [], None, "ingest") == ["short", "ingest"]
-    assert choose(pipeline, [], None, None) == ORDER
+    assert choose_steps(pipeline, [], None, "tabletop") == ORDER
+    assert choose_steps(pipeline, [], None, "ingest") == ["short", "ingest"]
+    assert choose_steps(pipeline, [], None, None) == ORDER
 
 
 def test_an_unknown_step_to_walk_is_refused_before_anything_is_written(store, path):

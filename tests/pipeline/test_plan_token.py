@@ -13,7 +13,7 @@ from tests.support.toy_pipelines import walk_toy, write_toy
 from tests.support.toys import store_at
 from zscir.pipeline.pipeline_file import load_pipeline
 from zscir.pipeline.plan import make_plan
-from zscir.pipeline.plan_token import changes, remember, remembered, token_of
+from zscir.pipeline.plan_token import plan_changes, plan_record, plan_token_of, save_plan
 from zscir.runtime.errors import RequestError
 from zscir.store.store import Store
 
@@ -40,7 +40,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def token(store: Store, path: Path, *changed: str) -> str:
-    return remember(store, make_plan(store, load_pipeline(path, list(changed))))
+    return save_plan(store, make_plan(store, load_pipeline(path, list(changed))))
 
 
 def turned(value: Any) -> Any:
@@ -52,7 +52,7 @@ def turned(value: Any) -> Any:
 
 @given(PLANS)
 def test_a_token_does_not_know_the_order_of_fields(plan: dict[str, dict[str, Any]]) -> None:
-    assert token_of(turned(plan)) == token_of(plan)
+    assert plan_token_of(turned(plan)) == plan_token_of(plan)
 
 
 @given(PLANS, st.data())
@@ -69,8 +69,8 @@ def test_a_token_changes_with_any_field_and_the_change_is_told(
             other[step][field] += 1
         case _:
             other[step][field] += "z"
-    assert token_of(other) != token_of(plan)
-    [line] = changes(plan, other)
+    assert plan_token_of(other) != plan_token_of(plan)
+    [line] = plan_changes(plan, other)
     assert line.startswith(f"{step}: ")
 
 
@@ -108,14 +108,14 @@ def test_a_plan_that_is_not_in_the_store_is_only_said_to_differ(store: Store, pa
 
 
 def test_steps_that_came_or_went_are_told(store: Store, path: Path) -> None:
-    before = remembered(make_plan(store, load_pipeline(path)))
+    before = plan_record(make_plan(store, load_pipeline(path)))
     now = {name: one for name, one in before.items() if name != "short"} | {"more": before["short"]}
-    assert changes(before, now) == ["short: is no step any more", "more: is a new step"]
+    assert plan_changes(before, now) == ["short: is no step any more", "more: is a new step"]
 
 
 def test_a_remembered_plan_is_small_json_that_no_listing_takes_for_an_artifact(store: Store, path: Path) -> None:
     seen = token(store, path)
     text = store.read_text("plans", f"{seen}.json")
-    assert token_of(json.loads(str(text))) == seen
+    assert plan_token_of(json.loads(str(text))) == seen
     assert len(str(text)) < 3000
     assert store.committed() == []

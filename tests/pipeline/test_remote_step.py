@@ -14,16 +14,16 @@ import pytest
 from tests.support.services import CREDENTIALS, free_port
 from tests.support.toy_pipelines import SOURCE, STEPS, direct, load_toy, walk_toy, write_toy
 from tests.support.toys import store_at
-from zscir.lineage.sql_views import rows
-from zscir.pipeline.chunk_job import piece_of
-from zscir.pipeline.execute import Asked, describe, walk
+from zscir.lineage.sql_views import query_store_rows
+from zscir.pipeline.chunk_job import load_chunk_job
+from zscir.pipeline.execute import RunRequest, execute_run, plan_rows
 from zscir.pipeline.pipeline_file import load_pipeline
 from zscir.pipeline.plan import make_plan
-from zscir.pipeline.remote_step import Errand, Report, carry_out, errand_of, report_of
-from zscir.pipeline.run import Run, do_step
-from zscir.pipeline.stage import Piece, PieceDone, in_turn, materialize
+from zscir.pipeline.remote_step import JobReport, RemoteJob, execute_job, parse_job_report, remote_job_for
+from zscir.pipeline.run import Run, execute_step
+from zscir.pipeline.stage import Chunk, ChunkResult, map_sequentially, materialize
 from zscir.runtime.errors import GateError, RequestError, StageError, TransientError
-from zscir.runtime.retries import Terms
+from zscir.runtime.retries import RetryPolicy
 from zscir.runtime.settings import data_specs
 from zscir.store.artifacts import MANIFEST, Artifact
 from zscir.store.store import Store
@@ -89,11 +89,11 @@ def test_who_makes_a_step_is_part_of_no_key_and_of_nothing_that_is_asked(store: 
     assert there.digest() == made.pipeline.digest()
     plan = make_plan(store, there)
     assert {one.step.name: one.key for one in plan} == {name: one.key for name, one in made.made.items()}
-    assert {one["pool"] for one in describe(plan)} == {None}  # nothing is to be made anywhere
+    assert {one["pool"] for one in plan_rows(plan)} == {None}  # nothing is to be made anywhere
 
 
 def test_a_plan_says_which_pool_would_make_a_step(store: Store, path: Path) -> None:
-    plan = describe(make_plan(store, load_toy(path.parent, "dispatch.short=here", steps=TABLE)))
+    plan = plan_rows(make_plan(store, load_toy(path.parent, "dispatch.short=here", steps=TABLE)))
     assert {one["step"]: one["pool"] for one in plan} == {"tabletop": None, "short": None, "ingest": "gpu"}
 
 
@@ -107,7 +107,7 @@ def test_a_walk_without_pools_refuses_before_anything_is_written(store: Store, p
         walk_toy(store, path)
     assert store.fs.find(store.root) == []
     with pytest.raises(RequestError, match=r"step 'short' is to be made in work pool 'gpu': no such pool"):
-        walk(store, Asked(path, []), direct, no_such_pool)
+        execute_run(store, RunRequest(path, []), direct, no_such_pool)
     assert store.fs.find(store.root) == []
 
 
@@ -127,22 +127,22 @@ def test_a_step_that_reads_files_of_this_machine_is_refused_before_anything_is_w
     assert store.fs.find(store.root) == []
 
 
-def engine_with(elsewhere: Callable[[str, Errand], Report]) -> Callable[[Run, list[str]], None]:
+def engine_with(elsewhere: Callable[[str, RemoteJob], JobReport]) -> Callable[[Run, list[str]], None]:
     def engine(run: Run, chosen: list[str]) -> None:
         for name in chosen:
-            do_step(run.run_id, name, elsewhere=elsewhere)
+            execute_step(run.run_id, name, elsewhere=elsewhere)
 
     return engine
 
 
-def walk_with(store: Store, path: Path, elsewhere: Callable[[str, Errand], Report], *changes: str) -> Run:
-    return walk(store, Asked(path, list(changes)), engine_with(elsewhere), lambda pools: None)
+def walk_with(store: Store, path: Path, elsewhere: Callable[[str, RemoteJob], JobReport], *changes: str) -> Run:
+    return execute_run(store, RunRequest(path, list(changes)), engine_with(elsewhere), lambda pools: None)
 
 
-def worker(pool: str, errand: Errand) -> Report:
+def worker(pool: str, errand: RemoteJob) -> JobReport:
     """A worker that gets and gives JSON."""
-    report = carry_out(json.loads(json.dumps(errand)))
-    read = report_of(f"some words\n{report.words()}")
+    report = execute_job(json.loads(json.dumps(errand)))
+    read = parse_job_report(f"some words\n{report.words()}")
     assert read == report
     return report
 
@@ -150,16 +150,16 @@ def worker(pool: str, errand: Errand) -> Report:
 def test_a_step_is_made_from_json_by_the_same_bytes_and_the_record_says_by_whom(
     tmp_path: Path, store: Store, path: Path
 ) -> None:
-    def elsewhere(pool: str, errand: Errand) -> Report:
+    def elsewhere(pool: str, errand: RemoteJob) -> JobReport:
         done = worker(pool, errand)
-        return Report.parse({**done.literals(), **WORK, "key": done.key}, "test")
+        return JobReport.parse({**done.literals(), **WORK, "key": done.key}, "test")
 
     run = walk_with(store, path, elsewhere)
     undisturbed = walk_toy(store_at(tmp_path / "other", tmp_path / "cache"), path, "dispatch.ingest=here")
     assert {name: one.digest for name, one in run.made.items()} == {
         name: one.digest for name, one in undisturbed.made.items()
     }
-    told = {row["step"]: row for row in rows(store, "SELECT * FROM stages")}
+    told = {row["step"]: row for row in query_store_rows(store, "SELECT * FROM stages")}
     assert told["tabletop"]["worker"] != ELSEWHERE
     for step in ("short", "ingest"):
         row = told[step]
@@ -170,7 +170,7 @@ def test_a_step_is_made_from_json_by_the_same_bytes_and_the_record_says_by_whom(
 def test_a_worker_that_is_lost_is_followed_by_another_as_often_as_the_run_says(store: Store, path: Path) -> None:
     asked = []
 
-    def elsewhere(pool: str, errand: Errand) -> Report:
+    def elsewhere(pool: str, errand: RemoteJob) -> JobReport:
         asked.append(errand["name"])
         if len(asked) == 1:
             raise TransientError("crashed")
@@ -181,7 +181,7 @@ def test_a_worker_that_is_lost_is_followed_by_another_as_often_as_the_run_says(s
     assert asked == ["short", "short"]
     assert {row["step"]: row["attempts"] for row in run.recorder.steps()} == {"tabletop": 1, "short": 2, "ingest": 1}
 
-    def lost(pool: str, errand: Errand) -> Report:
+    def lost(pool: str, errand: RemoteJob) -> JobReport:
         raise TransientError("crashed")
 
     with pytest.raises(StageError, match=r"step 'short' \(stage ingest\): crashed"):
@@ -191,7 +191,7 @@ def test_a_worker_that_is_lost_is_followed_by_another_as_often_as_the_run_says(s
 def test_an_artifact_whose_worker_was_lost_after_it_was_made_is_not_asked_for_again(store: Store, path: Path) -> None:
     asked = []
 
-    def elsewhere(pool: str, errand: Errand) -> Report:
+    def elsewhere(pool: str, errand: RemoteJob) -> JobReport:
         asked.append(worker(pool, errand))
         raise TransientError("the server is gone")
 
@@ -214,25 +214,25 @@ def test_a_failure_elsewhere_is_the_failure_of_the_step(
 ) -> None:
     failed = {**WORK, "outcome": "failed", "error": "no room", "kind": kind}
     with pytest.raises(error, match=words):
-        walk_with(store, path, lambda pool, errand: Report.parse(failed, "test"))
-    told = {row["step"]: row for row in rows(store, "SELECT * FROM stages")}
+        walk_with(store, path, lambda pool, errand: JobReport.parse(failed, "test"))
+    told = {row["step"]: row for row in query_store_rows(store, "SELECT * FROM stages")}
     assert (told["short"]["outcome"], told["short"]["worker"], told["short"]["attempts"]) == ("failed", ELSEWHERE, 1)
 
 
 def test_an_artifact_that_was_reported_and_is_not_there_is_an_error(store: Store, path: Path) -> None:
-    def boast(pool: str, errand: Errand) -> Report:
-        return Report.parse({**WORK, "key": errand["key"]}, "test")
+    def boast(pool: str, errand: RemoteJob) -> JobReport:
+        return JobReport.parse({**WORK, "key": errand["key"]}, "test")
 
     with pytest.raises(StageError, match=r"no artifact; is that the same store for a worker of pool 'gpu'\?"):
         walk_with(store, path, boast)
 
 
-def errand(store: Store, path: Path) -> Errand:
+def errand(store: Store, path: Path) -> RemoteJob:
     """The errand of the step ``short``."""
     pipeline = load_toy(path.parent)
     tabletop, short, _ = pipeline.steps
     made = materialize(store, tabletop.stage, tabletop.spec, {}).artifact
-    return errand_of(store, Piece("short", short.stage, short.spec, {"urls": made}, Terms(0, 0.0)), None)
+    return remote_job_for(store, Chunk("short", short.stage, short.spec, {"urls": made}, RetryPolicy(0, 0.0)), None)
 
 
 def test_a_worker_tells_its_failures_and_raises_none(
@@ -240,33 +240,33 @@ def test_a_worker_tells_its_failures_and_raises_none(
 ) -> None:
     asked = errand(store, path)
     spec = {**asked["spec"], "text_column": "nothing"}
-    report = carry_out({**asked, "spec": spec})
+    report = execute_job({**asked, "spec": spec})
     assert (report.outcome, report.key, report.attempts) == ("failed", None, 1)
     assert "would make another artifact" in str(report.error)
     assert asked["zscir"] in str(report.error)
-    over = carry_out({**asked, "terms": {**asked["terms"], "until": 1.0}})
+    over = execute_job({**asked, "terms": {**asked["terms"], "until": 1.0}})
     assert (over.kind, over.error) == ("over", "not begun: the time for it was over")
-    lost = carry_out({**asked, "inputs": {"urls": {"stage": "tabletop", "key": "0" * 64}}})
+    lost = execute_job({**asked, "inputs": {"urls": {"stage": "tabletop", "key": "0" * 64}}})
     assert f"tabletop/{'0' * 12}" in str(lost.error)
-    assert carry_out(asked).outcome == "made"
-    assert carry_out(asked).outcome == "reused"
+    assert execute_job(asked).outcome == "made"
+    assert execute_job(asked).outcome == "reused"
 
 
 def test_a_cut_step_whose_time_is_over_says_so(tmp_path: Path, store: Store) -> None:
     steps = STEPS + '[[steps]]\nstage = "download"\ninputs = { pairs = "ingest" }\n'
     path = write_toy(tmp_path / "specs", steps, SOURCE + "[download]\nchunk_rows = 4\n")
-    made = walk(store, Asked(path, []), lambda run, chosen: direct(run, ["tabletop", "ingest"])).made
+    made = execute_run(store, RunRequest(path, []), lambda run, chosen: direct(run, ["tabletop", "ingest"])).made
     download = load_pipeline(path, []).steps[-1]
     until = time.time() + 2
-    asked = errand_of(
-        store, Piece("cut", download.stage, download.spec, {"pairs": made["ingest"]}, Terms(until=until)), None
+    asked = remote_job_for(
+        store, Chunk("cut", download.stage, download.spec, {"pairs": made["ingest"]}, RetryPolicy(until=until)), None
     )
 
-    def late(store: Store, pieces: Sequence[Piece]) -> Iterator[PieceDone]:
+    def late(store: Store, pieces: Sequence[Chunk]) -> Iterator[ChunkResult]:
         time.sleep(max(0.0, until - time.time()) + 0.1)
-        return in_turn(store, pieces)
+        return map_sequentially(store, pieces)
 
-    report = carry_out(asked, late)
+    report = execute_job(asked, late)
     assert (report.kind, report.error) == ("over", "not all of its pieces were begun: the time for it was over")
 
 
@@ -275,15 +275,15 @@ def test_the_inputs_of_what_is_made_elsewhere_are_dated_at_its_beginning(store: 
     tabletop = asked["inputs"]["urls"]
     manifest = store.address(tabletop["stage"], tabletop["key"], MANIFEST)
     os.utime(manifest, (1.0, 1.0))
-    assert carry_out(asked).outcome == "made"
+    assert execute_job(asked).outcome == "made"
     assert time.time() - os.stat(manifest).st_mtime < 600
 
 
 def test_an_input_that_is_gone_since_it_was_known_is_an_error(store: Store, path: Path) -> None:
     asked = errand(store, path)
-    assert carry_out(asked).outcome == "made"
+    assert execute_job(asked).outcome == "made"
     shutil.rmtree(Path(store.address("tabletop", asked["inputs"]["urls"]["key"], MANIFEST)).parent)
-    assert re.search(r"the input tabletop/.* is gone; run the pipeline again", str(carry_out(asked).error))
+    assert re.search(r"the input tabletop/.* is gone; run the pipeline again", str(execute_job(asked).error))
 
 
 def test_a_store_that_is_away_when_the_inputs_are_looked_up_is_asked_again(
@@ -295,7 +295,7 @@ def test_a_store_that_is_away_when_the_inputs_are_looked_up_is_asked_again(
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     asked = errand(store, path)
-    report = carry_out({**asked, "store": "s3://nowhere/prefix", "terms": {**asked["terms"], "retries": 1}})
+    report = execute_job({**asked, "store": "s3://nowhere/prefix", "terms": {**asked["terms"], "retries": 1}})
     assert (report.attempts, report.outcome) == (2, "failed")
     assert "store s3://nowhere/prefix" in str(report.error)
 
@@ -311,7 +311,7 @@ def test_a_mistake_in_a_stage_is_told_with_its_traceback_and_no_secret(
     asked = errand(store, path)
     ingest = load_toy(path.parent).steps[1].stage
     monkeypatch.setattr("zscir.stages.ingest.ingest", replace(ingest, function=broken))
-    report = carry_out(asked)
+    report = execute_job(asked)
     assert report.error == "ValueError: bad ***"
     assert "in broken" in caplog.text
     assert "very-secret-words" not in caplog.text
@@ -322,14 +322,14 @@ def test_what_ships_with_zscir_is_on_every_machine_and_anything_else_outside_the
 ) -> None:
     ingest = load_toy(path.parent).steps[1]
     backbone = Artifact.of_folder(data_specs() / "backbones" / "tabletop")
-    asked = errand_of(store, Piece("short", ingest.stage, ingest.spec, {"urls": backbone}), None)
-    _, piece = piece_of(json.loads(json.dumps(asked)))
+    asked = remote_job_for(store, Chunk("short", ingest.stage, ingest.spec, {"urls": backbone}), None)
+    _, piece = load_chunk_job(json.loads(json.dumps(asked)))
     assert piece.inputs["urls"].digest == backbone.digest  # type: ignore[union-attr]
     for wrong in ({"shipped": "backbones/other"}, {"shipped": "../tests"}, {"files": ["no.json"]}):
         address = {**asked["inputs"]["urls"], **wrong}
-        assert "does not have the files" in str(carry_out({**asked, "inputs": {"urls": address}}).error)
+        assert "does not have the files" in str(execute_job({**asked, "inputs": {"urls": address}}).error)
     with pytest.raises(StageError, match="outside the store"):
-        errand_of(store, replace(piece, inputs={"urls": Artifact.of_folder(path.parent)}), None)
+        remote_job_for(store, replace(piece, inputs={"urls": Artifact.of_folder(path.parent)}), None)
 
 
 @pytest.mark.parametrize("name", ["tabletop.toml", "own.toml"])
@@ -347,12 +347,12 @@ def test_the_heavy_stages_of_the_shipped_pipelines_can_be_made_elsewhere(tmp_pat
         asked.extend(pools)
         raise RequestError("far enough")
 
-    there = Asked(data_specs() / "pipelines" / name, [*changes, *(f"dispatch.{stage}=gpu" for stage in heavy)])
+    there = RunRequest(data_specs() / "pipelines" / name, [*changes, *(f"dispatch.{stage}=gpu" for stage in heavy)])
     with pytest.raises(RequestError, match="far enough"):
-        walk(store_at(tmp_path / "store", tmp_path / "cache"), there, direct, ready)
+        execute_run(store_at(tmp_path / "store", tmp_path / "cache"), there, direct, ready)
     assert asked == ["gpu"]
 
 
 def test_a_state_of_prefect_is_no_report() -> None:
     for message in (None, "", "All states completed.", "{}", '{"outcome": "made"}', "made\n[1]"):
-        assert report_of(message) is None
+        assert parse_job_report(message) is None

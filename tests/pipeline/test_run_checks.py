@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.toy_pipelines import STEPS, load_toy, walk_toy, write_toy
 from tests.support.toys import store_at
-from zscir.lineage.sql_views import rows
+from zscir.lineage.sql_views import query_store_rows
 from zscir.pipeline.run import list_runs
 from zscir.runtime.errors import GateError, RequestError
 
@@ -23,7 +23,7 @@ def gated(tmp_path, gates, more=""):
 
 def verdicts(store, run):
     query = "SELECT step, metric, value, reference, threshold, verdict FROM gates WHERE run_id = $1 ORDER BY ALL"
-    return rows(store, query, [run.run_id if hasattr(run, "run_id") else run])
+    return query_store_rows(store, query, [run.run_id if hasattr(run, "run_id") else run])
 
 
 def test_without_gates_the_record_tables_are_checked_and_nothing_else(store, tmp_path):
@@ -54,13 +54,13 @@ def test_a_gate_that_fails_stops_the_run_keeps_the_artifact_and_says_what_to_typ
     assert f"text_chars is {found['value']:g}; the bound is fail_above = 5" in said
     assert "--set ingest.gates.text_chars.fail_above=" in said
     assert f"zscir rerun {run['run_id']}" in said
-    reached = rows(store, "SELECT step, key, outcome FROM stages ORDER BY started_at")
+    reached = query_store_rows(store, "SELECT step, key, outcome FROM stages ORDER BY started_at")
     assert "behind" not in {row["step"] for row in reached}
     assert store.look("ingest", reached[-1]["key"]).artifact is not None
     again = walk_toy(store, path, "ingest.gates.text_chars.fail_above=500")
-    assert rows(store, "SELECT outcome FROM stages WHERE run_id = $1 AND step = 'ingest'", [again.run_id]) == [
-        {"outcome": "reused"}
-    ]
+    assert query_store_rows(
+        store, "SELECT outcome FROM stages WHERE run_id = $1 AND step = 'ingest'", [again.run_id]
+    ) == [{"outcome": "reused"}]
 
 
 def test_a_number_is_held_against_the_last_run_that_succeeded(store, tmp_path):
@@ -93,7 +93,7 @@ def test_a_finished_pipeline_meets_a_bound_that_has_become_tighter(store, tmp_pa
     walk_toy(store, path)
     with pytest.raises(GateError, match="text_chars"):
         walk_toy(store, path, "ingest.gates.text_chars.fail_above=5")
-    [stopped] = rows(store, "SELECT step, error FROM stages WHERE outcome = 'failed'")
+    [stopped] = query_store_rows(store, "SELECT step, error FROM stages WHERE outcome = 'failed'")
     assert stopped["step"] == "ingest"
     assert stopped["error"].startswith("GateError: ")
 

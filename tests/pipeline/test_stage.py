@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.toys import CopySpec, ShardsSpec, copies, gated, shards
-from zscir.pipeline.stage import flat_inputs, key_of, materialize, stage, stage_named, stage_names
+from zscir.pipeline.stage import flatten_inputs, materialize, stage, stage_key, stage_named, stage_names
 from zscir.runtime.errors import GateError, RequestError, StageError
-from zscir.runtime.specs import Spec, digest_of
+from zscir.runtime.specs import Spec, json_digest
 from zscir.store.artifacts import Artifact, Facts
 
 
@@ -75,25 +75,25 @@ def test_an_unknown_stage_is_told_the_known_ones():
 def test_the_key_is_worked_from_name_version_literals_and_input_digests(tmp_path):
     one, two, three = (folder_of(tmp_path / name, a=name) for name in ("one", "two", "three"))
     inputs = {"first": one, "others": [two, three]}
-    assert list(flat_inputs(inputs)) == ["first", "others.0", "others.1"]
+    assert list(flatten_inputs(inputs)) == ["first", "others.0", "others.1"]
     by_hand = [
         "copies", 1, {"times": 3}, {"first": one.digest, "others.0": two.digest, "others.1": three.digest},
     ]  # fmt: skip
-    assert key_of(copies, CopySpec(times=3), inputs) == digest_of(by_hand)
+    assert stage_key(copies, CopySpec(times=3), inputs) == json_digest(by_hand)
 
 
 def test_the_order_of_many_inputs_is_part_of_the_identity(tmp_path):
     one, two = folder_of(tmp_path / "one", a="1"), folder_of(tmp_path / "two", a="2")
-    there = key_of(copies, CopySpec(), {"first": one, "others": [one, two]})
-    assert there != key_of(copies, CopySpec(), {"first": one, "others": [two, one]})
+    there = stage_key(copies, CopySpec(), {"first": one, "others": [one, two]})
+    assert there != stage_key(copies, CopySpec(), {"first": one, "others": [two, one]})
 
 
 def test_nothing_of_the_environment_enters_a_key(tmp_path, monkeypatch):
-    before = key_of(shards, ShardsSpec(), {})
+    before = stage_key(shards, ShardsSpec(), {})
     for name in ("ZSCIR_STORE", "ZSCIR_CACHE", "TOY_PAUSE_S", "AWS_ENDPOINT_URL", "HOME"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    assert key_of(shards, ShardsSpec(), {}) == before
+    assert stage_key(shards, ShardsSpec(), {}) == before
 
 
 def test_what_is_made_once_is_reused(store, tmp_path, monkeypatch):
@@ -173,7 +173,7 @@ def test_a_stage_that_fails_leaves_no_artifact_and_its_shards_for_the_next_attem
 
     with pytest.raises(StageError, match="the first attempt fails"):
         materialize(store, shaky, ShardsSpec(), {})
-    assert store.look("shaky", key_of(shaky, ShardsSpec(), {})).problem == "no artifact"
+    assert store.look("shaky", stage_key(shaky, ShardsSpec(), {})).problem == "no artifact"
     assert materialize(store, shaky, ShardsSpec(), {}).outcome == "made"
     assert (tmp_path / "log").read_text().count("begin") == 6
 

@@ -59,15 +59,15 @@ def test_spread_rows_of_small_and_empty_tables(tmp_path: Path) -> None:
 
 
 def test_a_large_table_is_read_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifact_reader, "BATCH_ROWS", 64)
+    monkeypatch.setattr(artifact_reader, "READ_BATCH_ROWS", 64)
     artifact = table(tmp_path, [f"w{number % 5}" for number in range(1000)], group=300)
-    assert max(batch.num_rows for batch in artifact_reader.batches(artifact, "t.parquet")) == 64
+    assert max(batch.num_rows for batch in artifact_reader.read_batches(artifact, "t.parquet")) == 64
     assert [row["at"] for row in artifact_reader.rows_with(artifact, "t.parquet", "word", {"w3"})] == list(
         range(3, 1000, 5)
     )
-    assert artifact_reader.counts(artifact, "t.parquet", "word") == [(f"w{number}", 200) for number in range(5)]
+    assert artifact_reader.count_values(artifact, "t.parquet", "word") == [(f"w{number}", 200) for number in range(5)]
     assert len(artifact_reader.spread_rows(artifact, "t.parquet", 10)) == 10
-    assert [row["at"] for row in artifact_reader.first_rows(artifact, "t.parquet", 70)] == list(range(70))
+    assert [row["at"] for row in artifact_reader.read_first_rows(artifact, "t.parquet", 70)] == list(range(70))
 
 
 def test_rows_with_stop_at_most(tmp_path: Path) -> None:
@@ -81,13 +81,13 @@ def test_counts_are_those_of_a_counter(words: list[str]) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        found = artifact_reader.counts(table(Path(folder), words), "t.parquet", "word")
+        found = artifact_reader.count_values(table(Path(folder), words), "t.parquet", "word")
     assert dict(found) == Counter(words)
     assert [count for _, count in found] == sorted((count for _, count in found), reverse=True)
 
 
 def test_endless_reasons_are_summed_up(tmp_path: Path) -> None:
-    found = artifact_reader.counts(table(tmp_path, [f"r{number}" for number in range(3000)]), "t.parquet", "word")
+    found = artifact_reader.count_values(table(tmp_path, [f"r{number}" for number in range(3000)]), "t.parquet", "word")
     assert len(found) == artifact_reader.MAX_REASONS + 1
     assert found[0] == ("(other)", 3000 - artifact_reader.MAX_REASONS)
 
@@ -95,7 +95,7 @@ def test_endless_reasons_are_summed_up(tmp_path: Path) -> None:
 def test_a_broken_table_is_an_error_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(RequestError, match=r"t\.parquet: not a readable Parquet file"):
-        artifact_reader.first_rows(Artifact.of_folder(tmp_path), "t.parquet", 1)
+        artifact_reader.read_first_rows(Artifact.of_folder(tmp_path), "t.parquet", 1)
 
 
 def test_columns_are_looked_up_before_rows_are_read(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from PIL import Image
 
 from tests.report.browser import Page, browsing, find_browser
 from tests.support.small_run import HOSTILE, hostile_page, shared_page
-from zscir.benchmarks.comparability import Sheet
-from zscir.benchmarks.leaderboard import Entry
-from zscir.report.leaderboard_page import write_board
+from zscir.benchmarks.comparability import ComparisonGroup
+from zscir.benchmarks.leaderboard import LeaderboardEntry
+from zscir.report.leaderboard_page import write_leaderboard_page
 
 BROWSER = find_browser()
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome on this machine (make browser)")
@@ -115,7 +115,7 @@ def press(page: Page, key: str) -> None:
 
 
 ENTRIES = [
-    Entry(Sheet("cirr", "test1", "official"), method, backbone, values, source, ours=ours)
+    LeaderboardEntry(ComparisonGroup("cirr", "test1", "official"), method, backbone, values, source, ours=ours)
     for method, backbone, values, source, ours in (
         ("delta", "B/32", {"R@1": 10.0, "R@5": 90.0}, "x", False),
         ("alpha", "G/14", {"R@1": 30.0}, "w", False),
@@ -126,7 +126,7 @@ ENTRIES = [
 
 
 def test_a_click_on_a_heading_sorts_the_board_without_any_script(page: Page, tmp_path: Path) -> None:
-    page.open(write_board(ENTRIES, tmp_path / "board.html"))
+    page.open(write_leaderboard_page(ENTRIES, tmp_path / "board.html"))
     assert page.ask("document.scripts.length") == 0
     assert order_of(page, ".board") == ["alpha", "Gamma", "delta", "beta"]
     for label, order in {
@@ -143,7 +143,7 @@ def test_a_click_on_a_heading_sorts_the_board_without_any_script(page: Page, tmp
 
 
 def test_the_arrow_keys_sort_the_board_too(page: Page, tmp_path: Path) -> None:
-    page.open(write_board(ENTRIES, tmp_path / "board.html"))
+    page.open(write_leaderboard_page(ENTRIES, tmp_path / "board.html"))
     press(page, "Tab")
     assert page.ask("document.activeElement.ariaLabel") == "sort by R@1, highest first"
     press(page, "ArrowRight")
@@ -154,8 +154,8 @@ def test_the_arrow_keys_sort_the_board_too(page: Page, tmp_path: Path) -> None:
 
 
 def test_two_boards_of_one_page_are_sorted_apart(page: Page, tmp_path: Path) -> None:
-    others = [replace(entry, sheet=Sheet("cirr", "val", "official")) for entry in ENTRIES]
-    page.open(write_board([*ENTRIES, *others], tmp_path / "boards.html"))
+    others = [replace(entry, sheet=ComparisonGroup("cirr", "val", "official")) for entry in ENTRIES]
+    page.open(write_leaderboard_page([*ENTRIES, *others], tmp_path / "boards.html"))
     page.ask("document.querySelectorAll('.board').forEach((board, number) => board.id = 'b' + number)")
     click(page, "sort by method, A to Z")
     assert order_of(page, "#b0") == ["alpha", "beta", "delta", "Gamma"]
@@ -164,7 +164,7 @@ def test_two_boards_of_one_page_are_sorted_apart(page: Page, tmp_path: Path) -> 
 
 def test_the_columns_of_a_board_stand_under_their_headings(page: Page, tmp_path: Path) -> None:
     for width in (1200, 390):
-        page.open(write_board(ENTRIES, tmp_path / "board.html"), width=width)
+        page.open(write_leaderboard_page(ENTRIES, tmp_path / "board.html"), width=width)
         lefts = "[...row.cells].map(one => one.getBoundingClientRect().left)"
         rows = page.ask(f"[...document.querySelectorAll('.board tr')].map(row => {lefts})")
         assert len(rows) == 5

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from zscir.report import charts
 from zscir.report.charts import Series, curve_panel, read_curve, smoothed, weight_panel
-from zscir.runtime.schemas import CURVE, write_table
+from zscir.runtime.schemas import CURVE_SCHEMA, write_table
 from zscir.store.artifacts import Artifact
 
 
 def curve(folder: Path, rows: list[tuple[int, str, float]]) -> Artifact:
     named = [{"step": step, "name": name, "value": value} for step, name, value in rows]
-    write_table(folder / "curve.parquet", CURVE, named)
+    write_table(folder / "curve.parquet", CURVE_SCHEMA, named)
     return Artifact.of_folder(folder)
 
 
@@ -80,7 +80,7 @@ def test_colours_come_from_the_style_of_the_page() -> None:
     svg = curve_panel(Series("loss", [0, 1], [1, 2]), 1, "t")
     assert "var(--c2)" in svg
     assert "var(--line)" in svg
-    assert not [colour for colour in (charts.INK, charts.LINE, *charts.SERIES) if colour in svg]
+    assert not [colour for colour in (charts.INK_COLOUR, charts.LINE_COLOUR, *charts.SERIES_COLOURS) if colour in svg]
 
 
 def test_the_chosen_weight_is_ringed_on_its_line_and_nowhere_else() -> None:

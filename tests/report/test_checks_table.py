@@ -5,8 +5,8 @@ from contextlib import suppress
 from tests.support.small_run import shared_store
 from tests.support.toy_pipelines import STEPS, walk_toy, write_toy
 from tests.support.toys import store_at
-from zscir.report.checks_table import gate_rows
-from zscir.report.formatting import NONE
+from zscir.report.checks_table import check_table_rows
+from zscir.report.formatting import EMPTY_VALUE
 from zscir.report.page import write_report
 from zscir.report.run_data import read_record
 from zscir.runtime.errors import GateError
@@ -24,12 +24,12 @@ def test_what_failed_stands_first_then_what_warned(tmp_path):
     path = write_toy(tmp_path / "specs", STEPS + GATES)
     with suppress(GateError):
         walk_toy(store, path)
-    found = gate_rows(read_record(store, "latest"))
+    found = check_table_rows(read_record(store, "latest"))
     assert [(row.step, row.metric, row.verdict) for row in found] == [
         ("ingest", "rows of pairs", "fail"), ("ingest", "text chars", "warn"),
         ("ingest", "duplicate text share", "pass"),
     ]  # fmt: skip
-    assert (found[0].value, found[0].reference, found[0].threshold) == ("40", NONE, "pairs <= urls.pairs")
+    assert (found[0].value, found[0].reference, found[0].threshold) == ("40", EMPTY_VALUE, "pairs <= urls.pairs")
     assert found[1].threshold == "warn above = 5"
     page = write_report(store, "latest", tmp_path / "page.html").read_text()
     assert "pairs &lt;= urls.pairs" in page
@@ -38,4 +38,4 @@ def test_what_failed_stands_first_then_what_warned(tmp_path):
 
 
 def test_a_run_without_gates_says_so():
-    assert gate_rows(read_record(shared_store(), "latest")) == []
+    assert check_table_rows(read_record(shared_store(), "latest")) == []

@@ -3,7 +3,7 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zscir.report.graph_layout import BOX_HEIGHT, BOX_WIDTH, GAP_X, draw, layers
+from zscir.report.graph_layout import BOX_HEIGHT, BOX_WIDTH, GAP_X, layers, layout_graph
 
 EIGHT = [f"s{number}" for number in range(8)]
 
@@ -20,7 +20,7 @@ def pipelines(pick: st.DrawFn) -> dict[str, list[str]]:
 
 @given(pipelines())
 def test_boxes_never_touch_and_stand_inside_the_picture(parents: dict[str, list[str]]) -> None:
-    drawing = draw(parents)
+    drawing = layout_graph(parents)
     assert sorted(box.name for box in drawing.boxes) == sorted(parents)
     for one, other in combinations(drawing.boxes, 2):
         apart = abs(one.x - other.x) >= BOX_WIDTH + GAP_X - 0.2 or abs(one.y - other.y) >= BOX_HEIGHT
@@ -32,19 +32,19 @@ def test_boxes_never_touch_and_stand_inside_the_picture(parents: dict[str, list[
 
 @given(pipelines())
 def test_a_step_stands_below_everything_it_reads(parents: dict[str, list[str]]) -> None:
-    at = {box.name: box.y for box in draw(parents).boxes}
+    at = {box.name: box.y for box in layout_graph(parents).boxes}
     assert all(at[parent] < at[name] for name, above in parents.items() for parent in above)
 
 
 @given(pipelines())
 def test_every_reading_is_drawn(parents: dict[str, list[str]]) -> None:
-    arrivals = sum(wire.ends for wire in draw(parents).wires)
+    arrivals = sum(wire.ends for wire in layout_graph(parents).wires)
     assert arrivals == sum(len(above) for above in parents.values())
 
 
 def test_the_same_steps_give_the_same_picture() -> None:
     parents = {"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c", "a"]}
-    assert draw(parents) == draw(dict(parents))
+    assert layout_graph(parents) == layout_graph(dict(parents))
 
 
 def test_a_source_stands_just_above_its_first_reader() -> None:
@@ -52,14 +52,14 @@ def test_a_source_stands_just_above_its_first_reader() -> None:
 
 
 def test_no_steps_make_an_empty_picture() -> None:
-    assert draw({}).boxes == ()
+    assert layout_graph({}).boxes == ()
 
 
 def test_a_chain_is_a_straight_line() -> None:
-    boxes = draw({"a": [], "b": ["a"], "c": ["b"]}).boxes
+    boxes = layout_graph({"a": [], "b": ["a"], "c": ["b"]}).boxes
     assert len({box.x for box in boxes}) == 1
 
 
 def test_two_children_stand_beside_each_other_under_the_middle_of_their_parent() -> None:
-    at = {box.name: box.x for box in draw({"a": [], "b": ["a"], "c": ["a"]}).boxes}
+    at = {box.name: box.x for box in layout_graph({"a": [], "b": ["a"], "c": ["a"]}).boxes}
     assert at["a"] == (at["b"] + at["c"]) / 2

@@ -6,30 +6,40 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.small_run import Walk, new_store, shared_store
-from zscir.benchmarks.comparability import Sheet
-from zscir.benchmarks.leaderboard import Count, Entry, measured, published
-from zscir.lineage.sql_views import REAL_SCORES, rows
+from zscir.benchmarks.comparability import ComparisonGroup
+from zscir.benchmarks.leaderboard import HitCounts, LeaderboardEntry, measured_entries, published_entries
+from zscir.lineage.sql_views import REAL_SCORES_SQL, query_store_rows
 from zscir.pipeline.stage import stage
-from zscir.report.leaderboard_page import Board, boards_of, run_boards, sorting_style, write_board
+from zscir.report.leaderboard_page import (
+    LeaderboardTable,
+    leaderboard_tables,
+    run_leaderboards,
+    sorting_style,
+    write_leaderboard_page,
+)
 from zscir.report.run_data import read_record
 from zscir.runtime.errors import RequestError
-from zscir.runtime.schemas import INTERVALS, SCORES, write_table
+from zscir.runtime.schemas import INTERVALS_SCHEMA, SCORES_SCHEMA, write_table
 from zscir.runtime.settings import data_specs
 from zscir.runtime.specs import Spec
 from zscir.store.artifacts import Facts
 
-CIRR = Sheet("cirr", "test1", "official")
+CIRR = ComparisonGroup("cirr", "test1", "official")
 
 
-def entry(method: str, ours: bool = False, backbone: str = "B", control: str | None = None, **values: float) -> Entry:
+def entry(
+    method: str, ours: bool = False, backbone: str = "B", control: str | None = None, **values: float
+) -> LeaderboardEntry:
     named = {name.replace("R", "R@"): value for name, value in values.items()}
     counts = (
-        {metric: Count(400, round(4 * value), value - 5, value + 5) for metric, value in named.items()} if ours else {}
+        {metric: HitCounts(400, round(4 * value), value - 5, value + 5) for metric, value in named.items()}
+        if ours
+        else {}
     )
-    return Entry(CIRR, method, backbone, named, f"by {method}", ours=ours, control=control, counts=counts)
+    return LeaderboardEntry(CIRR, method, backbone, named, f"by {method}", ours=ours, control=control, counts=counts)
 
 
-def in_order(board: Board, name: str) -> list[str]:
+def in_order(board: LeaderboardTable, name: str) -> list[str]:
     """The methods as the heading ``name`` orders them."""
     (heading,) = [one for column in board.columns for one in column.headings if one.name == name]
     return [row.entry.method for row in sorted(board.rows, key=lambda row: row.places[heading.number])]
@@ -37,7 +47,7 @@ def in_order(board: Board, name: str) -> list[str]:
 
 def test_each_heading_has_an_order_of_its_own() -> None:
     entries = [entry("b", R1=1.0, R5=9.0), entry("C", backbone="A", R1=3.0), entry("a", R1=2.0, R5=5.0)]
-    (board,) = boards_of(entries)
+    (board,) = leaderboard_tables(entries)
     assert in_order(board, "R@1") == ["C", "a", "b"]
     assert in_order(board, "R@5") == ["b", "a", "C"]  # without a number: last
     assert in_order(board, "method") == in_order(board, "source") == ["a", "b", "C"]
@@ -48,7 +58,7 @@ def test_each_heading_has_an_order_of_its_own() -> None:
 @given(st.lists(st.tuples(st.text(max_size=3), st.none() | st.floats(0, 100)), min_size=1, max_size=12))
 def test_every_row_has_a_place_of_its_own_and_numbers_fall(drawn: list[tuple[str, float | None]]) -> None:
     named = [entry(name, R1=1.0, **({} if value is None else {"R5": value})) for name, value in drawn]
-    (board,) = boards_of(named)
+    (board,) = leaderboard_tables(named)
     for number in range(len(board.columns) + 1):
         assert sorted(row.places[number] for row in board.rows) == list(range(len(named)))
     if any(value is not None for _, value in drawn):
@@ -58,8 +68,8 @@ def test_every_row_has_a_place_of_its_own_and_numbers_fall(drawn: list[tuple[str
 
 
 def test_hits_n_and_interval_stand_beside_ours_and_a_mark_beside_second_hand_ones() -> None:
-    quoted = Entry(CIRR, "theirs", "B", {"R@1": 20.5}, "a survey", "a note", second_hand=True)
-    (board,) = boards_of([entry("mine", ours=True, R1=30.0, R5=50.0), quoted])
+    quoted = LeaderboardEntry(CIRR, "theirs", "B", {"R@1": 20.5}, "a survey", "a note", second_hand=True)
+    (board,) = leaderboard_tables([entry("mine", ours=True, R1=30.0, R5=50.0), quoted])
     mine, theirs = board.rows
     assert [(cell.text, cell.of, cell.interval) for cell in mine.cells] == [
         ("30.00", "120/400", "25.0 to 35.0"), ("50.00", "200/400", "45.0 to 55.0"),
@@ -69,28 +79,28 @@ def test_hits_n_and_interval_stand_beside_ours_and_a_mark_beside_second_hand_one
 
 
 def test_protocols_have_boards_of_their_own() -> None:
-    easier = Entry(Sheet("circo", "test", "official", "shared_concept"), "m", "B", {"mAP@5": 30.0})
-    usual = Entry(Sheet("circo", "test", "official"), "m", "B", {"mAP@5": 10.0})
-    other = Entry(Sheet("circo", "test", "reference_excluded"), "m", "B", {"mAP@5": 12.0})
-    boards = boards_of([easier, usual, other])
+    easier = LeaderboardEntry(ComparisonGroup("circo", "test", "official", "shared_concept"), "m", "B", {"mAP@5": 30.0})
+    usual = LeaderboardEntry(ComparisonGroup("circo", "test", "official"), "m", "B", {"mAP@5": 10.0})
+    other = LeaderboardEntry(ComparisonGroup("circo", "test", "reference_excluded"), "m", "B", {"mAP@5": 12.0})
+    boards = leaderboard_tables([easier, usual, other])
     abouts = ["test, official", "test, official, shared_concept", "test, reference_excluded"]
     assert sorted(board.about for board in boards) == abouts
     assert all(len(board.rows) == 1 for board in boards)
-    shipped = boards_of(published(data_specs() / "published"))
+    shipped = leaderboard_tables(published_entries(data_specs() / "published"))
     assert len({(board.title, board.about) for board in shipped}) == len(shipped)
     assert all(len({row.entry.sheet for row in board.rows}) == 1 for board in shipped)
 
 
 def test_ours_without_controls_are_told_as_such() -> None:
-    (board,) = boards_of([entry("mine", ours=True, R1=30.0), entry("theirs", R1=20.0)])
+    (board,) = leaderboard_tables([entry("mine", ours=True, R1=30.0), entry("theirs", R1=20.0)])
     assert board.remarks == ("CONTROLS MISSING: no image only, no text only, no sum of B among ours.",)
     controls = [entry(kind, ours=True, control=kind, R1=1.0) for kind in ("image", "text", "sum")]
-    (board,) = boards_of([entry("mine", ours=True, R1=30.0), *controls])
+    (board,) = leaderboard_tables([entry("mine", ours=True, R1=30.0), *controls])
     assert board.remarks == ()
 
 
 def test_toy_scores_never_stand_beside_published_ones() -> None:
-    toys, theirs = run_boards(read_record(shared_store(), "latest"))
+    toys, theirs = run_leaderboards(read_record(shared_store(), "latest"))
     assert "tabletop world" in toys.title
     assert all(row.entry.ours for board in toys.boards for row in board.rows)
     assert not any(row.entry.ours for board in theirs.boards for row in board.rows)
@@ -99,7 +109,7 @@ def test_toy_scores_never_stand_beside_published_ones() -> None:
 
 
 def test_there_is_a_rule_for_every_heading() -> None:
-    groups = run_boards(read_record(shared_store(), "latest"))
+    groups = run_leaderboards(read_record(shared_store(), "latest"))
     style = sorting_style(groups)
     numbers = {
         one.number for group in groups for board in group.boards for column in board.columns for one in column.headings
@@ -123,10 +133,10 @@ class Tags(HTMLParser):
 
 
 def test_the_page_of_a_leaderboard_holds_no_script_and_names_stay_text(tmp_path: Path) -> None:
-    hostile = Entry(
+    hostile = LeaderboardEntry(
         CIRR, "<script>alert(1)</script>", '"><img src=x>', {"R@1": 3.0, "</style>": 1.0}, "'--o0:9", "{{ 7*7 }}"
     )
-    path = write_board([hostile, entry("mine", ours=True, R1=30.0)], tmp_path / "deep" / "board.html")
+    path = write_leaderboard_page([hostile, entry("mine", ours=True, R1=30.0)], tmp_path / "deep" / "board.html")
     page = Tags()
     page.feed(path.read_text(encoding="utf-8"))
     assert page.open == []
@@ -140,10 +150,10 @@ def test_the_page_of_a_leaderboard_holds_no_script_and_names_stay_text(tmp_path:
 
 def test_a_leaderboard_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="this is a folder"):
-        write_board([entry("mine", R1=1.0)], tmp_path)
+        write_leaderboard_page([entry("mine", R1=1.0)], tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(RequestError, match="cannot write the leaderboard there"):
-        write_board([entry("mine", R1=1.0)], tmp_path / "file" / "board.html")
+        write_leaderboard_page([entry("mine", R1=1.0)], tmp_path / "file" / "board.html")
 
 
 class NumbersSpec(Spec):
@@ -161,8 +171,8 @@ def evaluate(spec: NumbersSpec, out: Path) -> Facts:
     who = {"benchmark": "fashioniq/mean", "split": "val", "protocol": "original/pli/clip", "method": spec.method}
     row = {**who, "backbone": "B", "metric": "R@10", "value": spec.value, "n": 200}
     beside = {"hits": 50, "low": spec.value - 1, "high": spec.value + 1, "control": spec.control, "allow_missing": None}
-    write_table(out / "scores.parquet", SCORES, [row])
-    write_table(out / "intervals.parquet", INTERVALS, [row | beside])
+    write_table(out / "scores.parquet", SCORES_SCHEMA, [row])
+    write_table(out / "intervals.parquet", INTERVALS_SCHEMA, [row | beside])
     return {"rows": 1}
 
 
@@ -172,9 +182,9 @@ def test_real_scores_stand_beside_published_ones_with_all_that_belongs_to_them()
     walk.step("again", evaluate, NumbersSpec(method="mine", value=24.0, seed=1))
     walk.step("control", evaluate, NumbersSpec(method="my sum", value=20.0, control="sum"))
     walk.recorder.finish("succeeded")
-    (group,) = run_boards(read_record(walk.store, "latest"))
-    asked = measured(rows(walk.store, REAL_SCORES))
-    for board in (group.boards[0], boards_of([*published(data_specs() / "published"), *asked])[0]):
+    (group,) = run_leaderboards(read_record(walk.store, "latest"))
+    asked = measured_entries(query_store_rows(walk.store, REAL_SCORES_SQL))
+    for board in (group.boards[0], leaderboard_tables([*published_entries(data_specs() / "published"), *asked])[0]):
         assert (board.title, board.about, board.mixed) == ("FashionIQ", "val, original", True)
         ours = [row for row in board.rows if row.entry.ours]
         assert [(row.entry.method, row.entry.control, row.cells[0].text) for row in ours] == [
@@ -183,5 +193,5 @@ def test_real_scores_stand_beside_published_ones_with_all_that_belongs_to_them()
         assert (ours[0].cells[0].of, ours[0].cells[0].interval) == ("50/200", "24.0 to 26.0")
         assert board.remarks == ("CONTROLS MISSING: no image only, no text only of B among ours.",)
     assert not group.folded
-    toys = measured(rows(shared_store(), REAL_SCORES))
+    toys = measured_entries(query_store_rows(shared_store(), REAL_SCORES_SQL))
     assert toys == []

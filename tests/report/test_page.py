@@ -19,7 +19,7 @@ from tests.support.small_run import (
     shared_store,
     train,
 )  # fmt: skip
-from zscir.report.page import default_path, write_report
+from zscir.report.page import default_report_path, write_report
 from zscir.runtime.errors import RequestError
 from zscir.stages.mask_triplets import MaskSpec, mask_triplets
 from zscir.store.store import Store
@@ -216,7 +216,7 @@ def test_a_run_on_s3_has_the_same_page_and_brings_no_shard_here(
     walk.recorder.finish("succeeded")
     monkeypatch.chdir(tmp_path)
     other = Store("s3://reports/store", tmp_path / "other-cache")
-    assert default_path(other, "R") == Path("zscir-report-R.html")
+    assert default_report_path(other, "R") == Path("zscir-report-R.html")
     page = Reader(write_report(other, "latest", None))
     assert len(page.values("src")) == 18
     assert not list((tmp_path / "other-cache").rglob("*.tar"))

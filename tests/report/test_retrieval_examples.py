@@ -5,9 +5,9 @@ import pyarrow.parquet as pq
 
 from tests.support.small_run import QUERIES, Walk, new_store, shared_store
 from zscir.pipeline.stage import stage
-from zscir.report.retrieval_examples import MAX_EVALUATIONS, choose, retrieval_sheets
+from zscir.report.retrieval_examples import MAX_EVALUATIONS, choose_queries, retrieval_sheets
 from zscir.report.run_data import read_record
-from zscir.runtime.schemas import RANKINGS, SCORES, write_table
+from zscir.runtime.schemas import RANKINGS_SCHEMA, SCORES_SCHEMA, write_table
 from zscir.runtime.specs import Spec
 from zscir.store.artifacts import Artifact, Facts
 
@@ -36,8 +36,8 @@ def evaluate(spec: RankSpec, out: Path) -> Facts:
         listed += [(rank, "right")] if rank > 9 else []
         rankings += [{**place, "rank": at, "image_id": name, "score": 1.0 / at} for at, name in listed]
     write_table(out / "queries.parquet", QUERIES, queries)
-    write_table(out / "rankings.parquet", RANKINGS, rankings)
-    write_table(out / "scores.parquet", SCORES, [])
+    write_table(out / "rankings.parquet", RANKINGS_SCHEMA, rankings)
+    write_table(out / "scores.parquet", SCORES_SCHEMA, [])
     return {"rows": len(queries)}
 
 
@@ -47,12 +47,12 @@ def folder_of(tmp_path: Path, ranks: tuple[int, ...]) -> Artifact:
 
 
 def test_two_successes_and_two_failures_are_chosen(tmp_path: Path) -> None:
-    found = choose(folder_of(tmp_path, (1, 30, 3, 1, 1, 8, 1, 77, 2)))
+    found = choose_queries(folder_of(tmp_path, (1, 30, 3, 1, 1, 8, 1, 77, 2)))
     assert [query for _, _, query in found["cirr", "val"]] == ["q0", "q4", "q1", "q5"]
 
 
 def test_where_nothing_succeeds_or_fails_the_rest_is_shown(tmp_path: Path) -> None:
-    found = choose(folder_of(tmp_path, (2, 3, 4, 5, 2)))
+    found = choose_queries(folder_of(tmp_path, (2, 3, 4, 5, 2)))
     assert len(found["cirr", "val"]) == 4
 
 

@@ -9,9 +9,9 @@ import pytest
 from tests.support.small_run import FailSpec, PlainSpec, Walk, download, embed, ingest, new_store
 from zscir.lineage.recorder import Recorder, RunInfo
 from zscir.pipeline.pipeline_file import load_pipeline
-from zscir.report.external_files import outside
+from zscir.report.external_files import external_artifact
 from zscir.report.run_data import RunRecord, read_record
-from zscir.report.summary import alarm_of, bars_of, took_s
+from zscir.report.summary import alarm_of, bars_of, run_duration_s
 from zscir.runtime.errors import RequestError, ZscirError
 from zscir.store.store import Store
 
@@ -142,7 +142,7 @@ def test_a_run_under_way_is_no_failure() -> None:
 
 def test_bars_lie_on_the_time_of_the_run() -> None:
     record = failing("bars", "failed")
-    total = took_s(record)
+    total = run_duration_s(record)
     assert total is not None
     assert total >= sum(step.wall_s or 0 for step in record.steps) - 0.1
     lefts = [bar.left for bar in bars_of(record)]
@@ -154,7 +154,7 @@ def test_a_run_with_an_end_took_the_time_between() -> None:
     record = failing("took", "failed")
     begun_at = datetime(2026, 1, 1, tzinfo=UTC)
     record.row.update(started_at=begun_at, finished_at=begun_at + timedelta(minutes=2))
-    assert took_s(record) == 120
+    assert run_duration_s(record) == 120
 
 
 BENCHMARKS = """
@@ -176,12 +176,12 @@ def test_a_folder_outside_of_the_store_is_found_again_by_the_pipeline(tmp_path: 
     store = Store(str(tmp_path / "store"), tmp_path / "cache")
     begun(store, pipeline)
     record, seen = read_record(store, "latest"), dict[str, Any]()
-    found = outside(record, "embed_benchmarks", "benchmarks", seen)
+    found = external_artifact(record, "embed_benchmarks", "benchmarks", seen)
     assert found is not None
     assert {name: entry.size for name, entry in found.entries.items()} == {"cirr/images/dev-0.png": 4}
     assert found.path("cirr/images/dev-0.png").read_bytes() == b"1234"
-    assert outside(record, "embed_benchmarks", "benchmarks", seen) is found
-    assert outside(record, "embed_benchmarks", "backbone", seen) is None  # no such folder
-    assert outside(record, "tabletop", "benchmarks", seen) is None
+    assert external_artifact(record, "embed_benchmarks", "benchmarks", seen) is found
+    assert external_artifact(record, "embed_benchmarks", "backbone", seen) is None  # no such folder
+    assert external_artifact(record, "tabletop", "benchmarks", seen) is None
     pipeline.write_text(BENCHMARKS.replace("scenes = 4", "scenes = 5"))
-    assert outside(record, "embed_benchmarks", "benchmarks", {}) is None
+    assert external_artifact(record, "embed_benchmarks", "benchmarks", {}) is None

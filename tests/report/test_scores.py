@@ -5,8 +5,8 @@ import pytest
 from tests.support.small_run import Walk, new_store, shared_store
 from zscir.pipeline.stage import stage
 from zscir.report.run_data import read_record
-from zscir.report.scores import read_scores, score_remarks, score_rows, score_tables
-from zscir.runtime.schemas import SCORES, write_table
+from zscir.report.scores import headline_score_remarks, headline_score_rows, page_score_tables, read_scores
+from zscir.runtime.schemas import SCORES_SCHEMA, write_table
 from zscir.runtime.specs import Spec
 from zscir.stages.tabulate import TabulateSpec, tabulate
 from zscir.store.artifacts import Artifact, Facts
@@ -27,7 +27,7 @@ def evaluate(spec: GivenSpec, out: Path) -> Facts:
     """Scores without intervals."""
     who = {"split": spec.split, "protocol": spec.protocol, "method": spec.method, "backbone": spec.backbone, "n": 200}
     rows = [{**who, "benchmark": name, "metric": metric, "value": value} for name, metric, value in spec.numbers]
-    write_table(out / "scores.parquet", SCORES, rows)
+    write_table(out / "scores.parquet", SCORES_SCHEMA, rows)
     return {"rows": len(rows)}
 
 
@@ -52,37 +52,37 @@ ALL = (
 def test_each_method_is_a_row_of_headline_numbers() -> None:
     walk = run_of("heads", [GivenSpec(method="pli", numbers=ALL)])
     expected = {"FashionIQ R@10": 30.0, "CIRR R@1": 20.0, "CIRR Rsub@1": 60.0, "CIRCO mAP@5": 12.0, "GeneCIS R@1": 15.0}
-    assert score_rows(walk.store, "latest") == [{"method": "pli", **expected}]
+    assert headline_score_rows(walk.store, "latest") == [{"method": "pli", **expected}]
 
 
 def test_what_was_not_measured_is_empty_and_every_row_has_the_same_columns() -> None:
     walk = run_of("holes", [GivenSpec(method="a", numbers=CIRR), GivenSpec(method="b", numbers=ALL)])
-    first, second = score_rows(walk.store, "latest")
+    first, second = headline_score_rows(walk.store, "latest")
     assert list(first) == list(second)
     assert (first["CIRR R@1"], first["CIRCO mAP@5"]) == (20.0, None)
 
 
 def test_parts_stand_for_themselves_where_there_is_no_mean() -> None:
     walk = run_of("parts", [GivenSpec(method="pli", numbers=(("fashioniq/dress", "R@10", 31.0),))])
-    assert score_rows(walk.store, "latest") == [{"method": "pli", "FashionIQ dress R@10": 31.0}]
+    assert headline_score_rows(walk.store, "latest") == [{"method": "pli", "FashionIQ dress R@10": 31.0}]
 
 
 def test_controls_stand_above_the_methods() -> None:
     names = ["pli", "image only", "sum, lambda 1", "my text only"]
     walk = run_of("order", [GivenSpec(method=name, numbers=CIRR) for name in names])
-    assert [row["method"] for row in score_rows(walk.store, "latest")] == [
+    assert [row["method"] for row in headline_score_rows(walk.store, "latest")] == [
         "image only",
         "sum, lambda 1",
         "pli",
         "my text only",
     ]
-    (overview, *_) = score_tables(read_record(walk.store, "latest"))
+    (overview, *_) = page_score_tables(read_record(walk.store, "latest"))
     assert [line.kind for line in overview.rows] == ["control", "control", "method", "method"]
 
 
 def test_the_best_of_each_column_is_marked_and_equals_share_it() -> None:
     walk = run_of("best", [GivenSpec(method="a", numbers=CIRR), GivenSpec(method="b", numbers=BETTER)])
-    table = score_tables(read_record(walk.store, "latest"))[1]
+    table = page_score_tables(read_record(walk.store, "latest"))[1]
     assert [head.name for head in table.columns] == ["R@1", "R@5", "Rsub@1"]
     assert [[cell.best for cell in line.cells if cell] for line in table.rows] == [
         [False, True, True],
@@ -92,7 +92,7 @@ def test_the_best_of_each_column_is_marked_and_equals_share_it() -> None:
 
 def test_a_lone_method_is_not_called_the_best() -> None:
     walk = run_of("lone", [GivenSpec(method="a", numbers=CIRR)])
-    assert not any(cell.best for cell in score_tables(read_record(walk.store, "latest"))[0].rows[0].cells if cell)
+    assert not any(cell.best for cell in page_score_tables(read_record(walk.store, "latest"))[0].rows[0].cells if cell)
 
 
 def test_other_splits_and_ranking_protocols_never_share_a_column() -> None:
@@ -102,11 +102,11 @@ def test_other_splits_and_ranking_protocols_never_share_a_column() -> None:
         GivenSpec(method="c", numbers=(("fashioniq/mean", "R@10", 50.0),), protocol="original/pli/clip", split="test"),
     ]
     walk = run_of("protocols", specs)
-    rows = score_rows(walk.store, "latest")
+    rows = headline_score_rows(walk.store, "latest")
     titles = [f"FashionIQ R@10 ({one}, clip)" for one in ("test, original", "val, original", "val, val")]
     assert sorted(set(rows[0]) - {"method"}) == titles
     assert [rows[0][titles[1]], rows[0][titles[0]], rows[1][titles[2]]] == [30.0, None, 40.0]
-    overview = score_tables(read_record(walk.store, "latest"))[0]
+    overview = page_score_tables(read_record(walk.store, "latest"))[0]
     assert sorted(head.about for head in overview.groups) == [
         "test, original, clip; texts pli", "val, original, clip; texts pli", "val, val, clip; texts pli",
     ]  # fmt: skip
@@ -114,7 +114,7 @@ def test_other_splits_and_ranking_protocols_never_share_a_column() -> None:
 
 def test_another_preprocessing_is_another_column() -> None:
     specs = [GivenSpec(method=fit, numbers=CIRR, protocol=f"official/pli/{fit}") for fit in ("clip", "targetpad")]
-    rows = score_rows(run_of("fits", specs).store, "latest")
+    rows = headline_score_rows(run_of("fits", specs).store, "latest")
     assert [[key for key, value in row.items() if value == 20.0] for row in rows] == [
         ["CIRR R@1 (val, official, clip)"], ["CIRR R@1 (val, official, targetpad)"],
     ]  # fmt: skip
@@ -122,14 +122,14 @@ def test_another_preprocessing_is_another_column() -> None:
 
 def test_text_protocols_may_differ_between_methods_and_stand_in_the_small_print() -> None:
     specs = [GivenSpec(method=name, numbers=CIRR, protocol=f"official/{name}/clip") for name in ("pli", "tscir")]
-    overview = score_tables(read_record(run_of("texts", specs).store, "latest"))[0]
+    overview = page_score_tables(read_record(run_of("texts", specs).store, "latest"))[0]
     assert [head.about for head in overview.groups] == ["val, official, clip; texts pli, tscir"]
     assert [line.about for line in overview.rows] == ["ViT · pli · clip", "ViT · tscir · clip"]
 
 
 def test_two_backbones_are_told_apart() -> None:
     specs = [GivenSpec(method="pli", numbers=CIRR, backbone=name) for name in ("ViT-B", "ViT-L")]
-    rows = score_rows(run_of("backbones", specs).store, "latest")
+    rows = headline_score_rows(run_of("backbones", specs).store, "latest")
     assert [row["backbone"] for row in rows] == ["ViT-B", "ViT-L"]
 
 
@@ -137,16 +137,16 @@ def test_the_table_of_the_run_is_the_truth_where_there_is_one() -> None:
     specs = [GivenSpec(method="a", numbers=CIRR), GivenSpec(method="text only", numbers=BETTER)]
     walk = run_of("table", specs, table=True)
     without = run_of("bare", specs)
-    assert score_rows(walk.store, "latest") == score_rows(without.store, "latest")
+    assert headline_score_rows(walk.store, "latest") == headline_score_rows(without.store, "latest")
     only_some = Walk(walk.store, "20260101-000001-some")
     made = [only_some.step(f"score_{number}", evaluate, spec) for number, spec in enumerate(specs)]
     only_some.step("tabulate", tabulate, TabulateSpec(), scores=made[:1])
     only_some.recorder.finish("succeeded")
-    assert [row["method"] for row in score_rows(walk.store, "20260101-000001-some")] == ["a"]
+    assert [row["method"] for row in headline_score_rows(walk.store, "20260101-000001-some")] == ["a"]
 
 
 def test_intervals_of_the_evaluations_are_shown() -> None:
-    overview, *more = score_tables(read_record(shared_store(), "latest"))
+    overview, *more = page_score_tables(read_record(shared_store(), "latest"))
     scores = read_scores(read_record(shared_store(), "latest"))
     assert len(overview.rows) == len(scores.grid.lines) == 5
     for line in overview.rows:
@@ -161,28 +161,28 @@ def test_intervals_of_the_evaluations_are_shown() -> None:
 
 def test_a_run_without_evaluation_has_no_scores() -> None:
     walk = run_of("none", [])
-    assert score_rows(walk.store, "latest") == []
-    assert score_tables(read_record(walk.store, "latest")) == []
+    assert headline_score_rows(walk.store, "latest") == []
+    assert page_score_tables(read_record(walk.store, "latest")) == []
 
 
 def test_a_table_without_controls_says_so_on_the_page_and_for_the_console() -> None:
     walk = run_of("lacking", [GivenSpec(method="pli", numbers=CIRR), GivenSpec(method="image only", numbers=CIRR)])
     said = "CONTROLS MISSING: no text only, no sum of ViT in cirr val (official, clip)."
-    assert [table.remarks for table in score_tables(read_record(walk.store, "latest"))] == [(said,)] * 2
-    assert score_remarks(walk.store, "latest") == [said]
-    assert not any(table.remarks for table in score_tables(read_record(shared_store(), "latest")))
-    assert score_remarks(shared_store(), "latest") == []
+    assert [table.remarks for table in page_score_tables(read_record(walk.store, "latest"))] == [(said,)] * 2
+    assert headline_score_remarks(walk.store, "latest") == [said]
+    assert not any(table.remarks for table in page_score_tables(read_record(shared_store(), "latest")))
+    assert headline_score_remarks(shared_store(), "latest") == []
 
 
 def test_trained_towers_asked_as_a_sum_are_a_method_and_no_control() -> None:
     names = ["pli: sum, lambda 0.5 (tuned)", "sum, lambda 1"]
     walk = run_of("tuned", [GivenSpec(method=name, numbers=CIRR) for name in names])
-    (overview, *_) = score_tables(read_record(walk.store, "latest"))
+    (overview, *_) = page_score_tables(read_record(walk.store, "latest"))
     assert [(line.method, line.kind) for line in overview.rows] == [(names[1], "control"), (names[0], "method")]
 
 
 def test_hits_and_n_stand_beside_every_recall() -> None:
-    for table in score_tables(read_record(shared_store(), "latest")):
+    for table in page_score_tables(read_record(shared_store(), "latest")):
         for line in table.rows:
             for head, cell in zip(table.columns, line.cells, strict=True):
                 assert cell is not None
@@ -198,4 +198,4 @@ def test_hits_and_n_stand_beside_every_recall() -> None:
 @pytest.mark.parametrize("asked", ["latest", "20260101-0000"])
 def test_a_run_is_found_by_prefix(asked: str) -> None:
     walk = run_of("prefix", [GivenSpec(method="a", numbers=CIRR)])
-    assert len(score_rows(walk.store, asked)) == 1
+    assert len(headline_score_rows(walk.store, asked)) == 1

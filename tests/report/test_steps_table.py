@@ -4,20 +4,20 @@ import pytest
 
 from tests.support.small_run import PlainSpec, Walk, download, ingest, new_store, shared_store
 from zscir.pipeline.stage import stage
-from zscir.report.rejects import MAX_SHOWN, reject_examples, varied
+from zscir.report.rejects import MAX_SHOWN, reject_examples, vary_by_reason
 from zscir.report.run_data import read_record
-from zscir.report.steps_table import MAX_REASONS_SHOWN, WalkRow, draw_graph, shown_facts, walk_rows
+from zscir.report.steps_table import MAX_REASONS_SHOWN, StepTableRow, draw_graph, shown_facts, step_table_rows
 from zscir.report.summary import tiles_of
-from zscir.runtime.schemas import REJECTS, write_table
+from zscir.runtime.schemas import REJECTS_SCHEMA, write_table
 from zscir.store.artifacts import Artifact, Facts
 
 
 @pytest.fixture(scope="module")
-def rows() -> dict[str, WalkRow]:
-    return {row.step.name: row for row in walk_rows(read_record(shared_store(), "latest"))}
+def rows() -> dict[str, StepTableRow]:
+    return {row.step.name: row for row in step_table_rows(read_record(shared_store(), "latest"))}
 
 
-def test_rows_in_and_out_are_those_of_the_artifacts(rows: dict[str, WalkRow]) -> None:
+def test_rows_in_and_out_are_those_of_the_artifacts(rows: dict[str, StepTableRow]) -> None:
     assert (rows["ingest"].inputs, rows["ingest"].rows) == ((), 54)
     assert [(one.role, one.rows) for one in rows["download"].inputs] == [("pairs", 54)]
     assert [(one.role, one.rows) for one in rows["mask_triplets"].inputs] == [("images", 54)]
@@ -26,7 +26,7 @@ def test_rows_in_and_out_are_those_of_the_artifacts(rows: dict[str, WalkRow]) ->
     assert scores.rows == 5 * (rows["score_pli"].rows or 0)
 
 
-def test_rejects_are_counted_by_reason_and_as_a_share(rows: dict[str, WalkRow]) -> None:
+def test_rejects_are_counted_by_reason_and_as_a_share(rows: dict[str, StepTableRow]) -> None:
     ingested = rows["ingest"]
     assert [(one.name, one.count, one.percent) for one in ingested.reasons] == [
         ("duplicate", 3, 100.0),
@@ -37,7 +37,7 @@ def test_rejects_are_counted_by_reason_and_as_a_share(rows: dict[str, WalkRow]) 
     assert (rows["mask_triplets"].rejects, rows["mask_triplets"].of) == (None, None)
 
 
-def test_the_head_counts_what_the_steps_count(rows: dict[str, WalkRow]) -> None:
+def test_the_head_counts_what_the_steps_count(rows: dict[str, StepTableRow]) -> None:
     found = {tile.name: tile.value for tile in tiles_of(list(rows.values()))}
     assert found == {
         "pairs": "54", "URLs tried": "54", "masked triplets": "50", "synthesised triplets": "49", "trainings": "2",
@@ -45,7 +45,7 @@ def test_the_head_counts_what_the_steps_count(rows: dict[str, WalkRow]) -> None:
     }  # fmt: skip
 
 
-def test_the_graph_has_a_box_for_each_step(rows: dict[str, WalkRow]) -> None:
+def test_the_graph_has_a_box_for_each_step(rows: dict[str, StepTableRow]) -> None:
     drawing, boxes = draw_graph(list(rows.values()))
     assert {box.name for box in boxes} == set(rows)
     assert sum(wire.ends for wire in drawing.wires) == sum(len(row.step.parents) for row in rows.values()) == 15
@@ -79,7 +79,7 @@ def filtered(spec: PlainSpec, pairs: Artifact, out: Path) -> Facts:
         for reason in range(1, 11)
         for number in range(reason)
     ]
-    write_table(out / "rejects.parquet", REJECTS, rejects)
+    write_table(out / "rejects.parquet", REJECTS_SCHEMA, rejects)
     return {"rows": 1}
 
 
@@ -87,7 +87,7 @@ def test_rare_reasons_are_put_together() -> None:
     walk = Walk(new_store("reasons"), "20260101-000000-aaaaaa")
     pairs = walk.step("ingest", ingest, PlainSpec())
     walk.step("filtered", filtered, PlainSpec(), pairs=pairs)
-    row = walk_rows(read_record(walk.store, "latest"))[1]
+    row = step_table_rows(read_record(walk.store, "latest"))[1]
     assert row.rejects == 55
     assert [one.count for one in row.reasons] == [10, 9, 8, 7, 6, 5, 10]
     assert row.reasons[-1].name == "4 more reasons"
@@ -99,7 +99,7 @@ def test_rare_reasons_are_put_together() -> None:
 
 def test_examples_show_each_reason_before_any_twice() -> None:
     many = [{"reason": "common", "id": f"{number}", "detail": ""} for number in range(100)]
-    found = varied([*many, {"reason": "rare", "id": "x", "detail": ""}])
+    found = vary_by_reason([*many, {"reason": "rare", "id": "x", "detail": ""}])
     assert len(found) == MAX_SHOWN
     assert [row["reason"] for row in found].count("rare") == 1
 
@@ -109,5 +109,5 @@ def test_a_step_whose_artifact_is_gone_says_so() -> None:
     pairs = walk.step("ingest", ingest, PlainSpec())
     made = walk.step("download", download, PlainSpec(), pairs=pairs)
     made.path("00000.tar").unlink()
-    row = walk_rows(read_record(walk.store, "latest"))[1]
+    row = step_table_rows(read_record(walk.store, "latest"))[1]
     assert (row.rows, row.problem) == (None, "file missing: 00000.tar")

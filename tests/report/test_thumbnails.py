@@ -8,27 +8,27 @@ from PIL import Image
 
 from tests.support.small_run import shared_store
 from zscir.methods.masks import kept_patches
-from zscir.methods.specs import PixelSpec
-from zscir.report.benchmark_thumbnails import Gallery, box_of, file_of
+from zscir.methods.specs import ModelPixelSpec
+from zscir.report.benchmark_thumbnails import BenchmarkThumbnails, indexed_image_name, region_box
 from zscir.report.masked_examples import masked_sheets, patches_of
 from zscir.report.run_data import read_record
 from zscir.report.thumbnails import (
     GREY,
     STRIPE,
     THUMB_PX,
-    Images,
-    Patches,
-    Picture,
-    enlarged,
-    masked,
-    span_of,
-    thumbnail,
+    PatchGrid,
+    StoredImages,
+    Thumbnail,
+    enlarge_to_thumbnail,
+    make_thumbnail,
+    masked_thumbnail,
+    read_shard_member,
 )
 from zscir.report.triplet_examples import pair_sheets, triplet_sheets
 from zscir.store.artifacts import Artifact
 
 
-def image_of(picture: Picture) -> np.ndarray:
+def image_of(picture: Thumbnail) -> np.ndarray:
     head, _, text = picture.uri.partition(",")
     assert head in ("data:image/jpeg;base64", "data:image/png;base64")
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB"))
@@ -41,7 +41,7 @@ def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
 
 
 def test_a_thumbnail_is_small_and_keeps_its_shape() -> None:
-    picture = thumbnail(encoded(Image.new("RGB", (800, 400), "red")), "a red board")
+    picture = make_thumbnail(encoded(Image.new("RGB", (800, 400), "red")), "a red board")
     assert (picture.width, picture.height) == (THUMB_PX, THUMB_PX // 2)
     assert image_of(picture).shape == (THUMB_PX // 2, THUMB_PX, 3)
     assert picture.alt == "a red board"
@@ -49,27 +49,27 @@ def test_a_thumbnail_is_small_and_keeps_its_shape() -> None:
 
 
 def test_a_small_picture_is_not_blown_up() -> None:
-    picture = thumbnail(encoded(Image.new("RGB", (40, 30))), "")
+    picture = make_thumbnail(encoded(Image.new("RGB", (40, 30))), "")
     assert (picture.width, picture.height) == (40, 30)
 
 
 @pytest.mark.parametrize("data", [b"", b"<html>", encoded(Image.new("RGB", (90, 90)), "JPEG")[:300]])
 def test_what_is_no_picture_says_why(data: bytes) -> None:
-    picture = thumbnail(data, "words")
+    picture = make_thumbnail(data, "words")
     assert (picture.uri, picture.alt) == ("", "words")
     assert picture.problem in ("not_image", "bad_image")
 
 
 def test_a_picture_of_too_many_pixels_is_not_unfolded() -> None:
-    assert thumbnail(encoded(Image.new("L", (9000, 9000))), "").problem == "too_many_pixels"
+    assert make_thumbnail(encoded(Image.new("L", (9000, 9000))), "").problem == "too_many_pixels"
 
 
 def test_the_model_sees_exactly_the_patches_that_the_mask_keeps() -> None:
     rng = np.random.default_rng(0)
     colours = rng.integers(0, 2, (8, 8, 3), dtype=np.uint8) * 255
     whole = Image.fromarray(np.kron(colours, np.ones((8, 8, 1), dtype=np.uint8)))
-    patches = Patches(PixelSpec(size_px=64), 8)
-    shown = image_of(masked(whole, patches, (7, 3, "key"), 0.75, ""))
+    patches = PatchGrid(ModelPixelSpec(size_px=64), 8)
+    shown = image_of(masked_thumbnail(whole, patches, (7, 3, "key"), 0.75, ""))
     side = shown.shape[0] // 8
     assert shown.shape == (128, 128, 3)
     kept = set(kept_patches([7], 3, ["key"], 64, 0.75)[0].tolist())
@@ -82,21 +82,21 @@ def test_the_model_sees_exactly_the_patches_that_the_mask_keeps() -> None:
 
 
 def test_a_large_square_is_brought_to_thumbnail_size() -> None:
-    assert enlarged(Image.new("RGB", (224, 224)), "").width == THUMB_PX
+    assert enlarge_to_thumbnail(Image.new("RGB", (224, 224)), "").width == THUMB_PX
 
 
 def test_a_span_outside_of_the_artifact_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "00000.tar").write_bytes(b"x" * 10)
     (tmp_path.parent / "secret").write_bytes(b"secret")
     artifact = Artifact.of_folder(tmp_path)
-    assert span_of(artifact, "00000.tar", 2, 3) == b"xxx"
+    assert read_shard_member(artifact, "00000.tar", 2, 3) == b"xxx"
     for shard, offset, size in (
         ("../secret", 0, 6),
         ("00000.tar", -1, 3),
         ("00000.tar", 0, -1),
         ("00000.tar", 0, 1 << 40),
     ):
-        assert span_of(artifact, shard, offset, size) is None
+        assert read_shard_member(artifact, shard, offset, size) is None
 
 
 def test_pairs_are_spread_over_the_list_and_failed_ones_left_out() -> None:
@@ -132,7 +132,7 @@ def test_triplets_show_reference_text_and_target() -> None:
 
 def test_images_that_are_nowhere_say_so() -> None:
     (download,) = read_record(shared_store(), "latest").artifacts_of("download")
-    picture = Images([download]).picture("f" * 64, "words")
+    picture = StoredImages([download]).picture("f" * 64, "words")
     assert (picture.uri, picture.problem) == ("", "not in the store")
 
 
@@ -146,8 +146,8 @@ def test_images_that_are_nowhere_say_so() -> None:
     ],
 )
 def test_ids_of_rankings_name_files(benchmark: str, image_id: str, name: str, box: object) -> None:
-    assert file_of(benchmark, image_id) == name
-    assert box_of(image_id) == box
+    assert indexed_image_name(benchmark, image_id) == name
+    assert region_box(image_id) == box
 
 
 def test_a_region_is_cut_from_its_image(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_region_is_cut_from_its_image(tmp_path: Path) -> None:
     image = Image.new("RGB", (100, 100), "blue")
     image.paste("red", (40, 40, 60, 60))
     (folder / "7.jpg").write_bytes(encoded(image, "JPEG"))
-    gallery = Gallery(Artifact.of_folder(tmp_path), "genecis")
+    gallery = BenchmarkThumbnails(Artifact.of_folder(tmp_path), "genecis")
     red = image_of(gallery.picture("7[54,54,10,10]", ""))  # GeneCIS grows the box to the left and top
     assert red.shape[:2] == (17, 17)
     assert red[8, 8, 0] > 200
@@ -169,4 +169,4 @@ def test_loose_images_of_circo_are_found_by_their_number(tmp_path: Path) -> None
     folder = tmp_path / "circo" / "images"
     folder.mkdir(parents=True)
     (folder / "000000000042.jpg").write_bytes(encoded(Image.new("RGB", (50, 50)), "JPEG"))
-    assert Gallery(Artifact.of_folder(tmp_path), "circo").picture("42", "").uri
+    assert BenchmarkThumbnails(Artifact.of_folder(tmp_path), "circo").picture("42", "").uri

@@ -9,7 +9,7 @@ from zscir.runtime import progress
 
 
 def test_a_loop_gets_its_items_unchanged_and_a_line_now_and_then(monkeypatch, caplog):
-    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "LOG_EVERY_S", 0.0)
     monkeypatch.setattr(logging.getLogger("zscir"), "propagate", True)
     with caplog.at_level(logging.INFO, logger="zscir"):
         assert list(progress.track("abc", 3, "letters")) == ["a", "b", "c"]

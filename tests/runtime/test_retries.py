@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from tests.support.toy_pipelines import STEPS, direct, walk_toy, write_toy
 from tests.support.toys import store_at
-from zscir.pipeline.chunk_job import done_of
+from zscir.pipeline.chunk_job import chunk_result_of
 from zscir.pipeline.run import Run
-from zscir.pipeline.stage import Piece, make_piece, stage
+from zscir.pipeline.stage import Chunk, run_chunk, stage
 from zscir.runtime.errors import GateError, RequestError, StageError, TransientError
-from zscir.runtime.retries import Terms, is_out_of_memory, tried, what_to_lower
+from zscir.runtime.retries import RetryPolicy, is_out_of_memory, oom_advice, with_retries
 from zscir.runtime.specs import Spec
 from zscir.store.artifacts import Facts
-from zscir.store.storage_errors import problems
+from zscir.store.storage_errors import translate_storage_errors
 from zscir.store.store import Store
 
 SHAKY: list[Exception] = []  # what the toy stage raises, in turn, before it works
@@ -66,10 +66,10 @@ def test_a_passing_error_is_tried_again_as_often_as_the_terms_say(failures: int,
     seen: list[int] = []
     errors: list[Exception] = [TransientError("away")] * failures
     if failures <= retries:
-        assert tried(failing(errors), Terms(retries, 0.0), seen.append, "x") == "done"
+        assert with_retries(failing(errors), RetryPolicy(retries, 0.0), seen.append, "x") == "done"
     else:
         with pytest.raises(TransientError, match="away"):
-            tried(failing(errors), Terms(retries, 0.0), seen.append, "x")
+            with_retries(failing(errors), RetryPolicy(retries, 0.0), seen.append, "x")
     assert seen == list(range(1, min(failures, retries) + 2))
 
 
@@ -77,7 +77,7 @@ def test_a_passing_error_is_tried_again_as_often_as_the_terms_say(failures: int,
 def test_a_permanent_error_is_never_tried_again(error: Exception) -> None:
     seen: list[int] = []
     with pytest.raises(type(error)):
-        tried(failing([error]), Terms(5, 0.0), seen.append, "x")
+        with_retries(failing([error]), RetryPolicy(5, 0.0), seen.append, "x")
     assert seen == [1]
 
 
@@ -85,7 +85,7 @@ def test_pauses_grow_and_are_not_the_same_twice(monkeypatch: pytest.MonkeyPatch)
     pauses: list[float] = []
     monkeypatch.setattr("tenacity.nap.time.sleep", pauses.append)
     for _ in range(2):
-        tried(failing([TransientError("away")] * 4), Terms(4, 2.0), lambda number: None, "x")
+        with_retries(failing([TransientError("away")] * 4), RetryPolicy(4, 2.0), lambda number: None, "x")
     for first, least in zip(pauses[:4], (2, 4, 8, 16), strict=True):
         assert least <= first <= least + 2
     assert pauses[:4] != pauses[4:]
@@ -93,23 +93,23 @@ def test_pauses_grow_and_are_not_the_same_twice(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_store_that_is_away_is_a_passing_error_and_a_full_disk_is_none() -> None:
     for error, passes in ((ConnectionError("gone"), True), (TimeoutError("late"), True), (OSError(28, "full"), False)):
-        with pytest.raises(StageError) as told, problems("s3://x"):
+        with pytest.raises(StageError) as told, translate_storage_errors("s3://x"):
             raise error
         assert isinstance(told.value, TransientError) == passes
 
 
 def test_a_piece_is_tried_again_and_says_how_often(store: Store) -> None:
-    piece = Piece("x", shaky, WordSpec(), {}, Terms(2, 0.0))
+    piece = Chunk("x", shaky, WordSpec(), {}, RetryPolicy(2, 0.0))
     SHAKY[:] = [TransientError("away")] * 2
-    done = make_piece(store, piece)
+    done = run_chunk(store, piece)
     assert (done.outcome, done.attempts) == ("made", 3)
     SHAKY[:] = [ValueError("wrong")]
-    done = make_piece(store, Piece("y", shaky, WordSpec(word="b"), {}, Terms(2, 0.0)))
+    done = run_chunk(store, Chunk("y", shaky, WordSpec(word="b"), {}, RetryPolicy(2, 0.0)))
     assert (done.outcome, done.attempts, done.error) == ("failed", 1, "ValueError: wrong")
 
 
 def test_a_piece_is_not_begun_when_its_time_is_over(store: Store) -> None:
-    done = make_piece(store, Piece("x", shaky, WordSpec(), {}, Terms(until=0.0)))
+    done = run_chunk(store, Chunk("x", shaky, WordSpec(), {}, RetryPolicy(until=0.0)))
     assert (done.outcome, done.key, done.attempts) == ("skipped", None, 0)
 
 
@@ -119,13 +119,13 @@ def test_memory_that_ran_out_is_known_by_name_and_through_its_cause() -> None:
     assert [is_out_of_memory(one) for one in (MemoryError(), told, StageError("x"), "MemoryError")] == [
         True, True, False, False,
     ]  # fmt: skip
-    assert done_of(Piece("x", shaky, WordSpec(), {}), MemoryError("killed")).out_of_memory
+    assert chunk_result_of(Chunk("x", shaky, WordSpec(), {}), MemoryError("killed")).out_of_memory
 
 
 def test_what_to_lower_names_the_sizes_of_the_spec_at_any_depth() -> None:
-    told = what_to_lower("embed", {"batch_size": 256, "model": {"batch_size": 1, "name": "x"}})
+    told = oom_advice("embed", {"batch_size": 256, "model": {"batch_size": 1, "name": "x"}})
     assert "--set embed.batch_size=128 (now 256), --set embed.model.batch_size=1 (now 1)" in told
-    assert "--set" not in what_to_lower("pack", {"name": "x"})
+    assert "--set" not in oom_advice("pack", {"name": "x"})
 
 
 def shaken(error: Exception, name: str) -> Callable[[Run, list[str]], None]:

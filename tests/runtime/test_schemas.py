@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from zscir.runtime import schemas
 from zscir.runtime.errors import RequestError
-from zscir.runtime.schemas import PAIRS, SCORES, read_rows, read_table, schema_of, table_of, write_table
+from zscir.runtime.schemas import (
+    PAIRS_SCHEMA,
+    SCORES_SCHEMA,
+    checked_table,
+    read_rows,
+    read_table,
+    schema_of,
+    write_table,
+)
 
 SMALL = schema_of(name="str", size="i64", share="f64?")
 
@@ -46,40 +54,44 @@ def test_the_columns_are_those_of_the_design():
 
 def test_rows_come_back_as_they_went_in(tmp_path):
     rows = [pair(1, licence="CC0"), pair(2)]
-    assert write_table(tmp_path / "pairs.parquet", PAIRS, rows) == 2
-    assert read_rows(tmp_path / "pairs.parquet", PAIRS) == rows
+    assert write_table(tmp_path / "pairs.parquet", PAIRS_SCHEMA, rows) == 2
+    assert read_rows(tmp_path / "pairs.parquet", PAIRS_SCHEMA) == rows
 
 
 def test_equal_rows_give_equal_bytes_whatever_the_order_of_their_keys(tmp_path):
     rows = [pair(number) for number in range(1000)]
-    write_table(tmp_path / "a.parquet", PAIRS, rows)
-    write_table(tmp_path / "b.parquet", PAIRS, [dict(reversed(row.items())) for row in rows])
-    write_table(tmp_path / "c.parquet", PAIRS, table_of(rows, PAIRS).select(list(reversed(PAIRS.names))))
+    write_table(tmp_path / "a.parquet", PAIRS_SCHEMA, rows)
+    write_table(tmp_path / "b.parquet", PAIRS_SCHEMA, [dict(reversed(row.items())) for row in rows])
+    write_table(
+        tmp_path / "c.parquet",
+        PAIRS_SCHEMA,
+        checked_table(rows, PAIRS_SCHEMA).select(list(reversed(PAIRS_SCHEMA.names))),
+    )
     digests = {sha256((tmp_path / f"{name}.parquet").read_bytes()).hexdigest() for name in "abc"}
     assert len(digests) == 1
 
 
 def test_a_table_in_pieces_gives_the_bytes_of_the_table_in_one(tmp_path):
     rows = [pair(number) for number in range(100)]
-    pieces = pa.concat_tables([table_of(rows[:30], PAIRS), table_of(rows[30:], PAIRS)])
-    write_table(tmp_path / "a.parquet", PAIRS, rows)
-    write_table(tmp_path / "b.parquet", PAIRS, pieces)
+    pieces = pa.concat_tables([checked_table(rows[:30], PAIRS_SCHEMA), checked_table(rows[30:], PAIRS_SCHEMA)])
+    write_table(tmp_path / "a.parquet", PAIRS_SCHEMA, rows)
+    write_table(tmp_path / "b.parquet", PAIRS_SCHEMA, pieces)
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
 @given(st.lists(st.fixed_dictionaries({"name": st.text(), "size": st.integers(-(2**63), 2**63 - 1)})))
 def test_any_text_and_number_comes_back(rows):
-    assert table_of(rows, SMALL).to_pylist() == [row | {"share": None} for row in rows]
+    assert checked_table(rows, SMALL).to_pylist() == [row | {"share": None} for row in rows]
 
 
 def test_no_rows_are_a_table_too(tmp_path):
-    write_table(tmp_path / "none.parquet", SCORES, [])
-    assert read_table(tmp_path / "none.parquet", SCORES).num_rows == 0
+    write_table(tmp_path / "none.parquet", SCORES_SCHEMA, [])
+    assert read_table(tmp_path / "none.parquet", SCORES_SCHEMA).num_rows == 0
 
 
 def test_a_null_where_none_is_allowed_is_refused_by_column(tmp_path):
     with pytest.raises(RequestError, match="column 'url' holds 1 nulls"):
-        write_table(tmp_path / "pairs.parquet", PAIRS, [pair(1, url=None)])
+        write_table(tmp_path / "pairs.parquet", PAIRS_SCHEMA, [pair(1, url=None)])
     assert not (tmp_path / "pairs.parquet").exists()
 
 
@@ -87,18 +99,18 @@ def test_a_missing_value_counts_as_null():
     row = pair(1)
     del row["text"]
     with pytest.raises(RequestError, match="column 'text'"):
-        table_of([row], PAIRS)
+        checked_table([row], PAIRS_SCHEMA)
 
 
 def test_an_unknown_column_is_refused_by_name():
     with pytest.raises(RequestError, match=r"\['colour'\]"):
-        table_of([pair(1, colour="red")], PAIRS)
+        checked_table([pair(1, colour="red")], PAIRS_SCHEMA)
 
 
 @pytest.mark.parametrize("wrong", ["one", 1.5, 2**63])
 def test_a_value_of_the_wrong_type_is_refused(wrong):
     with pytest.raises(RequestError):
-        table_of([pair(1, source_row=wrong)], PAIRS)
+        checked_table([pair(1, source_row=wrong)], PAIRS_SCHEMA)
 
 
 def test_a_table_of_another_type_is_refused_when_read(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from zscir.runtime.errors import RequestError
-from zscir.runtime.specs import Spec, canonical_json, digest_of
+from zscir.runtime.specs import Spec, canonical_json, json_digest
 from zscir.store.artifacts import make_key
 
 
@@ -140,7 +140,7 @@ def test_a_password_in_a_url_is_refused_and_not_repeated():
 
 def test_canonical_json_is_sorted_dense_and_utf_8():
     assert canonical_json({"b": [1, 2.5, None], "a": "ü"}) == '{"a":"ü","b":[1,2.5,null]}'
-    assert digest_of({"a": "ü"}) == sha256('{"a":"ü"}'.encode()).hexdigest()
+    assert json_digest({"a": "ü"}) == sha256('{"a":"ü"}'.encode()).hexdigest()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from zscir.runtime.errors import StageError
-from zscir.runtime.timeouts import within
+from zscir.runtime.timeouts import time_limit
 
 
 def late() -> StageError:
@@ -25,7 +25,7 @@ def no_other_alarm() -> Iterator[None]:
 
 def test_a_sleeper_is_woken_and_told(no_other_alarm: None) -> None:
     began = time.monotonic()
-    with pytest.raises(StageError, match="too long"), within(0.1, late):
+    with pytest.raises(StageError, match="too long"), time_limit(0.1, late):
         time.sleep(30)
     assert time.monotonic() - began < 5
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0.0
@@ -38,18 +38,18 @@ def test_code_that_catches_every_exception_does_not_keep_it(no_other_alarm: None
         except Exception:  # noqa: BLE001 - what is tested
             time.sleep(30)
 
-    with pytest.raises(StageError, match="too long"), within(0.1, late):
+    with pytest.raises(StageError, match="too long"), time_limit(0.1, late):
         stubborn()
 
 
 def test_a_block_in_time_is_left_alone_and_the_timer_before_goes_on(no_other_alarm: None) -> None:
     handler = signal.getsignal(signal.SIGALRM)
     signal.setitimer(signal.ITIMER_REAL, 100)
-    with within(50, late):
+    with time_limit(50, late):
         pass
     assert 90 < signal.getitimer(signal.ITIMER_REAL)[0] <= 100
     assert signal.getsignal(signal.SIGALRM) is handler
-    with within(None, late):
+    with time_limit(None, late):
         pass
 
 
@@ -58,7 +58,7 @@ def test_outside_the_main_thread_the_limit_is_told_afterwards() -> None:
 
     def work() -> None:
         try:
-            with within(0.01, late):
+            with time_limit(0.01, late):
                 time.sleep(0.05)
         except StageError as error:
             told.append(str(error))

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from zscir.data.images.shards import write_shard
-from zscir.runtime.schemas import IMAGES, KEEP, REJECTS, read_rows, write_table
+from zscir.runtime.schemas import IMAGES_SCHEMA, KEEP_SCHEMA, REJECTS_SCHEMA, read_rows, write_table
 from zscir.store.artifacts import Artifact
 
 OUTPUTS = {"keep.parquet", "rejects.parquet"}
@@ -86,28 +86,28 @@ def download_of(
         for n in range(len(given))
         for turn, text in enumerate(texts(n))
     ]  # fmt: skip
-    write_table(folder / "images.parquet", IMAGES, rows)
+    write_table(folder / "images.parquet", IMAGES_SCHEMA, rows)
     return Artifact.of_folder(folder)
 
 
 def choice_of(folder: Path, numbers: Iterable[int]) -> Artifact:
     """What a filter leaves that keeps these pictures."""
     folder.mkdir(parents=True)
-    write_table(folder / "keep.parquet", KEEP, [{"image_key": key(number)} for number in numbers])
+    write_table(folder / "keep.parquet", KEEP_SCHEMA, [{"image_key": key(number)} for number in numbers])
     return Artifact.of_folder(folder)
 
 
 def kept(out: Path) -> list[int]:
     """The numbers of the pictures that stay, in the order of the file."""
     numbers = {key(number): number for number in range(10_000)}
-    return [numbers[row["image_key"]] for row in read_rows(out / "keep.parquet", KEEP)]
+    return [numbers[row["image_key"]] for row in read_rows(out / "keep.parquet", KEEP_SCHEMA)]
 
 
 def rejected(out: Path) -> dict[int, tuple[str, str]]:
     """Number -> (reason, detail), keys in details told as numbers."""
     numbers = {key(number): number for number in range(10_000)}
     found = {}
-    for row in read_rows(out / "rejects.parquet", REJECTS):
+    for row in read_rows(out / "rejects.parquet", REJECTS_SCHEMA):
         words = [str(numbers.get(word, word)) for word in row["detail"].split(" ")]
         found[numbers[row["id"]]] = (row["reason"], " ".join(words))
     return found

@@ -13,7 +13,7 @@ import pytest
 
 from zscir.llm.backend_protocol import unwrap_reply
 from zscir.runtime.errors import RequestError, StageError
-from zscir.runtime.schemas import CANDIDATES, RESPONSES, read_rows, read_table, table_writer, write_table
+from zscir.runtime.schemas import CANDIDATES_SCHEMA, RESPONSES_SCHEMA, read_rows, read_table, table_writer, write_table
 from zscir.runtime.settings import data_specs
 from zscir.stages.ask_llm import AskSpec, ask_llm
 from zscir.store.artifacts import Artifact
@@ -35,12 +35,12 @@ def candidates(folder: Path, count: int) -> Artifact:
         }
         for number in range(count)
     ]  # fmt: skip
-    write_table(folder / "candidates.parquet", CANDIDATES, rows)
+    write_table(folder / "candidates.parquet", CANDIDATES_SCHEMA, rows)
     return Artifact.of_folder(folder)
 
 
 def answers(out: Path) -> list[dict[str, Any]]:
-    return [row for path in sorted(out.glob("responses-*.parquet")) for row in read_rows(path, RESPONSES)]
+    return [row for path in sorted(out.glob("responses-*.parquet")) for row in read_rows(path, RESPONSES_SCHEMA)]
 
 
 def bytes_of(out: Path) -> dict[str, bytes]:
@@ -69,14 +69,14 @@ def test_no_candidates_give_no_shards(tmp_path: Path) -> None:
 
 
 def test_shards_do_not_follow_the_row_groups_of_the_candidates(tmp_path: Path) -> None:
-    table = read_table(candidates(tmp_path / "in", 25).path("candidates.parquet"), CANDIDATES)
-    with table_writer(tmp_path / "in" / "candidates.parquet", CANDIDATES) as writer:
+    table = read_table(candidates(tmp_path / "in", 25).path("candidates.parquet"), CANDIDATES_SCHEMA)
+    with table_writer(tmp_path / "in" / "candidates.parquet", CANDIDATES_SCHEMA) as writer:
         for first in range(0, 25, 7):
             writer.write_table(table.slice(first, 7))
     (tmp_path / "out").mkdir()
     given = Artifact.of_folder(tmp_path / "in")
     ask_llm(AskSpec.parse({**TEMPLATE, "shard_rows": 10}, "t"), candidates=given, out=tmp_path / "out")
-    sizes = [len(read_rows(path, RESPONSES)) for path in sorted((tmp_path / "out").iterdir())]
+    sizes = [len(read_rows(path, RESPONSES_SCHEMA)) for path in sorted((tmp_path / "out").iterdir())]
     assert sizes == [10, 10, 5]
 
 

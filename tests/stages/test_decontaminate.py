@@ -5,11 +5,11 @@ import pytest
 from PIL import Image
 
 from tests.stages.albums import OUTPUTS, choice_of, cropped, download_of, jpeg, kept, rejected, saved, scaled, view
-from zscir.data.images.shards import members, write_shard
+from zscir.data.images.shards import read_members, write_shard
 from zscir.runtime.errors import RequestError, StageError
 from zscir.stages.decontaminate import DecontaminateSpec, decontaminate
 from zscir.stages.tabletop_benchmarks import tabletop_benchmarks
-from zscir.store.artifacts import Artifact, sweep
+from zscir.store.artifacts import Artifact, remove_scratch_files
 from zscir.tabletop.spec import TabletopBenchmarksSpec, TabletopSpec
 from zscir.tabletop.web import web_jpeg
 
@@ -20,7 +20,7 @@ def run(tmp_path: Path, images: Artifact, benchmarks: list[Artifact], keep: Arti
     out = tmp_path / "out"
     out.mkdir(exist_ok=True)
     facts = decontaminate(DecontaminateSpec(**spec), images=images, benchmarks=benchmarks, keep=keep, out=out)
-    sweep(out)
+    remove_scratch_files(out)
     assert {path.name for path in out.iterdir()} == OUTPUTS
     return facts
 
@@ -120,7 +120,7 @@ def test_the_tabletop_benchmarks_are_kept_away_from_a_training_set_that_holds_th
              "circo_test_queries": 2, "circo_gallery": 60, "genecis_queries": 3, "genecis_vg_images": 50}  # fmt: skip
     tabletop_benchmarks(TabletopBenchmarksSpec(**sizes), out=tmp_path / "bench")
     bench = Artifact.of_folder(tmp_path / "bench")
-    leaked = [data for _, data in members(bench.path("cirr/images.tar"))][:10]
+    leaked = [data for _, data in read_members(bench.path("cirr/images.tar"))][:10]
     world = TabletopSpec(scenes=60)
     images = download_of(tmp_path / "images", [*(web_jpeg(world, index) for index in range(60)), *leaked])
     run(tmp_path, images, [bench], radius=2)

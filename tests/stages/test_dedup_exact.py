@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from tests.stages.albums import OUTPUTS, choice_of, download_of, kept, rejected
-from zscir.runtime.schemas import IMAGES, read_rows, write_table
+from zscir.runtime.schemas import IMAGES_SCHEMA, read_rows, write_table
 from zscir.stages.dedup_exact import DedupExactSpec, dedup_exact
 from zscir.store.artifacts import Artifact
 
@@ -34,6 +34,6 @@ def test_the_first_is_the_first_of_those_that_earlier_filters_kept(tmp_path: Pat
 def test_bytes_whose_digest_is_not_known_are_read(tmp_path: Path) -> None:
     images = download_of(tmp_path / "images", PICTURES)
     path = images.path("images.parquet")
-    write_table(path, IMAGES, [row | {"sha256": None} for row in read_rows(path, IMAGES)])
+    write_table(path, IMAGES_SCHEMA, [row | {"sha256": None} for row in read_rows(path, IMAGES_SCHEMA)])
     run(tmp_path, images)
     assert kept(tmp_path / "out") == [0, 1, 4]

@@ -6,9 +6,9 @@ from PIL import Image
 
 from tests.stages.albums import OUTPUTS, choice_of, cropped, download_of, jpeg, kept, lit, rejected, saved, scaled, view
 from zscir.data.images import fingerprints
-from zscir.data.images.decode import decode
+from zscir.data.images.decode import decode_image
 from zscir.stages.dedup_near import DedupNearSpec, dedup_near
-from zscir.store.artifacts import Artifact, sweep
+from zscir.store.artifacts import Artifact, remove_scratch_files
 from zscir.tabletop.spec import TabletopSpec
 from zscir.tabletop.web import web_jpeg
 
@@ -17,7 +17,7 @@ def run(tmp_path: Path, images: Artifact, keep: Artifact | None = None, name: st
     out = tmp_path / name
     out.mkdir(exist_ok=True)
     facts = dedup_near(DedupNearSpec(**spec), images=images, keep=keep, out=out)
-    sweep(out)  # as the store does
+    remove_scratch_files(out)  # as the store does
     assert {path.name for path in out.iterdir()} == OUTPUTS
     return facts
 
@@ -91,11 +91,11 @@ def test_only_what_an_earlier_filter_kept_is_compared(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_makes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fingerprints, "PART_PICTURES", 3)
+    monkeypatch.setattr(fingerprints, "PART_IMAGES", 3)
     images = download_of(tmp_path / "images", [jpeg(view(seed % 5), 60 + seed) for seed in range(10)])
     run(tmp_path, images, name="whole")
     made: list[int] = []
-    original = fingerprints._made
+    original = fingerprints._fingerprint_part
 
     def dying(part: Any, pool: Any) -> Any:
         if len(made) == 2:
@@ -103,10 +103,10 @@ def test_a_killed_run_makes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.M
         made.append(len(part))
         return original(part, pool)
 
-    monkeypatch.setattr(fingerprints, "_made", dying)
+    monkeypatch.setattr(fingerprints, "_fingerprint_part", dying)
     with pytest.raises(KeyboardInterrupt):
         dedup_near(DedupNearSpec(), images=images, out=tmp_path / "killed")
-    monkeypatch.setattr(fingerprints, "_made", original)
+    monkeypatch.setattr(fingerprints, "_fingerprint_part", original)
     run(tmp_path, images, name="killed")
     for name in OUTPUTS:
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -116,7 +116,7 @@ def test_in_the_tabletop_world_copies_are_found_and_few_scenes_are_taken_for_ano
     """Its scenes are alike as few photographs are: one to four plain things on five plain grounds."""
     world = TabletopSpec(scenes=400)
     scenes = [web_jpeg(world, index) for index in range(400)]
-    again = [jpeg(decode(one), 60) for one in scenes[:100]]
+    again = [jpeg(decode_image(one), 60) for one in scenes[:100]]
     images = download_of(tmp_path / "images", [*scenes, *again])
     run(tmp_path, images)
     taken = rejected(tmp_path / "out")

@@ -21,9 +21,9 @@ from tests.faults.hostile_server import HostileServer
 from zscir.data.download.specs import DownloadSpec
 from zscir.data.images.shards import ShardReader
 from zscir.runtime.errors import GateError, RequestError
-from zscir.runtime.schemas import HOSTS, REJECTS, read_rows
+from zscir.runtime.schemas import HOSTS_SCHEMA, REJECTS_SCHEMA, read_rows
 from zscir.tabletop.spec import TabletopSpec
-from zscir.tabletop.web import fate_of, url_of, web_jpeg
+from zscir.tabletop.web import url_fault, url_of, web_jpeg
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -159,7 +159,7 @@ def test_nothing_private_was_asked(web: Web) -> None:
 
 def test_every_pair_is_accounted_for(web: Web) -> None:
     assert len(web.rows) == len(FAILING) + len(WORKING) + 6
-    rejects = read_rows(web.made.artifact.path("rejects.parquet"), REJECTS)
+    rejects = read_rows(web.made.artifact.path("rejects.parquet"), REJECTS_SCHEMA)
     failed = [row for row in web.rows if row["status"] != "ok"]
     assert [(one["id"], one["reason"]) for one in rejects] == [(row["pair_id"], row["error_class"]) for row in failed]
     assert web.facts["rows"] == web.facts["ok"] + web.facts["rejects"] == len(web.rows)
@@ -212,7 +212,7 @@ def test_the_chunks_lend_their_shards_and_nothing_is_copied(web: Web) -> None:
 
 
 def test_the_worst_hosts_are_told_by_class(web: Web) -> None:
-    rows = read_rows(web.made.artifact.path("hosts.parquet"), HOSTS)
+    rows = read_rows(web.made.artifact.path("hosts.parquet"), HOSTS_SCHEMA)
     counts = {(row["host"], row["error_class"]): row["urls"] for row in rows}
     assert counts["127.0.0.1", None] == len(WORKING) - 2  # /flaky and /busy have addresses of their own
     assert counts["127.0.0.1", "too_large"] == 2
@@ -238,10 +238,10 @@ def test_the_tabletop_world_is_downloaded_with_its_broken_urls(tmp_path: Path) -
         "ok": None, "missing": "http_404", "server_error": "http_500", "html": "not_image", "truncated": "bad_image",
         "reset": "incomplete", "hang": "timeout",
     }  # fmt: skip
-    assert [row["error_class"] for row in rows] == [classes[fate_of(world, index)] for index in range(60)]
+    assert [row["error_class"] for row in rows] == [classes[url_fault(world, index)] for index in range(60)]
     assert {row["url"].split("/")[2] for row in rows} == {"tabletop.test"}
     kept = [row["sha256"] for row in rows if row["status"] == "ok"]  # small enough: the bytes that the server gave
-    assert kept == [sha256(web_jpeg(world, n)).hexdigest() for n in range(60) if fate_of(world, n) == "ok"]
+    assert kept == [sha256(web_jpeg(world, n)).hexdigest() for n in range(60) if url_fault(world, n) == "ok"]
 
 
 def test_an_empty_list_is_an_empty_download(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from tests.methods import tiny
 from zscir.data.images.shards import write_shard
 from zscir.methods.build import new_method
 from zscir.methods.checkpoint import load_method, save_checkpoint
-from zscir.methods.image_tensors import decode
-from zscir.methods.specs import ArchitectureSpec, ClipSpec, PixelSpec, TextSpec, VisionSpec
+from zscir.methods.image_tensors import decode_to_square
+from zscir.methods.specs import ArchitectureSpec, ClipSpec, ModelPixelSpec, TextSpec, VisionSpec
 from zscir.runtime.errors import RequestError
-from zscir.runtime.schemas import IMAGES, KEEP, REJECTS, read_rows, schema_of, write_table
+from zscir.runtime.schemas import IMAGES_SCHEMA, KEEP_SCHEMA, REJECTS_SCHEMA, read_rows, schema_of, write_table
 from zscir.stages import embed as module
 from zscir.stages.embed import EmbedSpec, embed
 from zscir.store.artifacts import Artifact
@@ -34,7 +34,7 @@ def jpeg(number: int) -> bytes:
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     torch.set_num_threads(1)
     spec = ClipSpec(
-        pixels=PixelSpec(size_px=16, fit="warp"),
+        pixels=ModelPixelSpec(size_px=16, fit="warp"),
         architecture=ArchitectureSpec(
             embed_dim=8,
             vision=VisionSpec(patch_px=8, width=16, layers=1, head_width=8),
@@ -62,7 +62,7 @@ def images(folder: Path, count: int = 6, damaged: tuple[int, ...] = (), failed: 
         row = {"image_key": keys[n], "pair_id": f"{len(rows):032d}", "url": f"http://a.test/{n}", "attempts": 1,
                "text": CAPTIONS[n] if len(rows) < count else "another caption"}  # fmt: skip
         rows.append(row | ({"status": "failed"} if n in failed else {"status": "ok", **placed[n]}))
-    write_table(folder / "images.parquet", IMAGES, rows)
+    write_table(folder / "images.parquet", IMAGES_SCHEMA, rows)
     return Artifact.of_folder(folder)
 
 
@@ -81,7 +81,7 @@ def test_vectors_are_the_backbone_s_own_in_the_order_of_the_pairs(tmp_path: Path
     assert image.dtype == text.dtype == np.float32
     assert np.allclose(np.linalg.norm(image, axis=1), 1, atol=1e-6)
     for n in range(6):
-        pixels = torch.from_numpy(decode(jpeg(n), method.pixels, "test"))[None]
+        pixels = torch.from_numpy(decode_to_square(jpeg(n), method.pixels, "test"))[None]
         assert np.allclose(image[n], method.gallery(pixels)[0].numpy(), atol=1e-5)
     assert np.allclose(text, method.embed_texts(CAPTIONS).numpy(), atol=1e-5)  # type: ignore[union-attr]
     assert facts == {"rows": 6, "rejects": 0, "width": 8}
@@ -95,7 +95,7 @@ def test_damaged_images_are_rejects_and_missing_ones_are_left_out(tmp_path: Path
     facts, keys, image, text = embedded(tmp_path / "out", given, backbone, shard_rows=2)
     assert keys == [sha256(f"http://a.test/{n}".encode()).hexdigest() for n in (0, 3, 5)]
     assert image.shape == text.shape == (3, 8)
-    rejects = read_rows(tmp_path / "out" / "rejects.parquet", REJECTS)
+    rejects = read_rows(tmp_path / "out" / "rejects.parquet", REJECTS_SCHEMA)
     assert [row["reason"] for row in rejects] == ["not_image", "not_image"]
     assert rejects[0]["id"] == sha256(b"http://a.test/1").hexdigest()
     assert facts == {"rows": 3, "rejects": 2, "width": 8}
@@ -130,12 +130,12 @@ def test_only_the_images_that_a_filter_kept_are_embedded(tmp_path: Path, backbon
     _, _, image, text = embedded(tmp_path / "all", given, backbone)
     chosen = [sha256(f"http://a.test/{n}".encode()).hexdigest() for n in (1, 4)]
     (tmp_path / "keep").mkdir()
-    write_table(tmp_path / "keep" / "keep.parquet", KEEP, [{"image_key": key} for key in chosen])
+    write_table(tmp_path / "keep" / "keep.parquet", KEEP_SCHEMA, [{"image_key": key} for key in chosen])
     (tmp_path / "out").mkdir()
     keep = Artifact.of_folder(tmp_path / "keep")
     facts = embed(EmbedSpec(), images=given, backbone=backbone, keep=keep, out=tmp_path / "out")
     assert facts == {"rows": 2, "rejects": 0, "width": 8}
-    assert read_rows(tmp_path / "out" / "keys.parquet", KEEP) == [{"image_key": key} for key in chosen]
+    assert read_rows(tmp_path / "out" / "keys.parquet", KEEP_SCHEMA) == [{"image_key": key} for key in chosen]
     assert np.allclose(np.load(tmp_path / "out" / "image.npy"), image[[1, 3]], atol=1e-6)
     assert np.allclose(np.load(tmp_path / "out" / "text.npy"), text[[1, 3]], atol=1e-6)
 

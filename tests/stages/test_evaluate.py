@@ -17,7 +17,7 @@ from zscir.benchmarks import load_benchmark
 from zscir.benchmarks.genecis import Genecis
 from zscir.benchmarks.preprocess import region_crop
 from zscir.methods.checkpoint import load_method
-from zscir.methods.image_tensors import decode, square
+from zscir.methods.image_tensors import decode_to_square, resize_to_square
 from zscir.runtime.errors import RequestError, StageError
 from zscir.stages.embed_benchmarks import EmbedBenchmarksSpec, embed_benchmarks
 from zscir.stages.evaluate import EvaluateSpec, evaluate
@@ -61,7 +61,9 @@ def scores(out: Path) -> dict[tuple[str, str], float]:
 
 
 def vectors(model: Any, made: dict[str, Any], name: str, members: list[str]) -> np.ndarray:
-    pixels = [decode((made["loose"] / name / "images" / one).read_bytes(), model.pixels, one) for one in members]
+    pixels = [
+        decode_to_square((made["loose"] / name / "images" / one).read_bytes(), model.pixels, one) for one in members
+    ]
     return model.gallery(torch.from_numpy(np.stack(pixels))).numpy()
 
 
@@ -111,7 +113,7 @@ def test_a_genecis_region_is_seen_through_the_official_crop(made: dict[str, Any]
             kind = "coco" if region.box is None else "vg"
             image = Image.open(made["loose"] / "genecis/images" / kind / region.file_name).convert("RGB")
             image = image if region.box is None else region_crop(image, region.box, key)
-            seen[key] = square(image, model.pixels).transpose(2, 0, 1)
+            seen[key] = resize_to_square(image, model.pixels).transpose(2, 0, 1)
         vector = {key: model.gallery(torch.from_numpy(one.copy())[None]).numpy()[0] for key, one in seen.items()}
         shown = np.stack([[vector[one] for one in row] for row in bench.candidates])
         expected = bench.score_features(np.stack([vector[query.reference] for query in bench.queries]), shown)

@@ -7,10 +7,10 @@ from tests.support.toy_pipelines import walk_toy
 from tests.support.toys import store_at
 from zscir.pipeline.pipeline_file import load_pipeline
 from zscir.pipeline.run import Run
-from zscir.pipeline.stage import key_of
+from zscir.pipeline.stage import stage_key
 from zscir.report.run_data import read_record
-from zscir.report.steps_table import walk_rows
-from zscir.runtime.schemas import TRIPLETS, read_rows
+from zscir.report.steps_table import step_table_rows
+from zscir.runtime.schemas import TRIPLETS_SCHEMA, read_rows
 from zscir.runtime.settings import data_specs
 from zscir.stages.mask_triplets import MaskSpec, mask_triplets
 from zscir.store.artifacts import Artifact, make_key
@@ -64,13 +64,13 @@ def test_each_filter_looks_at_what_the_one_before_it_left(walked: tuple[Store, R
         "dedup_near": [0, 5, 7],
         "decontaminate": [0, 7],
     }
-    triplets = read_rows(run.made["mask_triplets"].path("triplets.parquet"), TRIPLETS)
+    triplets = read_rows(run.made["mask_triplets"].path("triplets.parquet"), TRIPLETS_SCHEMA)
     assert [row["text"] for row in triplets] == ["a view", "a fine view", "the same view in the morning"]
 
 
 def test_the_report_tells_what_each_filter_kept_and_left_out_of_what_it_looked_at(walked: tuple[Store, Run]) -> None:
     store, run = walked
-    rows = {row.step.name: row for row in walk_rows(read_record(store, run.run_id))}
+    rows = {row.step.name: row for row in step_table_rows(read_record(store, run.run_id))}
     assert [(rows[name].rows, rows[name].rejects, rows[name].of) for name in FILTERS] == [
         (7, 2, 9), (6, 1, 7), (5, 1, 6), (3, 2, 5), (2, 1, 3),
     ]  # fmt: skip
@@ -90,7 +90,7 @@ def test_a_changed_bound_makes_again_only_what_comes_after_it(walked: tuple[Stor
 
 def test_a_choice_moves_no_key_of_a_stage_that_is_given_none(tmp_path: Path) -> None:
     images = download_of(tmp_path / "images", [jpeg(view(0))])
-    assert key_of(mask_triplets, MaskSpec(), {"images": images}) == make_key(
+    assert stage_key(mask_triplets, MaskSpec(), {"images": images}) == make_key(
         "mask_triplets", 1, MaskSpec(), {"images": images.digest}
     )
 

@@ -19,13 +19,13 @@ from PIL import Image
 
 from tests.faults.downloads import QUICK, download, files_in, pairs_in, spec_for
 from tests.faults.hostile_server import HostileServer
-from zscir.data.download.repack import verify
-from zscir.data.images.shards import ShardReader, index
+from zscir.data.download.repack import verify_tar
+from zscir.data.images.shards import ShardReader, index_shard
 from zscir.runtime.errors import RequestError
-from zscir.runtime.schemas import IMAGES, REJECTS, read_rows
+from zscir.runtime.schemas import IMAGES_SCHEMA, REJECTS_SCHEMA, read_rows
 from zscir.stages.import_images import ImportImagesSpec, import_images
 from zscir.stages.ingest import IngestSpec, ingest
-from zscir.store.artifacts import Artifact, sweep
+from zscir.store.artifacts import Artifact, remove_scratch_files
 
 REPO = Path(__file__).parents[2]
 LIST = IngestSpec(source="mine", url_column="file", text_column="caption", url_prefix="file:")
@@ -53,7 +53,7 @@ def listed(folder: Path, rows: list[tuple[str, str]], spec: IngestSpec = LIST) -
 def imported(pairs: Artifact, folder: Path, out: Path, **fields: Any) -> tuple[list[dict], list[dict], dict]:
     out.mkdir(exist_ok=True)
     facts = import_images(ImportImagesSpec(**fields), pairs=pairs, images=Artifact.of_folder(folder), out=out)
-    return read_rows(out / "images.parquet", IMAGES), read_rows(out / "rejects.parquet", REJECTS), facts
+    return read_rows(out / "images.parquet", IMAGES_SCHEMA), read_rows(out / "rejects.parquet", REJECTS_SCHEMA), facts
 
 
 @pytest.fixture(autouse=True)
@@ -118,9 +118,9 @@ def test_rows_and_members_agree_and_lie_where_the_rows_say(tmp_path: Path) -> No
             assert sha256(reader.read(row["shard"], row["offset"], row["size"])).hexdigest() == row["sha256"]
     for tar in sorted((tmp_path / "out").glob("*.tar")):
         mine = {row["image_key"]: row for row in rows if row["shard"] == tar.name}
-        spans = {span.name.removesuffix(".jpg"): span for span in index(tar) if span.name.endswith(".jpg")}
+        spans = {span.name.removesuffix(".jpg"): span for span in index_shard(tar) if span.name.endswith(".jpg")}
         assert sorted(mine) == sorted(spans)
-        verify(tar, spans, {key: row["sha256"] for key, row in mine.items()})
+        verify_tar(tar, spans, {key: row["sha256"] for key, row in mine.items()})
     with tarfile.open(tmp_path / "out" / rows[1]["shard"]) as tar:
         stream = tar.extractfile(f"{rows[1]['image_key']}.json")
         about = json.loads(stream.read()) if stream else {}
@@ -156,7 +156,7 @@ def test_an_import_and_a_download_of_the_same_pictures_give_the_same_images(tmp_
 def test_a_list_cannot_name_a_file_outside_of_the_folder(tmp_path: Path, file: str, reason: str) -> None:
     picture(tmp_path / "pictures/good.jpg")
     listed(tmp_path, [(file, "t"), ("./good.jpg", "t")])
-    rejects = read_rows(tmp_path / "pairs/rejects.parquet", REJECTS)
+    rejects = read_rows(tmp_path / "pairs/rejects.parquet", REJECTS_SCHEMA)
     assert [one["reason"] for one in rejects] == [reason]
     rows, _, _ = imported(Artifact.of_folder(tmp_path / "pairs"), tmp_path / "pictures", tmp_path / "out")
     assert [(row["url"], row["status"]) for row in rows] == [("file:good.jpg", "ok")]
@@ -238,5 +238,5 @@ def test_a_killed_import_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) ->
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     imported(pairs, folder, tmp_path / "undisturbed", chunk_rows=10)
     assert files_in(out) == files_in(tmp_path / "undisturbed")
-    sweep(out)
+    remove_scratch_files(out)
     assert sorted(path.name for path in out.iterdir()) == sorted(files_in(tmp_path / "undisturbed"))

@@ -18,13 +18,13 @@ from PIL import Image
 
 from tests.data.readers.made_tars import jpeg, sample, tar_of
 from tests.faults.downloads import files_in
-from zscir.data.download.repack import verify
-from zscir.data.images.shards import index
+from zscir.data.download.repack import verify_tar
+from zscir.data.images.shards import index_shard
 from zscir.data.readers.pairs import pair_digest
 from zscir.runtime.errors import RequestError
-from zscir.runtime.schemas import IMAGES, PAIRS, REJECTS, read_rows
+from zscir.runtime.schemas import IMAGES_SCHEMA, PAIRS_SCHEMA, REJECTS_SCHEMA, read_rows
 from zscir.stages.import_shards import ImportShardsSpec, import_shards
-from zscir.store.artifacts import Artifact, sweep
+from zscir.store.artifacts import Artifact, remove_scratch_files
 
 REPO = Path(__file__).parents[2]
 SPEC = {"source": "tars", "keep_jpegs": True}
@@ -38,7 +38,7 @@ def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 def imported(folder: Path, out: Path, **fields: Any) -> tuple[list[dict], list[dict], dict]:
     out.mkdir(exist_ok=True)
     facts = import_shards(ImportShardsSpec.parse(SPEC | fields, "t"), shards=Artifact.of_folder(folder), out=out)
-    return read_rows(out / "images.parquet", IMAGES), read_rows(out / "rejects.parquet", REJECTS), facts
+    return read_rows(out / "images.parquet", IMAGES_SCHEMA), read_rows(out / "rejects.parquet", REJECTS_SCHEMA), facts
 
 
 def test_tars_become_pairs_images_and_shards_one_to_one(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_tars_become_pairs_images_and_shards_one_to_one(tmp_path: Path) -> None:
     assert [(one["stage"], one["id"], one["reason"]) for one in rejects] == [
         ("import_shards", "00001.tar#0004", "duplicate"), ("import_shards", rows[4]["pair_id"], "not_image"),
     ]  # fmt: skip
-    pairs = read_rows(out / "pairs.parquet", PAIRS)
+    pairs = read_rows(out / "pairs.parquet", PAIRS_SCHEMA)
     assert [pair["pair_id"] for pair in pairs] == [pair_digest(row["url"], row["text"]).hex() for row in rows]
     assert [(pair["licence"], pair["source"], pair["source_row"]) for pair in pairs] == [
         ("CC0", "tars", 0), ("unknown", "tars", 1), ("unknown", "tars", 2), ("unknown", "tars", 3),
@@ -72,8 +72,8 @@ def test_tars_become_pairs_images_and_shards_one_to_one(tmp_path: Path) -> None:
     }  # fmt: skip
     for tar in ("00000.tar", "00001.tar"):
         mine = {row["image_key"]: row for row in rows if row["shard"] == tar}
-        spans = {span.name.removesuffix(".jpg"): span for span in index(out / tar) if span.name.endswith(".jpg")}
-        verify(out / tar, spans, {key: row["sha256"] for key, row in mine.items()})
+        spans = {span.name.removesuffix(".jpg"): span for span in index_shard(out / tar) if span.name.endswith(".jpg")}
+        verify_tar(out / tar, spans, {key: row["sha256"] for key, row in mine.items()})
         assert sorted(spans) == sorted(mine)
 
 
@@ -232,5 +232,5 @@ def test_a_killed_import_goes_on_with_the_unfinished_tars_and_ends_with_the_same
     monkeypatch.setenv("ZSCIR_IMPORT_PROCESSES", "1")
     imported(tars, tmp_path / "undisturbed", **fields)
     assert files_in(out) == files_in(tmp_path / "undisturbed")
-    sweep(out)
+    remove_scratch_files(out)
     assert sorted(path.name for path in out.iterdir()) == sorted(files_in(tmp_path / "undisturbed"))

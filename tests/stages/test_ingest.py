@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zscir.runtime.errors import RequestError
-from zscir.runtime.schemas import PAIRS, REJECTS, read_rows
+from zscir.runtime.schemas import PAIRS_SCHEMA, REJECTS_SCHEMA, read_rows
 from zscir.stages.ingest import IngestSpec, ingest
 from zscir.store.artifacts import Artifact
 
@@ -20,7 +20,7 @@ def run(folder: Path, spec: IngestSpec = SPEC) -> tuple[list[dict], list[dict], 
     out = folder.parent / f"{folder.name}-out"
     out.mkdir(exist_ok=True)
     facts = ingest(spec, urls=Artifact.of_folder(folder), out=out)
-    return read_rows(out / "pairs.parquet", PAIRS), read_rows(out / "rejects.parquet", REJECTS), facts
+    return read_rows(out / "pairs.parquet", PAIRS_SCHEMA), read_rows(out / "rejects.parquet", REJECTS_SCHEMA), facts
 
 
 def listed(folder: Path, rows: list[dict[str, object]], name: str = "a.jsonl") -> Path:

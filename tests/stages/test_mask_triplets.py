@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from zscir.runtime.errors import RequestError
-from zscir.runtime.schemas import IMAGES, KEEP, TRIPLETS, read_rows, write_table
+from zscir.runtime.schemas import IMAGES_SCHEMA, KEEP_SCHEMA, TRIPLETS_SCHEMA, read_rows, write_table
 from zscir.stages import mask_triplets as module
 from zscir.stages.mask_triplets import MaskSpec, mask_triplets
 from zscir.store.artifacts import Artifact
@@ -19,7 +19,7 @@ def images(folder: Path, statuses: list[str]) -> Artifact:
             {"image_key": sha256(url.encode()).hexdigest(), "pair_id": f"{number:032d}", "url": url, "text": text,
              "status": status, "attempts": 1}
         )  # fmt: skip
-    write_table(folder / "images.parquet", IMAGES, rows)
+    write_table(folder / "images.parquet", IMAGES_SCHEMA, rows)
     return Artifact.of_folder(folder)
 
 
@@ -32,7 +32,7 @@ def test_every_downloaded_image_becomes_one_masked_triplet_of_itself(tmp_path: P
     artifact = images(tmp_path / "images", ["ok", "failed", "ok"])
     facts = run(tmp_path / "out", artifact, MaskSpec(ratio=0.6, seed=5))
     assert facts == {"rows": 2, "pairs": 3, "without_image": 1}
-    first, second = read_rows(tmp_path / "out" / "triplets.parquet", TRIPLETS)
+    first, second = read_rows(tmp_path / "out" / "triplets.parquet", TRIPLETS_SCHEMA)
     assert first["source"] == "masked"
     assert first["reference_key"] == first["target_key"] == sha256(b"http://a.test/0.jpg").hexdigest()
     assert (first["text"], first["mask_seed"], first["mask_ratio"]) == ("caption 0", 5, 0.6)
@@ -47,22 +47,24 @@ def test_equal_inputs_give_equal_bytes_and_another_seed_other_ids(tmp_path: Path
         run(tmp_path / name, artifact, MaskSpec(seed=seed))
     a, b, c = ((tmp_path / name / "triplets.parquet") for name in "abc")
     assert a.read_bytes() == b.read_bytes()
-    ids = [{row["triplet_id"] for row in read_rows(path, TRIPLETS)} for path in (a, c)]
+    ids = [{row["triplet_id"] for row in read_rows(path, TRIPLETS_SCHEMA)} for path in (a, c)]
     assert len(ids[0]) == 50
     assert not ids[0] & ids[1]
 
 
 def test_tables_longer_than_a_batch_are_streamed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(module, "MASK_BATCH_ROWS", 7)
     facts = run(tmp_path / "out", images(tmp_path / "images", ["ok", "failed"] * 20), MaskSpec())
     assert facts["rows"] == 20
-    assert [row["text"] for row in read_rows(tmp_path / "out" / "triplets.parquet", TRIPLETS)][-1] == "caption 38"
+    assert [row["text"] for row in read_rows(tmp_path / "out" / "triplets.parquet", TRIPLETS_SCHEMA)][
+        -1
+    ] == "caption 38"
 
 
 def kept(folder: Path, numbers: list[int]) -> Artifact:
     folder.mkdir()
     keys = [sha256(f"http://a.test/{number}.jpg".encode()).hexdigest() for number in numbers]
-    write_table(folder / "keep.parquet", KEEP, [{"image_key": key} for key in keys])
+    write_table(folder / "keep.parquet", KEEP_SCHEMA, [{"image_key": key} for key in keys])
     return Artifact.of_folder(folder)
 
 
@@ -71,7 +73,7 @@ def test_only_the_images_that_a_filter_kept_are_masked(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     facts = mask_triplets(MaskSpec(), images=artifact, keep=kept(tmp_path / "keep", [0, 3]), out=tmp_path / "out")
     assert facts == {"rows": 2, "pairs": 4, "without_image": 1, "left_out_by_filters": 1}
-    assert [row["text"] for row in read_rows(tmp_path / "out" / "triplets.parquet", TRIPLETS)] == [
+    assert [row["text"] for row in read_rows(tmp_path / "out" / "triplets.parquet", TRIPLETS_SCHEMA)] == [
         "caption 0",
         "caption 3",
     ]

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from zscir.runtime.errors import RequestError
-from zscir.runtime.schemas import CANDIDATES, IMAGES, REJECTS, read_rows, schema_of, write_table
+from zscir.runtime.schemas import CANDIDATES_SCHEMA, IMAGES_SCHEMA, REJECTS_SCHEMA, read_rows, schema_of, write_table
 from zscir.stages import mine_pairs as module
-from zscir.stages.mine_pairs import MineSpec, Window, mine_pairs, nearest
+from zscir.stages.mine_pairs import MineSpec, SimilarityWindow, mine_pairs, nearest_in_window
 from zscir.store.artifacts import Artifact
 
 OPEN = {"low": -2.0, "high": 2.0}
@@ -36,7 +36,7 @@ def inputs(
     ]
     for name in ("images", "embed"):
         (folder / name).mkdir(parents=True)
-    write_table(folder / "images" / "images.parquet", IMAGES, rows)
+    write_table(folder / "images" / "images.parquet", IMAGES_SCHEMA, rows)
     write_table(folder / "embed" / "keys.parquet", schema_of(image_key="str"), [{"image_key": key} for key in keys])
     np.save(folder / "embed" / "image.npy", image)
     np.save(folder / "embed" / "text.npy", text)
@@ -48,7 +48,7 @@ def mined(
 ) -> tuple[Any, list[tuple[int, int]]]:
     (folder / name).mkdir(exist_ok=True)
     facts = mine_pairs(MineSpec.parse(spec, "test"), **given, out=folder / name)
-    rows = read_rows(folder / name / "candidates.parquet", CANDIDATES)
+    rows = read_rows(folder / name / "candidates.parquet", CANDIDATES_SCHEMA)
     return facts, [(int(row["reference_key"]), int(row["target_key"])) for row in rows]
 
 
@@ -63,7 +63,7 @@ def test_a_hand_worked_row_of_images_on_a_circle(tmp_path: Path) -> None:
     )
     assert pairs == [(0, 1), (0, 2), (1, 0), (1, 2), (2, 1), (2, 0), (2, 3), (3, 2)]
     assert facts["rows"] == 8
-    first = read_rows(tmp_path / "out" / "candidates.parquet", CANDIDATES)[0]
+    first = read_rows(tmp_path / "out" / "candidates.parquet", CANDIDATES_SCHEMA)[0]
     assert first["image_similarity"] == pytest.approx(np.cos(np.radians(10)), abs=1e-5)
     assert first["text_similarity"] == 0.0
     assert (first["reference_caption"], first["target_caption"]) == ("a", "b")
@@ -85,7 +85,7 @@ def test_copies_are_left_out_with_a_reason(tmp_path: Path) -> None:
         tmp_path, {"image": window, "text": window, "targets_per_reference": 9, "uses_per_image": 99}, given
     )
     assert [pair for pair in pairs if pair[0] == 0] == [(0, 4)]
-    rejects = read_rows(tmp_path / "out" / "rejects.parquet", REJECTS)
+    rejects = read_rows(tmp_path / "out" / "rejects.parquet", REJECTS_SCHEMA)
     mine = {row["reason"]: row["detail"] for row in rejects if int(row["id"]) == 0}
     assert mine == {"near_duplicate": "1 pairs", "same_caption": "1 pairs", "near_same_caption": "1 pairs"}
     assert facts["rejects_by_reason"] == {
@@ -121,7 +121,7 @@ def test_limits_hold_and_pairs_are_distinct(tmp_path_factory: Any, n: int, targe
 @given(st.integers(1, 30), st.integers(1, 8), st.integers(0, 5), st.floats(-1, 0.5), st.floats(0.5, 1.1))
 def test_nearest_agrees_with_brute_force(n: int, k: int, seed: int, low: float, high: float) -> None:
     vectors = unit(np.random.default_rng(seed).normal(size=(n, 4)))
-    ids, cosines = nearest(vectors, np.arange(n), k, low, high)
+    ids, cosines = nearest_in_window(vectors, np.arange(n), k, low, high)
     sims = vectors @ vectors.T
     for row in range(n):
         wanted = sorted((-sims[row, j], j) for j in range(n) if j != row and low <= sims[row, j] < high)[:k]
@@ -139,8 +139,8 @@ def test_blocks_and_shards_do_not_change_the_result(tmp_path: Path, monkeypatch:
     facts, pairs = mined(tmp_path, spec, given, "parts")
     assert pairs == mined(tmp_path, spec, given, "again")[1]
     assert {path.name for path in (tmp_path / "parts").iterdir()} == {"candidates.parquet", "rejects.parquet"}
-    whole = read_rows(tmp_path / "whole" / "candidates.parquet", CANDIDATES)
-    assert whole == read_rows(tmp_path / "parts" / "candidates.parquet", CANDIDATES)
+    whole = read_rows(tmp_path / "whole" / "candidates.parquet", CANDIDATES_SCHEMA)
+    assert whole == read_rows(tmp_path / "parts" / "candidates.parquet", CANDIDATES_SCHEMA)
     assert facts["windows"]["image"][0] < facts["windows"]["image"][1]
 
 
@@ -190,4 +190,4 @@ def test_vectors_of_other_images_are_refused(tmp_path: Path) -> None:
 
 def test_a_window_must_not_be_empty() -> None:
     with pytest.raises(RequestError, match="must be below"):
-        Window.parse({"low": 0.9, "high": 0.8}, "x.toml")
+        SimilarityWindow.parse({"low": 0.9, "high": 0.8}, "x.toml")

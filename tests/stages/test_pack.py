@@ -11,8 +11,8 @@ from PIL import Image
 from tests.faults.hostile_images import picture, rotated_jpeg, saved
 from zscir.data.images.shards import ShardReader, write_shard
 from zscir.runtime.errors import StageError
-from zscir.runtime.schemas import IMAGES, REJECTS, TRIPLETS, read_rows, write_table
-from zscir.stages.pack import INDEX, PackSpec, pack
+from zscir.runtime.schemas import IMAGES_SCHEMA, REJECTS_SCHEMA, TRIPLETS_SCHEMA, read_rows, write_table
+from zscir.stages.pack import INDEX_SCHEMA, PackSpec, pack
 from zscir.store.artifacts import Artifact
 
 SIZES = [(64, 48), (300, 200), (200, 300), (1000, 50)]
@@ -41,7 +41,7 @@ def images_in(folder: Path, pictures: dict[int, bytes], failed: tuple[int, ...] 
             span = spans[f"{key(number)}.jpg"]
             row |= {"shard": "00000.tar", "offset": span.offset, "size": span.size}
         rows.append(row)
-    write_table(folder / "images.parquet", IMAGES, rows)
+    write_table(folder / "images.parquet", IMAGES_SCHEMA, rows)
     return Artifact.of_folder(folder)
 
 
@@ -55,7 +55,7 @@ def triplets_in(folder: Path, ends: list[tuple[int, int]]) -> Artifact:
         }
         for number, (a, b) in enumerate(ends)
     ]  # fmt: skip
-    write_table(folder / "triplets.parquet", TRIPLETS, rows)
+    write_table(folder / "triplets.parquet", TRIPLETS_SCHEMA, rows)
     return Artifact.of_folder(folder)
 
 
@@ -73,7 +73,7 @@ def run(
     folder = tmp_path / f"triplets of {name}"
     triplets = Artifact.of_folder(folder) if folder.exists() else triplets_in(folder, ends)
     facts = pack(PackSpec(**spec), triplets=triplets, images=images, out=out)
-    rows = read_rows(out / "index.parquet", INDEX)
+    rows = read_rows(out / "index.parquet", INDEX_SCHEMA)
     assert facts["rows"] == len(rows)
     assert facts["rejects"] == pq.read_metadata(out / "rejects.parquet").num_rows
     return rows, out
@@ -97,7 +97,7 @@ def test_the_index_says_where_each_image_lies(tmp_path: Path, images: Artifact) 
 
 def test_without_a_size_the_bytes_are_copied(tmp_path: Path, images: Artifact) -> None:
     rows, out = run(tmp_path, images, [(1, 1)])
-    stored = read_rows(images.path("images.parquet"), IMAGES)[1]
+    stored = read_rows(images.path("images.parquet"), IMAGES_SCHEMA)[1]
     with ShardReader(images.path) as source, ShardReader(lambda shard: out / shard) as packed:
         assert packed.read("00000.tar", rows[0]["reference_offset"], rows[0]["reference_size"]) == source.read(
             stored["shard"], stored["offset"], stored["size"]
@@ -117,7 +117,7 @@ def test_images_turned_by_exif_are_packed_upright_even_when_small(tmp_path: Path
 def test_triplets_without_their_images_are_rejects(tmp_path: Path, images: Artifact) -> None:
     rows, out = run(tmp_path, images, [(0, 8), (9, 0), (8, 8), (1, 2)])
     assert [row["triplet_id"] for row in rows] == ["t003"]
-    rejects = read_rows(out / "rejects.parquet", REJECTS)
+    rejects = read_rows(out / "rejects.parquet", REJECTS_SCHEMA)
     assert [(one["stage"], one["id"], one["reason"], one["detail"]) for one in rejects] == [
         ("pack", "t000", "no_image", f"target {key(8)}: http_404"),
         ("pack", "t001", "no_image", f"reference {key(9)}: not in the images"),
@@ -131,7 +131,7 @@ def test_an_image_that_cannot_be_shrunk_is_a_reject(tmp_path: Path) -> None:
     )
     rows, out = run(tmp_path, broken, [(0, 0), (1, 1)], size_px=100)
     assert [row["triplet_id"] for row in rows] == ["t001"]
-    assert [one["reason"] for one in read_rows(out / "rejects.parquet", REJECTS)] == ["bad_image"]
+    assert [one["reason"] for one in read_rows(out / "rejects.parquet", REJECTS_SCHEMA)] == ["bad_image"]
 
 
 def test_a_shard_with_nothing_but_rejects_is_no_tar(tmp_path: Path, images: Artifact) -> None:
@@ -179,8 +179,8 @@ def test_a_crashed_pack_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, ima
 def test_a_triplet_id_that_webdataset_would_cut_is_refused(tmp_path: Path, images: Artifact) -> None:
     folder = tmp_path / "odd"
     triplets_in(folder, [(0, 0)])
-    [row] = read_rows(folder / "triplets.parquet", TRIPLETS)
-    write_table(folder / "triplets.parquet", TRIPLETS, [row | {"triplet_id": "v1.0"}])
+    [row] = read_rows(folder / "triplets.parquet", TRIPLETS_SCHEMA)
+    write_table(folder / "triplets.parquet", TRIPLETS_SCHEMA, [row | {"triplet_id": "v1.0"}])
     with pytest.raises(StageError, match="holds a dot or a slash"):
         pack(PackSpec(), triplets=Artifact.of_folder(folder), images=images, out=tmp_path)
 

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zscir.runtime.errors import RequestError
-from zscir.runtime.schemas import CANDIDATES, REJECTS, RESPONSES, TRIPLETS, read_rows, schema_of, write_table
+from zscir.runtime.schemas import (
+    CANDIDATES_SCHEMA,
+    REJECTS_SCHEMA,
+    RESPONSES_SCHEMA,
+    TRIPLETS_SCHEMA,
+    read_rows,
+    schema_of,
+    write_table,
+)
 from zscir.runtime.settings import data_specs
 from zscir.stages.mask_triplets import MaskSpec
 from zscir.stages.mine_pairs import MineSpec
@@ -45,9 +53,9 @@ def inputs(folder: Path, replies: list[tuple[str | None, str | None]], model: st
             {"response_id": f"c{number}:abc", "prompt_digest": "d", "model": model, "request": "{}",
              "response": response, "error": error, "attempts": 1}
         )  # fmt: skip
-    write_table(folder / "candidates" / "candidates.parquet", CANDIDATES, pairs)
-    write_table(folder / "responses" / "responses-00000.parquet", RESPONSES, rows[: len(rows) // 2])
-    write_table(folder / "responses" / "responses-00001.parquet", RESPONSES, rows[len(rows) // 2 :])
+    write_table(folder / "candidates" / "candidates.parquet", CANDIDATES_SCHEMA, pairs)
+    write_table(folder / "responses" / "responses-00000.parquet", RESPONSES_SCHEMA, rows[: len(rows) // 2])
+    write_table(folder / "responses" / "responses-00001.parquet", RESPONSES_SCHEMA, rows[len(rows) // 2 :])
     return {name: Artifact.of_folder(folder / name) for name in ("candidates", "responses")}
 
 
@@ -57,7 +65,11 @@ def parsed(
     out = folder / "out"
     out.mkdir(exist_ok=True)
     facts = parse_llm(ParseSpec.parse(spec, "t"), **given, out=out)
-    return facts, read_rows(out / "triplets.parquet", TRIPLETS), read_rows(out / "rejects.parquet", REJECTS)
+    return (
+        facts,
+        read_rows(out / "triplets.parquet", TRIPLETS_SCHEMA),
+        read_rows(out / "rejects.parquet", REJECTS_SCHEMA),
+    )
 
 
 def test_a_good_answer_becomes_triplets_with_all_their_origins(tmp_path: Path) -> None:

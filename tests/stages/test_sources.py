@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from zscir.data.images.shards import write_shard
-from zscir.pipeline.pipeline_file import SourceSpec, Step, external, load_pipeline
-from zscir.runtime.schemas import IMAGES, PAIRS, REJECTS, read_rows
+from zscir.pipeline.pipeline_file import SourceSpec, Step, external_input, load_pipeline
+from zscir.runtime.schemas import IMAGES_SCHEMA, PAIRS_SCHEMA, REJECTS_SCHEMA, read_rows
 from zscir.store.artifacts import Artifact
 
 SPECS = Path(__file__).parents[2] / "data_specs"
@@ -139,13 +139,13 @@ def ran(step: Step, folder: Path, **made: Artifact) -> tuple[Artifact, dict[str,
     """What a step makes in ``folder``; inputs that are no files are given."""
     out = folder / f"made-{step.name}"
     out.mkdir()
-    inputs = {role: made[role] if role in made else external(str(one)) for role, one in step.inputs.items()}
+    inputs = {role: made[role] if role in made else external_input(str(one)) for role, one in step.inputs.items()}
     facts = step.stage(step.spec, **inputs, out=out)
     return Artifact.of_folder(out), facts
 
 
 def pairs_in(artifact: Artifact) -> list[dict[str, Any]]:
-    return read_rows(artifact.path("pairs.parquet"), PAIRS)
+    return read_rows(artifact.path("pairs.parquet"), PAIRS_SCHEMA)
 
 
 @pytest.mark.parametrize("name", WEB)
@@ -156,7 +156,7 @@ def test_a_list_of_the_web_is_read_in_its_publishers_format(tmp_path: Path, name
     steps = steps_of("own", placed(tmp_path, name))
     made, facts = ran(steps["ingest"], tmp_path)
     assert {(pair["url"], pair["text"], pair["licence"]) for pair in pairs_in(made)} == pairs
-    assert [one["reason"] for one in read_rows(made.path("rejects.parquet"), REJECTS)] == rejects
+    assert [one["reason"] for one in read_rows(made.path("rejects.parquet"), REJECTS_SCHEMA)] == rejects
     expected = SourceSpec.load(tmp_path / f"{name}.toml").expected_rows
     assert facts.get("expected_rows") == expected
     if expected is not None:
@@ -238,9 +238,9 @@ def test_pictures_of_this_machine_are_imported_with_their_captions(
     write(tmp_path)
     steps = steps_of("own_images", placed(tmp_path, name))
     pairs, _ = ran(steps["ingest"], tmp_path)
-    assert [one["reason"] for one in read_rows(pairs.path("rejects.parquet"), REJECTS)] == rejects
+    assert [one["reason"] for one in read_rows(pairs.path("rejects.parquet"), REJECTS_SCHEMA)] == rejects
     made, facts = ran(steps["import_images"], tmp_path, pairs=pairs)
-    rows = read_rows(made.path("images.parquet"), IMAGES)
+    rows = read_rows(made.path("images.parquet"), IMAGES_SCHEMA)
     assert [(row["url"], row["text"]) for row in rows if row["status"] == "ok"] == good
     assert [row["error_class"] for row in rows if row["status"] != "ok"] == failed
     assert facts["ok"] == len(good)
@@ -270,7 +270,7 @@ def test_tars_of_somebody_are_imported(tmp_path: Path, monkeypatch: pytest.Monke
                ("000000001.jpg", jpeg(60)), ("000000001.txt", b"a dog")]  # fmt: skip
     write_shard(tmp_path / "shards/own/00000.tar", members)
     made, facts = ran(steps_of("own_shards", placed(tmp_path, "own_shards"))["import_shards"], tmp_path)
-    rows = read_rows(made.path("images.parquet"), IMAGES)
+    rows = read_rows(made.path("images.parquet"), IMAGES_SCHEMA)
     assert [(row["url"], row["text"], row["status"]) for row in rows] == [
         (URL, BUS, "ok"), ("file:00000.tar/000000001.jpg", "a dog", "ok"),
     ]  # fmt: skip

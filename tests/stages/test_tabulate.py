@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zscir.runtime.schemas import INTERVALS, PER_QUERY, SCORES, write_table
+from zscir.runtime.schemas import INTERVALS_SCHEMA, PER_QUERY_SCHEMA, SCORES_SCHEMA, write_table
 from zscir.stages.tabulate import TabulateSpec, tabulate
 from zscir.store.artifacts import Artifact
 
@@ -24,7 +24,7 @@ def evaluation(folder: Path, *numbers: tuple[str, str, str, float, int], method:
          "metric": metric, "value": value, "n": n}
         for benchmark, protocol, metric, value, n in numbers
     ]  # fmt: skip
-    write_table(folder / "scores.parquet", SCORES, rows)
+    write_table(folder / "scores.parquet", SCORES_SCHEMA, rows)
     return Artifact.of_folder(folder)
 
 
@@ -130,7 +130,7 @@ def test_intervals_stand_beside_the_numbers_where_they_are_known(tmp_path: Path)
     one = evaluation(tmp_path / "a", ("cirr", "official", "R@1", 25.0, 100))
     bounded = {"hits": 25, "low": 17.0, "high": 33.0, "control": None, "allow_missing": None}
     rows = [pq.read_table(tmp_path / "a/scores.parquet").to_pylist()[0] | bounded]
-    write_table(tmp_path / "a/intervals.parquet", INTERVALS, rows)
+    write_table(tmp_path / "a/intervals.parquet", INTERVALS_SCHEMA, rows)
     text = table(tmp_path / "o", Artifact.of_folder(tmp_path / "a"))
     assert section(text, "## cirr val (official)")[2][4] == "25.00 [17.0, 33.0] (25/100)"
     assert section(text, "# Scores")[2][4] == "25.00"
@@ -199,7 +199,7 @@ def with_parts(folder: Path, protocol: str, method: str, mean: bool = False, **h
         value = sum(number[3] for number in numbers) / len(numbers)
         numbers.append((numbers[0][0].split("/")[0] + "/mean", protocol, numbers[0][2], value, len(rows)))
     evaluation(folder, *numbers, method=method)
-    write_table(folder / "per_query.parquet", PER_QUERY, rows)
+    write_table(folder / "per_query.parquet", PER_QUERY_SCHEMA, rows)
     return Artifact.of_folder(folder)
 
 
@@ -245,7 +245,7 @@ def with_control(folder: Path, control: str | None, protocol: str, method: str =
     evaluation(folder, ("cirr", protocol, "R@1", 25.0, 100), method=method)
     rows = pq.read_table(folder / "scores.parquet").to_pylist()
     bounded = {"hits": 25, "low": 17.0, "high": 33.0, "control": control, "allow_missing": None} | more
-    write_table(folder / "intervals.parquet", INTERVALS, [row | bounded for row in rows])
+    write_table(folder / "intervals.parquet", INTERVALS_SCHEMA, [row | bounded for row in rows])
     return Artifact.of_folder(folder)
 
 

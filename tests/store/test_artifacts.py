@@ -7,20 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zscir.runtime.errors import RequestError, StageError
-from zscir.runtime.specs import Spec, canonical_json, digest_of
+from zscir.runtime.specs import Spec, canonical_json, json_digest
 from zscir.store.artifacts import (
     Artifact,
     DamagedManifest,
     FileEntry,
     Manifest,
+    atomic_path,
+    check_file_types,
     digest_of_files,
-    finished,
     make_key,
     manifest_text,
     parse_manifest,
-    refuse_odd_files,
-    scan,
-    sweep,
+    remove_scratch_files,
+    scan_folder,
 )  # fmt: skip
 
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -50,7 +50,7 @@ def test_a_scan_lists_names_sizes_and_digests_in_order(tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "b.bin").write_bytes(b"")
     (tmp_path / "a.bin").write_bytes(b"abc")
-    found = [(entry.path, entry.size, entry.sha256) for entry in scan(tmp_path)]
+    found = [(entry.path, entry.size, entry.sha256) for entry in scan_folder(tmp_path)]
     assert found == [("a.bin", 3, ABC_SHA256), ("deep/b.bin", 0, EMPTY_SHA256)]
 
 
@@ -58,13 +58,13 @@ def test_a_scan_leaves_out_half_written_and_hidden_files(tmp_path):
     (tmp_path / ".hidden").mkdir()
     for name in ("a.bin", "b.bin.part", ".dot", ".hidden/c.bin"):
         (tmp_path / name).write_bytes(b"abc")
-    assert [entry.path for entry in scan(tmp_path)] == ["a.bin"]
+    assert [entry.path for entry in scan_folder(tmp_path)] == ["a.bin"]
 
 
 def test_the_content_digest_is_over_sorted_names_sizes_and_digests():
     entries = [FileEntry(path="b", size=0, sha256=EMPTY_SHA256), FileEntry(path="a", size=3, sha256=ABC_SHA256)]
     by_hand = [["a", 3, ABC_SHA256], ["b", 0, EMPTY_SHA256]]
-    assert digest_of_files(entries) == digest_of(by_hand)
+    assert digest_of_files(entries) == json_digest(by_hand)
     assert digest_of_files(entries) == digest_of_files(entries[::-1])
 
 
@@ -136,7 +136,7 @@ def test_a_manifest_of_a_newer_zscir_is_not_taken_for_a_damaged_one():
 
 
 def test_a_finished_file_appears_whole_under_its_name(tmp_path):
-    with finished(tmp_path / "deep" / "a.bin") as part:
+    with atomic_path(tmp_path / "deep" / "a.bin") as part:
         part.write_bytes(b"abc")
         assert not (tmp_path / "deep" / "a.bin").exists()
     assert (tmp_path / "deep" / "a.bin").read_bytes() == b"abc"
@@ -147,7 +147,7 @@ def test_a_file_that_fails_leaves_the_old_one_and_no_part(tmp_path):
     (tmp_path / "a.bin").write_bytes(b"old")
 
     def half():
-        with finished(tmp_path / "a.bin") as part:
+        with atomic_path(tmp_path / "a.bin") as part:
             part.write_bytes(b"half")
             raise KeyboardInterrupt
 
@@ -164,7 +164,7 @@ def test_a_sweep_takes_leftovers_and_leaves_finished_files(tmp_path):
     for name in names:
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / ".link").symlink_to("/etc")
-    sweep(tmp_path)
+    remove_scratch_files(tmp_path)
     left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
     assert left == ["a.bin", "deep/c.bin"]
     assert os.path.isdir("/etc")
@@ -172,14 +172,14 @@ def test_a_sweep_takes_leftovers_and_leaves_finished_files(tmp_path):
 
 def test_a_stage_may_leave_neither_links_nor_a_manifest(tmp_path):
     (tmp_path / "a.bin").write_bytes(b"abc")
-    refuse_odd_files(tmp_path)
+    check_file_types(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path / "a.bin")
     with pytest.raises(StageError, match="symbolic link"):
-        refuse_odd_files(tmp_path)
+        check_file_types(tmp_path)
     (tmp_path / "link").unlink()
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(StageError, match=r"manifest\.json"):
-        refuse_odd_files(tmp_path)
+        check_file_types(tmp_path)
 
 
 def test_a_folder_from_outside_is_an_artifact_known_by_its_contents(tmp_path):
@@ -208,7 +208,7 @@ def test_a_link_to_a_file_from_outside_counts_as_the_file(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "real.bin").write_bytes(b"abc")
     (tmp_path / "data" / "a.bin").symlink_to(tmp_path / "real.bin")
-    assert [(entry.path, entry.sha256) for entry in scan(tmp_path / "data")] == [("a.bin", ABC_SHA256)]
+    assert [(entry.path, entry.sha256) for entry in scan_folder(tmp_path / "data")] == [("a.bin", ABC_SHA256)]
 
 
 @pytest.mark.parametrize("target", ["nowhere", "folder"])

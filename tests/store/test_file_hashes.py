@@ -12,15 +12,15 @@ import pytest
 from zscir.runtime.errors import RequestError
 from zscir.store import file_hashes
 from zscir.store.artifacts import Artifact
-from zscir.store.file_hashes import outside
+from zscir.store.file_hashes import hash_files_cached
 
-SETTLED_S = file_hashes.SETTLED_NS / 1e9
+SETTLED_S = file_hashes.MIN_MTIME_AGE_NS / 1e9
 
 
 @pytest.fixture(autouse=True)
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test is a process of its own as far as its memory goes."""
-    monkeypatch.setattr(file_hashes, "_LOOKS", {})
+    monkeypatch.setattr(file_hashes, "_SCAN_CACHE", {})
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def folder(tmp_path: Path) -> Path:
 
 def look(root: Path, tmp_path: Path, *, same_process: bool = False) -> Artifact:
     if not same_process:
-        file_hashes._LOOKS.clear()
-    return outside([root], str(root), tmp_path / "cache")
+        file_hashes._SCAN_CACHE.clear()
+    return hash_files_cached([root], str(root), tmp_path / "cache")
 
 
 def remembered(tmp_path: Path) -> dict[str, list[object]]:
@@ -45,7 +45,7 @@ def remembered(tmp_path: Path) -> dict[str, list[object]]:
 
 def settle(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the files had been written long ago: no test can set a ctime."""
-    monkeypatch.setattr(file_hashes, "SETTLED_NS", -1)
+    monkeypatch.setattr(file_hashes, "MIN_MTIME_AGE_NS", -1)
 
 
 def read_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -66,13 +66,14 @@ def test_a_view_is_that_of_the_plain_way(folder: Path, tmp_path: Path) -> None:
         found, plain = look(folder, tmp_path), Artifact.of_folder(folder)
         assert (found.digest, found.key, found.entries) == (plain.digest, plain.key, plain.entries)
         assert found.path("sub/c.jpg") == folder / "sub/c.jpg"
-    chosen = outside([folder / "b.jpg", folder / "a.jpg"], "*.jpg", tmp_path / "cache")
+    chosen = hash_files_cached([folder / "b.jpg", folder / "a.jpg"], "*.jpg", tmp_path / "cache")
     assert chosen.digest == Artifact.of_files([folder / "a.jpg", folder / "b.jpg"], "").digest
     assert (
-        outside([folder / "a.jpg"], "a.jpg", tmp_path / "cache").digest == Artifact.of_folder(folder / "a.jpg").digest
+        hash_files_cached([folder / "a.jpg"], "a.jpg", tmp_path / "cache").digest
+        == Artifact.of_folder(folder / "a.jpg").digest
     )
     with pytest.raises(RequestError, match="nowhere: no such file or folder"):
-        outside([], "nowhere", tmp_path / "cache")
+        hash_files_cached([], "nowhere", tmp_path / "cache")
 
 
 def test_an_unchanged_file_is_not_read_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +136,7 @@ def test_where_the_clock_of_the_files_has_not_moved_on_nothing_is_trusted(
         tick = 3600 * 10**9
         return seen.st_size, (seen.st_mtime_ns // tick + 1) * tick, (seen.st_ctime_ns // tick + 1) * tick, 0, 0
 
-    monkeypatch.setattr(file_hashes, "_marks", coarse)
+    monkeypatch.setattr(file_hashes, "_stat_fields", coarse)
     for same_process, data in ((False, b"a.jpg"), (True, b"A.jpg"), (True, b"B.jpg"), (False, b"C.jpg")):
         (folder / "a.jpg").write_bytes(data)
         assert look(folder, tmp_path, same_process=same_process).digest == Artifact.of_folder(folder).digest
@@ -194,7 +195,7 @@ def test_the_cache_of_two_folders_and_of_single_files_live_side_by_side(
 ) -> None:
     settle(monkeypatch)
     look(folder, tmp_path)
-    outside([folder / "a.jpg"], "a.jpg", tmp_path / "cache")
+    hash_files_cached([folder / "a.jpg"], "a.jpg", tmp_path / "cache")
     look(folder / "sub", tmp_path)
     seen = read_files(monkeypatch)
     look(folder, tmp_path)

@@ -3,12 +3,12 @@ import os
 import threading
 
 from tests.faults.processes import finish, kill_after, start
-from zscir.store.file_locks import locked, name_of
+from zscir.store.file_locks import file_lock, lock_file_id
 
 
 def hold(folder, said):
     """Hold the lock for ever."""
-    with locked(folder, "toy"):
+    with file_lock(folder, "toy"):
         said.touch()
         threading.Event().wait()
 
@@ -24,7 +24,7 @@ def test_who_waits_says_for_whom_and_goes_on_when_that_process_is_killed(tmp_pat
     wait_for(tmp_path / "said")
     killer = threading.Timer(0.3, process.kill)
     killer.start()
-    with locked(tmp_path / "work", "toy aaa"):
+    with file_lock(tmp_path / "work", "toy aaa"):
         assert not kill_after(process, 10)
     killer.join()
     assert f"toy aaa: {os.uname().nodename} (process {process.pid}, since 20" in caplog.text
@@ -32,7 +32,7 @@ def test_who_waits_says_for_whom_and_goes_on_when_that_process_is_killed(tmp_pat
 
 
 def test_a_lock_that_is_given_back_leaves_nothing(tmp_path):
-    with locked(tmp_path / "work", "toy"):
+    with file_lock(tmp_path / "work", "toy"):
         pass
     assert [path for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
 
@@ -41,20 +41,20 @@ def test_the_next_holder_on_the_same_machine_has_a_lock_of_the_same_name(tmp_pat
     """Though the first one was killed: that is how a lease that it left is known to be nobody's."""
     process = start(hold, tmp_path / "work", tmp_path / "said")
     wait_for(tmp_path / "said")
-    name = name_of(tmp_path / "work.lock")
+    name = lock_file_id(tmp_path / "work.lock")
     assert kill_after(process, 0)
-    with locked(tmp_path / "work", "toy") as again:
+    with file_lock(tmp_path / "work", "toy") as again:
         assert again == name != ""
-    with locked(tmp_path / "other", "toy") as other:
+    with file_lock(tmp_path / "other", "toy") as other:
         assert other != name
 
 
 def test_a_lock_file_that_cannot_be_looked_at_has_no_name(tmp_path):
-    assert name_of(tmp_path / "nothing") == ""
+    assert lock_file_id(tmp_path / "nothing") == ""
 
 
 def one_turn(folder, log):
-    with locked(folder, "toy"):
+    with file_lock(folder, "toy"):
         for word in ("in", "out"):
             handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.write(handle, f"{word} ".encode())

@@ -12,8 +12,8 @@ from tests.faults.faulty_proxy import KINDS, FaultyProxy
 from tests.support.services import s3_endpoint
 from tests.support.toys import store_at
 from zscir.store import leases as leases_module
-from zscir.store.conditional_writes import read, write
-from zscir.store.leases import FOLDER, Holder, LeaseLost, Leases
+from zscir.store.conditional_writes import read_object, write_object
+from zscir.store.leases import LEASE_FOLDER, LeaseHolder, LeaseLost, LeaseManager
 
 CLOCK = "the clock jumps, forwards or back"
 KEY = "a" * 64
@@ -22,12 +22,12 @@ KEY = "a" * 64
 def machine(uri, tmp_path, term_s=30.0):
     """What one machine has: its own leases on the store."""
     store = store_at(uri, tmp_path / "cache")
-    return Leases(store.uri, store.fs, store.root, term_s)
+    return LeaseManager(store.uri, store.fs, store.root, term_s)
 
 
 @pytest.fixture
 def path(s3):
-    return f"{s3.removeprefix('s3://')}/{FOLDER}/toy/{KEY}.json"
+    return f"{s3.removeprefix('s3://')}/{LEASE_FOLDER}/toy/{KEY}.json"
 
 
 @pytest.fixture
@@ -42,13 +42,13 @@ def news(caplog):
 
 
 def holder_at(fs, path):
-    return Holder.model_validate_json(read(fs, path).text)
+    return LeaseHolder.model_validate_json(read_object(fs, path).text)
 
 
 def left_by_a_dead_machine(fs, path, term_s, **words):
     """A lease that nobody renews."""
     values = {"token": "dead", "host": "gone.host", "pid": 1, "since": "s", "until": "u", "lock": "its lock"} | words
-    return write(fs, path, Holder(term_s=term_s, **values).model_dump_json().encode(), None)
+    return write_object(fs, path, LeaseHolder(term_s=term_s, **values).model_dump_json().encode(), None)
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def test_a_lease_says_who_holds_the_key_and_is_gone_when_it_is_given_back(s3, tm
         holder = holder_at(fs, path)
         assert (holder.attempt, holder.beat, holder.term_s) == (1, 0, 30.0)
         assert holder.since < holder.until
-    assert read(fs, path) is None
+    assert read_object(fs, path) is None
 
 
 def test_the_second_says_for_whom_it_waits_and_has_the_key_when_the_first_gives_it_back(s3, tmp_path, fs, path, news):
@@ -153,7 +153,7 @@ def test_where_locks_have_no_names_a_lease_without_one_is_waited_for(s3, tmp_pat
 
 @pytest.mark.parametrize("text", [b"", b'{"token": 1}', b"\xff"])
 def test_a_lease_that_cannot_be_read_is_followed_after_our_own_term(s3, tmp_path, fs, path, text):
-    write(fs, path, text, None)
+    write_object(fs, path, text, None)
     started = time.monotonic()
     with machine(s3, tmp_path, term_s=0.5).hold("toy", KEY, "lock"):
         assert time.monotonic() - started >= 0.5
@@ -194,9 +194,9 @@ def test_a_dead_holder_is_followed_after_its_term_whatever_its_clock_said(s3, tm
 def test_a_holder_whose_key_was_taken_over_is_told_by_whom_and_leaves_the_other_alone(s3, tmp_path, fs, path):
     leases = machine(s3, tmp_path)
     with leases.hold("toy", KEY, "lock"):
-        seen = read(fs, path)
+        seen = read_object(fs, path)
         other = holder_at(fs, path).model_copy(update={"token": "other", "host": "other.host"})
-        write(fs, path, other.model_dump_json().encode(), seen.etag)
+        write_object(fs, path, other.model_dump_json().encode(), seen.etag)
         with pytest.raises(LeaseLost, match=r"taken over by other\.host .* is not committed"):
             leases.of("toy", KEY).confirm()
         with pytest.raises(LeaseLost):

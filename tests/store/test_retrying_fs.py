@@ -12,7 +12,7 @@ from botocore.exceptions import (
 )
 from s3fs.errors import translate_boto_error
 
-from zscir.store.retrying_fs import Patient, answer_of, is_away, patiently
+from zscir.store.retrying_fs import RetryingFileSystem, call_with_backoff, error_response, is_store_unreachable
 
 
 def answer(status, code):
@@ -33,21 +33,21 @@ THERE = [
 
 @pytest.mark.parametrize("error", AWAY, ids=str)
 def test_a_store_that_cannot_be_reached_or_is_busy_is_away(error):
-    assert is_away(error)
+    assert is_store_unreachable(error)
     if isinstance(error, ClientError):
-        assert is_away(translate_boto_error(error))
+        assert is_store_unreachable(translate_boto_error(error))
 
 
 @pytest.mark.parametrize("error", THERE, ids=str)
 def test_a_store_that_says_no_is_not_away(error):
-    assert not is_away(error)
+    assert not is_store_unreachable(error)
     if isinstance(error, ClientError):
-        assert not is_away(translate_boto_error(error))
+        assert not is_store_unreachable(translate_boto_error(error))
 
 
 def test_an_answer_is_known_through_what_s3fs_makes_of_it():
-    assert answer_of(translate_boto_error(answer(412, "PreconditionFailed"))) == (412, "PreconditionFailed")
-    assert answer_of(ConnectionResetError()) == (0, "")
+    assert error_response(translate_boto_error(answer(412, "PreconditionFailed"))) == (412, "PreconditionFailed")
+    assert error_response(ConnectionResetError()) == (0, "")
 
 
 class Flaky:
@@ -66,7 +66,7 @@ class Flaky:
 def test_a_call_is_made_again_until_it_is_answered_and_told_once(caplog):
     caplog.set_level(logging.INFO, "zscir")
     flaky = Flaky([ConnectionResetError("gone"), answer(503, "SlowDown")])
-    patient = Patient(flaky, 30.0)
+    patient = RetryingFileSystem(flaky, 30.0)
     assert patient.cat_file("a") == b"a"
     assert (flaky.calls, patient.name) == (3, "flaky")
     assert caplog.text.count("the store is away (ConnectionResetError: gone); trying for up to 30 s") == 1
@@ -75,7 +75,7 @@ def test_a_call_is_made_again_until_it_is_answered_and_told_once(caplog):
 def test_what_is_no_absence_is_raised_at_once():
     flaky = Flaky([PermissionError("no")])
     with pytest.raises(PermissionError):
-        Patient(flaky, 30.0).cat_file("a")
+        RetryingFileSystem(flaky, 30.0).cat_file("a")
     assert flaky.calls == 1
 
 
@@ -85,12 +85,12 @@ def test_patience_ends_and_the_last_error_is_raised():
 
     started = time.monotonic()
     with pytest.raises(ConnectionResetError):
-        patiently(away, 0.5)
+        call_with_backoff(away, 0.5)
     assert 0.5 <= time.monotonic() - started < 5
 
 
 def test_without_patience_a_call_is_made_once():
     flaky = Flaky([ConnectionResetError()])
     with pytest.raises(ConnectionResetError):
-        Patient(flaky, 0.0).cat_file("a")
+        RetryingFileSystem(flaky, 0.0).cat_file("a")
     assert flaky.calls == 1

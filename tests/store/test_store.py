@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.toys import CopySpec, ShardsSpec, copies, shards, store_at
-from zscir.pipeline.stage import key_of, materialize
+from zscir.pipeline.stage import materialize, stage_key
 from zscir.runtime.errors import RequestError, StageError
 from zscir.runtime.settings import DEFAULT_STORE, Settings
 from zscir.store.artifacts import MANIFEST
 from zscir.store.store import open_store
 
 SPEC = ShardsSpec(shards=3, blocks=1)
-KEY = key_of(shards, SPEC, {})
+KEY = stage_key(shards, SPEC, {})
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tests.support.toys import ShardsSpec, shards, store_at
-from zscir.pipeline.stage import key_of, materialize, stage
+from zscir.pipeline.stage import materialize, stage, stage_key
 from zscir.runtime.errors import RequestError, StageError
 from zscir.runtime.settings import Settings
 from zscir.runtime.specs import Spec
@@ -14,7 +14,7 @@ from zscir.store.artifacts import MANIFEST, Facts
 from zscir.store.store import open_store
 
 SPEC = ShardsSpec(shards=3, blocks=1)
-KEY = key_of(shards, SPEC, {})
+KEY = stage_key(shards, SPEC, {})
 
 
 class NoSpec(Spec):

@@ -12,18 +12,26 @@ from typing import Any
 import numpy as np
 
 from tests.support.environment import SCRATCH
-from zscir.benchmarks import PARTS, load_part
-from zscir.benchmarks.breakdown import breakdown
-from zscir.benchmarks.results import per_query_rows, results_of
-from zscir.benchmarks.score_rows import Label, macro_mean, protocol_label, scored
+from zscir.benchmarks import BENCHMARK_PARTS, load_part
+from zscir.benchmarks.breakdown import breakdown_rows
+from zscir.benchmarks.results import compute_results, per_query_rows
+from zscir.benchmarks.score_rows import ScoreLabel, macro_mean, metric_scores, protocol_label
 from zscir.data.images.shards import write_shard
 from zscir.lineage.recorder import Recorder, RunInfo
 from zscir.pipeline.stage import Stage, materialize, stage
 from zscir.report.page import write_report
 from zscir.runtime.errors import ZscirError
-from zscir.runtime.schemas import CURVE, IMAGES, PAIRS, REJECTS, TRIPLETS, read_rows, write_table
+from zscir.runtime.schemas import (
+    CURVE_SCHEMA,
+    IMAGES_SCHEMA,
+    PAIRS_SCHEMA,
+    REJECTS_SCHEMA,
+    TRIPLETS_SCHEMA,
+    read_rows,
+    write_table,
+)
 from zscir.runtime.specs import Spec
-from zscir.stages.evaluate import TABLES
+from zscir.stages.evaluate import OUTPUT_TABLES
 from zscir.stages.mask_triplets import MaskSpec, mask_triplets
 from zscir.stages.tabletop_benchmarks import tabletop_benchmarks
 from zscir.stages.tabulate import TabulateSpec, tabulate
@@ -37,7 +45,7 @@ BENCHMARKS = TabletopBenchmarksSpec(
     fashioniq_queries=6, fashioniq_gallery=12, cirr_sets=4, cirr_test_sets=1, cirr_queries_per_set=2, circo_queries=6,
     circo_test_queries=2, circo_gallery=64, genecis_queries=4, genecis_vg_images=50,
 )  # fmt: skip
-QUERIES = TABLES["queries"]
+QUERIES = OUTPUT_TABLES["queries"]
 
 
 class PlainSpec(Spec):
@@ -83,8 +91,8 @@ def ingest(spec: PlainSpec, out: Path) -> Facts:
             continue
         pair_id = sha256(f"{url}\n{text}".encode()).hexdigest()[:32]
         rows.append({"pair_id": pair_id, "url": url, "text": text, "source": "tabletop", "source_row": index})
-    write_table(out / "pairs.parquet", PAIRS, rows)
-    write_table(out / "rejects.parquet", REJECTS, rejects)
+    write_table(out / "pairs.parquet", PAIRS_SCHEMA, rows)
+    write_table(out / "rejects.parquet", REJECTS_SCHEMA, rejects)
     return {"rows": len(rows), "rejects": len(rejects)}
 
 
@@ -92,7 +100,7 @@ def ingest(spec: PlainSpec, out: Path) -> Facts:
 def download(spec: PlainSpec, pairs: Artifact, out: Path) -> Facts:
     """The pictures of the pairs in one shard; every twelfth URL fails."""
     rows, rejects, members = [], [], []
-    for number, pair in enumerate(read_rows(pairs.path("pairs.parquet"), PAIRS)):
+    for number, pair in enumerate(read_rows(pairs.path("pairs.parquet"), PAIRS_SCHEMA)):
         key = sha256(pair["url"].encode()).hexdigest()
         row = {"image_key": key, "pair_id": pair["pair_id"], "url": pair["url"], "text": pair["text"], "attempts": 1}
         if number % 12 == 11:
@@ -108,15 +116,15 @@ def download(spec: PlainSpec, pairs: Artifact, out: Path) -> Facts:
         if row["status"] == "ok":
             span = next(spans)
             row.update(offset=span.offset, size=span.size)
-    write_table(out / "images.parquet", IMAGES, rows)
-    write_table(out / "rejects.parquet", REJECTS, rejects)
+    write_table(out / "images.parquet", IMAGES_SCHEMA, rows)
+    write_table(out / "rejects.parquet", REJECTS_SCHEMA, rejects)
     return {"rows": len(rows), "ok": len(members), "rejects": len(rejects)}
 
 
 @stage(version=1)
 def parse_llm(spec: PlainSpec, images: Artifact, out: Path) -> Facts:
     """Triplets of neighbouring pictures, with a made-up change."""
-    found = [row for row in read_rows(images.path("images.parquet"), IMAGES) if row["status"] == "ok"]
+    found = [row for row in read_rows(images.path("images.parquet"), IMAGES_SCHEMA) if row["status"] == "ok"]
     rows = []
     for number, (one, two) in enumerate(pairwise(found)):
         text = (spec.captions or {}).get(str(number)) or f"change it to {two['text']}"
@@ -124,7 +132,7 @@ def parse_llm(spec: PlainSpec, images: Artifact, out: Path) -> Facts:
             "triplet_id": f"t{number:04d}", "source": "template", "reference_key": one["image_key"], "text": text,
             "target_key": two["image_key"], "reference_caption": one["text"], "target_caption": two["text"],
         })  # fmt: skip
-    write_table(out / "triplets.parquet", TRIPLETS, rows)
+    write_table(out / "triplets.parquet", TRIPLETS_SCHEMA, rows)
     return {"rows": len(rows)}
 
 
@@ -142,34 +150,34 @@ def train(spec: TrainSpec, data: Artifact, out: Path) -> Facts:
         rows.append({"step": step, "name": "loss", "value": 5 * math.exp(-step / 90) + 0.2 * math.sin(step * 7.0)})
         rows.append({"step": step, "name": "hits", "value": 1 - math.exp(-step / 120) + 0.05 * math.cos(step * 5.0)})
         rows.append({"step": step, "name": "lr", "value": 1e-4 * (1 + math.cos(math.pi * step / spec.steps)) / 2})
-    write_table(out / "curve.parquet", CURVE, rows)
+    write_table(out / "curve.parquet", CURVE_SCHEMA, rows)
     return {"rows": 49, "steps": spec.steps, "parameters": 12345}
 
 
 @stage(version=1)
 def evaluate(spec: EvaluateSpec, benchmarks: Artifact, out: Path) -> Facts:
     """All tables of a real evaluation, of made-up vectors."""
-    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in OUTPUT_TABLES}
     for name in ("fashioniq", "cirr", "circo", "genecis"):
         root = benchmarks.path(f"{name}/images.tar").parent
         measured = []
-        for part in (load_part(name, root, "val", one, None) for one in PARTS[name]):
-            found = results_of(part, *_vectors(part, spec), part.texts("pli"))
+        for part in (load_part(name, root, "val", one, None) for one in BENCHMARK_PARTS[name]):
+            found = compute_results(part, *_vectors(part, spec), part.texts("pli"))
             tables["rankings"] += found.rankings
             tables["queries"] += found.queries
             tables["per_query"] += per_query_rows(part, found.measures)
             measured.append((part, found.measures))
-        label = Label(protocol_label(measured[0][0].protocol, "pli", "clip"), spec.method, "ViT 4x64/8 at 64")
-        numbers = [row for part, measures in measured for row in scored(part, measures, label)]
+        label = ScoreLabel(protocol_label(measured[0][0].protocol, "pli", "clip"), spec.method, "ViT 4x64/8 at 64")
+        numbers = [row for part, measures in measured for row in metric_scores(part, measures, label)]
         numbers += macro_mean(measured, label) if len(measured) > 1 else []
         tables["scores"] += [one.row() for one in numbers]
         beside = {"control": spec.control, "allow_missing": None}
-        names = set(TABLES["intervals"].names) - beside.keys()
+        names = set(OUTPUT_TABLES["intervals"].names) - beside.keys()
         tables["intervals"] += [{name: getattr(one, name) for name in names} | beside for one in numbers]
     protocols = {(row["benchmark"], row["split"]): row["protocol"] for row in tables["scores"]}
-    tables["breakdown"] = list(breakdown(tables["queries"], tables["per_query"], protocols))
+    tables["breakdown"] = list(breakdown_rows(tables["queries"], tables["per_query"], protocols))
     for name, rows in tables.items():
-        write_table(out / f"{name}.parquet", TABLES[name], rows)
+        write_table(out / f"{name}.parquet", OUTPUT_TABLES[name], rows)
     if spec.weights is not None:
         curve = [
             {"step": step, "name": name, "value": value}
@@ -180,7 +188,7 @@ def evaluate(spec: EvaluateSpec, benchmarks: Artifact, out: Path) -> Facts:
                 ("validation fashioniq/mean R@10 (original/pli/clip)", 50 - weight),
             )
         ]
-        write_table(out / "curve.parquet", CURVE, curve)
+        write_table(out / "curve.parquet", CURVE_SCHEMA, curve)
     tuned = {} if spec.weights is None else {"lambda": 0.4}
     return {"rows": len(tables["scores"]), "queries": len(tables["queries"]), **tuned}
 

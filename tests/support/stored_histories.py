@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
-from zscir.lineage.environment import surroundings, worker_name
-from zscir.lineage.tables import TABLES
+from zscir.lineage.environment import run_environment, worker_name
+from zscir.lineage.tables import LINEAGE_SCHEMAS
 from zscir.runtime.schemas import write_table
 from zscir.runtime.specs import Spec
 from zscir.store.artifacts import (
@@ -29,7 +29,7 @@ from zscir.store.store import Store
 STAGE = "shards"
 
 
-here = cache(surroundings)
+here = cache(run_environment)
 
 
 class NumberSpec(Spec):
@@ -96,7 +96,7 @@ class Attic:
         folder = Path(self.store.address("lineage", run_id))
         folder.mkdir(parents=True)
         for name, rows in (("run", [row]), ("stages", steps), ("pieces", cut)):
-            write_table(folder / f"{name}.parquet", TABLES[name], rows)
+            write_table(folder / f"{name}.parquet", LINEAGE_SCHEMAS[name], rows)
         age_of(folder, age)
         return run_id
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from zscir.pipeline.execute import Asked, walk
+from zscir.pipeline.execute import RunRequest, execute_run
 from zscir.pipeline.pipeline_file import Pipeline, load_pipeline
-from zscir.pipeline.run import Run, do_step
-from zscir.pipeline.stage import key_of
+from zscir.pipeline.run import Run, execute_step
+from zscir.pipeline.stage import stage_key
 from zscir.store.artifacts import Artifact
 from zscir.store.store import Store
 
@@ -57,19 +57,19 @@ def load_toy(folder: Path, *changes: str, steps: str = STEPS) -> Pipeline:
 def direct(run: Run, chosen: list[str]) -> None:
     """An engine that walks the steps one after the other, without Prefect."""
     for name in chosen:
-        do_step(run.run_id, name)
+        execute_step(run.run_id, name)
 
 
 def walk_toy(store: Store, path: Path, *changes: str, engine: Callable[[Run, list[str]], None] = direct,
              **asked: str | None) -> Run:  # fmt: skip
     """Walk the pipeline in ``path`` here and now."""
-    return walk(store, Asked(path, list(changes), **asked), engine)
+    return execute_run(store, RunRequest(path, list(changes), **asked), engine)
 
 
 def held(store: Store, path: Path, name: str, *changes: str) -> AbstractContextManager[Path]:
     """While it lasts, whoever comes to this step, which reads no other, waits there as if it were a long one."""
     step = next(step for step in load_pipeline(path, list(changes)).steps if step.name == name)
-    return store.work_folder(step.stage.name, key_of(step.stage, step.spec, {}))
+    return store.work_folder(step.stage.name, stage_key(step.stage, step.spec, {}))
 
 
 def digests(made: dict[str, Artifact]) -> dict[str, str]:

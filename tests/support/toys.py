@@ -7,12 +7,12 @@ import os
 import time
 from pathlib import Path
 
-from zscir.pipeline.stage import Made, materialize, stage
+from zscir.pipeline.stage import StageResult, materialize, stage
 from zscir.runtime.errors import GateError
 from zscir.runtime.schemas import write_table
 from zscir.runtime.settings import Settings
 from zscir.runtime.specs import Spec
-from zscir.store.artifacts import Artifact, Facts, finished
+from zscir.store.artifacts import Artifact, Facts, atomic_path
 from zscir.store.store import Store, open_store
 
 
@@ -39,16 +39,16 @@ def shards(spec: ShardsSpec, out: Path) -> Facts:
         if (out / name).exists():
             continue
         log(f"begin {name}")
-        with finished(out / name) as part, part.open("wb") as stream:
+        with atomic_path(out / name) as part, part.open("wb") as stream:
             for block in range(spec.blocks):
                 stream.write(bytes([spec.seed, number, block]) * 1000)
                 stream.flush()
                 pause()
         log(f"made {name}")
     rows = [{"stage": "shards", "id": str(number), "reason": "toy", "detail": ""} for number in range(spec.shards)]
-    from zscir.runtime.schemas import REJECTS
+    from zscir.runtime.schemas import REJECTS_SCHEMA
 
-    write_table(out / "rejects.parquet", REJECTS, rows)
+    write_table(out / "rejects.parquet", REJECTS_SCHEMA, rows)
     return {"rows": spec.shards, "blocks": spec.blocks}
 
 
@@ -88,7 +88,7 @@ def store_at(uri: str | Path, cache: Path) -> Store:
     return open_store(Settings(str(uri), cache))
 
 
-def make_shards(uri: str, cache: Path, environment: dict[str, str], spec: ShardsSpec) -> Made:
+def make_shards(uri: str, cache: Path, environment: dict[str, str], spec: ShardsSpec) -> StageResult:
     """What a process under test does: materialize the toy shards."""
     os.environ.update(environment)
     return materialize(store_at(uri, cache), shards, spec, {})

@@ -5,7 +5,7 @@ import pytest
 
 from tests.tabletop.worlds import BUILDERS, SPEC
 from zscir.stages.tabletop_benchmarks import tabletop_benchmarks
-from zscir.tabletop.exhibits import Exhibition
+from zscir.tabletop.exhibits import TabletopBenchmark
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -27,5 +27,5 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def built() -> dict[str, Exhibition]:
+def built() -> dict[str, TabletopBenchmark]:
     return {name: build(SPEC) for name, build in BUILDERS.items()}

@@ -4,16 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tabletop import truths
-from zscir.tabletop.captions import caption_of, joined
-from zscir.tabletop.scenes import COLOURS, SHAPES, SIZES, TEXTURES, draw_scene, rng_of
+from zscir.tabletop.captions import caption_of, join_phrases
+from zscir.tabletop.scenes import COLOURS, OBJECT_SIZES, SHAPES, TEXTURES, derive_rng, draw_scene
 
 SEEDS = st.integers(min_value=0, max_value=2**32)
 
 
 @given(SEEDS)
 def test_a_caption_says_only_what_is_true(seed):
-    scene = draw_scene(rng_of(seed, "scene"), False)
-    text = caption_of(rng_of(seed, "caption"), scene)
+    scene = draw_scene(derive_rng(seed, "scene"), False)
+    text = caption_of(derive_rng(seed, "caption"), scene)
     assert truths.grounds(text) in ([], [scene.ground])
     told = truths.phrases(text)
     assert told
@@ -25,8 +25,8 @@ def test_a_caption_says_only_what_is_true(seed):
 
 @given(SEEDS)
 def test_a_listing_describes_one_thing(seed):
-    scene = draw_scene(rng_of(seed, "scene"), False)
-    text = truths.canonical(caption_of(rng_of(seed, "caption"), scene))
+    scene = draw_scene(derive_rng(seed, "scene"), False)
+    text = truths.canonical(caption_of(derive_rng(seed, "caption"), scene))
     rows = dict(re.findall(r"(\w+) (shape|color|pattern)", text))
     wanted = {{"shape": "shape", "color": "colour", "pattern": "texture"}[name]: value for value, name in rows.items()}
     assert truths.shows(scene, wanted)
@@ -35,13 +35,13 @@ def test_a_listing_describes_one_thing(seed):
 def test_captions_leave_things_out_in_different_ways():
     texts = []
     for n in range(600):
-        scene = draw_scene(rng_of(n, "scene"), False, (2, 3))
-        texts.append((scene, truths.canonical(caption_of(rng_of(n, "caption"), scene))))
+        scene = draw_scene(derive_rng(n, "scene"), False, (2, 3))
+        texts.append((scene, truths.canonical(caption_of(derive_rng(n, "caption"), scene))))
 
     def share(words):
         return sum(any(word in re.findall(r"\w+", text) for word in words) for _, text in texts) / len(texts)
 
-    assert 0.5 < share(SIZES) < 0.95
+    assert 0.5 < share(OBJECT_SIZES) < 0.95
     assert 0.2 < share(TEXTURES) < 0.9
     assert 0.8 < share(COLOURS) < 1.0
     assert share(SHAPES) > 0.95
@@ -53,6 +53,6 @@ def test_captions_leave_things_out_in_different_ways():
 
 
 def test_lists_are_joined_as_in_english():
-    assert joined(["a"]) == "a"
-    assert joined(["a", "b"]) == "a and b"
-    assert joined(["a", "b", "c"]) == "a, b and c"
+    assert join_phrases(["a"]) == "a"
+    assert join_phrases(["a", "b"]) == "a and b"
+    assert join_phrases(["a", "b", "c"]) == "a, b and c"

@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zscir.tabletop.exhibits import Exhibit, boxes_of, bytes_of
+from zscir.tabletop.exhibits import BenchmarkImage, image_bytes, object_boxes
 from zscir.tabletop.outlines import outline_of
 from zscir.tabletop.render import RGB_OF_COLOUR, picture_of, size_of
-from zscir.tabletop.scenes import COLOURS, GROUNDS, PLACES, SHAPES, Thing, make_scene, rng_of
+from zscir.tabletop.scenes import COLOURS, GROUNDS, SCENE_PLACES, SHAPES, SceneObject, derive_rng, make_scene
 
 
 def picture(scene, width=96, height=96, seed=0):
-    image, placed = picture_of(rng_of(seed, "picture"), scene, width, height)
+    image, placed = picture_of(derive_rng(seed, "picture"), scene, width, height)
     return np.asarray(image).astype(int), placed
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", SCENE_PLACES)
 def test_a_thing_lies_in_the_quarter_that_its_place_names(place):
-    pixels, (placed,) = picture(make_scene("snow", [Thing(place, "heart", "red", "plain", "big")]))
+    pixels, (placed,) = picture(make_scene("snow", [SceneObject(place, "heart", "red", "plain", "big")]))
     red = (pixels[..., 0] > 150) & (pixels[..., 1] < 90) & (pixels[..., 2] < 90)
     rows, columns = np.nonzero(red)
     assert (rows.mean() < 48) == place.startswith("top")
@@ -29,7 +29,7 @@ def test_a_thing_lies_in_the_quarter_that_its_place_names(place):
 
 @pytest.mark.parametrize("colour", COLOURS)
 def test_a_plain_thing_has_its_colour(colour):
-    pixels, (placed,) = picture(make_scene("snow", [Thing("top left", "cross", colour, "plain", "big")]))
+    pixels, (placed,) = picture(make_scene("snow", [SceneObject("top left", "cross", colour, "plain", "big")]))
     centre = pixels[round(placed.y), round(placed.x)]
     distances = {name: np.abs(centre - rgb).sum() for name, rgb in RGB_OF_COLOUR.items()}
     assert min(distances, key=distances.get) == colour
@@ -37,7 +37,7 @@ def test_a_plain_thing_has_its_colour(colour):
 
 def test_big_things_cover_about_two_and_a_half_times_what_small_ones_do():
     def area(size):
-        pixels, _ = picture(make_scene("snow", [Thing("top left", "sphere", "red", "plain", size)]))
+        pixels, _ = picture(make_scene("snow", [SceneObject("top left", "sphere", "red", "plain", size)]))
         return ((pixels[..., 0] > 140) & (pixels[..., 1] < 90)).sum()
 
     assert 1.8 < area("big") / area("small") < 3.5
@@ -45,7 +45,7 @@ def test_big_things_cover_about_two_and_a_half_times_what_small_ones_do():
 
 def test_textures_differ_in_how_much_of_the_colour_they_leave():
     def red(texture):
-        pixels, _ = picture(make_scene("grass", [Thing("top left", "cube", "red", texture, "big")]))
+        pixels, _ = picture(make_scene("grass", [SceneObject("top left", "cube", "red", texture, "big")]))
         return ((pixels[..., 0] > 100) & (pixels[..., 1] < 90) & (pixels[..., 2] < 90)).sum()
 
     assert red("plain") > 1.15 * red("striped")
@@ -55,7 +55,7 @@ def test_textures_differ_in_how_much_of_the_colour_they_leave():
 def test_grounds_look_different():
     means = {}
     for ground in GROUNDS:
-        pixels, _ = picture(make_scene(ground, [Thing("top left", "cube", "red", "plain", "small")]))
+        pixels, _ = picture(make_scene(ground, [SceneObject("top left", "cube", "red", "plain", "small")]))
         means[ground] = pixels[60:].mean((0, 1))
     for a in GROUNDS:
         assert all(np.abs(means[a] - means[b]).sum() > 30 for b in GROUNDS if b != a)
@@ -69,7 +69,7 @@ def test_an_outline_stays_in_the_unit_circle_by_and_large(shape):
 
 
 def test_sides_vary_around_the_wanted_size():
-    sizes = [size_of(rng_of(n, "size"), 96) for n in range(200)]
+    sizes = [size_of(derive_rng(n, "size"), 96) for n in range(200)]
     sides = [side for size in sizes for side in size]
     assert 80 <= min(sides) < 90
     assert 118 < max(sides) <= 126
@@ -77,10 +77,10 @@ def test_sides_vary_around_the_wanted_size():
 
 
 def test_boxes_are_those_of_the_picture_that_is_written():
-    thing = Thing("bottom right", "sphere", "red", "plain", "big")
-    exhibit = Exhibit("1", "vg/1.jpg", make_scene("snow", [thing]))
-    image = Image.open(BytesIO(bytes_of(7, 96, "genecis", exhibit)))
-    (placed,), size = boxes_of(7, 96, "genecis", exhibit)
+    thing = SceneObject("bottom right", "sphere", "red", "plain", "big")
+    exhibit = BenchmarkImage("1", "vg/1.jpg", make_scene("snow", [thing]))
+    image = Image.open(BytesIO(image_bytes(7, 96, "genecis", exhibit)))
+    (placed,), size = object_boxes(7, 96, "genecis", exhibit)
     assert image.size == size
     pixels = np.asarray(image.convert("RGB")).astype(int)
     rows, columns = np.nonzero((pixels[..., 0] > 150) & (pixels[..., 1] < 90))
@@ -89,6 +89,6 @@ def test_boxes_are_those_of_the_picture_that_is_written():
 
 
 def test_the_member_name_says_the_format():
-    scene = make_scene("snow", [Thing("top left", "cube", "red", "plain", "big")])
-    assert bytes_of(0, 64, "cirr", Exhibit("a", "a.png", scene)).startswith(b"\x89PNG")
-    assert bytes_of(0, 64, "cirr", Exhibit("a", "a.jpg", scene)).startswith(b"\xff\xd8\xff")
+    scene = make_scene("snow", [SceneObject("top left", "cube", "red", "plain", "big")])
+    assert image_bytes(0, 64, "cirr", BenchmarkImage("a", "a.png", scene)).startswith(b"\x89PNG")
+    assert image_bytes(0, 64, "cirr", BenchmarkImage("a", "a.jpg", scene)).startswith(b"\xff\xd8\xff")

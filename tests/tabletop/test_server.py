@@ -7,9 +7,9 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from zscir.tabletop.server import serving
+from zscir.tabletop.server import serve_tabletop
 from zscir.tabletop.spec import TabletopSpec
-from zscir.tabletop.web import fate_of, web_jpeg
+from zscir.tabletop.web import url_fault, web_jpeg
 
 SPEC = TabletopSpec(
     seed=3, scenes=500, missing_share=0.1, server_error_share=0.1, html_share=0.1, truncated_share=0.1,
@@ -19,12 +19,12 @@ SPEC = TabletopSpec(
 
 @pytest.fixture(scope="module")
 def port():
-    with serving(SPEC) as port:
+    with serve_tabletop(SPEC) as port:
         yield port
 
 
 def index_of(fate: str, spec: TabletopSpec = SPEC) -> int:
-    return next(index for index in range(spec.scenes) if fate_of(spec, index) == fate)
+    return next(index for index in range(spec.scenes) if url_fault(spec, index) == fate)
 
 
 def get(port: int, target: str, timeout_s: float = 10.0) -> tuple[int, str, bytes]:
@@ -102,7 +102,7 @@ def test_an_address_outside_the_world_is_a_404(port, target):
 def test_one_connection_serves_many_requests(port):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     kept = set()
-    for index in [n for n in range(40) if fate_of(SPEC, n) in ("ok", "missing", "html", "server_error")]:
+    for index in [n for n in range(40) if url_fault(SPEC, n) in ("ok", "missing", "html", "server_error")]:
         connection.request("GET", f"/3/{index}.jpg")
         connection.getresponse().read()
         assert connection.sock is not None
@@ -121,7 +121,7 @@ def test_a_head_request_has_no_body(port):
 
 
 def test_many_clients_at_once_all_get_their_picture(port):
-    indices = [index for index in range(200) if fate_of(SPEC, index) == "ok"][:32]
+    indices = [index for index in range(200) if url_fault(SPEC, index) == "ok"][:32]
     got: dict[int, bytes] = {}
 
     def fetch(index: int) -> None:
@@ -139,7 +139,7 @@ def test_closing_ends_hanging_and_idle_connections_and_every_thread():
     spec = TabletopSpec(scenes=50, hang_share=1.0, missing_share=0.0, server_error_share=0.0, html_share=0.0,
                         truncated_share=0.0, reset_share=0.0, hang_s=600.0)  # fmt: skip
     before = set(threading.enumerate())
-    with serving(spec) as port:
+    with serve_tabletop(spec) as port:
         hanging = socket.create_connection(("127.0.0.1", port))
         hanging.sendall(b"GET /0/1.jpg HTTP/1.1\r\nHost: tabletop.test\r\n\r\n")
         idle = socket.create_connection(("127.0.0.1", port))
@@ -156,7 +156,7 @@ def test_closing_ends_hanging_and_idle_connections_and_every_thread():
 
 
 def test_two_worlds_may_be_served_at_once():
-    with serving(TabletopSpec(seed=1)) as one, serving(TabletopSpec(seed=2)) as two:
+    with serve_tabletop(TabletopSpec(seed=1)) as one, serve_tabletop(TabletopSpec(seed=2)) as two:
         assert one != two
         assert get(one, "/2/0.jpg")[0] == 404
         assert get(two, "/1/0.jpg")[0] == 404

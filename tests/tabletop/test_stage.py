@@ -2,15 +2,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from zscir.runtime.schemas import read_rows
-from zscir.stages.tabletop import URLS, tabletop
+from zscir.stages.tabletop import URL_LIST_SCHEMA, tabletop
 from zscir.tabletop.spec import TabletopSpec
-from zscir.tabletop.web import fate_of, is_sibling, web_caption
+from zscir.tabletop.web import is_sibling, url_fault, web_caption
 
 SPEC = TabletopSpec(scenes=1500, duplicate_share=0.02, blank_share=0.02, malformed_share=0.02)
 
 
 def rows_of(folder: Path) -> list[dict]:
-    return read_rows(folder / "urls.parquet", URLS)
+    return read_rows(folder / "urls.parquet", URL_LIST_SCHEMA)
 
 
 def test_the_list_holds_every_scene_and_its_bad_rows_are_counted(tmp_path):
@@ -61,4 +61,4 @@ def test_a_longer_list_begins_as_the_shorter_one(tmp_path):
 def test_broken_rows_are_counted(tmp_path):
     spec = TabletopSpec(scenes=300, missing_share=0.5, blank_share=0.0, malformed_share=0.0)
     facts = tabletop(spec, out=tmp_path)
-    assert facts["broken"] == sum(fate_of(spec, index) != "ok" for index in range(300))
+    assert facts["broken"] == sum(url_fault(spec, index) != "ok" for index in range(300))

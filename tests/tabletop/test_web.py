@@ -5,8 +5,8 @@ import pytest
 
 from zscir.runtime.errors import RequestError
 from zscir.tabletop.scenes import held_out
-from zscir.tabletop.spec import TabletopSpec, fates_of
-from zscir.tabletop.web import FAMILY, fate_of, is_sibling, url_of, web_caption, web_jpeg, web_scene
+from zscir.tabletop.spec import TabletopSpec, url_fault_shares
+from zscir.tabletop.web import SCENES_PER_FAMILY, is_sibling, url_fault, url_of, web_caption, web_jpeg, web_scene
 
 SPEC = TabletopSpec(scenes=400)
 
@@ -23,7 +23,7 @@ def test_picture_and_caption_depend_on_seed_and_index_alone():
 
 def test_the_world_has_not_changed():
     """A golden row: whoever changes the drawing of scenes or captions must raise the stages' versions."""
-    rows = "\n".join(f"{web_scene(SPEC, n).key}|{web_caption(SPEC, n)}|{fate_of(SPEC, n)}" for n in range(100))
+    rows = "\n".join(f"{web_scene(SPEC, n).key}|{web_caption(SPEC, n)}|{url_fault(SPEC, n)}" for n in range(100))
     assert hashlib.sha256(rows.encode()).hexdigest()[:16] == "843c4e6e759c383b"
 
 
@@ -35,9 +35,9 @@ def test_siblings_are_near_their_first_and_about_as_many_as_asked():
     spec = TabletopSpec(scenes=4000, sibling_share=0.4)
     siblings = [index for index in range(4000) if is_sibling(spec, index)]
     assert 0.37 < len(siblings) / 4000 < 0.43
-    assert all(index % FAMILY for index in siblings)
+    assert all(index % SCENES_PER_FAMILY for index in siblings)
     for index in siblings[:200]:
-        first, scene = web_scene(spec, index - index % FAMILY), web_scene(spec, index)
+        first, scene = web_scene(spec, index - index % SCENES_PER_FAMILY), web_scene(spec, index)
         changed = set(first.things) ^ set(scene.things)
         one_attribute = len(changed) <= 4 or len({t.texture for t in scene.things}) == 1
         assert one_attribute or len({t.colour for t in scene.things}) == 1
@@ -58,8 +58,8 @@ def test_fates_come_in_the_shares_asked_for():
         reset_share=0.05,
         hang_share=0.05,
     )
-    seen = Counter(fate_of(spec, index) for index in range(4000))
-    for fate, share in fates_of(spec):
+    seen = Counter(url_fault(spec, index) for index in range(4000))
+    for fate, share in url_fault_shares(spec):
         assert abs(seen[fate] / 4000 - share) < 0.025
     assert abs(seen["ok"] / 4000 - 0.4) < 0.03
 

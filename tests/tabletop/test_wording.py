@@ -5,18 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tabletop import truths
-from zscir.tabletop.edits import ATTRIBUTE_OF, EDITS, Edit, draw_edit
-from zscir.tabletop.scenes import Thing, draw_scene, make_scene, rng_of
+from zscir.tabletop.edits import EDIT_WEIGHTS, EDITED_ATTRIBUTE, SceneEdit, draw_edit
+from zscir.tabletop.scenes import SceneObject, derive_rng, draw_scene, make_scene
 from zscir.tabletop.wording import SENTENCES, sentence_of
 
 SEEDS = st.integers(min_value=0, max_value=2**32)
-RED_CUBE = Thing("top left", "cube", "red", "plain", "big")
-BLUE_STAR = Thing("bottom right", "star", "blue", "striped", "small")
+RED_CUBE = SceneObject("top left", "cube", "red", "plain", "big")
+BLUE_STAR = SceneObject("bottom right", "star", "blue", "striped", "small")
 TWO = make_scene("sand", [RED_CUBE, BLUE_STAR])
 
 
-def an_edit(seed: int) -> Edit:
-    rng = rng_of(seed, "edit")
+def an_edit(seed: int) -> SceneEdit:
+    rng = derive_rng(seed, "edit")
     while True:
         edit = draw_edit(rng, draw_scene(rng, True))
         if edit is not None:
@@ -25,7 +25,7 @@ def an_edit(seed: int) -> Edit:
 
 def test_every_edit_has_several_wordings_in_every_manner():
     for manner, by_kind in SENTENCES.items():
-        assert set(by_kind) == set(EDITS)
+        assert set(by_kind) == set(EDIT_WEIGHTS)
         if manner == "asking":
             assert all(len(templates) >= 3 for templates in by_kind.values())
 
@@ -33,7 +33,7 @@ def test_every_edit_has_several_wordings_in_every_manner():
 @given(SEEDS, st.sampled_from(sorted(SENTENCES)))
 def test_a_sentence_names_only_what_was_or_what_will_be(seed, manner):
     edit = an_edit(seed)
-    text = sentence_of(rng_of(seed, "text"), edit, manner)
+    text = sentence_of(derive_rng(seed, "text"), edit, manner)
     assert "{" not in text
     assert "  " not in text
     assert set(truths.grounds(text)) <= {edit.before.ground, edit.after.ground}
@@ -54,9 +54,9 @@ def test_a_sentence_names_only_what_was_or_what_will_be(seed, manner):
 def test_an_asking_sentence_tells_what_is_new_and_the_reference_lacks_it(seed):
     """The words that carry the change hold of the target and not of the reference."""
     edit = an_edit(seed)
-    text = truths.canonical(sentence_of(rng_of(seed, "text"), edit, "asking"))
-    if edit.kind in ATTRIBUTE_OF:
-        name = ATTRIBUTE_OF[edit.kind]
+    text = truths.canonical(sentence_of(derive_rng(seed, "text"), edit, "asking"))
+    if edit.kind in EDITED_ATTRIBUTE:
+        name = EDITED_ATTRIBUTE[edit.kind]
         value = getattr(edit.new, name)
         assert re.search(rf"\b{value}\b", text)
         assert edit.new in edit.after.things
@@ -84,7 +84,7 @@ def test_a_thing_is_named_so_that_only_one_can_be_meant(seed, manner):
     edit = an_edit(seed)
     if edit.old is None or edit.kind == "remove":
         return
-    text = truths.canonical(sentence_of(rng_of(seed, "text"), edit, manner))
+    text = truths.canonical(sentence_of(derive_rng(seed, "text"), edit, manner))
     for found in re.finditer(r"the ((?:red|orange|yellow|green|blue|purple|pink|black) )?([a-z]+)", text):
         phrase = {"shape": found[2]} | ({"colour": found[1].strip()} if found[1] else {})
         alike = [t for t in edit.before.things if all(getattr(t, k) == v for k, v in phrase.items())]
@@ -101,28 +101,30 @@ def test_a_thing_is_named_so_that_only_one_can_be_meant(seed, manner):
     ],
 )  # fmt: skip
 def test_wordings_by_hand(kind, allowed):
-    edit = Edit(kind, TWO, make_scene("sand", [RED_CUBE]), BLUE_STAR, None)
-    said = {sentence_of(rng_of(n, "by hand"), edit, "asking") for n in range(300)}
+    edit = SceneEdit(kind, TWO, make_scene("sand", [RED_CUBE]), BLUE_STAR, None)
+    said = {sentence_of(derive_rng(n, "by hand"), edit, "asking") for n in range(300)}
     assert allowed <= said
     assert {text.replace("blue star", "star").replace("red cube", "cube") for text in said} == allowed
 
 
 def test_a_lone_thing_is_mostly_called_it_so_that_the_picture_is_needed():
     lone = make_scene("sand", [RED_CUBE])
-    blue = Thing("top left", "cube", "blue", "plain", "big")
-    edit = Edit("recolour", lone, make_scene("sand", [blue]), RED_CUBE, blue)
-    texts = [sentence_of(rng_of(n, "lone"), edit, "asking") for n in range(200)]
+    blue = SceneObject("top left", "cube", "blue", "plain", "big")
+    edit = SceneEdit("recolour", lone, make_scene("sand", [blue]), RED_CUBE, blue)
+    texts = [sentence_of(derive_rng(n, "lone"), edit, "asking") for n in range(200)]
     assert sum("it" in text.split() for text in texts) > 80
 
 
 def test_of_several_things_a_terse_caption_says_which():
-    blue = Thing("top left", "cube", "blue", "plain", "big")
-    edit = Edit("recolour", TWO, make_scene("sand", [blue, BLUE_STAR]), RED_CUBE, blue)
-    texts = {sentence_of(rng_of(n, "terse"), edit, "terse") for n in range(100)}
+    blue = SceneObject("top left", "cube", "blue", "plain", "big")
+    edit = SceneEdit("recolour", TWO, make_scene("sand", [blue, BLUE_STAR]), RED_CUBE, blue)
+    texts = {sentence_of(derive_rng(n, "terse"), edit, "terse") for n in range(100)}
     assert all(text.startswith(("the cube ", "the red cube ")) for text in texts)
     assert "the cube is blue" in texts
 
 
 def test_an_addition_says_where_when_told_to():
-    edit = Edit("add", make_scene("sand", [RED_CUBE]), TWO, None, BLUE_STAR)
-    assert all("bottom right" in sentence_of(rng_of(n, "where"), edit, "asking", tell_place=True) for n in range(60))
+    edit = SceneEdit("add", make_scene("sand", [RED_CUBE]), TWO, None, BLUE_STAR)
+    assert all(
+        "bottom right" in sentence_of(derive_rng(n, "where"), edit, "asking", tell_place=True) for n in range(60)
+    )

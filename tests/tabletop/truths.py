@@ -2,13 +2,14 @@
 
 import re
 
-from zscir.tabletop.scenes import COLOURS, PLACES, SHAPES, SIZES, TEXTURES, Scene
+from zscir.tabletop.scenes import COLOURS, OBJECT_SIZES, SCENE_PLACES, SHAPES, TEXTURES, Scene
 
 SYNONYMS = {"ball": "sphere", "large": "big", "little": "small", "dotted": "spotted"}
 COUNTS = {"one": 1, "two": 2, "three": 3, "four": 4}
 PHRASE = re.compile(
-    rf"(?:(?P<size>{'|'.join(SIZES)}) )?(?:(?P<texture>{'|'.join(TEXTURES)}) )?(?:(?P<colour>{'|'.join(COLOURS)}) )?"
-    rf"(?P<shape>{'|'.join(SHAPES)})\b(?: (?:at|in) the (?P<place>{'|'.join(PLACES)}))?"
+    rf"(?:(?P<size>{'|'.join(OBJECT_SIZES)}) )?(?:(?P<texture>{'|'.join(TEXTURES)}) )?"
+    rf"(?:(?P<colour>{'|'.join(COLOURS)}) )?"
+    rf"(?P<shape>{'|'.join(SHAPES)})\b(?: (?:at|in) the (?P<place>{'|'.join(SCENE_PLACES)}))?"
 )
 GROUNDS = {
     "wooden table": "wooden table",

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from zscir.tabletop.exhibits import Exhibition
+from zscir.tabletop.exhibits import TabletopBenchmark
 from zscir.tabletop.scenes import Scene
 from zscir.tabletop.spec import TabletopBenchmarksSpec
 from zscir.tabletop.write_circo import build_circo
@@ -21,7 +21,7 @@ CATEGORIES = ("dress", "shirt", "toptee")
 TASKS = ("focus_attribute", "change_attribute", "focus_object", "change_object")
 
 
-def scenes(exhibition: Exhibition) -> dict[str, Scene]:
+def scenes(exhibition: TabletopBenchmark) -> dict[str, Scene]:
     """Image id -> what it shows."""
     return {one.image_id: one.scene for one in exhibition.exhibits}
 

@@ -23,18 +23,18 @@ from torch import Tensor, nn
 from tests.methods import tiny
 from zscir.methods.checkpoint import Trainable
 from zscir.methods.clip import Clip
-from zscir.methods.losses import both_ways, one_way, soft_text_alignment, with_mixed_negatives
+from zscir.methods.losses import mixed_negatives_nce, one_way_nce, soft_text_alignment, symmetric_nce
 from zscir.methods.pli import Pli
 from zscir.methods.specs import ClipSpec, PliSpec, TscirComposeSpec, TscirMapSpec
 from zscir.methods.tscir_compose import TscirCompose, new_adapters
 from zscir.methods.tscir_map import TscirMap, new_mapping
 from zscir.runtime.errors import StageError
 from zscir.store.artifacts import Artifact
-from zscir.training.collectives import ALONE, Ranks, WholeBatchNorm
+from zscir.training.collectives import SINGLE_RANK, RankGroup, WholeBatchNorm
 from zscir.training.data import Pack
-from zscir.training.loop import Plan, fit
-from zscir.training.optim import trained
-from zscir.training.resume import Curve
+from zscir.training.loop import TrainPlan, fit
+from zscir.training.optim import trainable_parameters
+from zscir.training.resume import TrainingCurve
 from zscir.training.specs import OptimSpec
 
 METHODS = ("clip", "pli", "tscir_map", "tscir_compose")
@@ -60,16 +60,19 @@ def new(name: str) -> Trainable:
 
 
 def train(
-    name: str, data: Artifact, out: Path, ranks: Ranks = ALONE, bfloat16: bool = False
-) -> tuple[Trainable, Curve]:
+    name: str, data: Artifact, out: Path, ranks: RankGroup = SINGLE_RANK, bfloat16: bool = False
+) -> tuple[Trainable, TrainingCurve]:
     """A few steps that also save their state after each but the last."""
-    method, plan = new(name), Plan(STEPS, BATCH, 1, OPTIM, bfloat16)
+    method, plan = new(name), TrainPlan(STEPS, BATCH, 1, OPTIM, bfloat16)
     return method, fit(method, Pack(data, tiny.PIXELS), plan, out, 0, ranks)
 
 
 def moved(method: nn.Module) -> dict[str, Tensor]:
     """What training may have changed: parameters and batch-norm statistics."""
-    return {**{name: one.detach() for name, one in trained(method).items()}, **dict(method.named_buffers())}
+    return {
+        **{name: one.detach() for name, one in trainable_parameters(method).items()},
+        **dict(method.named_buffers()),
+    }
 
 
 class Heads(nn.Module):
@@ -81,14 +84,14 @@ class Heads(nn.Module):
         self.a, self.b, self.c = (nn.Linear(7, 5) for _ in range(3))
         self.scale = nn.Parameter(torch.tensor(2.0))
 
-    def loss(self, rows: Tensor, ranks: Ranks) -> Tensor:
+    def loss(self, rows: Tensor, ranks: RankGroup) -> Tensor:
         """All losses of the methods at once, of rows of which ``rows`` are this rank's."""
         a, b, c = (ranks.gather(F.normalize(head(rows), dim=1)) for head in (self.a, self.b, self.c))
-        mixed = with_mixed_negatives(a, b, 0.1, 3, 0.1)
-        return both_ways(a, c, self.scale.exp()) + mixed + soft_text_alignment(c, a, b, 0.1) + one_way(b @ a.T)
+        mixed = mixed_negatives_nce(a, b, 0.1, 3, 0.1)
+        return symmetric_nce(a, c, self.scale.exp()) + mixed + soft_text_alignment(c, a, b, 0.1) + one_way_nce(b @ a.T)
 
 
-def gradients(seed: int, ranks: Ranks) -> dict[str, Tensor]:
+def gradients(seed: int, ranks: RankGroup) -> dict[str, Tensor]:
     """Of one draw of rows and heads, each rank with its share of the rows."""
     heads = Heads(seed)
     rows = torch.randn(BATCH, 7)
@@ -98,7 +101,7 @@ def gradients(seed: int, ranks: Ranks) -> dict[str, Tensor]:
     return {f"{seed}.{name}": one.grad for name, one in heads.named_parameters() if one.grad is not None}
 
 
-def batch_norm(ranks: Ranks) -> dict[str, Tensor]:
+def batch_norm(ranks: RankGroup) -> dict[str, Tensor]:
     """What a batch norm gives, remembers, and sends back, for this rank's share of the rows."""
     torch.manual_seed(3)
     rows = (torch.randn(BATCH, 4, 3, 3) * 2 + 1).requires_grad_()
@@ -130,21 +133,21 @@ def refusal(work: Callable[[], Any]) -> str:
     return "it went well"
 
 
-def different_states(data: Artifact, out: Path, ranks: Ranks) -> None:
+def different_states(data: Artifact, out: Path, ranks: RankGroup) -> None:
     """Only the first rank finds a state to go on from."""
     train("pli", data, out if ranks.rank == 0 else out.with_name(f"{out.name}-{ranks.rank}"), ranks)
 
 
-def no_number(data: Artifact, out: Path, ranks: Ranks) -> None:
+def no_number(data: Artifact, out: Path, ranks: RankGroup) -> None:
     """The last rank's weights are broken."""
     method = new("tscir_map")
     if ranks.rank == ranks.count - 1:
         with torch.no_grad():
-            next(iter(trained(method).values())).fill_(torch.nan)
-    fit(method, Pack(data, tiny.PIXELS), Plan(2, BATCH, 1, OPTIM), out, 0, ranks)
+            next(iter(trainable_parameters(method).values())).fill_(torch.nan)
+    fit(method, Pack(data, tiny.PIXELS), TrainPlan(2, BATCH, 1, OPTIM), out, 0, ranks)
 
 
-def work(folder: Path, ranks: Ranks) -> None:
+def work(folder: Path, ranks: RankGroup) -> None:
     """Everything, written into ``folder`` by each rank under its own number."""
     pairs, triplets = (Artifact.of_folder(folder.parent / name) for name in ("pairs", "triplets"))
     own = folder / str(ranks.rank)
@@ -189,7 +192,7 @@ def one(rank: int, folder: Path) -> None:
     for count in (3, 2):
         if rank < count:
             dist.init_process_group("gloo", f"file://{folder}/store{count}", rank=rank, world_size=count)
-            work(folder / str(count), Ranks(rank, count))
+            work(folder / str(count), RankGroup(rank, count))
             dist.destroy_process_group()
     if rank == 0:
         alone(folder)

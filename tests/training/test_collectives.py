@@ -16,7 +16,7 @@ from torch.distributed import DistBackendError
 from tests.methods import tiny
 from tests.support.toy_pipelines import ROOT
 from tests.training import crew
-from zscir.training.collectives import ALONE, BUCKET_NUMBERS, PeerGone, Ranks, _buckets, _together
+from zscir.training.collectives import BUCKET_NUMBERS, SINGLE_RANK, PeerLostError, RankGroup, _buckets, _together
 from zscir.training.data import positions_at
 
 pytestmark = pytest.mark.slow
@@ -73,7 +73,7 @@ def test_every_rank_ends_with_the_same_bits(folder: Path, count: int) -> None:
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_gradients_through_gathered_rows_are_those_of_the_whole_batch(folder: Path, count: int) -> None:
-    wanted = {name: one for seed in range(crew.CASES) for name, one in crew.gradients(seed, ALONE).items()}
+    wanted = {name: one for seed in range(crew.CASES) for name, one in crew.gradients(seed, SINGLE_RANK).items()}
     assert len(wanted) == 7 * crew.CASES
     for rank in range(count):
         same(load_file(folder / str(count) / str(rank) / "gradients"), wanted, 2e-6)
@@ -81,7 +81,7 @@ def test_gradients_through_gathered_rows_are_those_of_the_whole_batch(folder: Pa
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_a_batch_norm_sees_the_whole_batch_and_so_does_its_gradient(folder: Path, count: int) -> None:
-    wanted = crew.batch_norm(ALONE)
+    wanted = crew.batch_norm(SINGLE_RANK)
     for rank in range(count):
         same(load_file(folder / str(count) / str(rank) / "norm"), wanted, 5e-6)
 
@@ -110,14 +110,14 @@ def test_bfloat16_trains_on_ranks_too(folder: Path, count: int) -> None:
 
 def test_shares_are_the_batch_in_its_order() -> None:
     _, positions = positions_at(3, 40, 12, 1)
-    shares = [Ranks(rank, 4).share(positions) for rank in range(4)]
+    shares = [RankGroup(rank, 4).share(positions) for rank in range(4)]
     assert [len(share) for share in shares] == [3, 3, 3, 3]
-    assert np.concatenate(shares).tolist() == positions.tolist() == ALONE.share(positions).tolist()
+    assert np.concatenate(shares).tolist() == positions.tolist() == SINGLE_RANK.share(positions).tolist()
 
 
 def test_no_two_ranks_draw_alike_and_one_alone_draws_as_ever() -> None:
-    assert ALONE.draws == Ranks(0, 1).draws == ()
-    assert len({Ranks(rank, 3).draws for rank in range(3)}) == 3
+    assert SINGLE_RANK.draws == RankGroup(0, 1).draws == ()
+    assert len({RankGroup(rank, 3).draws for rank in range(3)}) == 3
 
 
 NO_ROOM = "NCCL error: unhandled cuda error. Last error: Cuda failure 2 'out of memory'"
@@ -126,8 +126,8 @@ NO_ROOM = "NCCL error: unhandled cuda error. Last error: Cuda failure 2 'out of 
 @pytest.mark.parametrize(
     ("error", "told_as"),
     [
-        (RuntimeError("Connection closed by peer [127.0.0.1]:4711"), PeerGone),
-        (DistBackendError("NCCL error: remote process exited or there was a network error"), PeerGone),
+        (RuntimeError("Connection closed by peer [127.0.0.1]:4711"), PeerLostError),
+        (DistBackendError("NCCL error: remote process exited or there was a network error"), PeerLostError),
         (DistBackendError(NO_ROOM), torch.OutOfMemoryError),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), torch.OutOfMemoryError),
         (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), torch.AcceleratorError),

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.methods import tiny
-from zscir.methods.image_tensors import decode
+from zscir.methods.image_tensors import decode_to_square
 from zscir.runtime.errors import RequestError, StageError
 from zscir.store.artifacts import Artifact
-from zscir.training.data import Pack, batches, positions_at, steps_per_epoch, texts_of
+from zscir.training.data import Pack, positions_at, steps_per_epoch, texts_of, training_batches
 
 
 def test_a_pair_has_its_reference_as_its_target_and_a_triplet_its_own(tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_a_pair_has_its_reference_as_its_target_and_a_triplet_its_own(tmp_path: 
 def test_pixels_come_from_the_right_bytes(tmp_path: Path) -> None:
     pack = Pack(tiny.pack(tmp_path / "p", triplets=True), tiny.PIXELS)
     for number in (0, 5, 11):
-        expected = decode(tiny.jpeg(list(tiny.COLOURS)[(number + 1) % 4], number + 100), tiny.PIXELS, "test")
+        expected = decode_to_square(tiny.jpeg(list(tiny.COLOURS)[(number + 1) % 4], number + 100), tiny.PIXELS, "test")
         assert np.array_equal(pack.image(pack.rows[number], "target"), expected)
 
 
@@ -59,8 +59,8 @@ def test_an_epoch_shows_each_triplet_at_most_once_and_leaves_out_less_than_a_bat
 
 def test_batches_from_the_middle_are_those_of_a_whole_run(tmp_path: Path) -> None:
     data = tiny.pack(tmp_path / "p")
-    whole = [batch.triplet_ids for batch in batches(Pack(data, tiny.PIXELS), 0, 9, 4, 1)]
-    rest = [batch.triplet_ids for batch in batches(Pack(data, tiny.PIXELS), 5, 9, 4, 1)]
+    whole = [batch.triplet_ids for batch in training_batches(Pack(data, tiny.PIXELS), 0, 9, 4, 1)]
+    rest = [batch.triplet_ids for batch in training_batches(Pack(data, tiny.PIXELS), 5, 9, 4, 1)]
     assert whole[5:] == rest
     assert len(whole) == 9
 

@@ -22,11 +22,11 @@ from tests.support.toys import store_at
 from tests.training.waiting import crew_of, listening, none_left, state_step, wait_for, whole_crew
 from zscir.pipeline.run import list_runs
 from zscir.runtime.errors import RequestError, StageError
-from zscir.runtime.retries import Terms, tried
+from zscir.runtime.retries import RetryPolicy, with_retries
 from zscir.stages.train import train
-from zscir.store.artifacts import Artifact, sweep
-from zscir.training.job import Course
-from zscir.training.launch import on_ranks, ranks_for
+from zscir.store.artifacts import Artifact, remove_scratch_files
+from zscir.training.job import TrainJob
+from zscir.training.launch import resolve_rank_count, train_on_ranks
 
 STEPS = 60  # of about 20 ms each: enough to be killed in
 
@@ -49,14 +49,14 @@ def backbone(pairs: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artif
     return Artifact.of_folder(out)
 
 
-def course(out: Path, data: Artifact, backbone: Artifact) -> Course:
+def course(out: Path, data: Artifact, backbone: Artifact) -> TrainJob:
     """A mapping, with its dropout and batch norms, whose state is saved after every step."""
     out.mkdir(exist_ok=True)
-    return Course(spec(MAP, steps=STEPS, epochs=STEPS), out, data, backbone, save_every_s=0)
+    return TrainJob(spec(MAP, steps=STEPS, epochs=STEPS), out, data, backbone, save_every_s=0)
 
 
-def made_by(course: Course) -> str:
-    sweep(course.out)
+def made_by(course: TrainJob) -> str:
+    remove_scratch_files(course.out)
     return Artifact.of_folder(course.out).digest
 
 
@@ -67,7 +67,7 @@ def test_the_rank_that_saves_and_the_launcher_killed_in_turn_cost_steps_and_no_b
     tmp_path: Path, pairs: Artifact, backbone: Artifact, measured: Measured
 ) -> None:
     undisturbed = course(tmp_path / "undisturbed", pairs, backbone)
-    facts = on_ranks(2, undisturbed)
+    facts = train_on_ranks(2, undisturbed)
     assert facts == {"rows": 12, "steps": STEPS, "parameters": facts["parameters"]}
     killed = course(tmp_path / "killed", pairs, backbone)
     crews: list[dict[str, psutil.Process]] = []
@@ -84,7 +84,7 @@ def test_the_rank_that_saves_and_the_launcher_killed_in_turn_cost_steps_and_no_b
 
     def attempt() -> dict[str, Any]:
         try:
-            return on_ranks(2, killed)
+            return train_on_ranks(2, killed)
         except StageError as error:
             ended.append(str(error))
             none_left(crews[-1], 5)  # the kernel closes a dying process's files before it is gone
@@ -97,7 +97,7 @@ def test_the_rank_that_saves_and_the_launcher_killed_in_turn_cost_steps_and_no_b
             threads[-1].start()
 
     threads: list[threading.Thread] = []
-    assert tried(attempt, Terms(retries=2, backoff_s=0.01), count, "train") == facts
+    assert with_retries(attempt, RetryPolicy(retries=2, backoff_s=0.01), count, "train") == facts
     for thread in threads:
         thread.join()
     assert ended == [
@@ -239,30 +239,30 @@ def test_a_run_that_ends_in_any_way_leaves_no_rank(
 def test_a_number_of_ranks_that_makes_no_sense_is_refused(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     monkeypatch.setenv("ZSCIR_RANKS", given)
     with pytest.raises(RequestError, match=r"ZSCIR_RANKS = .*: a number from 1 to 1024, or 'auto'"):
-        ranks_for(12)
+        resolve_rank_count(12)
 
 
 def test_ranks_that_cannot_share_a_batch_are_refused_with_those_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZSCIR_RANKS", "5")
     with pytest.raises(RequestError, match=r"batch_size = 12 evenly; set ZSCIR_RANKS to 1, 2, 3, 4, 6, 12$"):
-        ranks_for(12)
-    assert ranks_for(10) == 5
+        resolve_rank_count(12)
+    assert resolve_rank_count(10) == 5
 
 
 def test_one_rank_where_nothing_is_said_or_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ZSCIR_RANKS", raising=False)
-    assert ranks_for(7) == 1
+    assert resolve_rank_count(7) == 1
     monkeypatch.setenv("ZSCIR_RANKS", "")  # as compose.yaml passes what infra/.env leaves empty
-    assert ranks_for(7) == 1
+    assert resolve_rank_count(7) == 1
     monkeypatch.setenv("ZSCIR_RANKS", "auto")
-    assert ranks_for(torch.cuda.device_count() * 8 or 7) == max(1, torch.cuda.device_count())
+    assert resolve_rank_count(torch.cuda.device_count() * 8 or 7) == max(1, torch.cuda.device_count())
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="NCCL wants two CUDA devices for two ranks")
 def test_two_gpus_train_what_one_does(tmp_path: Path, pairs: Artifact, backbone: Artifact) -> None:
     alone, together = (course(tmp_path / name, pairs, backbone) for name in ("alone", "together"))
-    assert alone.run() == on_ranks(2, together)
+    assert alone.run() == train_on_ranks(2, together)
     losses = [losses_of(one.out) for one in (alone, together)]
     assert losses[1][:5] == pytest.approx(losses[0][:5], rel=0.05)  # dropout is drawn by each for itself
 
@@ -271,7 +271,7 @@ def test_two_gpus_train_what_one_does(tmp_path: Path, pairs: Artifact, backbone:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_one_rank_over_nccl_trains_what_this_process_does(tmp_path: Path, pairs: Artifact, backbone: Artifact) -> None:
     alone, launched = (course(tmp_path / name, pairs, backbone) for name in ("alone", "launched"))
-    assert alone.run() == on_ranks(1, launched)
+    assert alone.run() == train_on_ranks(1, launched)
     assert torch.cuda.memory_reserved() == 0  # the rank had the whole GPU, but for what this process still uses
     assert losses_of(launched.out)[:5] == pytest.approx(losses_of(alone.out)[:5], rel=1e-3)
 
@@ -281,7 +281,7 @@ def test_one_rank_over_nccl_trains_what_this_process_does(tmp_path: Path, pairs:
 def test_more_ranks_than_gpus_are_refused(tmp_path: Path, pairs: Artifact, backbone: Artifact) -> None:
     count = 2 * torch.cuda.device_count()
     with pytest.raises(RequestError, match=f"ZSCIR_RANKS = {count}, but there are .* CUDA devices"):
-        on_ranks(count, course(tmp_path / "out", pairs, backbone))
+        train_on_ranks(count, course(tmp_path / "out", pairs, backbone))
 
 
 def losses_of(folder: Path) -> list[float]:

@@ -10,15 +10,15 @@ from tests.faults import processes
 from tests.faults.matrix import Measured
 from tests.methods import tiny
 from zscir.methods.checkpoint import Trainable
-from zscir.methods.mapping import Mapping
+from zscir.methods.mapping import StarMapping
 from zscir.methods.pli import Pli
 from zscir.methods.specs import PliSpec, TscirMapSpec
 from zscir.methods.tscir_map import TscirMap, new_mapping
 from zscir.runtime.errors import StageError
 from zscir.store.artifacts import Artifact
 from zscir.training.data import Pack
-from zscir.training.loop import Plan, fit, planned_steps
-from zscir.training.resume import FOLDER, STATE, Curve
+from zscir.training.loop import TrainPlan, fit, planned_steps
+from zscir.training.resume import RESUME_FOLDER, STATE_FILE, TrainingCurve
 from zscir.training.specs import OptimSpec
 
 OPTIM = OptimSpec(lr=1e-3, weight_decay=0.1, warmup_steps=2)
@@ -36,8 +36,8 @@ def digest(method: Trainable) -> str:
     return sha256(b"".join(name.encode() + tensor.numpy().tobytes() for name, tensor in tensors)).hexdigest()
 
 
-def run(method: Trainable, data: Artifact, out: Path, steps: int = 7, optim: OptimSpec = OPTIM) -> Curve:
-    return fit(method, Pack(data, tiny.PIXELS), Plan(steps, 4, 1, optim), out, save_every_s=0)
+def run(method: Trainable, data: Artifact, out: Path, steps: int = 7, optim: OptimSpec = OPTIM) -> TrainingCurve:
+    return fit(method, Pack(data, tiny.PIXELS), TrainPlan(steps, 4, 1, optim), out, save_every_s=0)
 
 
 def count_losses(method: TscirMap, most: int | None = None) -> list[int]:
@@ -84,7 +84,7 @@ def test_a_killed_training_ends_with_the_same_bytes_as_a_whole_one(
 
 
 def test_a_torn_state_file_means_a_fresh_start(tmp_path: Path) -> None:
-    data, state = tiny.pack(tmp_path / "p"), tmp_path / "out" / FOLDER / STATE
+    data, state = tiny.pack(tmp_path / "p"), tmp_path / "out" / RESUME_FOLDER / STATE_FILE
     state.parent.mkdir(parents=True)
     state.write_bytes(b"\x10\x00")
     torn, whole = new_mapper(), new_mapper()
@@ -98,7 +98,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_gives_others(tmp_pa
     digests = []
     for seed in (1, 1, 2):
         method = new_mapper()
-        fit(method, Pack(data, tiny.PIXELS), Plan(4, 4, seed, OPTIM), tmp_path / str(len(digests)))
+        fit(method, Pack(data, tiny.PIXELS), TrainPlan(4, 4, seed, OPTIM), tmp_path / str(len(digests)))
         digests.append(digest(method))
     assert digests[0] == digests[1] != digests[2]
 
@@ -133,7 +133,7 @@ def test_steps_are_whole_epochs_unless_cut_short() -> None:
 
 def test_bfloat16_trains_too(tmp_path: Path) -> None:
     method = new_mapper()
-    plan = Plan(2, 4, 1, OPTIM, bfloat16=True)
+    plan = TrainPlan(2, 4, 1, OPTIM, bfloat16=True)
     curve = fit(method, Pack(tiny.pack(tmp_path / "p"), tiny.PIXELS), plan, tmp_path / "out")
     assert len(curve.rows) == 10
-    assert isinstance(method.speaker.mapping, Mapping)
+    assert isinstance(method.speaker.mapping, StarMapping)

@@ -6,8 +6,8 @@ import pytest
 
 from zscir.runtime.errors import RequestError, StageError, TransientError, ZscirError
 from zscir.runtime.retries import is_out_of_memory
-from zscir.training.collectives import PeerGone
-from zscir.training.rank_errors import reported, what_happened
+from zscir.training.collectives import PeerLostError
+from zscir.training.rank_errors import error_of_ranks, run_and_report
 
 KILL, TERM, SEGV = -9, -15, -11
 
@@ -18,18 +18,18 @@ def left(folder: Path, rank: int, error: Exception) -> None:
     def work() -> None:
         raise error
 
-    assert reported(work, folder, rank) == 1
+    assert run_and_report(work, folder, rank) == 1
 
 
 def verdict(folder: Path, exits: dict[int, int] | None, launcher: int = 1) -> ZscirError:
     (folder / "log").write_text("torch says much\nImportError: no gloo\n")
-    return what_happened(folder, 3, exits, launcher, folder / "log")
+    return error_of_ranks(folder, 3, exits, launcher, folder / "log")
 
 
 @pytest.mark.parametrize("kind", [RequestError, StageError, TransientError])
 def test_an_error_of_ours_comes_through_as_it_is(tmp_path: Path, kind: type[ZscirError]) -> None:
     left(tmp_path, 1, kind("00000.tar: truncated"))
-    left(tmp_path, 0, PeerGone("another rank is gone: Connection closed"))
+    left(tmp_path, 0, PeerLostError("another rank is gone: Connection closed"))
     error = verdict(tmp_path, {0: 1, 1: 1, 2: TERM})
     assert (type(error), str(error)) == (kind, "00000.tar: truncated (rank 1 of 3)")
     assert not is_out_of_memory(error)
@@ -52,7 +52,7 @@ def test_memory_that_ran_out_is_known_as_such(tmp_path: Path) -> None:
     def work() -> None:
         bytearray(1 << 62)
 
-    assert reported(work, tmp_path, 0) == 1
+    assert run_and_report(work, tmp_path, 0) == 1
     error = verdict(tmp_path, {0: 1})
     assert is_out_of_memory(error)
     assert str(error).startswith("rank 0 of 3: MemoryError")
@@ -70,7 +70,7 @@ def test_memory_that_ran_out_is_known_as_such(tmp_path: Path) -> None:
 def test_a_rank_that_was_ended_is_named_with_its_signal_and_may_be_tried_again(
     tmp_path: Path, exits: dict[int, int], words: str
 ) -> None:
-    left(tmp_path, 0, PeerGone("another rank is gone: Connection closed"))
+    left(tmp_path, 0, PeerLostError("another rank is gone: Connection closed"))
     error = verdict(tmp_path, exits)
     assert type(error) is TransientError
     assert str(error) == f"{words}: from outside, or because memory ran out"
@@ -85,7 +85,7 @@ def test_a_rank_that_ends_without_a_word_is_told_before_those_that_were_ended_fo
 
 def test_lost_connections_alone_may_be_tried_again(tmp_path: Path) -> None:
     for rank in range(3):
-        left(tmp_path, rank, PeerGone("another rank is gone: Connection reset"))
+        left(tmp_path, rank, PeerLostError("another rank is gone: Connection reset"))
     error = verdict(tmp_path, {0: 1, 1: 1, 2: 1})
     assert isinstance(error, TransientError)
     assert str(error) == "another rank is gone: Connection reset (rank 0 of 3)"

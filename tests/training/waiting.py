@@ -7,7 +7,7 @@ from typing import Any
 
 import psutil
 
-from zscir.training.resume import FOLDER, STATE
+from zscir.training.resume import RESUME_FOLDER, STATE_FILE
 
 PATIENCE_S = 120
 
@@ -58,7 +58,7 @@ def state_step(out: Path) -> int:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(out / FOLDER / STATE, framework="pt") as stored:
+        with safe_open(out / RESUME_FOLDER / STATE_FILE, framework="pt") as stored:
             return int(stored.metadata()["step"])
     except (OSError, SafetensorError):
         return 0

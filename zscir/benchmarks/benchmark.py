@@ -11,18 +11,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zscir.benchmarks.files import shortened
-from zscir.benchmarks.metrics import Measure
-from zscir.benchmarks.missing_images import named_without
+from zscir.benchmarks.metrics import MetricValues
+from zscir.benchmarks.missing_images import protocol_without_images
 from zscir.benchmarks.query import Query
-from zscir.benchmarks.ranking import Block, HostBlock, Ints, Scorer, float32_scores, padded, ranks_of, top_lists
+from zscir.benchmarks.ranking import (
+    Ints,
+    NumpyScoreBlock,
+    ScoreBlock,
+    Scorer,
+    float32_scores,
+    padded,
+    ranks_of,
+    top_lists,
+)
 from zscir.benchmarks.similarity import check_features, score_blocks
 from zscir.benchmarks.texts import query_texts
 from zscir.runtime.errors import RequestError
 
-Parts = Mapping[str, NDArray[Any]]
+RankArrays = Mapping[str, NDArray[Any]]
 
 
-def joined(parts: Sequence[Parts]) -> Parts:
+def concatenate_rank_arrays(parts: Sequence[RankArrays]) -> RankArrays:
     """What is known of single blocks as that of all queries."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -75,23 +84,23 @@ class Benchmark(ABC):
         """
         return {one.metric: one.percent for one in self.measure_features(query_QD, gallery_GD, scorer)}
 
-    def measure(self, scores_QG: Any) -> list[Measure]:
+    def measure(self, scores_QG: Any) -> list[MetricValues]:
         """As ``score``, with the values of the single queries."""
         self._check_answered()
         scores = float32_scores(scores_QG, self._score_shape(), self.where)
-        return self.measures_of(self.parts_of(HostBlock(scores), slice(0, len(self.queries))))
+        return self.measures_of(self.parts_of(NumpyScoreBlock(scores), slice(0, len(self.queries))))
 
-    def measure_features(self, query_QD: Any, gallery_GD: Any, scorer: Scorer = score_blocks) -> list[Measure]:
+    def measure_features(self, query_QD: Any, gallery_GD: Any, scorer: Scorer = score_blocks) -> list[MetricValues]:
         """As ``score_features``, with the values of the single queries; memory bounded by blocks of queries."""
         self._check_answered()
         return self.measures_of(
-            joined([self.parts_of(b, rows) for rows, b in self.blocks(query_QD, gallery_GD, scorer)])
+            concatenate_rank_arrays([self.parts_of(b, rows) for rows, b in self.blocks(query_QD, gallery_GD, scorer)])
         )
 
     def submission(self, scores_QG: Any) -> dict[str, dict[str, Any]]:
         """File name -> what the benchmark's server takes; RequestError where there is no server."""
         scores = float32_scores(scores_QG, self._score_shape(), self.where)
-        return self._submission([(slice(0, len(self.queries)), HostBlock(scores))])
+        return self._submission([(slice(0, len(self.queries)), NumpyScoreBlock(scores))])
 
     def submission_features(
         self, query_QD: Any, gallery_GD: Any, scorer: Scorer = score_blocks
@@ -107,11 +116,11 @@ class Benchmark(ABC):
         """
 
     @abstractmethod
-    def blocks(self, query: Any, gallery: Any, scorer: Scorer = score_blocks) -> Iterator[tuple[slice, Block]]:
+    def blocks(self, query: Any, gallery: Any, scorer: Scorer = score_blocks) -> Iterator[tuple[slice, ScoreBlock]]:
         """Yield (rows, scores of those queries) from features, in blocks of bounded memory."""
 
     @abstractmethod
-    def top(self, block: Block, rows: slice, k: int) -> list[Ints]:
+    def top(self, block: ScoreBlock, rows: slice, k: int) -> list[Ints]:
         """The best ``k`` columns of each query in a block of scores, as the protocol ranks them."""
 
     @abstractmethod
@@ -131,17 +140,17 @@ class Benchmark(ABC):
         return None
 
     @abstractmethod
-    def parts_of(self, block: Block, rows: slice) -> Parts:
+    def parts_of(self, block: ScoreBlock, rows: slice) -> RankArrays:
         """What the metrics need to know of a block of scores: named arrays, one entry per query."""
 
     @abstractmethod
-    def measures_of(self, parts: Parts) -> list[Measure]:
+    def measures_of(self, parts: RankArrays) -> list[MetricValues]:
         """The metrics, from the parts of all queries."""
 
     @abstractmethod
     def _score_shape(self) -> tuple[int, int]: ...
 
-    def _submission(self, blocks: Iterable[tuple[slice, Block]]) -> dict[str, dict[str, Any]]:
+    def _submission(self, blocks: Iterable[tuple[slice, ScoreBlock]]) -> dict[str, dict[str, Any]]:
         raise RequestError(f"{self.where}: no server takes submissions for this benchmark; its answers are public")
 
     def refuse_gaps(self) -> None:
@@ -190,17 +199,17 @@ class GalleryBenchmark(Benchmark):
         """The gallery columns that each query's ranking leaves out, filled up with -1."""
         return padded([self.columns_of(query.exclude) for query in self.queries])
 
-    def blocks(self, query: Any, gallery: Any, scorer: Scorer = score_blocks) -> Iterator[tuple[slice, Block]]:
+    def blocks(self, query: Any, gallery: Any, scorer: Scorer = score_blocks) -> Iterator[tuple[slice, ScoreBlock]]:
         """Yield (rows, cosines of those queries with the whole gallery)."""
         query_QD, gallery_GD = np.asarray(query), np.asarray(gallery)
         check_features(query_QD, gallery_GD, len(self.queries), (len(self.gallery),), self.where)
         return scorer(query_QD, gallery_GD, self.where)
 
-    def parts_of(self, block: Block, rows: slice) -> Parts:
+    def parts_of(self, block: ScoreBlock, rows: slice) -> RankArrays:
         """The ranks of the right answers."""
         return {"targets": ranks_of(block, self.targets_QT[rows], self.excluded_QE[rows])}
 
-    def top(self, block: Block, rows: slice, k: int) -> list[Ints]:
+    def top(self, block: ScoreBlock, rows: slice, k: int) -> list[Ints]:
         """The best ``k`` columns of each query in a block, as the protocol ranks them."""
         return top_lists(block, k, self.excluded_QE[rows])
 
@@ -233,7 +242,7 @@ class GalleryBenchmark(Benchmark):
         if not queries:
             raise RequestError(f"{self.where}: no query is left without {len(gone)} images")
         gallery = [image_id for image_id in self.gallery if image_id not in gone]
-        return type(self)(self.split, named_without(self.protocol, len(gone)), queries, gallery, self.part)
+        return type(self)(self.split, protocol_without_images(self.protocol, len(gone)), queries, gallery, self.part)
 
     def columns_of(self, ids: Sequence[str]) -> list[int]:
         """Where images stand in the gallery."""

@@ -11,22 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from zscir.benchmarks.circo import ASPECT_CUT, ASPECTS
-from zscir.benchmarks.intervals import interval, resampled
-from zscir.benchmarks.metrics import Measure
+from zscir.benchmarks.circo import ASPECT_CUTOFF, ASPECTS
+from zscir.benchmarks.intervals import bootstrap_percentages, confidence_interval
+from zscir.benchmarks.metrics import MetricValues
 
-Row = Mapping[str, Any]
-Place = tuple[str, str]  # benchmark with its part, split
-WORDS = ((5, "1-5 words"), (10, "6-10 words"), (20, "11-20 words"))
-LONGEST = "21 words or more"
+_Row = Mapping[str, Any]
+BenchmarkSplit = tuple[str, str]  # benchmark with its part, split
+TEXT_LENGTH_BINS = ((5, "1-5 words"), (10, "6-10 words"), (20, "11-20 words"))
+LONGEST_TEXTS = "21 words or more"
 REFERENCE_RANKS = ((1, "reference first"), (10, "reference 2nd-10th"))
-LATER = "reference later"
-HEADLINE = {"fashioniq": "R@10", "cirr": "R@1", "circo": "mAP@5", "genecis": "R@1"}
-ASPECT_METRIC = f"mAP@{ASPECT_CUT}"  # CIRCO's own choice for its aspects
+REFERENCE_LATER = "reference later"
+HEADLINE_METRIC = {"fashioniq": "R@10", "cirr": "R@1", "circo": "mAP@5", "genecis": "R@1"}
+ASPECT_METRIC = f"mAP@{ASPECT_CUTOFF}"  # CIRCO's own choice for its aspects
 
 
-def breakdown(
-    queries: Sequence[Row], per_query: Sequence[Row], protocols: Mapping[Place, str], seed: int = 0
+def breakdown_rows(
+    queries: Sequence[_Row], per_query: Sequence[_Row], protocols: Mapping[BenchmarkSplit, str], seed: int = 0
 ) -> Iterator[dict[str, Any]]:
     """Rows (benchmark, split, protocol, metric, by, group, value in percent, n, hits, bounds of the 95 % interval).
 
@@ -36,9 +36,9 @@ def breakdown(
     values = {(row["benchmark"], row["split"], row["query_id"], row["metric"]): row["value"] for row in per_query}
     means = {(name.removesuffix("/mean"), split): one for (name, split), one in protocols.items() if "/mean" in name}
     named = {**protocols, **{(f"{name}/all", split): one for (name, split), one in means.items()}}
-    for (benchmark, split), asked in _places(queries, set(means)).items():
+    for (benchmark, split), asked in _rows_by_part(queries, set(means)).items():
         for by, (groups_of, order) in GROUPS.items():
-            metric = ASPECT_METRIC if by == "aspect" else HEADLINE[benchmark.split("/")[0]]
+            metric = ASPECT_METRIC if by == "aspect" else HEADLINE_METRIC[benchmark.split("/")[0]]
             groups: dict[str, list[float]] = {}
             for row in asked:
                 value = values.get((row["benchmark"], split, row["query_id"], metric))
@@ -47,18 +47,26 @@ def breakdown(
                         groups.setdefault(group, []).append(value)
             for group in [*(one for one in order if one in groups), *sorted(groups.keys() - set(order))]:
                 one = _measure(metric, groups[group])
-                low, high = interval(resampled(one, seed, f"{benchmark}:{metric}:{by}:{group}"))
+                low, high = confidence_interval(bootstrap_percentages(one, seed, f"{benchmark}:{metric}:{by}:{group}"))
                 yield {
-                    "benchmark": benchmark, "split": split, "protocol": named.get((benchmark, split), ""),
-                    "metric": metric, "by": by, "group": group, "value": one.percent, "n": one.n, "hits": one.hits,
-                    "low": low, "high": high,
-                }  # fmt: skip
+                    "benchmark": benchmark,
+                    "split": split,
+                    "protocol": named.get((benchmark, split), ""),
+                    "metric": metric,
+                    "by": by,
+                    "group": group,
+                    "value": one.percent,
+                    "n": one.n,
+                    "hits": one.hits,
+                    "low": low,
+                    "high": high,
+                }
 
 
-def _places(queries: Sequence[Row], averaged: Collection[Place]) -> dict[Place, list[Row]]:
+def _rows_by_part(queries: Sequence[_Row], averaged: Collection[BenchmarkSplit]) -> dict[BenchmarkSplit, list[_Row]]:
     """The query rows of each category or task, and all together of a benchmark that is averaged over them."""
-    own: dict[Place, list[Row]] = {}
-    together: dict[Place, list[Row]] = {}
+    own: dict[BenchmarkSplit, list[_Row]] = {}
+    together: dict[BenchmarkSplit, list[_Row]] = {}
     for row in queries:
         own.setdefault((row["benchmark"], row["split"]), []).append(row)
         name = row["benchmark"].split("/")[0]
@@ -67,8 +75,8 @@ def _places(queries: Sequence[Row], averaged: Collection[Place]) -> dict[Place, 
     return own | together
 
 
-def _measure(metric: str, values: Sequence[float]) -> Measure:
-    return Measure(metric, np.array(values), np.arange(len(values)), graded=not metric.startswith("R@"))
+def _measure(metric: str, values: Sequence[float]) -> MetricValues:
+    return MetricValues(metric, np.array(values), np.arange(len(values)), graded=not metric.startswith("R@"))
 
 
 def _binned(value: int | None, bins: Sequence[tuple[int, str]], beyond: str) -> list[str]:
@@ -77,17 +85,20 @@ def _binned(value: int | None, bins: Sequence[tuple[int, str]], beyond: str) -> 
     return [next((name for most, name in bins if value <= most), beyond)]
 
 
-def _aspects(row: Row) -> list[str]:
+def _aspects(row: _Row) -> list[str]:
     found: list[str] = json.loads(row["aspects"])
     return found
 
 
 # by -> (the groups that a query row is in, the groups in order)
-GROUPS: dict[str, tuple[Callable[[Row], list[str]], tuple[str, ...]]] = {
-    "words": (lambda row: _binned(row["words"], WORDS, LONGEST), (*(name for _, name in WORDS), LONGEST)),
+GROUPS: dict[str, tuple[Callable[[_Row], list[str]], tuple[str, ...]]] = {
+    "words": (
+        lambda row: _binned(row["words"], TEXT_LENGTH_BINS, LONGEST_TEXTS),
+        (*(name for _, name in TEXT_LENGTH_BINS), LONGEST_TEXTS),
+    ),
     "reference": (
-        lambda row: _binned(row["reference_rank"], REFERENCE_RANKS, LATER),
-        (*(name for _, name in REFERENCE_RANKS), LATER),
+        lambda row: _binned(row["reference_rank"], REFERENCE_RANKS, REFERENCE_LATER),
+        (*(name for _, name in REFERENCE_RANKS), REFERENCE_LATER),
     ),
     "aspect": (_aspects, ASPECTS),
 }

@@ -20,7 +20,7 @@ from zscir.runtime.settings import data_specs
 
 
 @dataclass(frozen=True)
-class OfficialFacts:
+class OfficialRelease:
     """Where a benchmark's files and images are got, the digests of the files, and how much is in them."""
 
     path: Path
@@ -41,12 +41,12 @@ class OfficialFacts:
         return f"{_short(self.path)} says where to get them: {self.images}"
 
 
-def facts_of(name: str) -> OfficialFacts:
+def official_release(name: str) -> OfficialRelease:
     """The shipped facts of a benchmark."""
-    return read_facts(data_specs() / "benchmarks" / f"{name}.toml")
+    return read_official_release(data_specs() / "benchmarks" / f"{name}.toml")
 
 
-def read_facts(path: Path) -> OfficialFacts:
+def read_official_release(path: Path) -> OfficialRelease:
     """The facts in a file; RequestError when it is none."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -58,10 +58,14 @@ def read_facts(path: Path) -> OfficialFacts:
     if not isinstance(digests, dict) or not all(isinstance(digest, str) for digest in digests.values()):
         raise RequestError(f"{path}: no table [sha256] of file -> digest")
     commit = f" at {values['commit'][:12]}" if "commit" in values else ""
-    return OfficialFacts(
-        path, f"{values.get('annotations', '')}{commit}", values.get("images", ""), digests,
-        values.get("counts", {}), values.get("altered", {}),
-    )  # fmt: skip
+    return OfficialRelease(
+        path,
+        f"{values.get('annotations', '')}{commit}",
+        values.get("images", ""),
+        digests,
+        values.get("counts", {}),
+        values.get("altered", {}),
+    )
 
 
 def altered_files(root: Path, checksums: Mapping[str, str], known: Mapping[str, str] | None = None) -> list[str]:
@@ -75,7 +79,7 @@ def altered_files(root: Path, checksums: Mapping[str, str], known: Mapping[str, 
     return lines
 
 
-def require_official(root: Path, facts: OfficialFacts, checksums: Mapping[str, str] | None = None) -> None:
+def require_official(root: Path, facts: OfficialRelease, checksums: Mapping[str, str] | None = None) -> None:
     """RequestError that names every altered annotation file (PLI, for one, ships its own toptee captions).
 
     The files lie in ``root``, or in the subfolders of ``root`` that hold any of them. None at all is an error too.
@@ -88,7 +92,7 @@ def require_official(root: Path, facts: OfficialFacts, checksums: Mapping[str, s
     _refuse([line for folder in folders for line in altered_files(folder, expected, facts.altered)], root, facts)
 
 
-def refuse_mixture(root: Path, facts: OfficialFacts, files: Sequence[str]) -> bool:
+def refuse_mixed_files(root: Path, facts: OfficialRelease, files: Sequence[str]) -> bool:
     """Are the ``files`` that a benchmark is read from the official ones?
 
     RequestError when they are not, but lie among official files.
@@ -103,7 +107,7 @@ def refuse_mixture(root: Path, facts: OfficialFacts, files: Sequence[str]) -> bo
     return False
 
 
-def refuse_counts(bench: Benchmark, facts: OfficialFacts, missing: int = 0) -> None:
+def check_official_counts(bench: Benchmark, facts: OfficialRelease, missing: int = 0) -> None:
     """RequestError unless ``bench`` has the official numbers of queries and gallery images, less the ``missing``."""
     expected = _expected(bench, facts.counts)
     if expected is None:
@@ -117,7 +121,7 @@ def refuse_counts(bench: Benchmark, facts: OfficialFacts, missing: int = 0) -> N
         )
 
 
-def official_gallery(bench: Benchmark, facts: OfficialFacts) -> int | None:
+def official_gallery(bench: Benchmark, facts: OfficialRelease) -> int | None:
     """How many images the official gallery of this split and protocol has; None where that is not known."""
     expected = _expected(bench, facts.counts)
     return None if expected is None else expected[1]
@@ -144,7 +148,7 @@ def _holding(root: Path, checksums: Mapping[str, str]) -> list[Path]:
     return [folder for folder in folders if any((folder / name).is_file() for name in checksums)]
 
 
-def _refuse(altered: Sequence[str], root: Path, facts: OfficialFacts) -> None:
+def _refuse(altered: Sequence[str], root: Path, facts: OfficialRelease) -> None:
     if altered:
         listed = "\n  ".join(altered)
         raise RequestError(

@@ -12,55 +12,62 @@ from typing import Any
 
 import numpy as np
 
-from zscir.benchmarks.benchmark import GalleryBenchmark, Parts
+from zscir.benchmarks.benchmark import GalleryBenchmark, RankArrays
 from zscir.benchmarks.files import (
-    Entry,
+    AnnotationEntry,
+    check_distinct_ids,
     coco_id,
-    distinct,
     find_root,
-    integer,
-    integers,
+    integer_field,
+    integers_field,
     read_entries,
     read_json,
-    text,
-    texts,
+    string_field,
+    strings_field,
 )
-from zscir.benchmarks.metrics import Measure, average_precisions, measure, recalls
+from zscir.benchmarks.metrics import MetricValues, average_precisions, metric_values_of, recalls
 from zscir.benchmarks.query import Query
-from zscir.benchmarks.ranking import Block
+from zscir.benchmarks.ranking import ScoreBlock
 from zscir.benchmarks.submission import check_keys, circo_files
 from zscir.runtime.errors import RequestError
 
-SPLITS = ("val", "test")
+CIRCO_SPLITS = ("val", "test")
 CIRCO_PROTOCOLS = ("official", "reference_excluded")
-CUTS = (5, 10, 25, 50)
-ASPECT_CUT = 10
+CIRCO_CUTOFFS = (5, 10, 25, 50)
+ASPECT_CUTOFF = 10
 ASPECTS = (
-    "cardinality", "addition", "negation", "direct_addressing", "compare_change", "comparative_statement",
-    "statement_with_conjunction", "spatial_relations_background", "viewpoint",
-)  # fmt: skip
-HOW_TO_GET = "git clone https://github.com/miccunifi/CIRCO (annotations/)"
-IMAGE_INFO = (
+    "cardinality",
+    "addition",
+    "negation",
+    "direct_addressing",
+    "compare_change",
+    "comparative_statement",
+    "statement_with_conjunction",
+    "spatial_relations_background",
+    "viewpoint",
+)
+HOW_TO_GET_CIRCO = "git clone https://github.com/miccunifi/CIRCO (annotations/)"
+COCO_IMAGE_LISTS = (
     "annotations/image_info_unlabeled2017.json",
     "COCO2017_unlabeled/annotations/image_info_unlabeled2017.json",
     "image_info_unlabeled2017.json",
     "image_info.json",
 )
-HOW_TO_GET_IMAGES = "http://images.cocodataset.org/annotations/image_info_unlabeled2017.zip, or pass gallery_ids"
+HOW_TO_GET_COCO_IMAGES = "http://images.cocodataset.org/annotations/image_info_unlabeled2017.zip, or pass gallery_ids"
 
 
 class Circo(GalleryBenchmark):
     """mAP@5, 10, 25, 50; R@K of the annotated target; semantic_mAP@10 for each kind of change."""
 
     name = "circo"
-    how_to_get_gallery = HOW_TO_GET_IMAGES
+    how_to_get_gallery = HOW_TO_GET_COCO_IMAGES
 
-    def measures_of(self, parts: Parts) -> list[Measure]:
+    def measures_of(self, parts: RankArrays) -> list[MetricValues]:
         ranks_QT = parts["targets"]
         answers = np.array([len(query.targets) for query in self.queries])
-        precisions = {cut: average_precisions(ranks_QT, answers, cut) for cut in CUTS}
-        means = [measure(f"mAP@{cut}", values) for cut, values in precisions.items()]
-        return means + recalls("R", ranks_QT[:, 0], CUTS) + self._by_aspect(precisions[ASPECT_CUT])
+        precisions = {cut: average_precisions(ranks_QT, answers, cut) for cut in CIRCO_CUTOFFS}
+        means = [metric_values_of(f"mAP@{cut}", values) for cut, values in precisions.items()]
+        return means + recalls("R", ranks_QT[:, 0], CIRCO_CUTOFFS) + self._by_aspect(precisions[ASPECT_CUTOFF])
 
     def score_predictions(self, predictions: Mapping[Any, Sequence[Any]]) -> dict[str, float]:
         """Metric -> percent of ranked id lists, best first: what the server computes from a submission file.
@@ -75,16 +82,17 @@ class Circo(GalleryBenchmark):
             ranks[index, : len(query.targets)] = [rank.get(target, 0) for target in query.targets]
         return {one.metric: one.percent for one in self.measures_of({"targets": ranks})}
 
-    def _by_aspect(self, values: Any) -> list[Measure]:
+    def _by_aspect(self, values: Any) -> list[MetricValues]:
         rows = {
             aspect: np.array([i for i, query in enumerate(self.queries) if aspect in query.aspects], dtype=np.int64)
             for aspect in sorted({a for query in self.queries for a in query.aspects}, key=_aspect_order)
         }
         return [
-            Measure(f"semantic_mAP@{ASPECT_CUT}/{aspect}", values[at], at, graded=True) for aspect, at in rows.items()
+            MetricValues(f"semantic_mAP@{ASPECT_CUTOFF}/{aspect}", values[at], at, graded=True)
+            for aspect, at in rows.items()
         ]
 
-    def _submission(self, blocks: Iterable[tuple[slice, Block]]) -> dict[str, dict[str, Any]]:
+    def _submission(self, blocks: Iterable[tuple[slice, ScoreBlock]]) -> dict[str, dict[str, Any]]:
         lists = []
         for rows, block in blocks:
             lists += [[self.gallery[column] for column in best] for best in self.top(block, rows, 50)]
@@ -95,8 +103,8 @@ def load_circo(root: Path | str, split: str, gallery_ids: Iterable[Any] | None, 
     """CIRCO below ``root`` (the official clone). The gallery is ``gallery_ids``, else COCO's image list if it is there;
     without either, texts and prediction lists still work, and ranking asks for it."""
     annotations = f"annotations/{split}.json"
-    base = find_root(root, ("CIRCO", "circo"), annotations, HOW_TO_GET)
-    entries = read_entries(base / annotations, HOW_TO_GET)
+    base = find_root(root, ("CIRCO", "circo"), annotations, HOW_TO_GET_CIRCO)
+    entries = read_entries(base / annotations, HOW_TO_GET_CIRCO)
     excluded = protocol == "reference_excluded"
     queries = [_query(entry, excluded, f"{base / annotations}: entry {i}") for i, entry in enumerate(entries)]
     for index, query in enumerate(queries):
@@ -107,23 +115,23 @@ def load_circo(root: Path | str, split: str, gallery_ids: Iterable[Any] | None, 
     return Circo(split, protocol, queries, _gallery(base, gallery_ids))
 
 
-def _query(entry: Entry, excluded: bool, where: str) -> Query:
-    reference = str(integer(entry, "reference_img_id", where))
+def _query(entry: AnnotationEntry, excluded: bool, where: str) -> Query:
+    reference = str(integer_field(entry, "reference_img_id", where))
     return Query(
-        query_id=str(integer(entry, "id", where)),
+        query_id=str(integer_field(entry, "id", where)),
         reference=reference,
-        captions=(text(entry, "relative_caption", where),),
+        captions=(string_field(entry, "relative_caption", where),),
         targets=_targets(entry, reference, where) if "gt_img_ids" in entry else (),
         exclude=(reference,) if excluded else (),
-        aspects=texts(entry, "semantic_aspects", where) if "semantic_aspects" in entry else (),
-        shared_concept=text(entry, "shared_concept", where),
+        aspects=strings_field(entry, "semantic_aspects", where) if "semantic_aspects" in entry else (),
+        shared_concept=string_field(entry, "shared_concept", where),
     )
 
 
-def _targets(entry: Entry, reference: str, where: str) -> tuple[str, ...]:
+def _targets(entry: AnnotationEntry, reference: str, where: str) -> tuple[str, ...]:
     """All right answers, the annotated target first."""
-    answers = distinct(map(str, integers(entry, "gt_img_ids", where)), f"{where}: gt_img_ids")
-    target = str(integer(entry, "target_img_id", where))
+    answers = check_distinct_ids(map(str, integers_field(entry, "gt_img_ids", where)), f"{where}: gt_img_ids")
+    target = str(integer_field(entry, "target_img_id", where))
     if target not in answers or reference in answers:
         raise RequestError(f"{where}: gt_img_ids must hold target_img_id {target} and not the reference {reference}")
     return (target, *(answer for answer in answers if answer != target))
@@ -131,14 +139,16 @@ def _targets(entry: Entry, reference: str, where: str) -> tuple[str, ...]:
 
 def _gallery(base: Path, gallery_ids: Iterable[Any] | None) -> list[str] | None:
     if gallery_ids is not None:
-        return distinct(map(coco_id, gallery_ids), "circo: gallery_ids")
-    for name in IMAGE_INFO:
+        return check_distinct_ids(map(coco_id, gallery_ids), "circo: gallery_ids")
+    for name in COCO_IMAGE_LISTS:
         if (base / name).is_file():
-            images = read_json(base / name, dict, HOW_TO_GET_IMAGES).get("images")
+            images = read_json(base / name, dict, HOW_TO_GET_COCO_IMAGES).get("images")
             if not isinstance(images, list) or not all(isinstance(image, dict) for image in images):
-                raise RequestError(f"{base / name}: 'images' is not a list of objects. Get it: {HOW_TO_GET_IMAGES}")
-            ids = (str(integer(image, "id", f"{base / name}: images[{i}]")) for i, image in enumerate(images))
-            return distinct(ids, str(base / name))
+                raise RequestError(
+                    f"{base / name}: 'images' is not a list of objects. Get it: {HOW_TO_GET_COCO_IMAGES}"
+                )
+            ids = (str(integer_field(image, "id", f"{base / name}: images[{i}]")) for i, image in enumerate(images))
+            return check_distinct_ids(ids, str(base / name))
     return None
 
 

@@ -13,20 +13,30 @@ from typing import Any
 
 import numpy as np
 
-from zscir.benchmarks.benchmark import GalleryBenchmark, Parts
-from zscir.benchmarks.files import Entry, distinct, find_root, inner, integer, read_entries, read_json, text, texts
-from zscir.benchmarks.metrics import Measure, Values, best_labels, measure, recalls
+from zscir.benchmarks.benchmark import GalleryBenchmark, RankArrays
+from zscir.benchmarks.files import (
+    AnnotationEntry,
+    check_distinct_ids,
+    find_root,
+    integer_field,
+    object_field,
+    read_entries,
+    read_json,
+    string_field,
+    strings_field,
+)
+from zscir.benchmarks.metrics import FloatArray, MetricValues, best_labels, metric_values_of, recalls
 from zscir.benchmarks.query import Query
-from zscir.benchmarks.ranking import Block, Ints, padded, ranks_among, ranks_of
+from zscir.benchmarks.ranking import Ints, ScoreBlock, padded, ranks_among, ranks_of
 from zscir.benchmarks.submission import cirr_files
 from zscir.runtime.errors import RequestError
 
-SPLITS = ("val", "test1", "train")
+CIRR_SPLITS = ("val", "test1", "train")
 CIRR_PROTOCOLS = ("official", "soft")
-CUTS = (1, 5, 10, 50)
-SUBSET_CUTS = (1, 2, 3)
-SOFT_CUTS = (1, 2, 5, 10, 50, 100)
-HOW_TO_GET = "git clone -b cirr_dataset https://github.com/Cuberick-Orion/CIRR (captions/ and image_splits/)"
+CIRR_CUTOFFS = (1, 5, 10, 50)
+SUBSET_CUTOFFS = (1, 2, 3)
+SOFT_CUTOFFS = (1, 2, 5, 10, 50, 100)
+HOW_TO_GET_CIRR = "git clone -b cirr_dataset https://github.com/Cuberick-Orion/CIRR (captions/ and image_splits/)"
 
 
 class Cirr(GalleryBenchmark):
@@ -39,15 +49,15 @@ class Cirr(GalleryBenchmark):
         """The gallery columns of each query's image set without the reference, filled up with -1."""
         return padded([self.columns_of(query.subset) for query in self.queries])
 
-    def parts_of(self, block: Block, rows: slice) -> Parts:
+    def parts_of(self, block: ScoreBlock, rows: slice) -> RankArrays:
         """The target's rank in the gallery and among its image set."""
         subset = ranks_among(block, self.subset_QM[rows], self.targets_QT[rows, 0])
         return {**super().parts_of(block, rows), "subset": subset}
 
-    def measures_of(self, parts: Parts) -> list[Measure]:
-        return recalls("R", parts["targets"][:, 0], CUTS) + recalls("Rsub", parts["subset"], SUBSET_CUTS)
+    def measures_of(self, parts: RankArrays) -> list[MetricValues]:
+        return recalls("R", parts["targets"][:, 0], CIRR_CUTOFFS) + recalls("Rsub", parts["subset"], SUBSET_CUTOFFS)
 
-    def top_of_subset(self, block: Block, rows: slice, k: int) -> list[Ints]:
+    def top_of_subset(self, block: ScoreBlock, rows: slice, k: int) -> list[Ints]:
         """The best ``k`` columns of each query's image set, ties in gallery order."""
         best = []
         for columns, values in zip(self.subset_QM[rows], block.values(self.subset_QM[rows]), strict=True):
@@ -55,7 +65,7 @@ class Cirr(GalleryBenchmark):
             best.append(columns[order[columns[order] >= 0]][:k])
         return best
 
-    def _submission(self, blocks: Iterable[tuple[slice, Block]]) -> dict[str, dict[str, Any]]:
+    def _submission(self, blocks: Iterable[tuple[slice, ScoreBlock]]) -> dict[str, dict[str, Any]]:
         recall, subset = [], []
         for rows, block in blocks:
             recall += [self._names(columns) for columns in self.top(block, rows, 50)]
@@ -75,14 +85,14 @@ class SoftCirr(Cirr):
         return padded([self.columns_of([name for name, _ in query.soft]) for query in self.queries])
 
     @cached_property
-    def labels_QS(self) -> Values:
+    def labels_QS(self) -> FloatArray:
         """Their labels."""
         labels = np.zeros(self.graded_QS.shape)
         for index, query in enumerate(self.queries):
             labels[index, : len(query.soft)] = [label for _, label in query.soft]
         return labels
 
-    def parts_of(self, block: Block, rows: slice) -> Parts:
+    def parts_of(self, block: ScoreBlock, rows: slice) -> RankArrays:
         """The ranks of all graded images, in the gallery and among the image set."""
         references = np.array(self.columns_of([query.reference for query in self.queries[rows]]))
         graded, members = self.graded_QS[rows], self.subset_QM[rows]
@@ -90,40 +100,42 @@ class SoftCirr(Cirr):
         inside[~(graded[:, :, None] == members[:, None, :]).any(axis=2) | (graded < 0)] = 0
         return {"graded": ranks_of(block.pushed_down(references), graded, padded([[]] * len(block))), "inside": inside}
 
-    def measures_of(self, parts: Parts) -> list[Measure]:
+    def measures_of(self, parts: RankArrays) -> list[MetricValues]:
         ranks, inside = parts["graded"], parts["inside"]
-        whole = [measure(f"softR@{cut}", best_labels(ranks, self.labels_QS, cut)) for cut in SOFT_CUTS]
-        return whole + [measure(f"softRsub@{cut}", best_labels(inside, self.labels_QS, cut)) for cut in SUBSET_CUTS]
+        whole = [metric_values_of(f"softR@{cut}", best_labels(ranks, self.labels_QS, cut)) for cut in SOFT_CUTOFFS]
+        return whole + [
+            metric_values_of(f"softRsub@{cut}", best_labels(inside, self.labels_QS, cut)) for cut in SUBSET_CUTOFFS
+        ]
 
 
 def load_cirr(root: Path | str, split: str, protocol: str) -> Cirr:
     """CIRR below ``root`` (the branch cirr_dataset). RequestError names the file and entry at fault."""
     captions = f"captions/cap.rc2.{split}.json"
-    base = find_root(root, ("CIRR", "cirr"), captions, HOW_TO_GET)
-    entries = read_entries(base / captions, HOW_TO_GET)
+    base = find_root(root, ("CIRR", "cirr"), captions, HOW_TO_GET_CIRR)
+    entries = read_entries(base / captions, HOW_TO_GET_CIRR)
     queries = [_query(entry, f"{base / captions}: entry {index}") for index, entry in enumerate(entries)]
-    distinct((query.query_id for query in queries), f"{base / captions}: pairid")
+    check_distinct_ids((query.query_id for query in queries), f"{base / captions}: pairid")
     names = base / f"image_splits/split.rc2.{split}.json"
-    gallery = distinct(read_json(names, dict, HOW_TO_GET), str(names))
+    gallery = check_distinct_ids(read_json(names, dict, HOW_TO_GET_CIRR), str(names))
     if protocol == "soft" and not any(query.soft for query in queries):
         raise RequestError(f"{base / captions}: no target_soft labels, which the protocol soft counts")
     return (SoftCirr if protocol == "soft" else Cirr)(split, protocol, queries, gallery)
 
 
-def _query(entry: Entry, where: str) -> Query:
-    reference = text(entry, "reference", where)
-    members = texts(inner(entry, "img_set", where), "members", f"{where}: img_set")
-    targets = (text(entry, "target_hard", where),) if "target_hard" in entry else ()
+def _query(entry: AnnotationEntry, where: str) -> Query:
+    reference = string_field(entry, "reference", where)
+    members = strings_field(object_field(entry, "img_set", where), "members", f"{where}: img_set")
+    targets = (string_field(entry, "target_hard", where),) if "target_hard" in entry else ()
     subset = tuple(member for member in members if member != reference)
     if not set(targets) <= set(subset):
         raise RequestError(f"{where}: target_hard {targets} is not a member of img_set, or is the reference")
-    captions = (text(entry, "caption", where),)
-    pair_id = str(integer(entry, "pairid", where))
+    captions = (string_field(entry, "caption", where),)
+    pair_id = str(integer_field(entry, "pairid", where))
     return Query(pair_id, reference, captions, targets, (reference,), subset, soft=_soft(entry, where))
 
 
-def _soft(entry: Entry, where: str) -> tuple[tuple[str, float], ...]:
-    labels = inner(entry, "target_soft", where) if "target_soft" in entry else {}
+def _soft(entry: AnnotationEntry, where: str) -> tuple[tuple[str, float], ...]:
+    labels = object_field(entry, "target_soft", where) if "target_soft" in entry else {}
     for name, label in labels.items():
         if not isinstance(label, int | float) or isinstance(label, bool):
             raise RequestError(f"{where}: target_soft[{name!r}] is {label!r}, expected a number")

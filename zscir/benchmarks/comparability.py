@@ -14,7 +14,7 @@ from typing import Any
 EASIER_TEXTS = ("shared_concept",)
 NO_TEXTS = "none"  # asked by the image alone: comparable under every text protocol
 # What the literature prints first: benchmark -> metrics; the first of each is the overview's.
-HEADLINES = {
+LITERATURE_METRICS = {
     "fashioniq/mean": ("R@10", "R@50"),
     "cirr": ("R@1", "R@5", "R@10", "R@50", "Rsub@1", "Rsub@2", "Rsub@3"),
     "circo": ("mAP@5", "mAP@10", "mAP@25", "mAP@50"),
@@ -23,7 +23,7 @@ HEADLINES = {
 
 
 @dataclass(frozen=True)
-class Sheet:
+class ComparisonGroup:
     """One benchmark, split and protocol. Numbers in it may be compared; ``texts`` is empty unless they are easier.
 
     ``preprocessing`` is empty where it is not known, as for published numbers.
@@ -52,23 +52,23 @@ def split_protocol(protocol: str) -> tuple[str, str, str]:
     return ranking, texts, preprocessing
 
 
-def easier(texts: str | None) -> str:
+def easier_text_protocol(texts: str | None) -> str:
     """The name of texts that make a protocol of their own; empty for all others."""
     return texts if texts in EASIER_TEXTS else ""
 
 
-def sheet_of(row: Mapping[str, Any]) -> Sheet:
+def comparison_group_of(row: Mapping[str, Any]) -> ComparisonGroup:
     """Where a row of the SCORES table belongs."""
     ranking, texts, preprocessing = split_protocol(row["protocol"])
-    return Sheet(row["benchmark"], row["split"], ranking, easier(texts), preprocessing)
+    return ComparisonGroup(row["benchmark"], row["split"], ranking, easier_text_protocol(texts), preprocessing)
 
 
 def literature_metrics(benchmark: str) -> tuple[str, ...]:
     """The metrics that the literature prints of a benchmark, or of one of its categories or tasks."""
-    return HEADLINES.get(benchmark) or HEADLINES.get(f"{benchmark.split('/')[0]}/mean", ())
+    return LITERATURE_METRICS.get(benchmark) or LITERATURE_METRICS.get(f"{benchmark.split('/')[0]}/mean", ())
 
 
-def control_named(method: str) -> str | None:
+def control_from_label(method: str) -> str | None:
     """``image``, ``text`` or ``sum`` of a stock control's own label, for rows that do not say it themselves."""
     if method.startswith("sum, lambda "):
         return "sum"
@@ -80,6 +80,6 @@ def markdown_row(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def plain(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text that cannot break out of a Markdown cell or become HTML."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -10,17 +10,25 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from zscir.benchmarks.benchmark import GalleryBenchmark, Parts
-from zscir.benchmarks.files import Entry, distinct, find_root, read_entries, read_json, text, texts
-from zscir.benchmarks.metrics import Measure, recalls
+from zscir.benchmarks.benchmark import GalleryBenchmark, RankArrays
+from zscir.benchmarks.files import (
+    AnnotationEntry,
+    check_distinct_ids,
+    find_root,
+    read_entries,
+    read_json,
+    string_field,
+    strings_field,
+)
+from zscir.benchmarks.metrics import MetricValues, recalls
 from zscir.benchmarks.query import Query
 from zscir.runtime.errors import RequestError
 
 CATEGORIES = ("dress", "shirt", "toptee")
-SPLITS = ("val", "test", "train")
+FASHIONIQ_SPLITS = ("val", "test", "train")
 FASHIONIQ_PROTOCOLS = ("original", "val", "pli", "pli_orders")
-CUTS = (1, 5, 10, 50)
-HOW_TO_GET = "git clone https://github.com/XiaoxiaoGuo/fashion-iq (captions/ and image_splits/)"
+FASHIONIQ_CUTOFFS = (1, 5, 10, 50)
+HOW_TO_GET_FASHIONIQ = "git clone https://github.com/XiaoxiaoGuo/fashion-iq (captions/ and image_splits/)"
 
 
 class FashionIQ(GalleryBenchmark):
@@ -28,8 +36,8 @@ class FashionIQ(GalleryBenchmark):
 
     name = "fashioniq"
 
-    def measures_of(self, parts: Parts) -> list[Measure]:
-        return recalls("R", parts["targets"][:, 0], CUTS)
+    def measures_of(self, parts: RankArrays) -> list[MetricValues]:
+        return recalls("R", parts["targets"][:, 0], FASHIONIQ_CUTOFFS)
 
 
 def load_fashioniq(root: Path | str, split: str, category: str | None, protocol: str) -> FashionIQ:
@@ -37,8 +45,8 @@ def load_fashioniq(root: Path | str, split: str, category: str | None, protocol:
     if category not in CATEGORIES:
         raise RequestError(f"fashioniq: category {category!r} is not one of {', '.join(CATEGORIES)}")
     captions = f"captions/cap.{category}.{split}.json"
-    base = find_root(root, ("FashionIQ", "fashioniq", "fashion-iq"), captions, HOW_TO_GET)
-    entries = read_entries(base / captions, HOW_TO_GET)
+    base = find_root(root, ("FashionIQ", "fashioniq", "fashion-iq"), captions, HOW_TO_GET_FASHIONIQ)
+    entries = read_entries(base / captions, HOW_TO_GET_FASHIONIQ)
     queries = [_query(index, entry, f"{base / captions}: entry {index}") for index, entry in enumerate(entries)]
     gallery = _gallery(base / f"image_splits/split.{category}.{split}.json")
     if protocol != "original":
@@ -51,12 +59,12 @@ def load_fashioniq(root: Path | str, split: str, category: str | None, protocol:
     return FashionIQ(split, protocol, queries, gallery, category)
 
 
-def _query(index: int, entry: Entry, where: str) -> Query:
-    captions = texts(entry, "captions", where)
+def _query(index: int, entry: AnnotationEntry, where: str) -> Query:
+    captions = strings_field(entry, "captions", where)
     if len(captions) != 2:
         raise RequestError(f"{where}: {len(captions)} captions, expected 2")
-    targets = (text(entry, "target", where),) if "target" in entry else ()
-    return Query(str(index), text(entry, "candidate", where), captions, targets)
+    targets = (string_field(entry, "target", where),) if "target" in entry else ()
+    return Query(str(index), string_field(entry, "candidate", where), captions, targets)
 
 
 def _both_orders(query: Query) -> tuple[Query, Query]:
@@ -68,8 +76,8 @@ def _both_orders(query: Query) -> tuple[Query, Query]:
 
 
 def _gallery(path: Path) -> list[str]:
-    ids = read_json(path, list, HOW_TO_GET)
+    ids = read_json(path, list, HOW_TO_GET_FASHIONIQ)
     for index, image_id in enumerate(ids):
         if not isinstance(image_id, str):
             raise RequestError(f"{path}: entry {index} is {image_id!r}, expected an image id")
-    return distinct(ids, str(path))
+    return check_distinct_ids(ids, str(path))

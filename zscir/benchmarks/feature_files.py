@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 
 from zscir.benchmarks.benchmark import Benchmark
 from zscir.benchmarks.checksums import (
-    OfficialFacts,
-    facts_of,
+    OfficialRelease,
+    check_official_counts,
     official_gallery,
-    refuse_counts,
-    refuse_mixture,
+    official_release,
+    refuse_mixed_files,
     require_official,
 )
 from zscir.benchmarks.circo import Circo
-from zscir.benchmarks.files import coco_id, distinct, shortened
-from zscir.benchmarks.load import annotation_files, load_benchmark, protocol_asked
-from zscir.benchmarks.missing_images import LISTED, named_without, shortage
+from zscir.benchmarks.files import check_distinct_ids, coco_id, shortened
+from zscir.benchmarks.load import annotation_files, load_benchmark, resolve_protocol
+from zscir.benchmarks.missing_images import MAX_LISTED_IMAGES, missing_images_problem, protocol_without_images
 from zscir.benchmarks.ranking import Scorer
-from zscir.benchmarks.score_rows import Label, Scored, protocol_label, scored
+from zscir.benchmarks.score_rows import MetricScore, ScoreLabel, metric_scores, protocol_label
 from zscir.benchmarks.similarity import score_blocks
 from zscir.benchmarks.submission import write_submission
 from zscir.runtime.errors import RequestError
@@ -34,7 +34,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScoreRequest:
     """Which benchmark; ``official`` refuses a folder without the official annotation files."""
 
     name: str
@@ -63,16 +63,16 @@ class FeatureFiles:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FeatureScores:
     """The numbers (none where only a server has the answers), how many gallery images have no row, and which."""
 
-    rows: list[Scored]
+    rows: list[MetricScore]
     missing: int = 0
     missing_ids: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class _Complete:
+class _AlignedFeatures:
     """A benchmark and features that fit each other row by row; what is missing is taken out and counted."""
 
     bench: Benchmark
@@ -83,42 +83,46 @@ class _Complete:
 
 
 def score_files(
-    asked: Asked,
+    asked: ScoreRequest,
     files: FeatureFiles,
     texts: str = "",
     method: str = "",
     submission_out: Path | None = None,
     scorer: Scorer = score_blocks,
-) -> Outcome:
+) -> FeatureScores:
     """Score features on a benchmark; RequestError says which file, row or id does not fit.
 
     ``texts`` names the text protocol in the rows. ``submission_out`` is a folder for the server's files; without
     answers they are all there is.
     """
-    protocol = protocol_asked(asked.name, asked.split, asked.protocol)
-    facts = facts_of(asked.name)
+    protocol = resolve_protocol(asked.name, asked.split, asked.protocol)
+    facts = official_release(asked.name)
     if asked.official:
         require_official(asked.root, facts)
     files_read = annotation_files(asked.name, asked.split, asked.category or asked.task or "")
-    known = refuse_mixture(asked.root, facts, files_read)
+    known = refuse_mixed_files(asked.root, facts, files_read)
     bench = load_benchmark(
         asked.name, asked.root, asked.split, category=asked.category, task=asked.task, protocol=protocol
     )
     if submission_out is None and not bench.answered:
         raise RequestError(f"{bench.where}: only a server has the answers; name a folder for the submission files")
-    whole = _complete(bench, facts if known else None, asked, files)
+    whole = _align_features(bench, facts if known else None, asked, files)
     given = (whole.queries, whole.gallery, scorer)
     if submission_out is not None:
         if whole.missing:
             raise RequestError(f"{whole.bench.where}: a submission names every query and image; leave --submission out")
         write_submission(submission_out, whole.bench.submission_features(*given))
     if not bench.answered:
-        return Outcome([])
-    label = Label(protocol_label(whole.bench.protocol, texts), method)
-    return Outcome(scored(whole.bench, whole.bench.measure_features(*given), label), whole.missing, whole.missing_ids)
+        return FeatureScores([])
+    label = ScoreLabel(protocol_label(whole.bench.protocol, texts), method)
+    return FeatureScores(
+        metric_scores(whole.bench, whole.bench.measure_features(*given), label), whole.missing, whole.missing_ids
+    )
 
 
-def _complete(bench: Benchmark, known: OfficialFacts | None, asked: Asked, files: FeatureFiles) -> _Complete:
+def _align_features(
+    bench: Benchmark, known: OfficialRelease | None, asked: ScoreRequest, files: FeatureFiles
+) -> _AlignedFeatures:
     """The benchmark and the features of ``files`` in one order; RequestError when more is missing than is allowed.
 
     ``known``: the facts of a benchmark whose annotation files are the official ones.
@@ -130,26 +134,31 @@ def _complete(bench: Benchmark, known: OfficialFacts | None, asked: Asked, files
         if ids is not None and not bench.gallery_is_known:
             bench, unnamed = _circo_over(bench, asked, ids, official_gallery(bench, known) or 0 if known else 0)
     if known is not None:
-        refuse_counts(bench, known, unnamed)
+        check_official_counts(bench, known, unnamed)
     query, gallery = load_features(files.queries), load_features(files.gallery)
     rows = None if ids is None else _numbered(ids, gallery, files.gallery_ids)
     absent = {} if rows is None else {one: "no row" for one in bench.gallery if one not in rows}
     missing = len(absent) + unnamed
-    problem = shortage(
-        bench.where, absent, len(bench.gallery) + unnamed, files.allow_missing, facts_of(asked.name).get_images, unnamed
+    problem = missing_images_problem(
+        bench.where,
+        absent,
+        len(bench.gallery) + unnamed,
+        files.allow_missing,
+        official_release(asked.name).get_images,
+        unnamed,
     )
     if problem:
         raise RequestError(problem)
     if missing:
         bench.refuse_gaps()
     left = bench.without(absent) if absent else bench
-    left.protocol = named_without(left.protocol, missing)
+    left.protocol = protocol_without_images(left.protocol, missing)
     if rows is not None and ids != left.gallery:
         gallery = gallery[[rows[one] for one in left.gallery]]
-    return _Complete(left, _asked_rows(bench, left, query, files.query_ids), gallery, missing, list(absent))
+    return _AlignedFeatures(left, _asked_rows(bench, left, query, files.query_ids), gallery, missing, list(absent))
 
 
-def _circo_over(bench: Circo, asked: Asked, ids: Sequence[str], official: int) -> tuple[Benchmark, int]:
+def _circo_over(bench: Circo, asked: ScoreRequest, ids: Sequence[str], official: int) -> tuple[Benchmark, int]:
     """CIRCO over the images of ``ids``, where COCO's own list is not at hand, and how many nobody can name are missing.
 
     Those that its queries name stand at the end, so that they can be named as missing.
@@ -171,8 +180,9 @@ def _asked_rows(whole: Benchmark, left: Benchmark, query: Array, ids_file: Path 
     lost = [one for one in wanted if one not in rows]
     if lost:
         raise RequestError(
-            f"{left.where}: {len(lost)} of {len(wanted)} queries have no row in {ids_file}: {shortened(lost, LISTED)}. "
-            "Make their features; only gallery images, and queries that show or ask for them, may be missing"
+            f"{left.where}: {len(lost)} of {len(wanted)} queries have no row in {ids_file}: "
+            f"{shortened(lost, MAX_LISTED_IMAGES)}. Make their features; only gallery images, and "
+            "queries that show or ask for them, may be missing"
         )
     return query if wanted == ids else query[[rows[one] for one in wanted]]
 
@@ -181,7 +191,7 @@ def _numbered(ids: Sequence[str], features: Array, ids_file: Path | None) -> dic
     """Id -> row of the features."""
     if features.ndim != 2 or len(ids) != len(features):
         raise RequestError(f"{ids_file}: names {len(ids)} rows; the features have shape {features.shape}, expected 2-D")
-    return {one: row for row, one in enumerate(distinct(ids, str(ids_file)))}
+    return {one: row for row, one in enumerate(check_distinct_ids(ids, str(ids_file)))}
 
 
 def load_features(path: Path) -> Array:

@@ -9,7 +9,7 @@ from typing import Any, SupportsIndex
 
 from zscir.runtime.errors import RequestError
 
-Entry = dict[str, Any]
+AnnotationEntry = dict[str, Any]
 
 
 def find_root(root: Path | str, names: Sequence[str], probe: str, how_to_get: str) -> Path:
@@ -38,9 +38,9 @@ def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]], how_to_g
     return value
 
 
-def read_entries(path: Path, how_to_get: str) -> list[Entry]:
+def read_entries(path: Path, how_to_get: str) -> list[AnnotationEntry]:
     """The dictionaries in a JSON list; RequestError when the list is empty or an entry is something else."""
-    entries: list[Entry] = read_json(path, list, how_to_get)
+    entries: list[AnnotationEntry] = read_json(path, list, how_to_get)
     if not entries:
         raise RequestError(f"{path}: no entries; a benchmark without queries has no score")
     for index, entry in enumerate(entries):
@@ -49,7 +49,7 @@ def read_entries(path: Path, how_to_get: str) -> list[Entry]:
     return entries
 
 
-def text(entry: Entry, name: str, where: str) -> str:
+def string_field(entry: AnnotationEntry, name: str, where: str) -> str:
     """The string ``entry[name]``."""
     value = entry.get(name)
     if not isinstance(value, str):
@@ -57,7 +57,7 @@ def text(entry: Entry, name: str, where: str) -> str:
     return value
 
 
-def integer(entry: Entry, name: str, where: str) -> int:
+def integer_field(entry: AnnotationEntry, name: str, where: str) -> int:
     """The integer ``entry[name]``."""
     value = entry.get(name)
     if not isinstance(value, int) or isinstance(value, bool):
@@ -65,7 +65,7 @@ def integer(entry: Entry, name: str, where: str) -> int:
     return value
 
 
-def texts(entry: Entry, name: str, where: str) -> tuple[str, ...]:
+def strings_field(entry: AnnotationEntry, name: str, where: str) -> tuple[str, ...]:
     """The strings in the list ``entry[name]``."""
     value = entry.get(name)
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
@@ -73,7 +73,7 @@ def texts(entry: Entry, name: str, where: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def integers(entry: Entry, name: str, where: str) -> tuple[int, ...]:
+def integers_field(entry: AnnotationEntry, name: str, where: str) -> tuple[int, ...]:
     """The integers in the list ``entry[name]``."""
     value = entry.get(name)
     if not isinstance(value, list) or not all(isinstance(i, int) and not isinstance(i, bool) for i in value):
@@ -81,7 +81,7 @@ def integers(entry: Entry, name: str, where: str) -> tuple[int, ...]:
     return tuple(value)
 
 
-def inner(entry: Entry, name: str, where: str) -> Entry:
+def object_field(entry: AnnotationEntry, name: str, where: str) -> AnnotationEntry:
     """The object ``entry[name]``."""
     value = entry.get(name)
     if not isinstance(value, dict):
@@ -97,7 +97,7 @@ def coco_id(value: Any) -> str:
     raise RequestError(f"circo: id {value!r} is not a COCO image id (an integer)")
 
 
-def distinct(ids: Iterable[str], where: str) -> list[str]:
+def check_distinct_ids(ids: Iterable[str], where: str) -> list[str]:
     """``ids`` as a list; RequestError names those that occur twice."""
     listed = list(ids)
     seen: set[str] = set()
@@ -115,7 +115,7 @@ def shortened(items: Sequence[str], most: int = 5) -> str:
     return ", ".join(items[:most]) + rest
 
 
-def _shown(entry: Entry, name: str) -> str:
+def _shown(entry: AnnotationEntry, name: str) -> str:
     if name not in entry:
         return "missing"
     shown = repr(entry[name])

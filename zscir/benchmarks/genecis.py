@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zscir.benchmarks.benchmark import Benchmark, Parts
-from zscir.benchmarks.files import Entry, find_root, inner, integer, read_entries, text
-from zscir.benchmarks.metrics import Measure, recalls
-from zscir.benchmarks.missing_images import named_without
+from zscir.benchmarks.benchmark import Benchmark, RankArrays
+from zscir.benchmarks.files import AnnotationEntry, find_root, integer_field, object_field, read_entries, string_field
+from zscir.benchmarks.metrics import MetricValues, recalls
+from zscir.benchmarks.missing_images import protocol_without_images
 from zscir.benchmarks.query import Query
-from zscir.benchmarks.ranking import Block, HostBlock, Ints, Scorer
+from zscir.benchmarks.ranking import Ints, NumpyScoreBlock, ScoreBlock, Scorer
 from zscir.benchmarks.similarity import (
-    BLOCK_BYTES,
+    SCORE_BLOCK_BYTES,
     check_features,
     pairwise_cosines,
     row_blocks,
@@ -27,10 +27,10 @@ from zscir.benchmarks.similarity import (
 from zscir.runtime.errors import RequestError
 
 TASKS = ("focus_attribute", "change_attribute", "focus_object", "change_object")
-SPLITS = ("val",)
+GENECIS_SPLITS = ("val",)
 GENECIS_PROTOCOLS = ("official",)
-CUTS = (1, 2, 3)
-HOW_TO_GET = "git clone https://github.com/facebookresearch/genecis (genecis/*.json)"
+GENECIS_CUTOFFS = (1, 2, 3)
+HOW_TO_GET_GENECIS = "git clone https://github.com/facebookresearch/genecis (genecis/*.json)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Genecis(Benchmark):
         """The ids of all candidate regions, in order of first appearance."""
         return self._gallery
 
-    def blocks(self, query: Any, gallery: Any, scorer: Scorer = score_blocks) -> Iterator[tuple[slice, Block]]:
+    def blocks(self, query: Any, gallery: Any, scorer: Scorer = score_blocks) -> Iterator[tuple[slice, ScoreBlock]]:
         """Yield (rows, cosines [rows, 1+G]); features are [Q, 1+G, D], or [regions, D] in the order of ``gallery``.
 
         Whatever the ``scorer``, a query's own few candidates are compared here: moving them would take longer.
@@ -80,18 +80,18 @@ class Genecis(Benchmark):
         shape = (len(self.gallery),) if features.ndim == 2 else self.candidates_QC.shape
         check_features(query_QD, features, len(self.queries), shape, self.where)
         units = unit_rows(query_QD, self.where, "query")
-        for rows in row_blocks(len(units), self.candidates_QC.shape[1] * units.shape[1], BLOCK_BYTES):
+        for rows in row_blocks(len(units), self.candidates_QC.shape[1] * units.shape[1], SCORE_BLOCK_BYTES):
             own = self._candidate_features(features, rows)
-            yield rows, HostBlock(pairwise_cosines(units[rows], own, self.where, features))
+            yield rows, NumpyScoreBlock(pairwise_cosines(units[rows], own, self.where, features))
 
-    def parts_of(self, block: Block, rows: slice) -> Parts:
+    def parts_of(self, block: ScoreBlock, rows: slice) -> RankArrays:
         """The target's rank among the candidates of its query."""
         return {"targets": 1 + block.beaten_by(np.zeros((len(block), 1), dtype=np.int64))}
 
-    def measures_of(self, parts: Parts) -> list[Measure]:
-        return recalls("R", parts["targets"][:, 0], CUTS)
+    def measures_of(self, parts: RankArrays) -> list[MetricValues]:
+        return recalls("R", parts["targets"][:, 0], GENECIS_CUTOFFS)
 
-    def top(self, block: Block, rows: slice, k: int) -> list[Ints]:
+    def top(self, block: ScoreBlock, rows: slice, k: int) -> list[Ints]:
         """The best ``k`` candidates of each query, as columns of its own candidate list."""
         return list(block.best(k))
 
@@ -106,7 +106,7 @@ class Genecis(Benchmark):
             raise RequestError(f"{self.where}: no query is left without {len(gone)} images")
         queries, candidates = [self.queries[row] for row in kept], [self.candidates[row] for row in kept]
         other = Genecis(queries, candidates, self.regions, self.part)
-        other.protocol = named_without(self.protocol, len(gone))
+        other.protocol = protocol_without_images(self.protocol, len(gone))
         return other
 
     def candidate_ids(self, row: int) -> Sequence[str]:
@@ -129,15 +129,15 @@ def load_genecis(root: Path | str, task: str | None) -> Genecis:
     """One task of GeneCIS below ``root`` (the official clone). RequestError names the file and entry at fault."""
     if task not in TASKS:
         raise RequestError(f"genecis: task {task!r} is not one of {', '.join(TASKS)}")
-    base = find_root(root, ("genecis", "GeneCIS"), f"{task}.json", HOW_TO_GET)
+    base = find_root(root, ("genecis", "GeneCIS"), f"{task}.json", HOW_TO_GET_GENECIS)
     path = base / f"{task}.json"
     queries, candidates, regions = [], [], {}
-    for index, entry in enumerate(read_entries(path, HOW_TO_GET)):
+    for index, entry in enumerate(read_entries(path, HOW_TO_GET_GENECIS)):
         where = f"{path}: entry {index}"
-        shown = [_region(inner(entry, "target", where), f"{where}: target"), *_listed(entry, where)]
-        reference = _region(inner(entry, "reference", where), f"{where}: reference")
+        shown = [_region(object_field(entry, "target", where), f"{where}: target"), *_listed(entry, where)]
+        reference = _region(object_field(entry, "reference", where), f"{where}: reference")
         regions.update({region.region_id: region for region in (reference, *shown)})
-        condition = text(entry, "condition", where)
+        condition = string_field(entry, "condition", where)
         queries.append(Query(str(index), reference.region_id, (condition,), (shown[0].region_id,)))
         candidates.append([region.region_id for region in shown])
         if len(shown) != len(candidates[0]):
@@ -147,20 +147,20 @@ def load_genecis(root: Path | str, task: str | None) -> Genecis:
     return Genecis(queries, candidates, regions, task)
 
 
-def _listed(entry: Entry, where: str) -> list[Region]:
+def _listed(entry: AnnotationEntry, where: str) -> list[Region]:
     gallery = entry.get("gallery")
     if not isinstance(gallery, list) or not gallery or not all(isinstance(item, dict) for item in gallery):
         raise RequestError(f"{where}: 'gallery' is not a list of images")
     return [_region(item, f"{where}: gallery[{index}]") for index, item in enumerate(gallery)]
 
 
-def _region(item: Entry, where: str) -> Region:
+def _region(item: AnnotationEntry, where: str) -> Region:
     if "val_image_id" in item:
-        return Region(str(integer(item, "val_image_id", where)))
+        return Region(str(integer_field(item, "val_image_id", where)))
     box = item.get("instance_bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(_is_number(side) for side in box):
         raise RequestError(f"{where}: 'instance_bbox' is {box!r}, expected [x, y, width, height]")
-    return Region(text(item, "image_id", where), (box[0], box[1], box[2], box[3]))
+    return Region(string_field(item, "image_id", where), (box[0], box[1], box[2], box[3]))
 
 
 def _is_number(value: Any) -> bool:

@@ -10,7 +10,7 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from zscir.benchmarks.metrics import Measure, Values
+from zscir.benchmarks.metrics import FloatArray, MetricValues
 from zscir.runtime.errors import RequestError
 
 RESAMPLES = 1000
@@ -19,7 +19,7 @@ DRAWN_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedTest:
     """Method ``b`` minus method ``a`` on the same queries: points of percent, queries won and lost, two-sided p."""
 
     metric: str
@@ -30,14 +30,14 @@ class Comparison:
     p_value: float
 
 
-def seeded(seed: int, name: str) -> np.random.Generator:
+def seeded_generator(seed: int, name: str) -> np.random.Generator:
     """A generator of its own for ``name``: adding a metric moves no other metric's interval."""
     return np.random.default_rng(int.from_bytes(sha256(f"{seed}:{name}".encode()).digest()[:8], "big"))
 
 
-def resampled(one: Measure, seed: int, name: str, times: int = RESAMPLES) -> Values:
+def bootstrap_percentages(one: MetricValues, seed: int, name: str, times: int = RESAMPLES) -> FloatArray:
     """Percentages [times] of ``times`` resamples of the queries with replacement."""
-    rng = seeded(seed, name)
+    rng = seeded_generator(seed, name)
     if one.hits is not None:  # resampling 0/1 values and counting the ones is one binomial draw
         return 100.0 * rng.binomial(one.n, one.hits / one.n, times) / one.n
     rows = max(1, DRAWN_AT_ONCE // one.n)
@@ -48,40 +48,40 @@ def resampled(one: Measure, seed: int, name: str, times: int = RESAMPLES) -> Val
     return 100.0 * np.concatenate(chunks)
 
 
-def interval(percentages: Values) -> tuple[float, float]:
+def confidence_interval(percentages: FloatArray) -> tuple[float, float]:
     """The central 95 % of resampled percentages."""
     low, high = np.quantile(percentages, (0.025, 0.975))
     return float(low), float(high)
 
 
-def mean_measure(metric: str, parts: Sequence[Measure]) -> Measure:
+def mean_metric_values(metric: str, parts: Sequence[MetricValues]) -> MetricValues:
     """The per-query mean of metrics over the same queries, as CIRR's (R@5 + Rsub@1) / 2."""
-    return Measure(metric, np.mean([part.values for part in parts], axis=0), parts[0].rows, graded=True)
+    return MetricValues(metric, np.mean([part.values for part in parts], axis=0), parts[0].rows, graded=True)
 
 
-def compare(a: Measure, b: Measure, seed: int = 0) -> Comparison:
+def paired_test(a: MetricValues, b: MetricValues, seed: int = 0) -> PairedTest:
     """Is ``b`` better than ``a``? McNemar's exact test for hits, a sign-flip test for graded values."""
     if a.metric != b.metric or not np.array_equal(a.rows, b.rows):
         raise RequestError(f"cannot pair {a.metric} (n {a.n}) with {b.metric} (n {b.n}): other metric or other queries")
-    gains: Values = b.values - a.values
+    gains: FloatArray = b.values - a.values
     won, lost = int((gains > 0).sum()), int((gains < 0).sum())
-    p_value = _sign_flips(gains[gains != 0], seeded(seed, a.metric)) if a.graded else _mcnemar(won, lost)
-    return Comparison(a.metric, b.percent - a.percent, won, lost, a.n, p_value)
+    p_value = _sign_flips(gains[gains != 0], seeded_generator(seed, a.metric)) if a.graded else _mcnemar(won, lost)
+    return PairedTest(a.metric, b.percent - a.percent, won, lost, a.n, p_value)
 
 
-def compare_means(a: Sequence[Measure], b: Sequence[Measure], seed: int = 0) -> Comparison:
+def paired_test_of_means(a: Sequence[MetricValues], b: Sequence[MetricValues], seed: int = 0) -> PairedTest:
     """Is ``b`` better than ``a`` in the unweighted mean over their parts (FashionIQ's categories, GeneCIS's tasks)?
 
     A sign-flip test in which each query's gain weighs as it does in the mean, 1 / (parts x queries of its part).
     """
     if len(a) != len(b) or any(one.metric != b[0].metric for one in b):
         raise RequestError(f"cannot pair the means of {len(a)} and {len(b)} parts: other parts or other metrics")
-    parts = [compare(one, other, seed) for one, other in zip(a, b, strict=True)]
-    gains: Values = np.concatenate([(other.values - one.values) / one.n for one, other in zip(a, b, strict=True)])
+    parts = [paired_test(one, other, seed) for one, other in zip(a, b, strict=True)]
+    gains: FloatArray = np.concatenate([(other.values - one.values) / one.n for one, other in zip(a, b, strict=True)])
     difference = float(np.mean([part.difference for part in parts]))
-    p_value = _sign_flips(gains[gains != 0], seeded(seed, a[0].metric))
+    p_value = _sign_flips(gains[gains != 0], seeded_generator(seed, a[0].metric))
     won, lost, n = (sum(getattr(part, name) for part in parts) for name in ("won", "lost", "n"))
-    return Comparison(a[0].metric, difference, won, lost, n, p_value)
+    return PairedTest(a[0].metric, difference, won, lost, n, p_value)
 
 
 def _mcnemar(won: int, lost: int) -> float:
@@ -90,7 +90,7 @@ def _mcnemar(won: int, lost: int) -> float:
     return float(min(1.0, 2 * tail / 2 ** (won + lost)))
 
 
-def _sign_flips(gains: Values, rng: np.random.Generator) -> float:
+def _sign_flips(gains: FloatArray, rng: np.random.Generator) -> float:
     """Share of random sign patterns whose total is at least as far from 0; the observed pattern counts as one."""
     if not len(gains):
         return 1.0

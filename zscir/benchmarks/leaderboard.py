@@ -15,31 +15,31 @@ from pathlib import Path
 from typing import Any
 
 from zscir.benchmarks.comparability import (
-    HEADLINES,
-    Sheet,
-    control_named,
-    easier,
+    LITERATURE_METRICS,
+    ComparisonGroup,
+    comparison_group_of,
+    control_from_label,
+    easier_text_protocol,
+    escape_markdown,
     literature_metrics,
     markdown_row,
-    plain,
-    sheet_of,
     split_protocol,
-)  # fmt: skip
+)
 from zscir.runtime.errors import RequestError
 
-SPLITS = {"fashioniq": "val", "cirr": "test1", "circo": "test", "genecis": "val"}
-RANKINGS = {"fashioniq": "original", "cirr": "official", "circo": "official", "genecis": "official"}
-MEANS = ("fashioniq", "genecis")  # published as the mean over their parts
-WORDS = {"name", "backbone", "source", "second_hand", "note"}
-MARK = "†"
+PUBLISHED_SPLITS = {"fashioniq": "val", "cirr": "test1", "circo": "test", "genecis": "val"}
+PUBLISHED_PROTOCOLS = {"fashioniq": "original", "cirr": "official", "circo": "official", "genecis": "official"}
+PUBLISHED_AS_MEAN = ("fashioniq", "genecis")  # published as the mean over their parts
+PUBLISHED_FIELDS = {"name", "backbone", "source", "second_hand", "note"}
+SECOND_HAND_MARK = "†"
 LEGEND = (
-    f"{MARK}: second-hand, the source quotes another paper. Ours are bold, with hits of n and a 95 % interval. "
-    "Numbers of different tables may not be compared."
+    f"{SECOND_HAND_MARK}: second-hand, the source quotes another paper. Ours are bold, with hits of n and a 95 % "
+    "interval. Numbers of different tables may not be compared."
 )
 
 
 @dataclass(frozen=True)
-class Count:
+class HitCounts:
     """What stands behind one percentage of ours: queries, hits (None for a graded metric), its 95 % interval."""
 
     n: int
@@ -49,13 +49,13 @@ class Count:
 
 
 @dataclass(frozen=True)
-class Entry:
+class LeaderboardEntry:
     """One method's numbers in one sheet; ``ours`` were measured by this project.
 
     ``counts`` are by metric; ``control`` is image, text or sum of a backbone that was not trained for the task.
     """
 
-    sheet: Sheet
+    sheet: ComparisonGroup
     method: str
     backbone: str
     values: Mapping[str, float]
@@ -64,12 +64,12 @@ class Entry:
     second_hand: bool = False
     ours: bool = False
     control: str | None = None
-    counts: Mapping[str, Count] = field(default_factory=dict)
+    counts: Mapping[str, HitCounts] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """The method, marked where its numbers are second-hand."""
-        return f"{self.method} {MARK}" if self.second_hand else self.method
+        return f"{self.method} {SECOND_HAND_MARK}" if self.second_hand else self.method
 
     def shown(self, metric: str) -> str:
         """Ours with two decimals, published ones with as many as were printed, a dash for none."""
@@ -86,7 +86,7 @@ class Entry:
         return of, f"{count.low:.1f} to {count.high:.1f}" if known else ""
 
 
-def published(folder: Path) -> list[Entry]:
+def published_entries(folder: Path) -> list[LeaderboardEntry]:
     """Every entry of the TOML files in ``folder``. RequestError names file and method of what does not fit."""
     entries = []
     for path in sorted(folder.glob("*.toml")):
@@ -99,38 +99,50 @@ def published(folder: Path) -> list[Entry]:
     return entries
 
 
-def measured(scores: Iterable[Mapping[str, Any]]) -> list[Entry]:
+def measured_entries(scores: Iterable[Mapping[str, Any]]) -> list[LeaderboardEntry]:
     """Entries of rows of the SCORES table (hits, low, high, control where known): one for each sheet and evaluation.
 
     Evaluations are told apart by ``artifact_key``, so that of several seeds none hides behind the best.
     """
     found: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in scores:
-        key = (replace(sheet_of(row), preprocessing=""), row.get("artifact_key"), row["method"], row["backbone"])
+        key = (
+            replace(comparison_group_of(row), preprocessing=""),
+            row.get("artifact_key"),
+            row["method"],
+            row["backbone"],
+        )
         found.setdefault((*key, *split_protocol(row["protocol"])[1:]), []).append(row)
-    return [_ours(sheet, rows) for (sheet, *_), rows in found.items()]
+    return [_measured_entry(sheet, rows) for (sheet, *_), rows in found.items()]
 
 
-def _ours(sheet: Sheet, rows: Sequence[Mapping[str, Any]]) -> Entry:
+def _measured_entry(sheet: ComparisonGroup, rows: Sequence[Mapping[str, Any]]) -> LeaderboardEntry:
     first = rows[0]
     _, texts, fit = split_protocol(first["protocol"])
     how = ", ".join(part for part in (texts and f"texts {texts}", fit and f"preprocessing {fit}") if part)
     key = first.get("artifact_key")
     told = first.get("low") is not None  # rows of SCORES alone do not say which control they are
-    control = first.get("control") if told else control_named(first["method"])
-    counts = {row["metric"]: Count(row["n"], row.get("hits"), row.get("low"), row.get("high")) for row in rows}
-    return Entry(
-        sheet, first["method"], first["backbone"], {row["metric"]: row["value"] for row in rows},
-        f"evaluation {key[:12]}" if key else "this run", how, ours=True, control=control, counts=counts,
-    )  # fmt: skip
+    control = first.get("control") if told else control_from_label(first["method"])
+    counts = {row["metric"]: HitCounts(row["n"], row.get("hits"), row.get("low"), row.get("high")) for row in rows}
+    return LeaderboardEntry(
+        sheet,
+        first["method"],
+        first["backbone"],
+        {row["metric"]: row["value"] for row in rows},
+        f"evaluation {key[:12]}" if key else "this run",
+        how,
+        ours=True,
+        control=control,
+        counts=counts,
+    )
 
 
-def sheets(entries: Sequence[Entry]) -> dict[Sheet, list[str]]:
+def metrics_by_group(entries: Sequence[LeaderboardEntry]) -> dict[ComparisonGroup, list[str]]:
     """Sheet -> its metrics: what is published and what the literature prints; ours are not all shown.
 
     Sheets of whole benchmarks stand first, in the literature's order.
     """
-    metrics: dict[Sheet, dict[str, None]] = {}
+    metrics: dict[ComparisonGroup, dict[str, None]] = {}
     for entry in entries:
         known = literature_metrics(entry.sheet.benchmark) if entry.ours else ()
         kept = [metric for metric in entry.values if metric in known] or list(entry.values)
@@ -138,43 +150,45 @@ def sheets(entries: Sequence[Entry]) -> dict[Sheet, list[str]]:
     return {sheet: _ordered(sheet, metrics[sheet]) for sheet in sorted(metrics, key=_place)}
 
 
-def _place(sheet: Sheet) -> tuple[int, str]:
-    order = list(HEADLINES)
+def _place(sheet: ComparisonGroup) -> tuple[int, str]:
+    order = list(LITERATURE_METRICS)
     return (order.index(sheet.benchmark) if sheet.benchmark in order else len(order), sheet.title)
 
 
-def _ordered(sheet: Sheet, found: Iterable[str]) -> list[str]:
+def _ordered(sheet: ComparisonGroup, found: Iterable[str]) -> list[str]:
     named = list(found)
     first = [metric for metric in literature_metrics(sheet.benchmark) if metric in named]
     return first + [metric for metric in named if metric not in first]
 
 
-def ranked(entries: Sequence[Entry], sheet: Sheet, metric: str) -> list[Entry]:
+def ranked(entries: Sequence[LeaderboardEntry], sheet: ComparisonGroup, metric: str) -> list[LeaderboardEntry]:
     """The entries of a sheet, best in ``metric`` first; those without it last, in their order."""
     own = [entry for entry in entries if entry.sheet == sheet]
     return sorted(own, key=lambda entry: -entry.values.get(metric, float("-inf")))
 
 
-def markdown(entries: Sequence[Entry]) -> str:
+def leaderboard_markdown(entries: Sequence[LeaderboardEntry]) -> str:
     """A section per sheet, sorted by its first metric; our rows bold, second-hand ones marked."""
     parts = ["# Leaderboard", LEGEND]
-    for sheet, metrics in sheets(entries).items():
+    for sheet, metrics in metrics_by_group(entries).items():
         lines = [
             markdown_row(["method", "backbone", *metrics, "source", "note"]),
             markdown_row(["---"] * (len(metrics) + 4)),
         ]
         for entry in ranked(entries, sheet, metrics[0]):
-            name = f"**{plain(entry.name)}**" if entry.ours else plain(entry.name)
+            name = f"**{escape_markdown(entry.name)}**" if entry.ours else escape_markdown(entry.name)
             numbers = [_full(entry, metric) for metric in metrics]
-            lines.append(markdown_row([name, *map(plain, (entry.backbone, *numbers, entry.source, entry.note))]))
-        parts.append(f"## {plain(sheet.title)}\n\n" + "\n".join(lines))
+            lines.append(
+                markdown_row([name, *map(escape_markdown, (entry.backbone, *numbers, entry.source, entry.note))])
+            )
+        parts.append(f"## {escape_markdown(sheet.title)}\n\n" + "\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 
-def latex(entries: Sequence[Entry]) -> str:
+def leaderboard_latex(entries: Sequence[LeaderboardEntry]) -> str:
     """A booktabs table per sheet."""
     parts = []
-    for sheet, metrics in sheets(entries).items():
+    for sheet, metrics in metrics_by_group(entries).items():
         head = " & ".join(_tex(word) for word in ("method", "backbone", *metrics))
         lines = []
         for entry in ranked(entries, sheet, metrics[0]):
@@ -190,13 +204,13 @@ def latex(entries: Sequence[Entry]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _full(entry: Entry, metric: str) -> str:
+def _full(entry: LeaderboardEntry, metric: str) -> str:
     """The number and what stands behind it: ``30.75 (123/400) [26.7 to 35.2]``."""
     of, interval = entry.behind(metric)
     return entry.shown(metric) + (f" ({of})" if of else "") + (f" [{interval}]" if interval else "")
 
 
-def _entries(row: Any, backbone: str, where: str) -> list[Entry]:
+def _entries(row: Any, backbone: str, where: str) -> list[LeaderboardEntry]:
     if not isinstance(row, dict) or not isinstance(row.get("name"), str) or not isinstance(row.get("source"), str):
         raise RequestError(f"{where}: a method needs a 'name' and a 'source' (who printed these numbers)")
     named = str(row.get("backbone", backbone))
@@ -204,23 +218,27 @@ def _entries(row: Any, backbone: str, where: str) -> list[Entry]:
         raise RequestError(f"{where}: {row['name']} has no 'backbone', neither here nor at the top of the file")
     made = []
     for key, values in row.items():
-        if key in WORDS or key.endswith(("_protocol", "_texts")):
+        if key in PUBLISHED_FIELDS or key.endswith(("_protocol", "_texts")):
             continue
-        sheet = _sheet(key, row, where)
+        sheet = _comparison_group(key, row, where)
         if not isinstance(values, dict) or not values or not all(_is_percent(value) for value in values.values()):
             raise RequestError(f"{where}: {key} of {row['name']} is {values!r}, expected metric -> percent")
         second = bool(row.get("second_hand", False))
-        made.append(Entry(sheet, row["name"], named, values, row["source"], str(row.get("note", "")), second))
+        made.append(
+            LeaderboardEntry(sheet, row["name"], named, values, row["source"], str(row.get("note", "")), second)
+        )
     return made
 
 
-def _sheet(key: str, row: Mapping[str, Any], where: str) -> Sheet:
+def _comparison_group(key: str, row: Mapping[str, Any], where: str) -> ComparisonGroup:
     benchmark = key.split("/")[0]
-    if benchmark not in SPLITS:
-        raise RequestError(f"{where}: unknown key {key!r}; benchmarks are {', '.join(SPLITS)}")
-    ranking = str(row.get(f"{benchmark}_protocol", RANKINGS[benchmark]))
-    name = f"{benchmark}/mean" if key in MEANS else key
-    return Sheet(name, SPLITS[benchmark], ranking, easier(row.get(f"{benchmark}_texts")))
+    if benchmark not in PUBLISHED_SPLITS:
+        raise RequestError(f"{where}: unknown key {key!r}; benchmarks are {', '.join(PUBLISHED_SPLITS)}")
+    ranking = str(row.get(f"{benchmark}_protocol", PUBLISHED_PROTOCOLS[benchmark]))
+    name = f"{benchmark}/mean" if key in PUBLISHED_AS_MEAN else key
+    return ComparisonGroup(
+        name, PUBLISHED_SPLITS[benchmark], ranking, easier_text_protocol(row.get(f"{benchmark}_texts"))
+    )
 
 
 def _is_percent(value: Any) -> bool:
@@ -228,5 +246,10 @@ def _is_percent(value: Any) -> bool:
 
 
 def _tex(text: str) -> str:
-    plain = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", MARK: r"$\dagger$"}
+    plain = {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        SECOND_HAND_MARK: r"$\dagger$",
+    }
     return "".join(plain.get(one, f"\\{one}" if one in "&%$#_{}" else one) for one in " ".join(text.split()))

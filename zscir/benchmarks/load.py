@@ -10,14 +10,19 @@ from zscir.benchmarks import circo, cirr, fashioniq, genecis
 from zscir.benchmarks.benchmark import Benchmark
 from zscir.runtime.errors import RequestError
 
-SPLITS = {"fashioniq": fashioniq.SPLITS, "cirr": cirr.SPLITS, "circo": circo.SPLITS, "genecis": genecis.SPLITS}
-PROTOCOLS = {
+BENCHMARK_SPLITS = {
+    "fashioniq": fashioniq.FASHIONIQ_SPLITS,
+    "cirr": cirr.CIRR_SPLITS,
+    "circo": circo.CIRCO_SPLITS,
+    "genecis": genecis.GENECIS_SPLITS,
+}
+RANKING_PROTOCOLS = {
     "fashioniq": fashioniq.FASHIONIQ_PROTOCOLS,
     "cirr": cirr.CIRR_PROTOCOLS,
     "circo": circo.CIRCO_PROTOCOLS,
     "genecis": genecis.GENECIS_PROTOCOLS,
 }
-PARTS = {"fashioniq": fashioniq.CATEGORIES, "cirr": ("",), "circo": ("",), "genecis": genecis.TASKS}
+BENCHMARK_PARTS = {"fashioniq": fashioniq.CATEGORIES, "cirr": ("",), "circo": ("",), "genecis": genecis.TASKS}
 
 
 def load_benchmark(
@@ -35,8 +40,8 @@ def load_benchmark(
     ``category`` is FashionIQ's, ``task`` GeneCIS's; ``gallery_ids`` gives CIRCO's gallery and its order where COCO's
     image list is not at hand; ``protocol`` None is the literature's. RequestError says what is wrong and what may be.
     """
-    protocol = protocol_asked(name, split, protocol)
-    _refuse_strays(name, {"category": category, "task": task, "gallery_ids": gallery_ids})
+    protocol = resolve_protocol(name, split, protocol)
+    _refuse_foreign_arguments(name, {"category": category, "task": task, "gallery_ids": gallery_ids})
     if name == "fashioniq":
         return fashioniq.load_fashioniq(root, split, category, protocol)
     if name == "cirr":
@@ -64,18 +69,18 @@ def annotation_files(name: str, split: str, part: str) -> list[str]:
     }[name]
 
 
-def protocol_asked(name: str, split: str, protocol: str | None) -> str:
+def resolve_protocol(name: str, split: str, protocol: str | None) -> str:
     """The ranking protocol, the literature's when None is asked; RequestError says what there is."""
-    if name not in PROTOCOLS:
-        raise RequestError(f"no benchmark '{name}'; there are {', '.join(PROTOCOLS)}")
-    if split not in SPLITS[name]:
-        raise RequestError(f"{name} has no split '{split}'; it has {', '.join(SPLITS[name])}")
-    if protocol is not None and protocol not in PROTOCOLS[name]:
-        raise RequestError(f"{name} has no protocol '{protocol}'; it has {', '.join(PROTOCOLS[name])}")
-    return protocol or PROTOCOLS[name][0]
+    if name not in RANKING_PROTOCOLS:
+        raise RequestError(f"no benchmark '{name}'; there are {', '.join(RANKING_PROTOCOLS)}")
+    if split not in BENCHMARK_SPLITS[name]:
+        raise RequestError(f"{name} has no split '{split}'; it has {', '.join(BENCHMARK_SPLITS[name])}")
+    if protocol is not None and protocol not in RANKING_PROTOCOLS[name]:
+        raise RequestError(f"{name} has no protocol '{protocol}'; it has {', '.join(RANKING_PROTOCOLS[name])}")
+    return protocol or RANKING_PROTOCOLS[name][0]
 
 
-def _refuse_strays(name: str, given: dict[str, Any]) -> None:
+def _refuse_foreign_arguments(name: str, given: dict[str, Any]) -> None:
     own = {"fashioniq": "category", "genecis": "task", "circo": "gallery_ids"}.get(name)
     for argument, value in given.items():
         if value is not None and argument != own:

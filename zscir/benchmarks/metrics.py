@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from zscir.benchmarks.ranking import ABSENT, Ints
+from zscir.benchmarks.ranking import NOT_RANKED, Ints
 
-Values = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Measure:
+class MetricValues:
     """One metric on one benchmark: ``values`` [n] in 0..1 of the queries ``rows``; 0 or 1 unless ``graded``."""
 
     metric: str
-    values: Values
+    values: FloatArray
     rows: Ints
     graded: bool = False
 
@@ -38,29 +38,29 @@ class Measure:
         return 100.0 * float(self.values.sum()) / self.n
 
 
-def measure(metric: str, values: Values | NDArray[np.bool_]) -> Measure:
+def metric_values_of(metric: str, values: FloatArray | NDArray[np.bool_]) -> MetricValues:
     """A measure over all queries, in their order; graded unless the values are booleans."""
-    return Measure(metric, values.astype(np.float64), np.arange(len(values)), values.dtype != np.bool_)
+    return MetricValues(metric, values.astype(np.float64), np.arange(len(values)), values.dtype != np.bool_)
 
 
-def recalls(prefix: str, ranks_Q: Ints, cuts: Sequence[int]) -> list[Measure]:
+def recalls(prefix: str, ranks_Q: Ints, cuts: Sequence[int]) -> list[MetricValues]:
     """``prefix@K`` for each K: is the target among the first K of the ranking?"""
-    return [measure(f"{prefix}@{cut}", (ranks_Q > ABSENT) & (ranks_Q <= cut)) for cut in cuts]
+    return [metric_values_of(f"{prefix}@{cut}", (ranks_Q > NOT_RANKED) & (ranks_Q <= cut)) for cut in cuts]
 
 
-def average_precisions(ranks_QT: Ints, answers_Q: Ints, cut: int) -> Values:
+def average_precisions(ranks_QT: Ints, answers_Q: Ints, cut: int) -> FloatArray:
     """AP@K per query (CIRCO, section 3): precision at each right answer in the first K, over min(K, answers)."""
-    ordered = np.sort(np.where(ranks_QT == ABSENT, np.iinfo(np.int64).max, ranks_QT), axis=1)
+    ordered = np.sort(np.where(ranks_QT == NOT_RANKED, np.iinfo(np.int64).max, ranks_QT), axis=1)
     nth = np.arange(1, ranks_QT.shape[1] + 1)
     gains = np.where(ordered <= cut, nth / ordered, 0.0)
-    precisions: Values = gains.sum(axis=1) / np.minimum(cut, answers_Q)
+    precisions: FloatArray = gains.sum(axis=1) / np.minimum(cut, answers_Q)
     return precisions
 
 
-def best_labels(ranks_QS: Ints, labels_QS: Values, cut: int) -> Values:
+def best_labels(ranks_QS: Ints, labels_QS: FloatArray, cut: int) -> FloatArray:
     """The highest label among the first K of the ranking, at least 0 (CIRPLANT's graded recall)."""
-    inside = (ranks_QS > ABSENT) & (ranks_QS <= cut)
-    best: Values = np.where(inside, labels_QS, 0.0).max(axis=1, initial=0.0)
+    inside = (ranks_QS > NOT_RANKED) & (ranks_QS <= cut)
+    best: FloatArray = np.where(inside, labels_QS, 0.0).max(axis=1, initial=0.0)
     return best
 
 

@@ -11,15 +11,15 @@ from PIL import Image, ImageOps
 
 from zscir.runtime.errors import RequestError
 
-CLIP_MEAN = np.array((0.48145466, 0.4578275, 0.40821073), dtype=np.float32)
-CLIP_STD = np.array((0.26862954, 0.26130258, 0.27577711), dtype=np.float32)
+CLIP_MEAN_ARRAY = np.array((0.48145466, 0.4578275, 0.40821073), dtype=np.float32)
+CLIP_STD_ARRAY = np.array((0.26862954, 0.26130258, 0.27577711), dtype=np.float32)
 PREPROCESSINGS = ("targetpad", "clip")
 TARGET_RATIO = 1.25
 DILATION = 0.7
-Box = tuple[float, float, float, float]
+RegionBox = tuple[float, float, float, float]
 
 
-def prepared(image: Image.Image, preprocessing: str, size_px: int) -> Image.Image:
+def preprocess_image(image: Image.Image, preprocessing: str, size_px: int) -> Image.Image:
     """The RGB square that the model sees: (TargetPad,) shorter side to ``size_px`` bicubic, centre crop."""
     if preprocessing not in PREPROCESSINGS:
         raise RequestError(f"no preprocessing '{preprocessing}'; there are {', '.join(PREPROCESSINGS)}")
@@ -28,10 +28,10 @@ def prepared(image: Image.Image, preprocessing: str, size_px: int) -> Image.Imag
     return _centre(_resize(image, size_px), size_px).convert("RGB")
 
 
-def pixels(image: Image.Image, preprocessing: str, size_px: int) -> NDArray[np.float32]:
-    """``prepared`` as float32 [3, size_px, size_px], normalised with CLIP's mean and deviation."""
-    values = np.asarray(prepared(image, preprocessing, size_px), dtype=np.float32) / np.float32(255)
-    normalised: NDArray[np.float32] = ((values - CLIP_MEAN) / CLIP_STD).transpose(2, 0, 1)
+def preprocess_to_array(image: Image.Image, preprocessing: str, size_px: int) -> NDArray[np.float32]:
+    """``preprocess_image`` as float32 [3, size_px, size_px], normalised with CLIP's mean and deviation."""
+    values = np.asarray(preprocess_image(image, preprocessing, size_px), dtype=np.float32) / np.float32(255)
+    normalised: NDArray[np.float32] = ((values - CLIP_MEAN_ARRAY) / CLIP_STD_ARRAY).transpose(2, 0, 1)
     return normalised
 
 
@@ -45,7 +45,7 @@ def target_pad(image: Image.Image, ratio: float = TARGET_RATIO) -> Image.Image:
     return ImageOps.expand(image, (across, down, across, down), fill=0)
 
 
-def crop_box(size: tuple[int, int], box: Box) -> Box:
+def crop_box(size: tuple[int, int], box: RegionBox) -> RegionBox:
     """GeneCIS's dilated (left, top, right, bottom) of an instance box (x, y, w, h) in an image of ``size`` (w, h).
 
     A quirk of the official code, kept: unless clipped at 0, the box grows to the left and top only.
@@ -55,7 +55,7 @@ def crop_box(size: tuple[int, int], box: Box) -> Box:
     return left, top, min(size[0], left + (1 + DILATION) * width), min(size[1], top + (1 + DILATION) * height)
 
 
-def region_crop(image: Image.Image, box: Box, where: str) -> Image.Image:
+def region_crop(image: Image.Image, box: RegionBox, where: str) -> Image.Image:
     """What GeneCIS shows of an instance: the dilated crop, centred on a black square."""
     left, top, right, bottom = crop_box(image.size, box)
     if right - left < 1 or bottom - top < 1:

@@ -2,8 +2,8 @@
 
 An item's rank is one more than the number of items that beat it: those with a higher score, and those with the
 same score that stand earlier in the gallery. Counting them gives what a stable full sort would give. Counting and
-selecting happen where the scores lie (a ``Block``: here in memory, on a GPU in ``zscir.evaluation.gpu_ranking``); what
-follows from the counts is worked out here.
+selecting happen where the scores lie (a ``ScoreBlock``: here in memory, on a GPU in ``zscir.evaluation.gpu_ranking``);
+what follows from the counts is worked out here.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from numpy.typing import NDArray
 
 from zscir.runtime.errors import RequestError
 
-Scores = NDArray[np.float32]
+ScoreArray = NDArray[np.float32]
 Ints = NDArray[np.int64]
 CHECKED_AT_ONCE = 1 << 22  # elements
 COMPARED_AT_ONCE = 1 << 17  # elements: the scores and their comparison stay in a core's own cache
-ABSENT = 0  # the "rank" of padding and of an item that is not in the ranking
-BUCKETS = 512
+NOT_RANKED = 0  # the "rank" of padding and of an item that is not in the ranking
+HISTOGRAM_BUCKETS = 512
 
 
-class Block(Protocol):
+class ScoreBlock(Protocol):
     """The scores [B, G] of some queries, wherever they lie. Columns of -1 are padding; their answers mean nothing."""
 
     def __len__(self) -> int: ...
 
-    def values(self, columns_BK: Ints) -> Scores:
+    def values(self, columns_BK: Ints) -> ScoreArray:
         """The scores [B, K] in those columns."""
 
     def beaten_by(self, columns_BT: Ints) -> Ints:
@@ -39,25 +39,25 @@ class Block(Protocol):
     def best(self, k: int) -> Ints:
         """The first ``min(k, G)`` columns [B, ...] of the whole ranking, best first, ties in gallery order."""
 
-    def pushed_down(self, columns_B: Ints) -> Block:
+    def pushed_down(self, columns_B: Ints) -> ScoreBlock:
         """The same scores, but for one item of each query whose score becomes the lowest of its row."""
 
 
-Scorer = Callable[[NDArray[Any], NDArray[Any], str], Iterator[tuple[slice, Block]]]
+Scorer = Callable[[NDArray[Any], NDArray[Any], str], Iterator[tuple[slice, ScoreBlock]]]
 
 
 @dataclass(frozen=True)
-class HostBlock:
+class NumpyScoreBlock:
     """Scores in this machine's memory; rows are compared in groups of at most ``compared_at_once`` elements."""
 
-    scores_BG: Scores
+    scores_BG: ScoreArray
     compared_at_once: int = COMPARED_AT_ONCE
 
     def __len__(self) -> int:
         return len(self.scores_BG)
 
-    def values(self, columns_BK: Ints) -> Scores:
-        found: Scores = self.scores_BG[np.arange(len(self))[:, None], columns_BK]
+    def values(self, columns_BK: Ints) -> ScoreArray:
+        found: ScoreArray = self.scores_BG[np.arange(len(self))[:, None], columns_BK]
         return found
 
     def beaten_by(self, columns_BT: Ints) -> Ints:
@@ -74,13 +74,13 @@ class HostBlock:
     def best(self, k: int) -> Ints:
         return np.stack([_top_columns(row, k) for row in self.scores_BG])
 
-    def pushed_down(self, columns_B: Ints) -> HostBlock:
+    def pushed_down(self, columns_B: Ints) -> NumpyScoreBlock:
         pushed = self.scores_BG.copy()
         pushed[np.arange(len(self)), columns_B] = self.scores_BG.min(axis=1)
-        return HostBlock(pushed)
+        return NumpyScoreBlock(pushed)
 
 
-def float32_scores(scores: Any, shape: tuple[int, ...], where: str) -> Scores:
+def float32_scores(scores: Any, shape: tuple[int, ...], where: str) -> ScoreArray:
     """``scores`` as a float32 array of ``shape``; RequestError when the shape, the type or a value is wrong."""
     array = np.asarray(scores)
     if array.shape != shape:
@@ -107,24 +107,24 @@ def as_float32(array: NDArray[Any], where: str, what: str) -> NDArray[np.float32
         return array.astype(np.float32, copy=False)
 
 
-def ranks_of(block: Block, columns_BT: Ints, excluded_BE: Ints) -> Ints:
+def ranks_of(block: ScoreBlock, columns_BT: Ints, excluded_BE: Ints) -> Ints:
     """1-based ranks [B, T] of the columns [B, T] with the ``excluded`` columns taken out; both are padded with -1.
 
     The rank of padding, and of a column that is itself excluded, is 0.
     """
     ranks: Ints = 1 + block.beaten_by(columns_BT)
-    ranks[columns_BT < 0] = ABSENT
+    ranks[columns_BT < 0] = NOT_RANKED
     if excluded_BE.shape[1]:
         values_BT, excluded_values_BE = block.values(columns_BT), block.values(excluded_BE)
         for slot in range(excluded_BE.shape[1]):
             other, value = excluded_BE[:, slot, None], excluded_values_BE[:, slot, None]
             before = (value > values_BT) | ((value == values_BT) & (other < columns_BT))
             ranks -= before & (other >= 0) & (columns_BT >= 0)
-        ranks[(columns_BT[:, :, None] == excluded_BE[:, None, :]).any(axis=2)] = ABSENT
+        ranks[(columns_BT[:, :, None] == excluded_BE[:, None, :]).any(axis=2)] = NOT_RANKED
     return ranks
 
 
-def ranks_among(block: Block, columns_BM: Ints, target_B: Ints) -> Ints:
+def ranks_among(block: ScoreBlock, columns_BM: Ints, target_B: Ints) -> Ints:
     """Ranks [B] of the target columns among the columns [B, M] only (-1 is padding); ties in gallery order."""
     value_B1, values_BM = block.values(target_B[:, None]), block.values(columns_BM)
     beats = (values_BM > value_B1) | ((values_BM == value_B1) & (columns_BM < target_B[:, None]))
@@ -132,14 +132,14 @@ def ranks_among(block: Block, columns_BM: Ints, target_B: Ints) -> Ints:
     return ranks
 
 
-def top_lists(block: Block, k: int, excluded_BE: Ints) -> list[Ints]:
+def top_lists(block: ScoreBlock, k: int, excluded_BE: Ints) -> list[Ints]:
     """The ``k`` best columns of each query, best first, ties in gallery order, the ``excluded`` left out."""
     best = block.best(k + excluded_BE.shape[1])
     kept = ~(best[:, :, None] == excluded_BE[:, None, :]).any(axis=2)
     return [row[keep][:k] for row, keep in zip(best, kept, strict=True)]
 
 
-def _counted(scores_BG: Scores, columns_B: Ints, values_B: Scores, rows_at_once: int) -> Ints:
+def _counted(scores_BG: ScoreArray, columns_B: Ints, values_B: ScoreArray, rows_at_once: int) -> Ints:
     """Many short rows at a time. Where scores are equal, only those that stand earlier count."""
     higher: list[int] = []
     equal: list[int] = []
@@ -154,24 +154,24 @@ def _counted(scores_BG: Scores, columns_B: Ints, values_B: Scores, rows_at_once:
     return counts
 
 
-def _beaten_by(row_G: Scores, column: int, value: np.float32) -> int:
+def _beaten_by(row_G: ScoreArray, column: int, value: np.float32) -> int:
     """One long row: a single pass, since a row that does not fit into the cache is dear to read twice."""
     return int(np.count_nonzero(row_G[:column] >= value) + np.count_nonzero(row_G[column:] > value))
 
 
-def _top_columns(row_G: Scores, k: int) -> Ints:
+def _top_columns(row_G: ScoreArray, k: int) -> Ints:
     bar = _low_bar(row_G, k) if k < len(row_G) else -np.inf
     candidates = np.flatnonzero(row_G >= bar)
     best: Ints = candidates[np.argsort(-row_G[candidates], kind="stable")[:k]]
     return best
 
 
-def _low_bar(row_G: Scores, k: int) -> float:
+def _low_bar(row_G: ScoreArray, k: int) -> float:
     """A score that at least ``k`` columns reach: the k-th best of the maxima of buckets of the row.
 
     One pass of maxima is several times cheaper than selecting in the whole row, and few more than ``k`` columns pass.
     """
-    width = len(row_G) // max(BUCKETS, 2 * k)
+    width = len(row_G) // max(HISTOGRAM_BUCKETS, 2 * k)
     if width < 2:
         return float(np.partition(row_G, len(row_G) - k)[len(row_G) - k])
     buckets = len(row_G) // width

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from zscir.benchmarks.benchmark import Benchmark
-from zscir.benchmarks.intervals import interval, mean_measure, resampled
-from zscir.benchmarks.metrics import Measure
+from zscir.benchmarks.intervals import bootstrap_percentages, confidence_interval, mean_metric_values
+from zscir.benchmarks.metrics import MetricValues
 
 CIRR_MEAN = "mean(R@5,Rsub@1)"
 
 
 @dataclass(frozen=True)
-class Scored:
+class MetricScore:
     """One number with everything that makes it comparable. ``low`` and ``high`` bound its 95 % bootstrap interval."""
 
     benchmark: str
@@ -37,7 +37,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Label:
+class ScoreLabel:
     """Who scored and how: what stands in a row beside the number."""
 
     protocol: str
@@ -51,30 +51,30 @@ def protocol_label(*parts: str) -> str:
     return "/".join(part for part in parts if part)
 
 
-def scored(bench: Benchmark, measures: Sequence[Measure], label: Label) -> list[Scored]:
+def metric_scores(bench: Benchmark, measures: Sequence[MetricValues], label: ScoreLabel) -> list[MetricScore]:
     """The rows of one benchmark; for CIRR also the mean of R@5 and Rsub@1."""
     by_name = {one.metric: one for one in measures}
-    extra = [mean_measure(CIRR_MEAN, [by_name["R@5"], by_name["Rsub@1"]])] if "Rsub@1" in by_name else []
-    return [_scored(bench.label, bench.split, one, label) for one in [*measures, *extra]]
+    extra = [mean_metric_values(CIRR_MEAN, [by_name["R@5"], by_name["Rsub@1"]])] if "Rsub@1" in by_name else []
+    return [_metric_score(bench.label, bench.split, one, label) for one in [*measures, *extra]]
 
 
-def macro_mean(parts: Sequence[tuple[Benchmark, Sequence[Measure]]], label: Label) -> list[Scored]:
+def macro_mean(parts: Sequence[tuple[Benchmark, Sequence[MetricValues]]], label: ScoreLabel) -> list[MetricScore]:
     """The unweighted mean over FashionIQ's categories or GeneCIS's tasks, as the literature prints it; n is the sum."""
     first = parts[0][0]
     rows = []
     for alike in zip(*(measures for _, measures in parts), strict=True):
         names = [f"{bench.label}:{one.metric}" for (bench, _), one in zip(parts, alike, strict=True)]
-        draws = [resampled(one, label.seed, name) for one, name in zip(alike, names, strict=True)]
-        low, high = interval(np.mean(draws, axis=0))
+        draws = [bootstrap_percentages(one, label.seed, name) for one, name in zip(alike, names, strict=True)]
+        low, high = confidence_interval(np.mean(draws, axis=0))
         hits = [one.hits for one in alike]
         total = None if None in hits else sum(hit for hit in hits if hit is not None)
         who = (f"{first.name}/mean", first.split, label.protocol, label.method, label.backbone)
         value = float(np.mean([one.percent for one in alike]))
-        rows.append(Scored(*who, alike[0].metric, value, sum(one.n for one in alike), total, low, high))
+        rows.append(MetricScore(*who, alike[0].metric, value, sum(one.n for one in alike), total, low, high))
     return rows
 
 
-def _scored(benchmark: str, split: str, one: Measure, label: Label) -> Scored:
-    low, high = interval(resampled(one, label.seed, f"{benchmark}:{one.metric}"))
+def _metric_score(benchmark: str, split: str, one: MetricValues, label: ScoreLabel) -> MetricScore:
+    low, high = confidence_interval(bootstrap_percentages(one, label.seed, f"{benchmark}:{one.metric}"))
     who = (benchmark, split, label.protocol, label.method, label.backbone)
-    return Scored(*who, one.metric, one.percent, one.n, one.hits, low, high)
+    return MetricScore(*who, one.metric, one.percent, one.n, one.hits, low, high)

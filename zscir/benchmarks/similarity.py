@@ -14,17 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zscir.benchmarks.files import shortened
-from zscir.benchmarks.ranking import HostBlock, Ints, Scores, as_float32
+from zscir.benchmarks.ranking import Ints, NumpyScoreBlock, ScoreArray, as_float32
 from zscir.runtime.errors import RequestError
 
-Features = NDArray[np.float32]
-BLOCK_BYTES = 256 << 20
+FeatureArray = NDArray[np.float32]
+SCORE_BLOCK_BYTES = 256 << 20
 GALLERY_ROWS = 8192
 HEAD_BYTES = 8
 SMALLEST_NORM = 1e-15  # below this the squares of float32 values begin to vanish
 
 
-def unit_rows(features: NDArray[Any], where: str, what: str, whole: NDArray[Any] | None = None) -> Features:
+def unit_rows(features: NDArray[Any], where: str, what: str, whole: NDArray[Any] | None = None) -> FeatureArray:
     """``features`` [..., D] as float32 with rows of length 1.
 
     RequestError names the rows that have no direction, of the ``whole`` that ``features`` are a part of.
@@ -33,7 +33,7 @@ def unit_rows(features: NDArray[Any], where: str, what: str, whole: NDArray[Any]
     norms = np.sqrt(np.einsum("...d,...d->...", array, array))
     plain = np.isfinite(norms) & (norms > SMALLEST_NORM)
     if plain.all():
-        units: Features = array / norms[..., None]
+        units: FeatureArray = array / norms[..., None]
         return units
     units = (array / np.where(plain, norms, 1)[..., None]).astype(np.float32)
     for index in map(tuple, np.argwhere(~plain)):
@@ -59,15 +59,15 @@ def _without_direction(features: NDArray[Any], where: str, what: str) -> Request
 
 
 def score_blocks(
-    query_QD: NDArray[Any], gallery_GD: NDArray[Any], where: str, block_bytes: int = BLOCK_BYTES
-) -> Iterator[tuple[slice, HostBlock]]:
+    query_QD: NDArray[Any], gallery_GD: NDArray[Any], where: str, block_bytes: int = SCORE_BLOCK_BYTES
+) -> Iterator[tuple[slice, NumpyScoreBlock]]:
     """Yield (rows, cosines [rows, G]) for blocks of queries whose scores fit into ``block_bytes``."""
     query = unit_rows(query_QD, where, "query")
     copies, originals = repeated_rows(gallery_GD)
     for rows in row_blocks(len(query), len(gallery_GD), block_bytes):
         scores = _cosines(query[rows], gallery_GD, where)
         scores[:, copies] = scores[:, originals]
-        yield rows, HostBlock(scores)
+        yield rows, NumpyScoreBlock(scores)
 
 
 def row_blocks(queries: int, width: int, block_bytes: int) -> Iterator[slice]:
@@ -77,7 +77,7 @@ def row_blocks(queries: int, width: int, block_bytes: int) -> Iterator[slice]:
         yield slice(start, min(start + rows_at_once, queries))
 
 
-def _cosines(query_BD: Features, gallery_GD: NDArray[Any], where: str) -> Scores:
+def _cosines(query_BD: FeatureArray, gallery_GD: NDArray[Any], where: str) -> ScoreArray:
     scores = np.empty((len(query_BD), len(gallery_GD)), dtype=np.float32)
     for start in range(0, len(gallery_GD), GALLERY_ROWS):
         part = unit_rows(gallery_GD[start : start + GALLERY_ROWS], where, "gallery", gallery_GD)
@@ -104,10 +104,12 @@ def _look_alikes(array: NDArray[Any]) -> Ints:
     return np.flatnonzero(counts[which] > 1)
 
 
-def pairwise_cosines(query_BD: Features, candidates_BCD: NDArray[Any], where: str, whole: NDArray[Any]) -> Scores:
+def pairwise_cosines(
+    query_BD: FeatureArray, candidates_BCD: NDArray[Any], where: str, whole: NDArray[Any]
+) -> ScoreArray:
     """Cosines [B, C] of each unit query with its own candidates (rows of ``whole``); equal ones get equal scores."""
     candidates = unit_rows(candidates_BCD, where, "gallery", whole)
-    scores: Scores = np.einsum("bd,bcd->bc", query_BD, candidates)
+    scores: ScoreArray = np.einsum("bd,bcd->bc", query_BD, candidates)
     return scores
 
 

@@ -14,11 +14,11 @@ from zscir.runtime.errors import RequestError
 MOST_BYTES = 5_000_000
 CIRR_LENGTHS = {"recall": 50, "recall_subset": 3}
 CIRCO_LENGTH = 50
-Lists = Sequence[Sequence[str]]
+RankedLists = Sequence[Sequence[str]]
 
 
 def cirr_files(
-    split: str, queries: Sequence[Query], gallery: Sequence[str], recall: Lists, subset: Lists
+    split: str, queries: Sequence[Query], gallery: Sequence[str], recall: RankedLists, subset: RankedLists
 ) -> dict[str, dict[str, Any]]:
     """The two files of the CIRR server: 50 names per query from the whole gallery, 3 from the query's image set."""
     files = {}
@@ -31,7 +31,7 @@ def cirr_files(
 
 
 def circo_files(
-    split: str, queries: Sequence[Query], gallery: Sequence[str], lists: Lists
+    split: str, queries: Sequence[Query], gallery: Sequence[str], lists: RankedLists
 ) -> dict[str, dict[str, Any]]:
     """The one file of the CIRCO server: 50 image ids per query, as integers."""
     content = {query.query_id: [int(name) for name in names] for query, names in zip(queries, lists, strict=True)}

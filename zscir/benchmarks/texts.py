@@ -7,19 +7,19 @@ from collections.abc import Callable, Sequence
 from zscir.benchmarks.query import Query
 from zscir.runtime.errors import RequestError
 
-Maker = Callable[[Query], list[str]]
+TextMaker = Callable[[Query], list[str]]
 STRIPPED = ".?, "
 
 
 def query_texts(benchmark: str, protocol: str, queries: Sequence[Query]) -> list[list[str]]:
     """Per query the strings of ``protocol``; two where the features of both caption orders are averaged."""
-    makers = PROTOCOLS[benchmark]
+    makers = TEXT_PROTOCOLS[benchmark]
     if protocol not in makers:
         raise RequestError(f"no text protocol '{protocol}' for {benchmark}; it has {', '.join(sorted(makers))}")
     return [makers[protocol](query) for query in queries]
 
 
-def _two(template: str, *, strip: bool, swap: bool) -> Maker:
+def _two_captions(template: str, *, strip: bool, swap: bool) -> TextMaker:
     """FashionIQ, one order: ``{0}`` and ``{1}`` are the first and second caption."""
 
     def make(query: Query) -> list[str]:
@@ -29,8 +29,11 @@ def _two(template: str, *, strip: bool, swap: bool) -> Maker:
     return make
 
 
-def _both(template: str, *, strip: bool) -> Maker:
-    forward, backward = _two(template, strip=strip, swap=False), _two(template, strip=strip, swap=True)
+def _both_orders(template: str, *, strip: bool) -> TextMaker:
+    forward, backward = (
+        _two_captions(template, strip=strip, swap=False),
+        _two_captions(template, strip=strip, swap=True),
+    )
     return lambda query: forward(query) + backward(query)
 
 
@@ -39,44 +42,44 @@ def _clip4cir(query: Query) -> list[str]:
     return [f"{first.capitalize()} and {second}"]
 
 
-def _one(template: str) -> Maker:
+def _one_caption(template: str) -> TextMaker:
     return lambda query: [template.format(query.captions[0], query.shared_concept)]
 
 
-_PLAIN = {name: _one("{0}") for name in ("clip4cir", "cirevl", "pli", "raw")}
+_PLAIN = {name: _one_caption("{0}") for name in ("clip4cir", "cirevl", "pli", "raw")}
 _SEARLE = "a photo of $ that {0}"
 
-PROTOCOLS: dict[str, dict[str, Maker]] = {
+TEXT_PROTOCOLS: dict[str, dict[str, TextMaker]] = {
     "fashioniq": {
-        "searle": _both("a photo of $ that {0} and {1}", strip=True),
-        "pic2word": _two("a photo of * , {0} and {1}", strip=False, swap=True),
+        "searle": _both_orders("a photo of $ that {0} and {1}", strip=True),
+        "pic2word": _two_captions("a photo of * , {0} and {1}", strip=False, swap=True),
         "clip4cir": _clip4cir,
-        "cirevl": _two("{0} and {1}", strip=True, swap=False),
-        "pli": _both("{0} and {1}", strip=False),
-        "tscir": _two("a photo of * , that {0} and {1}", strip=False, swap=True),
-        "tscir_training": _two("a photo of * that {0} and {1}", strip=False, swap=True),
-        "raw": _two("{0} and {1}", strip=False, swap=False),
+        "cirevl": _two_captions("{0} and {1}", strip=True, swap=False),
+        "pli": _both_orders("{0} and {1}", strip=False),
+        "tscir": _two_captions("a photo of * , that {0} and {1}", strip=False, swap=True),
+        "tscir_training": _two_captions("a photo of * that {0} and {1}", strip=False, swap=True),
+        "raw": _two_captions("{0} and {1}", strip=False, swap=False),
     },
     "cirr": {
         **_PLAIN,
-        "searle": _one(_SEARLE),
-        "pic2word": _one("a photo of * , {0}"),
-        "tscir": _one("a photo of * , that {0}"),
-        "tscir_training": _one("a photo of * that {0}"),
+        "searle": _one_caption(_SEARLE),
+        "pic2word": _one_caption("a photo of * , {0}"),
+        "tscir": _one_caption("a photo of * , that {0}"),
+        "tscir_training": _one_caption("a photo of * that {0}"),
     },
     "circo": {
         **_PLAIN,
-        "searle": _one(_SEARLE),
-        "pic2word": _one("a photo of * , {0}"),
-        "tscir": _one("a photo of * that {0}"),
-        "tscir_training": _one("a photo of * that {0}"),
-        "shared_concept": _one("find {1} but {0}"),  # MagicLens: another, easier input; never beside the others
+        "searle": _one_caption(_SEARLE),
+        "pic2word": _one_caption("a photo of * , {0}"),
+        "tscir": _one_caption("a photo of * that {0}"),
+        "tscir_training": _one_caption("a photo of * that {0}"),
+        "shared_concept": _one_caption("find {1} but {0}"),  # MagicLens: another, easier input; never beside the others
     },
     "genecis": {
         **_PLAIN,
-        "searle": _one(_SEARLE),
-        "pic2word": _one(_SEARLE),  # the published Pic2Word numbers are LinCIR's, with LinCIR's string
-        "tscir": _one("a photo of * that {0}"),
-        "tscir_training": _one("a photo of * that {0}"),
+        "searle": _one_caption(_SEARLE),
+        "pic2word": _one_caption(_SEARLE),  # the published Pic2Word numbers are LinCIR's, with LinCIR's string
+        "tscir": _one_caption("a photo of * that {0}"),
+        "tscir_training": _one_caption("a photo of * that {0}"),
     },
 }

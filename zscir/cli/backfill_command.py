@@ -6,29 +6,38 @@ from typing import Annotated
 
 import typer
 
-from zscir.cli.engine import in_pools, opened, through_prefect
+from zscir.cli.engine import check_pools, open_checked_store, run_with_prefect
 from zscir.cli.options import JsonOption, PipelineArgument, SetOption, StoreOption
-from zscir.cli.output import show_rows
+from zscir.cli.output import print_rows
 
 FirstOption = Annotated[str, typer.Option("--from", help="First partition: 2026-11-01, 2026-11-01T05, or a number.")]
 LastOption = Annotated[str, typer.Option("--to", help="Last partition; it is included.")]
 EveryOption = Annotated[str, typer.Option("--every", help="Of dates: hour, day, week, month or year.")]
 
 
-def backfill(pipeline: PipelineArgument, first: FirstOption, last: LastOption, every: EveryOption = "day",
-             store: StoreOption = None, changes: SetOption = None, as_json: JsonOption = False) -> None:  # fmt: skip
+def backfill_command(
+    pipeline: PipelineArgument,
+    first: FirstOption,
+    last: LastOption,
+    every: EveryOption = "day",
+    store: StoreOption = None,
+    changes: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Run a pipeline for each date or shard that is not made yet; {date} or {shard} stands in its source's `urls`.
 
     What is finished is found finished; a partition that fails stops no other, and code 3 tells of it at the end.
 
     Example: zscir backfill my_pipeline.toml --from 2026-11-01 --to 2026-11-30
     """
-    from zscir.pipeline.backfill import backfill as fill_gaps
-    from zscir.pipeline.backfill import check_all_done
-    from zscir.pipeline.execute import Asked
-    from zscir.pipeline.partitions import between
+    from zscir.pipeline.backfill import raise_failed_partitions
+    from zscir.pipeline.backfill import run_backfill as fill_gaps
+    from zscir.pipeline.execute import RunRequest
+    from zscir.pipeline.partitions import partitions_between
 
-    asked = Asked(pipeline, changes or [])
-    rows = fill_gaps(opened(store), asked, between(first, last, every), through_prefect, in_pools)
-    show_rows(rows, as_json, f"backfill of {pipeline}")
-    check_all_done(rows, shlex.join(["zscir", *sys.argv[1:]]))
+    asked = RunRequest(pipeline, changes or [])
+    rows = fill_gaps(
+        open_checked_store(store), asked, partitions_between(first, last, every), run_with_prefect, check_pools
+    )
+    print_rows(rows, as_json, f"backfill of {pipeline}")
+    raise_failed_partitions(rows, shlex.join(["zscir", *sys.argv[1:]]))

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from zscir.cli.engine import opened, opened_to_read
+from zscir.cli.engine import open_checked_store, open_store_to_read
 from zscir.cli.options import JsonOption, StoreOption
-from zscir.cli.output import say, show_rows
+from zscir.cli.output import print_lines, print_rows
 
 KeepOption = Annotated[
     int, typer.Option("--keep-runs", help="Of each pipeline (and partition): its last runs that succeeded, so many.")
@@ -20,27 +20,32 @@ DeleteOption = Annotated[
 ]
 
 
-def gc(keep_runs: KeepOption = 3, older_than: AgeOption = "14d", delete: DeleteOption = False,
-       store: StoreOption = None, as_json: JsonOption = False) -> None:  # fmt: skip
+def gc_command(
+    keep_runs: KeepOption = 3,
+    older_than: AgeOption = "14d",
+    delete: DeleteOption = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Say what no run needs any more, and how many bytes that is; --delete removes it, while runs may be at work.
 
     The lineage stays: `zscir show KEY` still says what a removed artifact was, and runs make it again.
 
     Example: zscir gc --keep-runs 3 --older-than 14d
     """
-    from zscir.maintenance.gc import clear, look, summary, table
-    from zscir.maintenance.retention import Policy
-    from zscir.store.inventory import check_there
+    from zscir.maintenance.gc import gc_summary, gc_table, plan_gc, run_gc
+    from zscir.maintenance.retention import RetentionPolicy
+    from zscir.store.inventory import check_store_exists
 
-    policy = Policy.parse(keep_runs, older_than)
-    where = opened(store) if delete else opened_to_read(store)
-    check_there(where)
-    seen = look(where, policy)
-    rows = table(seen)
-    done = clear(where, seen) if delete else None
+    policy = RetentionPolicy.parse(keep_runs, older_than)
+    where = open_checked_store(store) if delete else open_store_to_read(store)
+    check_store_exists(where)
+    seen = plan_gc(where, policy)
+    rows = gc_table(seen)
+    done = run_gc(where, seen) if delete else None
     if as_json:
-        show_rows([row | ({"removed": done.swept.row} if done and row is rows[-1] else {}) for row in rows], True)
+        print_rows([row | ({"removed": done.swept.row} if done and row is rows[-1] else {}) for row in rows], True)
         return
-    show_rows(rows, False, f"store {where.uri}")
+    print_rows(rows, False, f"store {where.uri}")
     again = ["zscir", "gc", "--keep-runs", str(keep_runs), "--older-than", older_than, "--delete"]
-    say(summary(rows, done, shlex.join([*again, *(["--store", store] if store else [])])))
+    print_lines(gc_summary(rows, done, shlex.join([*again, *(["--store", store] if store else [])])))

@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 StoreOption = Annotated[
-    str | None,
-    typer.Option("--store", help="Folder or s3://bucket/prefix; default ZSCIR_STORE or ./zscir-store"),
+    str | None, typer.Option("--store", help="Folder or s3://bucket/prefix; default ZSCIR_STORE or ./zscir-store")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="STEP.field=value or source=FILE; may be repeated.")]
@@ -27,7 +26,7 @@ TokenOption = Annotated[
 ]
 
 
-def limited(changes: list[str] | None, max_hours: float | None, max_usd: float | None) -> list[str]:
+def with_limits(changes: list[str] | None, max_hours: float | None, max_usd: float | None) -> list[str]:
     """``changes`` and the budget's options as changes of the pipeline's ``[limits]``, so that a rerun knows them."""
     given = {"max_hours": max_hours, "max_usd": max_usd}
     return [*(changes or []), *(f"limits.{name}={value}" for name, value in given.items() if value is not None)]

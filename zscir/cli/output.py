@@ -8,16 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from zscir.runtime.progress import LABELS
+from zscir.runtime.progress import LOG_LABELS
 from zscir.runtime.settings import logs_as_json
 
 
-def show_rows(
+def print_rows(
     rows: Sequence[Mapping[str, Any]], as_json: bool, title: str = "", columns: Sequence[str] | None = None
 ) -> None:
     """Print rows to standard output, as one JSON array or as a table."""
     if as_json:
-        sys.stdout.write(json.dumps([dict(row) for row in rows], default=_plain, indent=1) + "\n")
+        sys.stdout.write(json.dumps([dict(row) for row in rows], default=_json_value, indent=1) + "\n")
         return
     from rich.console import Console
     from rich.table import Table
@@ -28,23 +28,23 @@ def show_rows(
     for name in names:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_word(row.get(name))) for name in names))
+        table.add_row(*(Text(_format_cell(row.get(name))) for name in names))
     wide = None if sys.stdout.isatty() else 200
     Console(width=wide).print(table if names else Text("(no rows)"))
 
 
-def show_pairs(title: str, values: Mapping[str, Any]) -> None:
+def print_values(title: str, values: Mapping[str, Any]) -> None:
     """Print named values, one a line."""
-    lines = [title, *(f"  {name}: {_word(value)}" for name, value in values.items())]
+    lines = [title, *(f"  {name}: {_format_cell(value)}" for name, value in values.items())]
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def say(lines: str | Iterable[str]) -> None:
+def print_lines(lines: str | Iterable[str]) -> None:
     """Print plain lines to standard output."""
     sys.stdout.write((lines if isinstance(lines, str) else "\n".join(lines)) + "\n")
 
 
-class PlainLines(logging.Formatter):
+class PlainFormatter(logging.Formatter):
     """Log lines for a person, every secret redacted."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -52,15 +52,17 @@ class PlainLines(logging.Formatter):
         return _redacted(super().format(record))
 
 
-class JsonLines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """Log lines for a program: time (UTC), level, message, and run, step and key where they are known."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One JSON object; ``logger`` names another package that speaks, ``traceback`` an error's way."""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(), "message": _redacted(record.getMessage()), **LABELS.get(),
-        }  # fmt: skip
+            "level": record.levelname.lower(),
+            "message": _redacted(record.getMessage()),
+            **LOG_LABELS.get(),
+        }
         if record.name != "zscir":
             line["logger"] = record.name
         if record.exc_info:
@@ -68,17 +70,17 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def start_logging(debug: bool) -> None:
+def setup_logging(debug: bool) -> None:
     """Log lines of zscir go to standard error, plain or (``ZSCIR_LOG=json``) as JSON; others' only when they warn."""
     as_json = logs_as_json()
-    handler = _to_stderr(JsonLines() if as_json else PlainLines("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler = _to_stderr(JsonFormatter() if as_json else PlainFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("zscir")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.DEBUG if debug else logging.INFO)
     logger.propagate = False
     others = logging.getLogger()
-    kept = [one for one in others.handlers if not isinstance(one.formatter, PlainLines | JsonLines)]
-    others.handlers[:] = [*kept, handler if as_json else _to_stderr(PlainLines("%(message)s"))]
+    kept = [one for one in others.handlers if not isinstance(one.formatter, PlainFormatter | JsonFormatter)]
+    others.handlers[:] = [*kept, handler if as_json else _to_stderr(PlainFormatter("%(message)s"))]
     logging.captureWarnings(True)
 
 
@@ -88,7 +90,7 @@ def _to_stderr(lines: logging.Formatter) -> logging.Handler:
     return handler
 
 
-def complain(error: BaseException, debug: bool, message: str = "") -> None:
+def print_error(error: BaseException, debug: bool, message: str = "") -> None:
     """An error on standard error, as a few lines or as a line of JSON; its traceback only when ``debug``."""
     words = message or str(error)
     if _wants_json():
@@ -100,7 +102,7 @@ def complain(error: BaseException, debug: bool, message: str = "") -> None:
 
 
 def _wants_json() -> bool:
-    return any(isinstance(handler.formatter, JsonLines) for handler in logging.getLogger("zscir").handlers)
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger("zscir").handlers)
 
 
 def _redacted(text: str) -> str:
@@ -109,11 +111,11 @@ def _redacted(text: str) -> str:
     return str(redact(text))
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def _word(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, datetime):

@@ -1,46 +1,47 @@
 """plan: a pipeline becomes a table of what a run would do, why, and at what cost, and the token of that plan."""
 
-from zscir.cli.engine import opened
+from zscir.cli.engine import open_checked_store
 from zscir.cli.options import JsonOption, PipelineArgument, SetOption, StoreOption
-from zscir.cli.output import say, show_rows
+from zscir.cli.output import print_lines, print_rows
 from zscir.runtime.errors import StageError
-from zscir.runtime.progress import warn
+from zscir.runtime.progress import log_warning
 from zscir.runtime.settings import Prices, spec_path
 
-COLUMNS = ("step", "stage", "action", "reason", "key", "p50_s", "p90_s", "bytes")
-ASKED_FOR = ("tokens_in", "tokens_out", "usd")  # columns of a table only where there is something in them
-WHERE = "pool"  # likewise
+PLAN_COLUMNS = ("step", "stage", "action", "reason", "key", "p50_s", "p90_s", "bytes")
+COST_COLUMNS = ("tokens_in", "tokens_out", "usd")  # columns of a table only where there is something in them
+POOL_COLUMN = "pool"  # likewise
 
 
-def plan(pipeline: PipelineArgument, store: StoreOption = None, changes: SetOption = None,
-         as_json: JsonOption = False) -> None:  # fmt: skip
+def plan_command(
+    pipeline: PipelineArgument, store: StoreOption = None, changes: SetOption = None, as_json: JsonOption = False
+) -> None:
     """Say for each step whether it would be reused or made, why, and what that takes; run nothing.
 
     Time, bytes and tokens are learned from this store's earlier runs. The token goes to `zscir run --plan`.
 
     Example: zscir plan data_specs/pipelines/tabletop.toml
     """
-    from zscir.pipeline.estimates import as_rows, estimates_of, total_of
-    from zscir.pipeline.execute import describe
+    from zscir.pipeline.estimates import estimate_rows, estimate_steps, total_row
+    from zscir.pipeline.execute import plan_rows
     from zscir.pipeline.pipeline_file import load_pipeline
     from zscir.pipeline.plan import make_plan
-    from zscir.pipeline.plan_token import remember, remembered, token_of
+    from zscir.pipeline.plan_token import plan_record, plan_token_of, save_plan
 
-    where = opened(store)
+    where = open_checked_store(store)
     loaded = load_pipeline(spec_path(str(pipeline)), changes or [])
     planned = make_plan(where, loaded)
-    estimates = estimates_of(where, planned, Prices.from_env())
-    steps = [step | cost for step, cost in zip(describe(planned), as_rows(planned, estimates), strict=True)]
+    estimates = estimate_steps(where, planned, Prices.from_env())
+    steps = [step | cost for step, cost in zip(plan_rows(planned), estimate_rows(planned, estimates), strict=True)]
     try:
-        token = remember(where, planned)
+        token = save_plan(where, planned)
     except StageError as error:  # whoever may only read the store may still plan
-        warn(f"the plan could not be kept, so a later `--plan` cannot say what differs: {error}")
-        token = token_of(remembered(planned))
+        log_warning(f"the plan could not be kept, so a later `--plan` cannot say what differs: {error}")
+        token = plan_token_of(plan_record(planned))
     if as_json:
-        show_rows([row | {"token": token} for row in steps], True)
+        print_rows([row | {"token": token} for row in steps], True)
         return
-    table = [*steps, total_of(planned, estimates)]
-    more = [name for name in ASKED_FOR if any(isinstance(row[name], int | float) and row[name] for row in table)]
-    more += [WHERE] * any(row.get(WHERE) for row in table)
-    show_rows(table, False, f"plan of {loaded.name}", [*COLUMNS, *more])
-    say(f"token: {token}  (zscir run {pipeline} --plan {token} runs this plan or none)")
+    table = [*steps, total_row(planned, estimates)]
+    more = [name for name in COST_COLUMNS if any(isinstance(row[name], int | float) and row[name] for row in table)]
+    more += [POOL_COLUMN] * any(row.get(POOL_COLUMN) for row in table)
+    print_rows(table, False, f"plan of {loaded.name}", [*PLAN_COLUMNS, *more])
+    print_lines(f"token: {token}  (zscir run {pipeline} --plan {token} runs this plan or none)")

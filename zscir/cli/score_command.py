@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zscir.cli.options import JsonOption
-from zscir.cli.output import say, show_rows
+from zscir.cli.output import print_lines, print_rows
 
 if TYPE_CHECKING:
-    from zscir.benchmarks.feature_files import Outcome
+    from zscir.benchmarks.feature_files import FeatureScores
 
 BenchmarkArgument = Annotated[str, typer.Argument(help="fashioniq, cirr, circo or genecis")]
 RootOption = Annotated[Path, typer.Option(help="The benchmark's folder, laid out as its authors' repository is.")]
@@ -32,45 +32,57 @@ MissingOption = Annotated[
 SubmissionOption = Annotated[Path | None, typer.Option(help="Folder for the test server's files")]
 OfficialOption = Annotated[bool, typer.Option(help="Refuse annotation files that differ from the official ones")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:1: where one gallery is ranked (not GeneCIS)")]
-COLUMNS = ("benchmark", "split", "protocol", "metric", "value", "hits", "n", "low", "high")
+SCORED_COLUMNS = ("benchmark", "split", "protocol", "metric", "value", "hits", "n", "low", "high")
 
 
-def score(benchmark: BenchmarkArgument, root: RootOption, queries: QueriesOption, gallery: GalleryOption,
-          split: SplitOption = "val", category: CategoryOption = None, task: TaskOption = None,
-          protocol: ProtocolOption = None, texts: TextsOption = "", gallery_ids: GalleryIdsOption = None,
-          query_ids: QueryIdsOption = None, allow_missing: MissingOption = 0, submission: SubmissionOption = None,
-          official: OfficialOption = False, device: DeviceOption = "cpu",
-          as_json: JsonOption = False) -> None:  # fmt: skip
+def score_command(
+    benchmark: BenchmarkArgument,
+    root: RootOption,
+    queries: QueriesOption,
+    gallery: GalleryOption,
+    split: SplitOption = "val",
+    category: CategoryOption = None,
+    task: TaskOption = None,
+    protocol: ProtocolOption = None,
+    texts: TextsOption = "",
+    gallery_ids: GalleryIdsOption = None,
+    query_ids: QueryIdsOption = None,
+    allow_missing: MissingOption = 0,
+    submission: SubmissionOption = None,
+    official: OfficialOption = False,
+    device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
+) -> None:
     """Score features made elsewhere with the benchmark's own metrics; write the test server's files.
 
     Example: zscir score cirr --root data/CIRR --queries q.npy --gallery g.npy
     """
-    from zscir.benchmarks.feature_files import Asked, FeatureFiles, score_files
+    from zscir.benchmarks.feature_files import FeatureFiles, ScoreRequest, score_files
 
-    asked = Asked(benchmark, root, split, category, task, protocol, official)
+    asked = ScoreRequest(benchmark, root, split, category, task, protocol, official)
     files = FeatureFiles(queries, gallery, query_ids, gallery_ids, allow_missing)
     found = score_files(asked, files, texts, submission_out=submission, **_scorer(device))
-    rows = [{**vars(row), **_told(found, allow_missing)} for row in found.rows]
-    show_rows(rows, as_json, _title(found, allow_missing), None if as_json else COLUMNS)
+    rows = [{**vars(row), **_missing_columns(found, allow_missing)} for row in found.rows]
+    print_rows(rows, as_json, _title(found, allow_missing), None if as_json else SCORED_COLUMNS)
     if submission is not None and not as_json:
-        say(f"submission files: {submission}")
+        print_lines(f"submission files: {submission}")
 
 
 def _scorer(device: str) -> dict[str, Any]:
     """Torch is imported for a GPU only: it takes longer than most galleries take by NumPy."""
     if device == "cpu":
         return {}
-    from zscir.evaluation.gpu_ranking import scorer_named
+    from zscir.evaluation.gpu_ranking import scorer_from_name
 
-    return {"scorer": scorer_named(device)}
+    return {"scorer": scorer_from_name(device)}
 
 
-def _told(found: "Outcome", allowed: int) -> dict[str, Any]:
+def _missing_columns(found: "FeatureScores", allowed: int) -> dict[str, Any]:
     """What stands beside every number when images were allowed to be missing."""
     return {"allow_missing": allowed, "missing": found.missing, "missing_ids": found.missing_ids} if allowed else {}
 
 
-def _title(found: "Outcome", allowed: int) -> str:
+def _title(found: "FeatureScores", allowed: int) -> str:
     if not allowed:
         return ""
     return f"{found.missing} gallery images are missing ({allowed} may be){_listed(found.missing_ids)}"

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from zscir.cli.engine import opened, opened_to_read
+from zscir.cli.engine import open_checked_store, open_store_to_read
 from zscir.cli.options import JsonOption, StoreOption
-from zscir.cli.output import say, show_rows
+from zscir.cli.output import print_lines, print_rows
 
 RefsArgument = Annotated[
     list[str] | None,
@@ -17,25 +17,29 @@ QuarantineOption = Annotated[
 ]
 
 
-def verify(refs: RefsArgument = None, store: StoreOption = None, quarantine: QuarantineOption = False,
-           as_json: JsonOption = False) -> None:  # fmt: skip
+def verify_command(
+    refs: RefsArgument = None,
+    store: StoreOption = None,
+    quarantine: QuarantineOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """Read every file of the store and compare it with its manifest; report only, unless --quarantine is given.
 
     Exit code 4 tells of damage, with what to type. Files that merely lie about are listed; `zscir gc` takes them.
 
     Example: zscir verify latest
     """
-    from zscir.maintenance.verify import check_whole
-    from zscir.maintenance.verify import quarantine as take_out
-    from zscir.maintenance.verify import verify as read_all
-    from zscir.store.inventory import check_there
+    from zscir.maintenance.verify import quarantine_artifacts as take_out
+    from zscir.maintenance.verify import raise_if_damaged
+    from zscir.maintenance.verify import verify_artifacts as read_all
+    from zscir.store.inventory import check_store_exists
 
-    where = opened(store) if quarantine else opened_to_read(store)
-    check_there(where)
+    where = open_checked_store(store) if quarantine else open_store_to_read(store)
+    check_store_exists(where)
     found = read_all(where, refs or [])
     rows = [vars(one) if as_json else {**vars(one), "key": one.key[:12]} for one in found.findings]
     if rows or as_json:
-        show_rows(
+        print_rows(
             rows,
             as_json,
             "what is not as it should be",
@@ -43,5 +47,5 @@ def verify(refs: RefsArgument = None, store: StoreOption = None, quarantine: Qua
         )
     if not as_json:
         read = f"{found.artifacts:,} artifacts, {found.files:,} files, {found.bytes:,} bytes read"
-        say(f"{read}; {len(found.bad):,} artifacts damaged")
-    check_whole(where, found, take_out(where, found) if quarantine and found.bad else [])
+        print_lines(f"{read}; {len(found.bad):,} artifacts damaged")
+    raise_if_damaged(where, found, take_out(where, found) if quarantine and found.bad else [])

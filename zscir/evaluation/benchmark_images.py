@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zscir.benchmarks import Benchmark, load_part
-from zscir.benchmarks.checksums import facts_of, refuse_counts, refuse_mixture, require_official
+from zscir.benchmarks.checksums import check_official_counts, official_release, refuse_mixed_files, require_official
 from zscir.benchmarks.genecis import Genecis
 from zscir.benchmarks.load import annotation_files
-from zscir.benchmarks.missing_images import shortage
+from zscir.benchmarks.missing_images import missing_images_problem
 from zscir.benchmarks.preprocess import region_crop
-from zscir.data.images.decode import BadImage, decode
+from zscir.data.images.decode import BadImage, decode_image
 from zscir.data.images.shards import MAX_MEMBER_BYTES, BadShard, ShardReader
-from zscir.methods.image_tensors import MAX_PIXELS, square
-from zscir.methods.specs import PixelSpec
+from zscir.methods.image_tensors import MAX_DECODED_PIXELS, resize_to_square
+from zscir.methods.specs import ModelPixelSpec
 from zscir.runtime.errors import RequestError, StageError
 from zscir.runtime.progress import track
 from zscir.runtime.schemas import read_rows, schema_of
@@ -29,8 +29,8 @@ from zscir.store.artifacts import Artifact, digest_of_files
 
 BENCHMARK_IMAGES = schema_of(image_id="str", member="str", offset="i64", size="i64")
 LOOSE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-BATCH = 128
-Squares = NDArray[np.uint8]
+ENCODE_BATCH_SIZE = 128
+PixelArray = NDArray[np.uint8]
 
 
 def annotations_root(benchmarks: Artifact, name: str) -> Path:
@@ -42,7 +42,7 @@ def annotations_root(benchmarks: Artifact, name: str) -> Path:
     return paths[0].parents[len(PurePosixPath(files[0]).parts) - 2]
 
 
-def annotated(
+def load_benchmark_parts(
     benchmarks: Artifact,
     name: str,
     split: str,
@@ -52,15 +52,15 @@ def annotated(
 ) -> list[Benchmark]:
     """The categories or tasks of one benchmark. RequestError when its files are official ones only in part or not the
     official ones that ``sha256`` (file -> digest) asks for, or when an official gallery has another size."""
-    root, facts = annotations_root(benchmarks, name), facts_of(name)
+    root, facts = annotations_root(benchmarks, name), official_release(name)
     if sha256 is not None:
         require_official(root, facts, sha256)
     loaded = []
     for part in parts:
-        known = refuse_mixture(root, facts, annotation_files(name, split, part))
+        known = refuse_mixed_files(root, facts, annotation_files(name, split, part))
         loaded.append(load_part(name, root, split, part, protocol))
         if known:
-            refuse_counts(loaded[-1], facts)
+            check_official_counts(loaded[-1], facts)
     return loaded
 
 
@@ -70,7 +70,7 @@ def images_digest(benchmarks: Artifact, name: str) -> str:
     return digest_of_files(own)
 
 
-class Pictures:
+class BenchmarkImages:
     """The images of one benchmark, by the ids of its queries and gallery (GeneCIS: by region).
 
     ``absent`` collects the ids without pixels and the reasons; more than ``allowed`` of them are an error.
@@ -85,7 +85,7 @@ class Pictures:
         self._reader = ShardReader(benchmarks.path)
         self._spans, self._loose = self._index()
 
-    def squares(self, ids: Sequence[str], pixels: PixelSpec, label: str) -> Iterator[tuple[list[str], Squares]]:
+    def squares(self, ids: Sequence[str], pixels: ModelPixelSpec, label: str) -> Iterator[tuple[list[str], PixelArray]]:
         """Yield (ids, uint8 [B, 3, S, S]) of the ids that have pixels, in order; note the others as ``absent``.
 
         StageError lists what is missing (at once) or cannot be read (at the end) when it is more than allowed.
@@ -94,11 +94,14 @@ class Pictures:
         self._refuse(len(ids))
         there = [one for one in ids if one not in self.absent]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            starts = range(0, len(there), BATCH)
-            ahead = [pool.submit(self._square, one, pixels) for one in there[:BATCH]]
+            starts = range(0, len(there), ENCODE_BATCH_SIZE)
+            ahead = [pool.submit(self._square, one, pixels) for one in there[:ENCODE_BATCH_SIZE]]
             for start in track(starts, len(starts), label):
-                now, batch = ahead, there[start : start + BATCH]
-                ahead = [pool.submit(self._square, one, pixels) for one in there[start + BATCH : start + 2 * BATCH]]
+                now, batch = ahead, there[start : start + ENCODE_BATCH_SIZE]
+                ahead = [
+                    pool.submit(self._square, one, pixels)
+                    for one in there[start + ENCODE_BATCH_SIZE : start + 2 * ENCODE_BATCH_SIZE]
+                ]
                 found = [(one, future.result()) for one, future in zip(batch, now, strict=True)]
                 self.absent |= {one: square for one, square in found if isinstance(square, str)}
                 seen = [(one, square) for one, square in found if not isinstance(square, str)]
@@ -112,7 +115,9 @@ class Pictures:
         self._refuse(total)
 
     def _refuse(self, total: int) -> None:
-        problem = shortage(self.name, self.absent, total, self.allowed, facts_of(self.name).get_images)
+        problem = missing_images_problem(
+            self.name, self.absent, total, self.allowed, official_release(self.name).get_images
+        )
         if problem:
             raise StageError(problem)
 
@@ -120,16 +125,16 @@ class Pictures:
         key = self._key(image_id)
         return key in self._spans or key in self._loose
 
-    def _square(self, image_id: str, pixels: PixelSpec) -> Squares | str:
+    def _square(self, image_id: str, pixels: ModelPixelSpec) -> PixelArray | str:
         """Its pixels, or why there are none."""
         try:
-            image = decode(self._bytes(self._key(image_id)), MAX_PIXELS)
+            image = decode_image(self._bytes(self._key(image_id)), MAX_DECODED_PIXELS)
         except (BadImage, BadShard, OSError) as error:
             return str(error)
         region = self.regions.get(image_id)
         if region is not None and region.box is not None:
             image = region_crop(image, region.box, f"{self.name}: {image_id}")
-        return np.ascontiguousarray(square(image, pixels).transpose(2, 0, 1))
+        return np.ascontiguousarray(resize_to_square(image, pixels).transpose(2, 0, 1))
 
     def _bytes(self, key: str) -> bytes:
         if key in self._spans:

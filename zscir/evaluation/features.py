@@ -9,31 +9,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zscir.evaluation.benchmark_images import BATCH, Pictures
+from zscir.evaluation.benchmark_images import ENCODE_BATCH_SIZE, BenchmarkImages
 from zscir.methods.oom_retry import in_halves
-from zscir.methods.specs import PixelSpec
+from zscir.methods.specs import ModelPixelSpec
 from zscir.runtime.errors import StageError
 
-Vectors = NDArray[np.float32]
-Texts = Sequence[Sequence[str]]
+EmbeddingArray = NDArray[np.float32]
+QueryTexts = Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Features:
+class ImageEmbeddings:
     """Unit vectors [N, D] of ids."""
 
     ids: dict[str, int]
-    vectors: Vectors
+    vectors: EmbeddingArray
 
-    def of(self, ids: Sequence[str]) -> Vectors:
+    def of(self, ids: Sequence[str]) -> EmbeddingArray:
         """The vectors of ``ids``, in that order."""
-        rows: Vectors = self.vectors[[self.ids[one] for one in ids]]
+        rows: EmbeddingArray = self.vectors[[self.ids[one] for one in ids]]
         return rows
 
 
-def embed_pictures(
-    encode: Callable[[Tensor], Tensor], pictures: Pictures, ids: Sequence[str], pixels: PixelSpec
-) -> Features:
+def embed_benchmark_images(
+    encode: Callable[[Tensor], Tensor], pictures: BenchmarkImages, ids: Sequence[str], pixels: ModelPixelSpec
+) -> ImageEmbeddings:
     """The vectors that ``encode`` gives the images of ``ids``; every image is read once. Absent images have none.
 
     StageError when more are absent than ``pictures`` allows, or all of them.
@@ -42,22 +42,22 @@ def embed_pictures(
     seen, parts = [], []
     for there, squares in pictures.squares(ids, pixels, label):
         seen += there
-        parts.append(_numbers(in_halves(encode, torch.from_numpy(squares))))
+        parts.append(_to_numpy(in_halves(encode, torch.from_numpy(squares))))
     if not parts:
         raise StageError(f"{pictures.name}: none of its {len(ids)} images is there and can be read")
-    return Features({one: row for row, one in enumerate(seen)}, np.concatenate(parts))
+    return ImageEmbeddings({one: row for row, one in enumerate(seen)}, np.concatenate(parts))
 
 
-def embed_texts(encode: Callable[[Sequence[str]], Tensor], texts: Texts) -> Vectors:
+def embed_texts(encode: Callable[[Sequence[str]], Tensor], texts: QueryTexts) -> EmbeddingArray:
     """The vectors of all texts of all queries, one after the other."""
     flat = [text for own in texts for text in own]
-    batches = (flat[start : start + BATCH] for start in range(0, len(flat), BATCH))
-    return np.concatenate([_numbers(in_halves(encode, batch)) for batch in batches])
+    batches = (flat[start : start + ENCODE_BATCH_SIZE] for start in range(0, len(flat), ENCODE_BATCH_SIZE))
+    return np.concatenate([_to_numpy(in_halves(encode, batch)) for batch in batches])
 
 
-def composed_queries(
-    method: Any, pictures: Pictures, references: Sequence[str], texts: Texts, pixels: PixelSpec
-) -> Vectors:
+def compose_query_embeddings(
+    method: Any, pictures: BenchmarkImages, references: Sequence[str], texts: QueryTexts, pixels: ModelPixelSpec
+) -> EmbeddingArray:
     """The method's query vectors [Q, D] of (reference image, texts)."""
     label = f"{pictures.name}: {len(references)} queries"
     parts, first = [], 0
@@ -67,32 +67,35 @@ def composed_queries(
         owners = torch.tensor([row for row, some in enumerate(own) for _ in some])
         shown = torch.from_numpy(squares)[owners]
         flat = [text for some in own for text in some]
-        batches = ((shown[at : at + BATCH], flat[at : at + BATCH]) for at in range(0, len(flat), BATCH))
+        batches = (
+            (shown[at : at + ENCODE_BATCH_SIZE], flat[at : at + ENCODE_BATCH_SIZE])
+            for at in range(0, len(flat), ENCODE_BATCH_SIZE)
+        )
         said = [in_halves(method.queries, *batch) for batch in batches]
-        parts.append(averaged(_numbers(torch.cat(said)), own))
+        parts.append(average_text_embeddings(_to_numpy(torch.cat(said)), own))
     return np.concatenate(parts)
 
 
-def summed_queries(
-    image_QD: Vectors, text_TD: Vectors, texts: Texts, image_weight: float, text_weight: float
-) -> Vectors:
+def sum_query_embeddings(
+    image_QD: EmbeddingArray, text_TD: EmbeddingArray, texts: QueryTexts, image_weight: float, text_weight: float
+) -> EmbeddingArray:
     """norm(text_weight x text + image_weight x image) of unit vectors, per text, then averaged per query."""
     owners = [row for row, own in enumerate(texts) for _ in own]
     weights = np.float32(text_weight), np.float32(image_weight)
-    return averaged(weights[0] * text_TD + weights[1] * image_QD[owners], texts)
+    return average_text_embeddings(weights[0] * text_TD + weights[1] * image_QD[owners], texts)
 
 
-def averaged(vectors_TD: Vectors, texts: Texts) -> Vectors:
+def average_text_embeddings(vectors_TD: EmbeddingArray, texts: QueryTexts) -> EmbeddingArray:
     """norm(mean of the unit vectors of each query's texts), as the public code does for both caption orders."""
     first = np.cumsum([0, *(len(own) for own in texts)])[:-1]
     return _unit(np.add.reduceat(_unit(vectors_TD), first, axis=0))
 
 
-def _unit(vectors: Vectors) -> Vectors:
-    unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+def _unit(vectors: EmbeddingArray) -> EmbeddingArray:
+    unit: EmbeddingArray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return unit
 
 
-def _numbers(tensor: Tensor) -> Vectors:
-    numbers: Vectors = tensor.float().cpu().numpy()
+def _to_numpy(tensor: Tensor) -> EmbeddingArray:
+    numbers: EmbeddingArray = tensor.float().cpu().numpy()
     return numbers

@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zscir.benchmarks.ranking import Ints, Scorer, Scores, as_float32
+from zscir.benchmarks.ranking import Ints, ScoreArray, Scorer, as_float32
 from zscir.benchmarks.similarity import (
-    BLOCK_BYTES,
+    SCORE_BLOCK_BYTES,
     SMALLEST_NORM,
-    Features,
+    FeatureArray,
     repeated_rows,
     row_blocks,
     score_blocks,
@@ -26,13 +26,13 @@ from zscir.benchmarks.similarity import (
 )
 from zscir.runtime.errors import RequestError
 
-GALLERY_ROWS = 1 << 15
-COMPARED_AT_ONCE = 1 << 25  # elements; a comparison takes 3 bytes of each
+DEVICE_GALLERY_ROWS = 1 << 15
+DEVICE_COMPARED_AT_ONCE = 1 << 25  # elements; a comparison takes 3 bytes of each
 SELECTED_AT_ONCE = 1 << 22  # elements; a selection takes 32 bytes of each
 
 
 @dataclass(frozen=True)
-class DeviceBlock:
+class DeviceScoreBlock:
     """A ``Block`` (zscir.benchmarks.ranking) whose scores [B, G] stay on their device."""
 
     scores_BG: Tensor
@@ -40,9 +40,9 @@ class DeviceBlock:
     def __len__(self) -> int:
         return len(self.scores_BG)
 
-    def values(self, columns_BK: Ints) -> Scores:
+    def values(self, columns_BK: Ints) -> ScoreArray:
         """The scores [B, K] in those columns."""
-        found: Scores = self.scores_BG.gather(1, self._there(columns_BK).clamp(min=0)).cpu().numpy()
+        found: ScoreArray = self.scores_BG.gather(1, self._there(columns_BK).clamp(min=0)).cpu().numpy()
         return found
 
     def beaten_by(self, columns_BT: Ints) -> Ints:
@@ -51,7 +51,7 @@ class DeviceBlock:
         values = self.scores_BG.gather(1, columns.clamp(min=0))
         counts = torch.zeros_like(columns)
         place_G = torch.arange(self.scores_BG.shape[1], device=self.scores_BG.device)
-        for rows in row_blocks(len(self), len(place_G), 4 * COMPARED_AT_ONCE):
+        for rows in row_blocks(len(self), len(place_G), 4 * DEVICE_COMPARED_AT_ONCE):
             part = self.scores_BG[rows]
             for slot in range(columns.shape[1]):
                 value, column = values[rows, slot, None], columns[rows, slot, None]
@@ -66,32 +66,32 @@ class DeviceBlock:
         later_G = torch.arange(width - 1, -1, -1, device=self.scores_BG.device)
         heads = []
         for rows in row_blocks(len(self), width, 4 * SELECTED_AT_ONCE):
-            keys = (_ordered(self.scores_BG[rows]) << 32) + later_G
+            keys = (_sort_keys(self.scores_BG[rows]) << 32) + later_G
             heads.append(keys.topk(min(k, width), dim=1).indices)
         best: Ints = torch.cat(heads).cpu().numpy()
         return best
 
-    def pushed_down(self, columns_B: Ints) -> "DeviceBlock":
+    def pushed_down(self, columns_B: Ints) -> "DeviceScoreBlock":
         """The same scores, but for one item of each query whose score becomes the lowest of its row."""
         lowest = self.scores_BG.amin(dim=1, keepdim=True)
-        return DeviceBlock(self.scores_BG.scatter(1, self._there(columns_B[:, None]), lowest))
+        return DeviceScoreBlock(self.scores_BG.scatter(1, self._there(columns_B[:, None]), lowest))
 
     def _there(self, columns: Ints) -> Tensor:
         return torch.tensor(columns, dtype=torch.int64, device=self.scores_BG.device)
 
 
-def _ordered(scores: Tensor) -> Tensor:
+def _sort_keys(scores: Tensor) -> Tensor:
     """int64 that sort as the float32 do; adding zero makes -0 and 0 one number, as in a comparison."""
     bits = (scores + 0.0).view(torch.int32)
     return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(torch.int64)
 
 
-def device_scorer(device: torch.device, block_bytes: int = BLOCK_BYTES) -> Scorer:
+def device_scorer(device: torch.device, block_bytes: int = SCORE_BLOCK_BYTES) -> Scorer:
     """A scorer for ``Benchmark.score_features`` and the like; the scores of one block take ``block_bytes`` there."""
     return partial(_score_blocks, device, block_bytes)
 
 
-def scorer_named(name: str) -> Scorer:
+def scorer_from_name(name: str) -> Scorer:
     """``cpu``: the NumPy path; ``cuda`` or ``cuda:1``: that GPU. RequestError when there is none of that name."""
     if name == "cpu":
         return score_blocks
@@ -104,17 +104,17 @@ def scorer_named(name: str) -> Scorer:
             f"--device {name}: torch {torch.__version__} sees {count} CUDA devices here; "
             "score on the CPU (leave --device out), or see `zscir doctor`"
         )
-    return scorer_on(torch.device(name))
+    return scorer_for_device(torch.device(name))
 
 
-def scorer_on(device: torch.device) -> Scorer:
+def scorer_for_device(device: torch.device) -> Scorer:
     """The scorer beside a model: on its GPU, and by NumPy where it has none."""
     return device_scorer(device) if device.type == "cuda" else score_blocks
 
 
 def _score_blocks(
     device: torch.device, block_bytes: int, query_QD: NDArray[Any], gallery_GD: NDArray[Any], where: str
-) -> Iterator[tuple[slice, DeviceBlock]]:
+) -> Iterator[tuple[slice, DeviceScoreBlock]]:
     """As ``similarity.score_blocks``, on ``device``."""
     query = unit_rows(query_QD, where, "query")
     copies, originals = (torch.from_numpy(columns).to(device) for columns in repeated_rows(gallery_GD))
@@ -122,14 +122,14 @@ def _score_blocks(
         with torch.inference_mode(), _full_float32():
             scores = _cosines(torch.from_numpy(query[rows]).to(device), gallery_GD, where)
             scores[:, copies] = scores[:, originals]
-        yield rows, DeviceBlock(scores)
+        yield rows, DeviceScoreBlock(scores)
 
 
 def _cosines(query_BD: Tensor, gallery_GD: NDArray[Any], where: str) -> Tensor:
     scores = torch.empty((len(query_BD), len(gallery_GD)), device=query_BD.device)
-    for start in range(0, len(gallery_GD), GALLERY_ROWS):
-        part = _unit_part(gallery_GD[start : start + GALLERY_ROWS], gallery_GD, where, query_BD.device)
-        torch.matmul(query_BD, part.T, out=scores[:, start : start + GALLERY_ROWS])
+    for start in range(0, len(gallery_GD), DEVICE_GALLERY_ROWS):
+        part = _unit_part(gallery_GD[start : start + DEVICE_GALLERY_ROWS], gallery_GD, where, query_BD.device)
+        torch.matmul(query_BD, part.T, out=scores[:, start : start + DEVICE_GALLERY_ROWS])
     return scores
 
 
@@ -140,7 +140,7 @@ def _unit_part(part: NDArray[Any], whole: NDArray[Any], where: str, device: torc
     if bool((norms.isfinite() & (norms > SMALLEST_NORM)).all()):
         units: Tensor = rows / norms
         return units
-    mended: Features = unit_rows(part, where, "gallery", whole)
+    mended: FeatureArray = unit_rows(part, where, "gallery", whole)
     return torch.from_numpy(mended).to(device)
 
 

@@ -8,16 +8,23 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from zscir.benchmarks.comparability import NO_TEXTS
-from zscir.evaluation.benchmark_images import Pictures
-from zscir.evaluation.features import Features, Texts, Vectors, composed_queries, embed_texts, summed_queries
-from zscir.methods.checkpoint import backbone_mark, default_device, load_method, load_towers, read_config
+from zscir.evaluation.benchmark_images import BenchmarkImages
+from zscir.evaluation.features import (
+    EmbeddingArray,
+    ImageEmbeddings,
+    QueryTexts,
+    compose_query_embeddings,
+    embed_texts,
+    sum_query_embeddings,
+)
+from zscir.methods.checkpoint import backbone_weights_digest, default_device, load_method, load_towers, read_config
 from zscir.methods.clip import Clip
-from zscir.methods.specs import ClipSpec, PixelSpec
+from zscir.methods.specs import ClipSpec, ModelPixelSpec
 from zscir.store.artifacts import Artifact
 
 
 @dataclass(frozen=True)
-class Respondent:
+class QueryEncoder:
     """``model`` gives gallery vectors and, without a ``control``, query vectors; ``weights`` names its image tower.
 
     ``tuned`` towers were trained for the task, so that their sum is a method and no control.
@@ -26,7 +33,7 @@ class Respondent:
     label: str
     backbone: str
     model: Any
-    pixels: PixelSpec
+    pixels: ModelPixelSpec
     weights: str
     control: str | None = None
     image_weight: float = 0.0
@@ -41,35 +48,41 @@ class Respondent:
         """The text protocol that is used where ``asked`` is asked for."""
         return NO_TEXTS if self.control == "image" else asked or str(self.model.text_protocol)
 
-    def weighing(self, image_weight: float) -> "Respondent":
+    def weighing(self, image_weight: float) -> "QueryEncoder":
         """The sum with a tuned weight."""
         label = self.label.replace("{weight}", f"{image_weight:g}")
         return replace(self, label=label, image_weight=image_weight)
 
-    def queries(self, pictures: Pictures, references: Sequence[str], texts: Texts, images: Features) -> Vectors:
+    def queries(
+        self, pictures: BenchmarkImages, references: Sequence[str], texts: QueryTexts, images: ImageEmbeddings
+    ) -> EmbeddingArray:
         """[Q, D] query vectors; a control's image half comes from ``images``, which are embedded already."""
         if self.control is None:
-            return composed_queries(self.model, pictures, references, texts, self.pixels)
+            return compose_query_embeddings(self.model, pictures, references, texts, self.pixels)
         if self.control == "image":
             return images.of(references)
-        return summed_queries(images.of(references), self.said(texts), texts, self.image_weight, 1.0)
+        return sum_query_embeddings(images.of(references), self.said(texts), texts, self.image_weight, 1.0)
 
-    def said(self, texts: Texts) -> Vectors:
+    def said(self, texts: QueryTexts) -> EmbeddingArray:
         """The text tower's vectors of all texts, one after the other."""
         return embed_texts(self.model.embed_texts, texts)
 
 
-def method_of(checkpoint: Artifact, backbone: Artifact | None, label: str | None, named: str | None) -> Respondent:
+def method_encoder(
+    checkpoint: Artifact, backbone: Artifact | None, label: str | None, named: str | None
+) -> QueryEncoder:
     """The checkpoint's own method."""
     config = read_config(checkpoint)
     model = load_method(checkpoint, backbone)
-    weights = str(config.get("backbone") or backbone_mark(checkpoint))
-    return Respondent(label or config["method"]["name"], named or _backbone_label(config), model, model.pixels, weights)
+    weights = str(config.get("backbone") or backbone_weights_digest(checkpoint))
+    return QueryEncoder(
+        label or config["method"]["name"], named or _backbone_label(config), model, model.pixels, weights
+    )
 
 
-def control_of(
+def control_encoder(
     checkpoint: Artifact, control: str, weight: float | None, label: str | None, named: str | None
-) -> Respondent:
+) -> QueryEncoder:
     """The ``image``, the ``text`` or their ``sum`` over a clip or pli checkpoint; no weight: one is tuned later."""
     config = read_config(checkpoint)
     model = Clip(load_towers(checkpoint), ClipSpec()).eval().to(default_device())
@@ -78,8 +91,8 @@ def control_of(
     tuned = config["method"]["name"] != "clip"
     if tuned:
         own = f"{config['method']['name']}: {own}"
-    mark, shown = backbone_mark(checkpoint), named or _backbone_label(config)
-    return Respondent(label or own, shown, model, model.pixels, mark, control, weight or 0.0, tuned)
+    mark, shown = backbone_weights_digest(checkpoint), named or _backbone_label(config)
+    return QueryEncoder(label or own, shown, model, model.pixels, mark, control, weight or 0.0, tuned)
 
 
 def _backbone_label(config: dict[str, Any]) -> str:

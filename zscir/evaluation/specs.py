@@ -6,10 +6,14 @@ from pydantic import BaseModel, Field
 
 from zscir.runtime.specs import Spec
 
-Name = Literal["fashioniq", "cirr", "circo", "genecis"]
+BenchmarkName = Literal["fashioniq", "cirr", "circo", "genecis"]
 Preprocessing = Literal["clip", "targetpad", "warp"]
-FITS = {"clip": "crop", "targetpad": "pad", "warp": "warp"}  # preprocessing -> fit of the method's pixel spec
-P = TypeVar("P", bound=BaseModel)
+FIT_OF_PREPROCESSING = {
+    "clip": "crop",
+    "targetpad": "pad",
+    "warp": "warp",
+}  # preprocessing -> fit of the method's pixel spec
+_PixelSpecT = TypeVar("_PixelSpecT", bound=BaseModel)
 
 
 class BenchmarkEntry(Spec):
@@ -19,7 +23,7 @@ class BenchmarkEntry(Spec):
     ``allow_missing``: so many images may be missing or broken; the table's header then tells how many are.
     """
 
-    name: Name
+    name: BenchmarkName
     split: str = "val"
     parts: tuple[str, ...] | None = None
     protocol: str | None = None
@@ -28,11 +32,11 @@ class BenchmarkEntry(Spec):
     allow_missing: Annotated[int, Field(ge=1)] | None = None
 
 
-def pixels_for(pixels: P, preprocessing: str | None) -> P:
+def pixels_for(pixels: _PixelSpecT, preprocessing: str | None) -> _PixelSpecT:
     """The method's own pixel spec, or the same fitted as ``preprocessing`` says."""
-    return pixels if preprocessing is None else pixels.model_copy(update={"fit": FITS[preprocessing]})
+    return pixels if preprocessing is None else pixels.model_copy(update={"fit": FIT_OF_PREPROCESSING[preprocessing]})
 
 
 def preprocessing_of(fit: str) -> str:
     """The name of a fit in tables."""
-    return next(name for name, own in FITS.items() if own == fit)
+    return next(name for name, own in FIT_OF_PREPROCESSING.items() if own == fit)

@@ -9,19 +9,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from zscir.lineage.sql_views import rows
-from zscir.lineage.tables import REMOVED
+from zscir.lineage.sql_views import query_store_rows
+from zscir.lineage.tables import REMOVED_SCHEMA
 from zscir.runtime.errors import RequestError
 from zscir.runtime.schemas import write_table
 from zscir.store.artifacts import Manifest, parse_manifest
-from zscir.store.store import LINEAGE, Store
+from zscir.store.store import LINEAGE_FOLDER, Store
 
-EVERY_S = 5.0
-FILE = "removed.parquet"
+DELETIONS_EVERY_S = 5.0
+DELETIONS_FILE = "removed.parquet"
 REMOVING, DONE, SPARED = "removing", "removed", "spared"
 
 
-class Removals:
+class DeletionLog:
     """The rows of one clearing, under an id of its own beside those of the runs (``gc-...``, ``verify-...``)."""
 
     def __init__(self, store: Store, by: str) -> None:
@@ -33,9 +33,16 @@ class Removals:
     def plan(self, stage: str, key: str, size: int, files: int, why: str, manifest: str | None) -> None:
         """Something is about to be removed; ``written`` begins with writing all of it down."""
         self._rows[stage, key] = {
-            "key": key, "stage": stage, "bytes": size, "files": files, "why": why, "outcome": REMOVING,
-            "removed_at": datetime.now(UTC), "removed_by": self.id, "manifest": manifest,
-        }  # fmt: skip
+            "key": key,
+            "stage": stage,
+            "bytes": size,
+            "files": files,
+            "why": why,
+            "outcome": REMOVING,
+            "removed_at": datetime.now(UTC),
+            "removed_by": self.id,
+            "manifest": manifest,
+        }
 
     def note(self, stage: str, key: str, outcome: str) -> None:
         """What became of it."""
@@ -61,20 +68,20 @@ class Removals:
 
     def _write(self) -> None:
         with tempfile.TemporaryDirectory(prefix="zscir-removed-") as folder:
-            local = Path(folder) / FILE
-            write_table(local, REMOVED, self._rows.values())
-            self._store.write_file(local, LINEAGE, self.id, FILE)
-        self._due = time.monotonic() + EVERY_S
+            local = Path(folder) / DELETIONS_FILE
+            write_table(local, REMOVED_SCHEMA, self._rows.values())
+            self._store.write_file(local, LINEAGE_FOLDER, self.id, DELETIONS_FILE)
+        self._due = time.monotonic() + DELETIONS_EVERY_S
 
 
-def removal_of(store: Store, key: str) -> dict[str, Any] | None:
+def last_deletion(store: Store, key: str) -> dict[str, Any] | None:
     """The newest row about a key that was removed, or was about to be; None where there is none."""
     query = "SELECT * FROM removed WHERE key = $1 AND outcome != 'spared' ORDER BY removed_at DESC LIMIT 1"
-    found = rows(store, query, [key])
+    found = query_store_rows(store, query, [key])
     return found[0] if found else None
 
 
-def manifest_of(removal: dict[str, Any]) -> Manifest | None:
+def deleted_manifest(removal: dict[str, Any]) -> Manifest | None:
     """The manifest that a removed artifact had; None where it could not be read any more."""
     try:
         return parse_manifest(removal["manifest"] or "", f"{removal['stage']}/{removal['key']}")

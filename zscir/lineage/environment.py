@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import zscir
-from zscir.runtime.specs import PASSWORD, canonical_json
+from zscir.runtime.specs import URL_PASSWORD, canonical_json
 
-SHORTEST_SECRET = 8  # characters; shorter ones would blot out common words
-_NAMED = re.compile(r"^(Name|Version): (.+?)\s*$", re.MULTILINE)
-_SECRET = re.compile(r"(key|token|secret|password|passwd|credential|auth)", re.IGNORECASE)
+MIN_SECRET_CHARS = 8  # characters; shorter ones would blot out common words
+_METADATA_FIELD = re.compile(r"^(Name|Version): (.+?)\s*$", re.MULTILINE)
+_SECRET_NAME = re.compile(r"(key|token|secret|password|passwd|credential|auth)", re.IGNORECASE)
 
 
-def surroundings() -> dict[str, Any]:
+def run_environment() -> dict[str, Any]:
     """git_commit, git_dirty, zscir_version, python_version, platform and packages (JSON) of this process."""
     commit, dirty = _git()
     return {
@@ -36,7 +36,7 @@ def _packages() -> dict[str, str]:
     found = {}
     for one in distributions():
         text = one.read_text("METADATA") or one.read_text("PKG-INFO") or ""
-        head = dict(_NAMED.findall(text.partition("\n\n")[0]))
+        head = dict(_METADATA_FIELD.findall(text.partition("\n\n")[0]))
         if {"Name", "Version"} <= head.keys():
             found[head["Name"]] = head["Version"]
     return found
@@ -47,14 +47,16 @@ def redact(value: Any) -> Any:
     that this process was given through its environment.
     """
     if isinstance(value, dict):
-        return {key: "***" if _SECRET.search(str(key)) and one else redact(one) for key, one in value.items()}
+        return {key: "***" if _SECRET_NAME.search(str(key)) and one else redact(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [redact(one) for one in value]
     if not isinstance(value, str):
         return value
-    for secret in [one for name, one in os.environ.items() if _SECRET.search(name) and len(one) >= SHORTEST_SECRET]:
+    for secret in [
+        one for name, one in os.environ.items() if _SECRET_NAME.search(name) and len(one) >= MIN_SECRET_CHARS
+    ]:
         value = value.replace(secret, "***")
-    return PASSWORD.sub("//***:***@", value)
+    return URL_PASSWORD.sub("//***:***@", value)
 
 
 def worker_name() -> str:
@@ -64,7 +66,7 @@ def worker_name() -> str:
     return f"{platform.node()}:{os.getpid()}:{int(psutil.Process().create_time())}"
 
 
-def is_alive(worker: str) -> bool:
+def is_worker_alive(worker: str) -> bool:
     """Whether the process that ``worker_name`` named still runs; True when it is on another machine."""
     import psutil
 
@@ -77,10 +79,10 @@ def is_alive(worker: str) -> bool:
         return False
 
 
-def status_now(run: dict[str, Any]) -> str:
+def status_by_process(run: dict[str, Any]) -> str:
     """The status of a row of the ``run`` table; ``died`` when it says running and its process is gone."""
     process = json.loads(run["user_config"]).get("process")
-    gone = run["status"] == "running" and process and not is_alive(process)
+    gone = run["status"] == "running" and process and not is_worker_alive(process)
     return "died" if gone else str(run["status"])
 
 

@@ -14,19 +14,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zscir.runtime.errors import RequestError
-from zscir.store.file_sizes import LISTINGS
-from zscir.store.store import LINEAGE, Store
+from zscir.store.file_sizes import PARALLEL_LISTINGS
+from zscir.store.store import LINEAGE_FOLDER, Store
 
 Row = dict[str, Any]
-SECOND = len("20260131-235959")  # the ids of runs sort as their starts do, to the second
+TIMESTAMP_CHARS = len("20260131-235959")  # the ids of runs sort as their starts do, to the second
 
 
-class Past:
+class PreviousRuns:
     """The runs that a store had when this was made."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._ids = sorted(store.folders(LINEAGE), reverse=True)
+        self._ids = sorted(store.folders(LINEAGE_FOLDER), reverse=True)
         self._artifacts = self._tables("artifacts", self._ids)
         self._makers: dict[tuple[str, str], Row] = {}
         self._read: dict[tuple[str, str], list[Row]] = {}
@@ -34,7 +34,7 @@ class Past:
     def runs(self, pipeline: str) -> Iterator[Row]:
         """The rows of a pipeline's runs, newest first; none is read before it is asked for."""
         tables = self._tables("run", self._ids)
-        for _, same_second in groupby(self._ids, lambda run_id: run_id[:SECOND]):
+        for _, same_second in groupby(self._ids, lambda run_id: run_id[:TIMESTAMP_CHARS]):
             rows = [row for _ in same_second for row in next(tables) if row["pipeline"] == pipeline]
             yield from sorted(rows, key=lambda row: row["started_at"], reverse=True)
 
@@ -60,7 +60,7 @@ class Past:
 
     def _tables(self, name: str, run_ids: list[str]) -> Iterator[list[Row]]:
         """One table of each run, in this order; from S3 the next few are asked for at the same time."""
-        many = LISTINGS if self._store.remote else 1
+        many = PARALLEL_LISTINGS if self._store.remote else 1
         for first in range(0, len(run_ids), many):
             some = run_ids[first : first + many]
             if len(some) == 1:
@@ -75,11 +75,11 @@ class Past:
         return self._read[name, run_id]
 
     def _rows(self, name: str, run_id: str) -> list[Row]:
-        data = self._store.read_bytes(LINEAGE, run_id, f"{name}.parquet")
+        data = self._store.read_bytes(LINEAGE_FOLDER, run_id, f"{name}.parquet")
         if data is None:
             return []
         try:
             rows: list[Row] = pq.ParquetFile(pa.BufferReader(data)).read().to_pylist()
         except (pa.ArrowInvalid, OSError) as error:
-            raise RequestError(f"store {self._store.uri}: {LINEAGE}/{run_id}/{name}.parquet: {error}") from None
+            raise RequestError(f"store {self._store.uri}: {LINEAGE_FOLDER}/{run_id}/{name}.parquet: {error}") from None
         return rows

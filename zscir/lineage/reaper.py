@@ -11,40 +11,40 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from zscir.lineage.heartbeats import last_beat, status_of
-from zscir.lineage.sql_views import rows
-from zscir.lineage.tables import TABLES
-from zscir.runtime.progress import note
+from zscir.lineage.heartbeats import heartbeat_times, run_status
+from zscir.lineage.sql_views import query_store_rows
+from zscir.lineage.tables import LINEAGE_SCHEMAS
+from zscir.runtime.progress import log_info
 from zscir.runtime.schemas import read_rows, write_table
 from zscir.runtime.specs import canonical_json
-from zscir.store.conditional_writes import Changed, NoConditions, etag_of, write
-from zscir.store.storage_errors import problems
-from zscir.store.store import LINEAGE, Store
+from zscir.store.conditional_writes import ConditionsUnsupported, PreconditionFailed, etag_of, write_object
+from zscir.store.storage_errors import translate_storage_errors
+from zscir.store.store import LINEAGE_FOLDER, Store
 
 
-def reap(store: Store) -> list[str]:
+def reap_dead_runs(store: Store) -> list[str]:
     """Mark every run that has died as failed; return their ids. Doing it again, or twice at once, changes nothing."""
-    running = rows(store, "SELECT * FROM run WHERE status = 'running' ORDER BY started_at, run_id")
-    return [run["run_id"] for run in running if status_of(store, run) == "died" and _bury(store, run["run_id"])]
+    running = query_store_rows(store, "SELECT * FROM run WHERE status = 'running' ORDER BY started_at, run_id")
+    return [run["run_id"] for run in running if run_status(store, run) == "died" and _mark_failed(store, run["run_id"])]
 
 
-def _bury(store: Store, run_id: str) -> bool:
-    table, stages, times = _read(store, run_id, "run"), _read(store, run_id, "stages"), last_beat(store, run_id)
+def _mark_failed(store: Store, run_id: str) -> bool:
+    table, stages, times = _read(store, run_id, "run"), _read(store, run_id, "stages"), heartbeat_times(store, run_id)
     (run,) = table.rows
     if run["status"] != "running":
         return False  # it came to its end while we looked
     at = run["started_at"] if times is None else max(times[0], run["started_at"])
     words = f"died: no heartbeat since {at:%Y-%m-%d %H:%M:%S} UTC"
-    ended = [row | _end_of_step(row, words, at) for row in stages.rows]
+    ended = [row | _failed_step_row(row, words, at) for row in stages.rows]
     config = canonical_json(json.loads(run["user_config"]) | {"died": words})
     failed = run | {"status": "failed", "finished_at": at, "user_config": config}
     if not (_replace(store, stages, ended) and _replace(store, table, [failed])):
         return False
-    note(f"run {run_id}: {words}; marked as failed, go on with: zscir rerun {run_id}")
+    log_info(f"run {run_id}: {words}; marked as failed, go on with: zscir rerun {run_id}")
     return True
 
 
-def _end_of_step(row: dict[str, Any], words: str, at: datetime) -> dict[str, Any]:
+def _failed_step_row(row: dict[str, Any], words: str, at: datetime) -> dict[str, Any]:
     if row["outcome"] != "running":
         return {}
     return {"outcome": "failed", "error": words, "finished_at": max(at, row["started_at"])}
@@ -59,26 +59,28 @@ class _Table:
 
 
 def _read(store: Store, run_id: str, name: str) -> _Table:
-    path = store.address(LINEAGE, run_id, f"{name}.parquet")
-    with tempfile.TemporaryDirectory(prefix="zscir-reaper-") as folder, problems(store.uri):
+    path = store.address(LINEAGE_FOLDER, run_id, f"{name}.parquet")
+    with tempfile.TemporaryDirectory(prefix="zscir-reaper-") as folder, translate_storage_errors(store.uri):
         etag = etag_of(store.fs, path) if store.remote else None
         local = Path(folder) / f"{name}.parquet"
         store.fs.get_file(path, str(local))
-        return _Table(run_id, name, etag, read_rows(local, TABLES[name]))
+        return _Table(run_id, name, etag, read_rows(local, LINEAGE_SCHEMAS[name]))
 
 
 def _replace(store: Store, table: _Table, changed: list[dict[str, Any]]) -> bool:
     """Whether ``changed`` took the table's place; False when somebody wrote it meanwhile, who must be alive."""
-    with tempfile.TemporaryDirectory(prefix="zscir-reaper-") as folder, problems(store.uri):
+    with tempfile.TemporaryDirectory(prefix="zscir-reaper-") as folder, translate_storage_errors(store.uri):
         local = Path(folder) / f"{table.name}.parquet"
-        write_table(local, TABLES[table.name], changed)
+        write_table(local, LINEAGE_SCHEMAS[table.name], changed)
         if table.etag is not None:
             try:
-                write(store.fs, store.address(LINEAGE, table.run_id, local.name), local.read_bytes(), table.etag)
-            except Changed:
+                write_object(
+                    store.fs, store.address(LINEAGE_FOLDER, table.run_id, local.name), local.read_bytes(), table.etag
+                )
+            except PreconditionFailed:
                 return False
-            except NoConditions:
-                store.write_file(local, LINEAGE, table.run_id, local.name)
+            except ConditionsUnsupported:
+                store.write_file(local, LINEAGE_FOLDER, table.run_id, local.name)
         else:
-            store.write_file(local, LINEAGE, table.run_id, local.name)
+            store.write_file(local, LINEAGE_FOLDER, table.run_id, local.name)
     return True

@@ -10,16 +10,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from zscir.lineage.environment import redact, surroundings, worker_name
-from zscir.lineage.resource_usage import Meter
-from zscir.lineage.tables import TABLES
+from zscir.lineage.environment import redact, run_environment, worker_name
+from zscir.lineage.resource_usage import ResourceMeter
+from zscir.lineage.tables import LINEAGE_SCHEMAS
 from zscir.runtime.schemas import write_table
 from zscir.runtime.specs import canonical_json
 from zscir.store.artifacts import Artifact
-from zscir.store.store import LINEAGE, Store
+from zscir.store.store import LINEAGE_FOLDER, Store
 
-PIECES_EVERY_S = 2.0
-Prior = Callable[[str, str], dict[str, Any] | None]  # key, digest -> what an earlier run wrote about the artifact
+CHUNK_ROWS_EVERY_S = 2.0
+PriorArtifactFn = Callable[
+    [str, str], dict[str, Any] | None
+]  # key, digest -> what an earlier run wrote about the artifact
 
 
 @dataclass(frozen=True)
@@ -34,25 +36,33 @@ class RunInfo:
     parent_run_id: str | None = None
 
 
-def nothing_before(key: str, digest: str) -> None:
+def no_prior_artifact(key: str, digest: str) -> None:
     """The past of a store's first run."""
 
 
 class Recorder:
     """Writes the lineage of one run. Readable at any moment: each table is replaced in one step."""
 
-    def __init__(self, store: Store, info: RunInfo, prior: Prior = nothing_before) -> None:
+    def __init__(self, store: Store, info: RunInfo, prior: PriorArtifactFn = no_prior_artifact) -> None:
         self.store = store
         self.run_id = info.run_id
         self._prior = prior
         self._lock = threading.Lock()
         self._run: dict[str, Any] = {
-            **vars(info), **surroundings(), "status": "running", "started_at": now(), "finished_at": None,
+            **vars(info),
+            **run_environment(),
+            "status": "running",
+            "started_at": utc_now(),
+            "finished_at": None,
             "flow_run_id": None,
-        }  # fmt: skip
+        }
         self._rows: dict[str, dict[Any, dict[str, Any]]] = {
-            "stages": {}, "artifacts": {}, "edges": {}, "pieces": {}, "gates": {},
-        }  # fmt: skip
+            "stages": {},
+            "artifacts": {},
+            "edges": {},
+            "pieces": {},
+            "gates": {},
+        }
         self._pieces_due = 0.0  # when, on the monotonic clock, the pieces may be written again
         self._write("run", "stages", "artifacts", "edges")
 
@@ -68,18 +78,25 @@ class Recorder:
         What the block says of time and memory stands, since the work may have been done by another process.
         """
         row = {
-            "run_id": self.run_id, "step": step, "stage": stage, "key": None, "outcome": "running", "reason": None,
-            "started_at": now(), "attempts": attempts, "worker": worker_name(),
-        }  # fmt: skip
+            "run_id": self.run_id,
+            "step": step,
+            "stage": stage,
+            "key": None,
+            "outcome": "running",
+            "reason": None,
+            "started_at": utc_now(),
+            "attempts": attempts,
+            "worker": worker_name(),
+        }
         self._put("stages", step, row)
-        meter = Meter()
+        meter = ResourceMeter()
         try:
             yield row
         except BaseException as error:
             row.update(outcome="failed", error=redact(f"{type(error).__name__}: {error}")[:2000])
             raise
         finally:
-            row.update({**meter.read(), **row, "finished_at": now()})
+            row.update({**meter.read(), **row, "finished_at": utc_now()})
             self._put("stages", step, row)
             if self._rows["pieces"]:
                 self._write("pieces")
@@ -87,10 +104,19 @@ class Recorder:
     def reuse(self, step: str, stage: str, artifact: Artifact, reason: str) -> None:
         """Record a step that needed no work."""
         row = {
-            "run_id": self.run_id, "step": step, "stage": stage, "key": artifact.key, "outcome": "reused",
-            "reason": reason, "started_at": now(), "finished_at": now(), "wall_s": 0.0, "cpu_s": 0.0, "attempts": 0,
+            "run_id": self.run_id,
+            "step": step,
+            "stage": stage,
+            "key": artifact.key,
+            "outcome": "reused",
+            "reason": reason,
+            "started_at": utc_now(),
+            "finished_at": utc_now(),
+            "wall_s": 0.0,
+            "cpu_s": 0.0,
+            "attempts": 0,
             "worker": worker_name(),
-        }  # fmt: skip
+        }
         self._rows["stages"][step] = row
         self._note_artifact(artifact)
 
@@ -109,12 +135,18 @@ class Recorder:
         else:
             rows = manifest.facts.get("rows")
             self._rows["artifacts"][artifact.key] = {
-                "key": artifact.key, "stage": artifact.stage, "stage_version": manifest.stage_version,
-                "digest": artifact.digest, "uri": f"{self.store.location}/{artifact.stage}/{artifact.key}",
-                "bytes": sum(entry.size for entry in manifest.files), "files": len(manifest.files),
-                "rows": rows if isinstance(rows, int) else None, "facts": canonical_json(manifest.facts),
-                "created_at": now(), "created_by_run": self.run_id,
-            }  # fmt: skip
+                "key": artifact.key,
+                "stage": artifact.stage,
+                "stage_version": manifest.stage_version,
+                "digest": artifact.digest,
+                "uri": f"{self.store.location}/{artifact.stage}/{artifact.key}",
+                "bytes": sum(entry.size for entry in manifest.files),
+                "files": len(manifest.files),
+                "rows": rows if isinstance(rows, int) else None,
+                "facts": canonical_json(manifest.facts),
+                "created_at": utc_now(),
+                "created_by_run": self.run_id,
+            }
         for role, one in manifest.inputs.items():
             self._note_edge(artifact.key, role, one.key)
         for entry in manifest.files:
@@ -130,7 +162,7 @@ class Recorder:
         began = time.monotonic()
         if began >= self._pieces_due:
             self._write("pieces")
-            self._pieces_due = time.monotonic() + max(PIECES_EVERY_S, 20 * (time.monotonic() - began))
+            self._pieces_due = time.monotonic() + max(CHUNK_ROWS_EVERY_S, 20 * (time.monotonic() - began))
 
     def add_gates(self, step: str, key: str, verdicts: list[dict[str, Any]]) -> None:
         """Record what the gates of one step say."""
@@ -154,7 +186,7 @@ class Recorder:
 
     def finish(self, status: str) -> None:
         """Close the run as succeeded, failed or interrupted."""
-        self._run.update(status=status, finished_at=now())
+        self._run.update(status=status, finished_at=utc_now())
         self._write("stages", "artifacts", "edges", "run")
 
     def _put(self, table: str, key: str, row: dict[str, Any]) -> None:
@@ -166,10 +198,10 @@ class Recorder:
             for name in names:
                 rows = [self._run] if name == "run" else list(self._rows[name].values())
                 local = Path(folder) / f"{name}.parquet"
-                write_table(local, TABLES[name], rows)
-                self.store.write_file(local, LINEAGE, self.run_id, local.name)
+                write_table(local, LINEAGE_SCHEMAS[name], rows)
+                self.store.write_file(local, LINEAGE_FOLDER, self.run_id, local.name)
 
 
-def now() -> datetime:
+def utc_now() -> datetime:
     """The time, UTC."""
     return datetime.now(UTC)

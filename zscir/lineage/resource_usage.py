@@ -7,7 +7,7 @@ from typing import Any
 SAMPLE_EVERY_S = 0.25
 
 
-class Meter:
+class ResourceMeter:
     """Started when made; ``read`` stops it and returns the columns wall_s, cpu_s and peak_rss_bytes."""
 
     def __init__(self) -> None:

@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from zscir.lineage.heartbeats import status_of
-from zscir.lineage.sql_views import rows
-from zscir.store.inventory import Lying, listed
-from zscir.store.store import LINEAGE, Store
+from zscir.lineage.heartbeats import run_status
+from zscir.lineage.sql_views import query_store_rows
+from zscir.store.inventory import ObjectStat, list_objects
+from zscir.store.store import LINEAGE_FOLDER, Store
 
-LINKS = """
+LINKS_SQL = """
 SELECT 'used' AS kind, run_id AS one, key AS other FROM stages WHERE key IS NOT NULL
 UNION SELECT 'used', run_id, key FROM pieces WHERE key IS NOT NULL
 UNION SELECT 'piece', stages.key, pieces.key FROM pieces JOIN stages USING (run_id, step)
     WHERE stages.key IS NOT NULL AND pieces.key IS NOT NULL
 UNION SELECT 'edge', child_key, parent_key FROM edges
 """
-Links = dict[str, set[str]]
+KeyLinks = dict[str, set[str]]
 
 
 @dataclass(frozen=True)
@@ -40,38 +40,42 @@ class PastRun:
 
 
 @dataclass(frozen=True)
-class History:
+class RunHistory:
     """The runs, oldest first; run -> keys that it used; key -> keys of its pieces; key -> keys of its inputs."""
 
     runs: list[PastRun]
-    used: Links = field(default_factory=dict)
-    pieces: Links = field(default_factory=dict)
-    edges: Links = field(default_factory=dict)
+    used: KeyLinks = field(default_factory=dict)
+    pieces: KeyLinks = field(default_factory=dict)
+    edges: KeyLinks = field(default_factory=dict)
 
 
-def read_history(store: Store) -> History:
+def read_run_history(store: Store) -> RunHistory:
     """What the lineage tables of a store say now."""
-    found: dict[str, Links] = {kind: defaultdict(set) for kind in ("used", "piece", "edge")}
-    for row in rows(store, LINKS):
+    found: dict[str, KeyLinks] = {kind: defaultdict(set) for kind in ("used", "piece", "edge")}
+    for row in query_store_rows(store, LINKS_SQL):
         found[row["kind"]][row["one"]].add(row["other"])
-    files: dict[str, dict[str, Lying]] = defaultdict(dict)
-    for path, one in listed(store, LINEAGE).items():
+    files: dict[str, dict[str, ObjectStat]] = defaultdict(dict)
+    for path, one in list_objects(store, LINEAGE_FOLDER).items():
         files[path.split("/")[0]][path.rpartition("/")[2]] = one
     query = "SELECT * EXCLUDE (packages) FROM run ORDER BY started_at, run_id"
-    runs = [_run(row, status_of(store, row), files[row["run_id"]]) for row in rows(store, query)]
-    return History(runs, *(dict(found[kind]) for kind in ("used", "piece", "edge")))
+    runs = [_past_run(row, run_status(store, row), files[row["run_id"]]) for row in query_store_rows(store, query)]
+    return RunHistory(runs, *(dict(found[kind]) for kind in ("used", "piece", "edge")))
 
 
-def _run(row: dict[str, Any], status: str, files: dict[str, Lying]) -> PastRun:
+def _past_run(row: dict[str, Any], status: str, files: dict[str, ObjectStat]) -> PastRun:
     config = json.loads(row["user_config"])
     table = files.get("run.parquet")
     return PastRun(
-        run_id=row["run_id"], pipeline=row["pipeline"], status=status, started_at=row["started_at"],
+        run_id=row["run_id"],
+        pipeline=row["pipeline"],
+        status=status,
+        started_at=row["started_at"],
         begun=min([row["started_at"], *([table.at] if table is not None else [])]),
         heard_of=max([row["finished_at"] or row["started_at"], *(one.at for one in files.values())]),
-        whole=not (config.get("only") or config.get("from")), partition=_partition(config.get("set") or []),
+        whole=not (config.get("only") or config.get("from")),
+        partition=_partition(config.get("set") or []),
         parent_run_id=row["parent_run_id"],
-    )  # fmt: skip
+    )
 
 
 def _partition(changes: Iterable[str]) -> tuple[str, ...]:

@@ -10,18 +10,34 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from zscir.runtime.specs import Spec
 
 EditType = Literal[
-    "cardinality", "addition", "negation", "direct addressing", "compare & change",
-    "comparative", "conjunction", "spatial & background", "viewpoint", "other",
-]  # fmt: skip
+    "cardinality",
+    "addition",
+    "negation",
+    "direct addressing",
+    "compare & change",
+    "comparative",
+    "conjunction",
+    "spatial & background",
+    "viewpoint",
+    "other",
+]
 EDIT_TYPES: tuple[EditType, ...] = (
-    "cardinality", "addition", "negation", "direct addressing", "compare & change",
-    "comparative", "conjunction", "spatial & background", "viewpoint", "other",
-)  # fmt: skip
+    "cardinality",
+    "addition",
+    "negation",
+    "direct addressing",
+    "compare & change",
+    "comparative",
+    "conjunction",
+    "spatial & background",
+    "viewpoint",
+    "other",
+)
 ANSWER_VERSION = 1
-INSTRUCTIONS = 3
+INSTRUCTIONS_PER_ANSWER = 3
 MAX_ANSWER_CHARS = 20_000
 
-Short = Annotated[str, StringConstraints(max_length=60)]
+ShortText = Annotated[str, StringConstraints(max_length=60)]
 Instruction = Annotated[str, StringConstraints(max_length=160)]
 
 
@@ -33,16 +49,18 @@ class Answer(Spec):
 
     valid: bool
     reason: Annotated[str, StringConstraints(max_length=120)]
-    preserved: Annotated[tuple[Short, ...], Field(max_length=5)]
-    changed: Annotated[tuple[Short, ...], Field(max_length=5)]
+    preserved: Annotated[tuple[ShortText, ...], Field(max_length=5)]
+    changed: Annotated[tuple[ShortText, ...], Field(max_length=5)]
     edit_type: EditType
-    instructions: Annotated[tuple[Instruction, ...], Field(max_length=INSTRUCTIONS)]
+    instructions: Annotated[tuple[Instruction, ...], Field(max_length=INSTRUCTIONS_PER_ANSWER)]
     target_caption: Annotated[str, StringConstraints(max_length=300)]
 
     @model_validator(mode="after")
     def _three_when_valid(self) -> Self:
-        if self.valid and len(self.instructions) != INSTRUCTIONS:
-            raise ValueError(f"a valid answer has {INSTRUCTIONS} instructions, this one {len(self.instructions)}")
+        if self.valid and len(self.instructions) != INSTRUCTIONS_PER_ANSWER:
+            raise ValueError(
+                f"a valid answer has {INSTRUCTIONS_PER_ANSWER} instructions, this one {len(self.instructions)}"
+            )
         return self
 
 
@@ -55,7 +73,7 @@ class AnswerError(ValueError):
         self.detail = detail
 
 
-def refusal(reason: str) -> Answer:
+def refusal_answer(reason: str) -> Answer:
     """The answer of a backend that judges a pair to be of no use."""
     return Answer(
         valid=False,
@@ -75,7 +93,7 @@ def read_answer(text: str) -> Answer:
     """
     if len(text) > MAX_ANSWER_CHARS:
         raise AnswerError("too_long", f"{len(text)} characters; at most {MAX_ANSWER_CHARS} are read")
-    body = _json_part(text)
+    body = _extract_json(text)
     if not body:
         raise AnswerError("not_json", "no JSON object" if text.strip() else "empty")
     try:
@@ -88,7 +106,7 @@ def read_answer(text: str) -> Answer:
         raise AnswerError("schema", _printable(f"{where}: {first['msg']}")[:200]) from None
 
 
-def _json_part(text: str) -> str:
+def _extract_json(text: str) -> str:
     """From the first opening brace after any closed chain of thought to the last closing brace."""
     visible = text.rsplit("</think>", 1)[-1]
     start, end = visible.find("{"), visible.rfind("}")
@@ -117,7 +135,7 @@ def json_schema(lengths: bool = True) -> dict[str, Any]:
         "preserved": texts(5, 60),
         "changed": texts(5, 60),
         "edit_type": {"type": "string", "enum": list(EDIT_TYPES)},
-        "instructions": texts(INSTRUCTIONS, 160),
+        "instructions": texts(INSTRUCTIONS_PER_ANSWER, 160),
         "target_caption": text(300),
     }
     return {"type": "object", "additionalProperties": False, "required": list(properties), "properties": properties}

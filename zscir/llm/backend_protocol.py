@@ -18,7 +18,7 @@ RETRY_TEMPERATURE = 0.7
 
 
 @dataclass(frozen=True)
-class Request:
+class LlmRequest:
     """One question. ``messages`` is empty for a backend that reads no prompt; ``attempt`` counts from 0."""
 
     request_id: str
@@ -31,7 +31,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Reply:
+class LlmReply:
     """What came back: the raw text, or an error ``"kind: detail"``, or both when the text was of no use."""
 
     request_id: str
@@ -47,32 +47,32 @@ class Reply:
 class Backend(Protocol):
     """Answers requests. A request that fails is a reply with an error; only a wrong set-up raises."""
 
-    def answer(self, requests: Sequence[Request]) -> Iterator[Reply]:
+    def answer(self, requests: Sequence[LlmRequest]) -> Iterator[LlmReply]:
         """Exactly one reply for each request, in any order."""
         ...
 
 
-def failure(kind: str, detail: str) -> str:
+def error_text(kind: str, detail: str) -> str:
     """The text of an error: a class for counting, then a short printable detail."""
     return f"{kind}: {re.sub(r'[^ -~]+', ' ', detail).strip()[:300]}"
 
 
-def failure_kind(error: str) -> str:
-    """The class of an error made by ``failure``."""
+def error_kind(error: str) -> str:
+    """The class of an error made by ``error_text``."""
     return error.partition(":")[0]
 
 
-def is_outage(reply: Reply) -> bool:
+def is_outage(reply: LlmReply) -> bool:
     """Whether a reply failed for a reason that lies with the service (no connection, a time-out, 429, 5xx)."""
-    return reply.error is not None and _OUTAGE.fullmatch(failure_kind(reply.error)) is not None
+    return reply.error is not None and _OUTAGE.fullmatch(error_kind(reply.error)) is not None
 
 
-def temperature_for(request: Request, temperature: float) -> float:
+def temperature_for(request: LlmRequest, temperature: float) -> float:
     """The sampling temperature of an attempt: asking a greedy model again needs some chance."""
     return temperature if request.attempt == 0 else max(temperature, RETRY_TEMPERATURE)
 
 
-def wrap_reply(reply: Reply) -> str | None:
+def wrap_reply(reply: LlmReply) -> str | None:
     """The JSON text that a response row keeps of a reply: whatever the model wrote, this is valid JSON."""
     if reply.text is None:
         return None

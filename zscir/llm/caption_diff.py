@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from zscir.llm.caption_parser import Parsed, Setting, Thing, canonical, with_article
+from zscir.llm.caption_parser import NounPhrase, ParsedCaption, SceneSetting, canonical_word, with_article
 
 ChangeKind = Literal["attribute", "position", "action", "count", "replace", "add", "remove", "setting", "all"]
 # As English orders adjectives; to tell two things apart people take the colour first.
 _ATTRIBUTES = ("size", "age", "state", "pattern", "colour", "material")
-_TELLING = ("colour", "pattern", "size", "material", "age", "state")
+_DISTINGUISHING = ("colour", "pattern", "size", "material", "age", "state")
 _DETAILS: tuple[ChangeKind, ...] = ("setting", "attribute", "replace", "action", "count", "position")
 _MAX_NAME_WORDS = 6
 
 
 @dataclass(frozen=True)
-class Change:
+class CaptionChange:
     """One change. ``certain`` is false where the target only tells a detail that the reference leaves open."""
 
     kind: ChangeKind
@@ -34,62 +34,64 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Difference:
+class CaptionDiff:
     """``shared`` counts what both tell: 1 for each thing or setting, a half for a trait of a replaced thing."""
 
     preserved: tuple[str, ...]
-    changes: tuple[Change, ...]
+    changes: tuple[CaptionChange, ...]
     shared: float
 
 
-def compare(reference: Parsed, target: Parsed) -> Difference:
+def diff_captions(reference: ParsedCaption, target: ParsedCaption) -> CaptionDiff:
     """What ``target`` keeps of ``reference`` and what it changes, the certain changes first."""
-    old_things, old_settings = _apart(reference, target)
-    new_things, new_settings = _apart(target, reference)
+    old_things, old_settings = _split_settings(reference, target)
+    new_things, new_settings = _split_settings(target, reference)
     kept, left_old, left_new = _match(old_things, new_things, heads_must_agree=True)
     swapped, gone, added = _match(left_old, left_new, heads_must_agree=False)
-    changes = [change for old, new in kept for change in _changes_of(old, new, subject_of(old, old_things))]
+    changes = [change for old, new in kept for change in _changes_of(old, new, shortest_noun_phrase(old, old_things))]
     changes = _merged(changes, len(new_things))
     changes += [
-        Change("replace", old=subject_of(old, old_things), new=with_article(new), plural=old.plural)
+        CaptionChange("replace", old=shortest_noun_phrase(old, old_things), new=with_article(new), plural=old.plural)
         for old, new in swapped
     ]
-    changes += [Change("add", new=with_article(new), plural=_is_many(new)) for new in added]
+    changes += [CaptionChange("add", new=with_article(new), plural=_is_many(new)) for new in added]
     if target.things:  # a caption that names nothing does not say that things are gone
-        changes += [Change("remove", old=subject_of(old, old_things), plural=_is_many(old)) for old in gone]
+        changes += [
+            CaptionChange("remove", old=shortest_noun_phrase(old, old_things), plural=_is_many(old)) for old in gone
+        ]
     kept_settings, setting_changes = _compare_settings(old_settings, new_settings)
     changes += setting_changes
     names = [new.noun for _, new in kept] + kept_settings
     shared = len(names) + 0.5 * sum(len(old.traits & new.traits) for old, new in swapped)
-    return Difference(tuple(names), tuple(sorted(changes, key=_rank)), shared)
+    return CaptionDiff(tuple(names), tuple(sorted(changes, key=_rank)), shared)
 
 
-def _rank(change: Change) -> int:
+def _rank(change: CaptionChange) -> int:
     """Certain changes first; of mere details, those that tell most of the target first."""
     return 0 if change.certain else 1 + _DETAILS.index(change.kind)
 
 
-def subject_of(thing: Thing, among: list[Thing]) -> str:
+def shortest_noun_phrase(thing: NounPhrase, among: list[NounPhrase]) -> str:
     """The shortest name that tells ``thing`` from the others: its noun, or an attribute and its noun."""
     rivals = [other for other in among if other is not thing and other.head == thing.head]
     if not rivals:
         return thing.noun
-    for kind in _TELLING:
+    for kind in _DISTINGUISHING:
         if thing.values(kind) and all(other.values(kind) != thing.values(kind) for other in rivals):
             return f"{thing.own_words(kind)} {thing.noun}"
     return thing.name
 
 
-def _apart(parsed: Parsed, other: Parsed) -> tuple[list[Thing], tuple[Setting, ...]]:
+def _split_settings(parsed: ParsedCaption, other: ParsedCaption) -> tuple[list[NounPhrase], tuple[SceneSetting, ...]]:
     """Things and settings; what the other caption tells as a setting ("cube, grass": "on grass") is one here too."""
     heads = {setting.thing.head for setting in other.settings}
-    as_settings = tuple(Setting("", thing) for thing in parsed.things if thing.head in heads)
+    as_settings = tuple(SceneSetting("", thing) for thing in parsed.things if thing.head in heads)
     return [thing for thing in parsed.things if thing.head not in heads], parsed.settings + as_settings
 
 
 def _match(
-    old: list[Thing], new: list[Thing], heads_must_agree: bool
-) -> tuple[list[tuple[Thing, Thing]], list[Thing], list[Thing]]:
+    old: list[NounPhrase], new: list[NounPhrase], heads_must_agree: bool
+) -> tuple[list[tuple[NounPhrase, NounPhrase]], list[NounPhrase], list[NounPhrase]]:
     """Pairs by likeness, best first (equal likeness in order of mention), and what is left on either side."""
     scored = sorted(
         (-_likeness(one, other), i, j)
@@ -106,7 +108,7 @@ def _match(
     return pairs, left_old, [thing for j, thing in enumerate(new) if j not in taken.values()]
 
 
-def _likeness(one: Thing, other: Thing) -> int:
+def _likeness(one: NounPhrase, other: NounPhrase) -> int:
     conflicts = sum(
         1 for kind in _ATTRIBUTES if one.values(kind) and other.values(kind) and one.values(kind) != other.values(kind)
     )
@@ -114,17 +116,17 @@ def _likeness(one: Thing, other: Thing) -> int:
     return 2 * len(one.traits & other.traits) + same_place - conflicts
 
 
-def _changes_of(old: Thing, new: Thing, subject: str) -> list[Change]:
+def _changes_of(old: NounPhrase, new: NounPhrase, subject: str) -> list[CaptionChange]:
     """The changes of a thing that both captions name."""
     if _own_modifiers(new) and _own_modifiers(new) != _own_modifiers(old):
         certain = bool(_own_modifiers(old))
-        return [Change("replace", old=subject, new=with_article(new), plural=old.plural, certain=certain)]
+        return [CaptionChange("replace", old=subject, new=with_article(new), plural=old.plural, certain=certain)]
     changes = []
     for kind in _ATTRIBUTES:
         before, after = old.values(kind), new.values(kind)
         if after and after != before:
             changes.append(
-                Change(
+                CaptionChange(
                     "attribute",
                     kind,
                     subject,
@@ -135,49 +137,51 @@ def _changes_of(old: Thing, new: Thing, subject: str) -> list[Change]:
                 )
             )
     if new.position and new.position != old.position:
-        changes.append(Change("position", "", subject, old.position, new.position, _is_many(old), bool(old.position)))
+        changes.append(
+            CaptionChange("position", "", subject, old.position, new.position, _is_many(old), bool(old.position))
+        )
     if new.doing and new.doing != old.doing:
-        changes.append(Change("action", "", subject, old.doing, new.doing, _is_many(old), bool(old.doing)))
+        changes.append(CaptionChange("action", "", subject, old.doing, new.doing, _is_many(old), bool(old.doing)))
     return changes + _count_change(old, new)
 
 
-def _count_change(old: Thing, new: Thing) -> list[Change]:
+def _count_change(old: NounPhrase, new: NounPhrase) -> list[CaptionChange]:
     before, after = old.count, new.count
     if after is not None and before is not None and after != before:
         said = f"one {new.noun}" if after == 1 else with_article(new)
-        return [Change("count", old=f"{_number(before)} {old.noun}", new=said, plural=after > 1)]
+        return [CaptionChange("count", old=f"{_number(before)} {old.noun}", new=said, plural=after > 1)]
     if before == 1 and after is None and new.plural:
-        return [Change("count", old=f"one {old.noun}", new=f"several {new.noun}", plural=True)]
+        return [CaptionChange("count", old=f"one {old.noun}", new=f"several {new.noun}", plural=True)]
     return []
 
 
 def _number(count: int) -> str:
-    return with_article(Thing(("x",), "x", count=count)).split()[0] if count > 1 else "one"
+    return with_article(NounPhrase(("x",), "x", count=count)).split()[0] if count > 1 else "one"
 
 
-def _own_modifiers(thing: Thing) -> frozenset[str]:
+def _own_modifiers(thing: NounPhrase) -> frozenset[str]:
     """Words of a thing that are no known attributes: "soccer" in "red soccer ball"."""
     known = {word for _, word in thing.attributes}
-    return frozenset(canonical(word) for word in thing.words if word not in known) - {thing.head}
+    return frozenset(canonical_word(word) for word in thing.words if word not in known) - {thing.head}
 
 
-def _is_many(thing: Thing) -> bool:
+def _is_many(thing: NounPhrase) -> bool:
     return thing.plural or (thing.count or 1) > 1
 
 
-def _merged(changes: list[Change], things: int) -> list[Change]:
+def _merged(changes: list[CaptionChange], things: int) -> list[CaptionChange]:
     """Where every one of several things gets the same new attribute, one change of everything."""
     for kind in _ATTRIBUTES:
         same = [change for change in changes if change.kind == "attribute" and change.attribute == kind]
         if len(same) == things >= 2 and len({change.new for change in same}) == 1 and all(one.certain for one in same):
             rest = [change for change in changes if change not in same]
-            return [Change("all", kind, new=same[0].new), *rest]
+            return [CaptionChange("all", kind, new=same[0].new), *rest]
     return changes
 
 
-def merge_attributes(changes: tuple[Change, ...]) -> tuple[Change, ...]:
+def merge_attributes(changes: tuple[CaptionChange, ...]) -> tuple[CaptionChange, ...]:
     """Several new attributes of one thing become one change: "big" and "spotted" become "big spotted"."""
-    merged: list[Change] = []
+    merged: list[CaptionChange] = []
     for change in changes:
         same = [one for one in changes if one.kind == change.kind == "attribute" and one.subject == change.subject]
         if len(same) < 2:
@@ -187,10 +191,12 @@ def merge_attributes(changes: tuple[Change, ...]) -> tuple[Change, ...]:
     return tuple(merged)
 
 
-def _compare_settings(old: tuple[Setting, ...], new: tuple[Setting, ...]) -> tuple[list[str], list[Change]]:
+def _compare_settings(
+    old: tuple[SceneSetting, ...], new: tuple[SceneSetting, ...]
+) -> tuple[list[str], list[CaptionChange]]:
     """The names of the settings that stay, and the changes from one to another of the same slot."""
     kept: list[str] = []
-    changes: list[Change] = []
+    changes: list[CaptionChange] = []
     left = list(old)
     for setting in new:
         same = next((one for one in left if one.thing.head == setting.thing.head), None)
@@ -204,5 +210,7 @@ def _compare_settings(old: tuple[Setting, ...], new: tuple[Setting, ...]) -> tup
         if before is not None:
             left.remove(before)
         old_noun, old_said = (before.thing.noun, before.said) if before else ("", "")
-        changes.append(Change("setting", setting.slot, old_noun, old_said, setting.said, certain=before is not None))
+        changes.append(
+            CaptionChange("setting", setting.slot, old_noun, old_said, setting.said, certain=before is not None)
+        )
     return kept, changes

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 
 from zscir.llm import lexicon as lex
 
-MAX_WORDS = 60
+MAX_CAPTION_WORDS = 60
 _WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*|[,.;:!?|()\[\]/&+\u2013\u2014-]")
 _NOISE = tuple(re.compile(pattern) for pattern in lex.BOILERPLATE)
 _LINK_PATTERN = re.compile(rf"\b(?:{'|'.join(lex.MULTIWORD_LINKS)})\b")
 
 
 @dataclass(frozen=True)
-class Thing:
+class NounPhrase:
     """A noun phrase. ``head`` is canonical (singular, synonyms merged), ``words`` are the caption's own."""
 
     words: tuple[str, ...]
@@ -38,7 +38,7 @@ class Thing:
 
     def values(self, kind: str) -> frozenset[str]:
         """The canonical attributes of one kind."""
-        return frozenset(canonical(word) for of_kind, word in self.attributes if of_kind == kind)
+        return frozenset(canonical_word(word) for of_kind, word in self.attributes if of_kind == kind)
 
     def own_words(self, kind: str) -> str:
         """The caption's own words for the attributes of one kind."""
@@ -47,27 +47,27 @@ class Thing:
     @property
     def doing(self) -> str:
         """The action in one form: "runs" and "running" are both "running"."""
-        return lex.DOING.get(lex.VERB_FORMS.get(self.action, ""), self.action)
+        return lex.PARTICIPLES.get(lex.VERB_FORMS.get(self.action, ""), self.action)
 
     @property
     def traits(self) -> frozenset[str]:
         """All canonical attributes."""
-        return frozenset(canonical(word) for _, word in self.attributes)
+        return frozenset(canonical_word(word) for _, word in self.attributes)
 
 
 @dataclass(frozen=True)
-class Setting:
+class SceneSetting:
     """Where a scene is: a preposition and a thing."""
 
     link: str
-    thing: Thing
+    thing: NounPhrase
 
     @property
     def slot(self) -> str:
         """Settings of one slot exclude each other: one time, one place; any other preposition is a slot of its own."""
         if self.thing.head in lex.TIMES:
             return "time"
-        return "place" if self.thing.head in lex.PLACES else self.link
+        return "place" if self.thing.head in lex.PLACE_PREPOSITIONS else self.link
 
     @property
     def said(self) -> str:
@@ -76,25 +76,25 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Parsed:
+class ParsedCaption:
     """What a caption tells."""
 
-    things: tuple[Thing, ...]
-    settings: tuple[Setting, ...]
+    things: tuple[NounPhrase, ...]
+    settings: tuple[SceneSetting, ...]
 
 
 @dataclass
-class _Piece:
+class _Segment:
     link: str
     words: list[str] = field(default_factory=list)
 
 
-def parse_caption(caption: str) -> Parsed:
+def parse_caption(caption: str) -> ParsedCaption:
     """The things and settings of a caption; an empty result for a text that names none."""
-    things: list[Thing] = []
-    settings: list[Setting] = []
+    things: list[NounPhrase] = []
+    settings: list[SceneSetting] = []
     early: tuple[tuple[str, str], ...] = ()  # attributes told before the thing: "red color, ball shape"
-    for piece in _pieces(tokens_of(caption)):
+    for piece in _segments(tokens_of(caption)):
         attributes = _attributes_alone(piece)
         if not attributes:
             _place(piece, things, settings, after_things=bool(things or early))
@@ -104,21 +104,21 @@ def parse_caption(caption: str) -> Parsed:
             early += attributes
     if things and early:
         things[0] = _with(things[0], early)
-    return Parsed(tuple(things), tuple(settings))
+    return ParsedCaption(tuple(things), tuple(settings))
 
 
-def _with(thing: Thing, attributes: tuple[tuple[str, str], ...]) -> Thing:
+def _with(thing: NounPhrase, attributes: tuple[tuple[str, str], ...]) -> NounPhrase:
     added = tuple(word for _, word in attributes)
     return replace(thing, words=added + thing.words, attributes=attributes + thing.attributes)
 
 
-def _attributes_alone(piece: _Piece) -> tuple[tuple[str, str], ...]:
+def _attributes_alone(piece: _Segment) -> tuple[tuple[str, str], ...]:
     """The attributes in a listed piece that names no thing: "red" in "shoes, red", "striped" in "striped pattern"."""
     words = [word for word in piece.words if word not in lex.ARTICLES]
-    told = words[:-1] if words and words[-1] in lex.LABELS else words
-    if piece.link not in ("", ",", "and") or not told or any(kind_of(word) == "other" for word in told):
+    told = words[:-1] if words and words[-1] in lex.ATTRIBUTE_LABELS else words
+    if piece.link not in ("", ",", "and") or not told or any(attribute_kind(word) == "other" for word in told):
         return ()
-    return tuple((kind_of(word), word) for word in told)
+    return tuple((attribute_kind(word), word) for word in told)
 
 
 def tokens_of(caption: str) -> list[str]:
@@ -127,20 +127,20 @@ def tokens_of(caption: str) -> list[str]:
     for noise in _NOISE:
         text = noise.sub(" ", text)
     text = _LINK_PATTERN.sub(lambda match: match[0].replace(" ", "-"), text)
-    return _WORD.findall(text)[:MAX_WORDS]
+    return _WORD.findall(text)[:MAX_CAPTION_WORDS]
 
 
-def _pieces(tokens: list[str]) -> list[_Piece]:
+def _segments(tokens: list[str]) -> list[_Segment]:
     """Cut where a link or punctuation stands; a verb after a noun is a link too."""
-    pieces = [_Piece("")]
+    pieces = [_Segment("")]
     for number, word in enumerate(tokens):
         following = tokens[number + 1] if number + 1 < len(tokens) else "."
         if not word[0].isalnum():
-            pieces.append(_Piece("," if word not in "&+" else "and"))
+            pieces.append(_Segment("," if word not in "&+" else "and"))
         elif word in lex.LOCATIVES or word in lex.JOINERS or word in lex.OTHER_LINKS:
-            pieces.append(_Piece(word))
+            pieces.append(_Segment(word))
         elif _is_verb(word, pieces[-1].words, following):
-            pieces.append(_Piece(f"verb {word}"))
+            pieces.append(_Segment(f"verb {word}"))
         else:
             pieces[-1].words.append(word)
     return pieces
@@ -148,20 +148,22 @@ def _pieces(tokens: list[str]) -> list[_Piece]:
 
 def _is_verb(token: str, before: list[str], following: str) -> bool:
     nouns = [
-        word for word in before if word not in lex.ARTICLES and kind_of(word) == "other" and word not in lex.NUMBERS
+        word
+        for word in before
+        if word not in lex.ARTICLES and attribute_kind(word) == "other" and word not in lex.NUMBER_WORDS
     ]
     if not nouns or token in lex.NOT_VERBS:
         return False
     if token in lex.VERB_FORMS:
         return True
     ends_phrase = not following[0].isalnum() or following in lex.LOCATIVES | lex.JOINERS | lex.OTHER_LINKS
-    if kind_of(token) == "state":
+    if attribute_kind(token) == "state":
         return ends_phrase
-    participle = len(token) > 5 and token.endswith(("ing", "ed")) and kind_of(token) == "other"
+    participle = len(token) > 5 and token.endswith(("ing", "ed")) and attribute_kind(token) == "other"
     return participle and (ends_phrase or (token.endswith("ing") and following in lex.ARTICLES))
 
 
-def _place(piece: _Piece, things: list[Thing], settings: list[Setting], after_things: bool) -> None:
+def _place(piece: _Segment, things: list[NounPhrase], settings: list[SceneSetting], after_things: bool) -> None:
     """Put one piece where it belongs: a new thing, a setting, or a position or action of the last thing."""
     if piece.link.startswith("verb ") and things and not piece.words:
         things[-1] = replace(things[-1], action=things[-1].action or piece.link[5:])
@@ -171,44 +173,48 @@ def _place(piece: _Piece, things: list[Thing], settings: list[Setting], after_th
             corner = [word for word in words if word not in ("corner", "side")] or words
             things[-1] = replace(things[-1], position=" ".join(corner))
         return
-    thing = thing_of(piece.words)
+    thing = parse_noun_phrase(piece.words)
     if thing is None or piece.link == "without":
         return
     bare = piece.link == "," and not set(piece.words) & lex.ARTICLES
     if piece.link in lex.LOCATIVES and piece.link not in ("from", "after", "before", "during"):
-        settings.append(Setting(piece.link.replace("-", " "), thing))
-    elif bare and thing.head in lex.PLACES and after_things:
-        settings.append(Setting(lex.PLACES[thing.head], thing))
-    elif thing.head not in lex.GENERIC:
+        settings.append(SceneSetting(piece.link.replace("-", " "), thing))
+    elif bare and thing.head in lex.PLACE_PREPOSITIONS and after_things:
+        settings.append(SceneSetting(lex.PLACE_PREPOSITIONS[thing.head], thing))
+    elif thing.head not in lex.GENERIC_NOUNS:
         things.append(thing)
 
 
-def thing_of(phrase: list[str]) -> Thing | None:
+def parse_noun_phrase(phrase: list[str]) -> NounPhrase | None:
     """The thing that a run of words names, or None when only articles, numbers or figures stand there."""
-    count = next((lex.NUMBERS[word] for word in phrase if word in lex.NUMBERS), None)
+    count = next((lex.NUMBER_WORDS[word] for word in phrase if word in lex.NUMBER_WORDS), None)
     words = tuple(
         word
         for word in phrase
-        if word not in lex.ARTICLES and word not in lex.NUMBERS and not any(character.isdigit() for character in word)
+        if word not in lex.ARTICLES
+        and word not in lex.NUMBER_WORDS
+        and not any(character.isdigit() for character in word)
     )
     words = words[1:] if words[:1] == ("of",) else words
-    words = words[:-1] if words[-1:] and words[-1] in lex.LABELS else words
+    words = words[:-1] if words[-1:] and words[-1] in lex.ATTRIBUTE_LABELS else words
     if not words or words[-1] == "of":
         return None
     last = words[words.index("of") - 1] if "of" in words[1:] else words[-1]
-    attributes = tuple((kind_of(word), word) for word in words[: words.index(last)] if kind_of(word) != "other")
+    attributes = tuple(
+        (attribute_kind(word), word) for word in words[: words.index(last)] if attribute_kind(word) != "other"
+    )
     plural = singular(last) != last
     if count is None and set(phrase) & {"a", "an"} and not plural:
         count = 1
-    return Thing(words, canonical(last), attributes, count, plural)
+    return NounPhrase(words, canonical_word(last), attributes, count, plural)
 
 
-def kind_of(word: str) -> str:
+def attribute_kind(word: str) -> str:
     """The kind of attribute that a word tells, "other" when the lexicon does not know it."""
     return lex.ATTRIBUTE_KIND.get(lex.SYNONYMS.get(word, word), "other")
 
 
-def canonical(word: str) -> str:
+def canonical_word(word: str) -> str:
     """One form for a word, its plural and its synonyms."""
     base = singular(word)
     return lex.SYNONYMS.get(base, base)
@@ -216,8 +222,8 @@ def canonical(word: str) -> str:
 
 def singular(word: str) -> str:
     """The singular of an English noun by rule."""
-    if word in lex.IRREGULAR:
-        return lex.IRREGULAR[word]
+    if word in lex.IRREGULAR_PLURALS:
+        return lex.IRREGULAR_PLURALS[word]
     if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
         return word
     if word.endswith("ies") and len(word) > 4:
@@ -225,7 +231,7 @@ def singular(word: str) -> str:
     return word[:-2] if word.endswith(("shes", "ches", "xes", "sses", "zes")) else word[:-1]
 
 
-def with_article(thing: Thing) -> str:
+def with_article(thing: NounPhrase) -> str:
     """The name as a new thing is introduced: "a red cube", "an old tram", "two dogs", "fresh snow"."""
     if thing.count is not None and thing.count > 1:
         return f"{lex.COUNT_NAMES[thing.count]} {thing.name}"

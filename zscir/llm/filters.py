@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from typing import Any
 
-FREE_OF_QUOTA = 20
+QUOTA_GRACE_COUNT = 20
 _SPACES = re.compile(r"\s+")
 _LEAKS = re.compile(
     r"\bcaptions?\b|\b(?:image|picture|photo) ?[12ab]\b"
@@ -24,13 +24,13 @@ _ASPECT = re.compile(
 _MARKUP = re.compile(r"[<>{}\[\]\\`|]|https?://|\bwww\.")
 
 
-def normalised(text: str) -> str:
+def normalise_instruction(text: str) -> str:
     """``text`` in NFC with single spaces, without the quotes that models like to put around it."""
     flat = _SPACES.sub(" ", unicodedata.normalize("NFC", text)).strip()
     return flat[1:-1].strip() if len(flat) > 1 and flat[0] == flat[-1] and flat[0] in "\"'" else flat
 
 
-def why_not(text: str, min_words: int, max_words: int) -> str:
+def instruction_reject_reason(text: str, min_words: int, max_words: int) -> str:
     """Why a normalised instruction is rejected (a short class), or "" where it is good."""
     if not all(character.isprintable() for character in text):
         return "unprintable"
@@ -45,7 +45,7 @@ def why_not(text: str, min_words: int, max_words: int) -> str:
     return ""
 
 
-class Tally:
+class ParseTally:
     """Counts of one parse: kept texts, reasons, kinds of edit, first words, refusals by image similarity."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Tally:
     def is_full(self, edit_type: str, share: float) -> bool:
         """Whether one more of this kind would be more than ``share`` of what is kept; the first few are free."""
         kept = self._types.total()
-        return kept >= FREE_OF_QUOTA and self._types[edit_type] + 1 > share * (kept + 1)
+        return kept >= QUOTA_GRACE_COUNT and self._types[edit_type] + 1 > share * (kept + 1)
 
     def keep(self, text: str, edit_type: str) -> None:
         """Count a kept instruction."""

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from zscir.runtime.specs import Spec
 
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+ModelName = Annotated[str, Field(min_length=1, max_length=200)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
 
 
@@ -24,11 +24,11 @@ class TemplateModel(Spec):
         return "template"
 
 
-class LocalModel(Spec):
+class TransformersModel(Spec):
     """A causal language model on this machine; its files are the input ``weights``, which bear its identity."""
 
     backend: Literal["transformers"]
-    name: Name
+    name: ModelName
     temperature: Temperature = 0.0
     max_tokens: Annotated[int, Field(ge=1)] = 400
     batch_size: Annotated[int, Field(ge=1)] = 16
@@ -44,7 +44,7 @@ class OpenAIModel(Spec):
     """
 
     backend: Literal["openai"]
-    name: Name
+    name: ModelName
     temperature: Temperature | None = 0.7
     seeded: bool = True
     max_tokens: Annotated[int, Field(ge=1)] = 400
@@ -61,4 +61,4 @@ class OpenAIModel(Spec):
         return value
 
 
-Model = Annotated[TemplateModel | LocalModel | OpenAIModel, Field(discriminator="backend")]
+LlmModel = Annotated[TemplateModel | TransformersModel | OpenAIModel, Field(discriminator="backend")]

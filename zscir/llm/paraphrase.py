@@ -7,9 +7,9 @@ from random import Random
 
 from zscir.llm import lexicon as lex
 from zscir.llm.answer import EditType
-from zscir.llm.caption_diff import Change
+from zscir.llm.caption_diff import CaptionChange
 
-MIN_WORDS, MAX_WORDS, MAX_CHARS = 3, 20, 160
+MIN_REQUEST_WORDS, MAX_REQUEST_WORDS, MAX_REQUEST_CHARS = 3, 20, 160
 _TRIES = 12
 _FRAMES = {
     "order": ("{}", "{}", "{}, please", "please {}", "{}, keep the rest"),
@@ -24,12 +24,17 @@ _FRAMES = {
     "statement": ("{}", "{}", "now {}", "this time {}", "I want this, but {}"),
 }
 _EDIT_TYPES: dict[str, EditType] = {
-    "count": "cardinality", "add": "addition", "remove": "negation", "setting": "spatial & background",
-    "position": "spatial & background", "replace": "compare & change", "all": "direct addressing",
-}  # fmt: skip
+    "count": "cardinality",
+    "add": "addition",
+    "remove": "negation",
+    "setting": "spatial & background",
+    "position": "spatial & background",
+    "replace": "compare & change",
+    "all": "direct addressing",
+}
 
 
-def requests_for(changes: tuple[Change, ...], alone: bool, rng: Random) -> list[str]:
+def paraphrase_changes(changes: tuple[CaptionChange, ...], alone: bool, rng: Random) -> list[str]:
     """Three requests of different form in drawn order; fewer where a form cannot be said in 3 to 20 words.
 
     ``alone``: the reference shows one thing, so that "it" is clear.
@@ -39,7 +44,7 @@ def requests_for(changes: tuple[Change, ...], alone: bool, rng: Random) -> list[
     return [text for text in (_request(style, changes, alone, rng) for style in styles) if text]
 
 
-def edit_type_of(changes: tuple[Change, ...]) -> EditType:
+def edit_type_of(changes: tuple[CaptionChange, ...]) -> EditType:
     """The kind of edit that the changes make up."""
     if len(changes) > 1:
         return "conjunction"
@@ -48,30 +53,34 @@ def edit_type_of(changes: tuple[Change, ...]) -> EditType:
     return _EDIT_TYPES.get(changes[0].kind, "direct addressing")
 
 
-def _request(style: str, changes: tuple[Change, ...], alone: bool, rng: Random) -> str:
+def _request(style: str, changes: tuple[CaptionChange, ...], alone: bool, rng: Random) -> str:
     for _ in range(_TRIES):
         said = [
             rng.choice(WORDINGS[change.kind](change, _the_subject(change, alone, rng))[style]) for change in changes
         ]
-        text = " ".join(rng.choice(_FRAMES[style]).format(listed(said)).split())
-        if MIN_WORDS <= len(text.split()) <= MAX_WORDS and len(text) <= MAX_CHARS and not _stutters(text):
+        text = " ".join(rng.choice(_FRAMES[style]).format(english_list(said)).split())
+        if (
+            MIN_REQUEST_WORDS <= len(text.split()) <= MAX_REQUEST_WORDS
+            and len(text) <= MAX_REQUEST_CHARS
+            and not _repeats_words(text)
+        ):
             return text
     return ""
 
 
-def _stutters(text: str) -> bool:
+def _repeats_words(text: str) -> bool:
     """Whether a frame repeats what a wording says already, or one request says the same word pair twice."""
     marks = (" now ", " this time", "but ", " instead ", " rest")
     return any(f" {text} ".count(mark) > 1 for mark in marks) or ("now " in text and "this time" in text)
 
 
-def listed(parts: Iterable[str]) -> str:
+def english_list(parts: Iterable[str]) -> str:
     """Parts as an English list."""
     *first, last = parts
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def _the_subject(change: Change, alone: bool, rng: Random) -> str:
+def _the_subject(change: CaptionChange, alone: bool, rng: Random) -> str:
     return (
         "it"
         if alone and not change.plural and change.attribute != "material" and rng.random() < 0.4
@@ -86,7 +95,7 @@ def _a(words: str) -> str:
 Wording = dict[str, list[str]]
 
 
-def _attribute(change: Change, the: str) -> Wording:
+def _attribute(change: CaptionChange, the: str) -> Wording:
     new, verb = " and ".join(change.new.split()), "are" if change.plural else "is"
     shown = f"{change.new} {change.subject}" if change.plural else _a(f"{change.new} {change.subject}")
     orders = [f"make {the} {new}"]
@@ -107,7 +116,7 @@ def _compared(size: str) -> str:
     return " ".join(lex.COMPARATIVES.get(lex.SYNONYMS.get(word, word), word) for word in size.split())
 
 
-def _all(change: Change, the: str) -> Wording:
+def _all(change: CaptionChange, the: str) -> Wording:
     new = change.new
     return {
         "order": [f"make everything {new}", f"make them all {new}", f"turn all of them {new}"],
@@ -119,7 +128,7 @@ def _all(change: Change, the: str) -> Wording:
     }
 
 
-def _position(change: Change, the: str) -> Wording:
+def _position(change: CaptionChange, the: str) -> Wording:
     where = f"{'on' if change.new in ('left', 'right') else 'at'} the {change.new}"
     verb = "are" if change.plural else "is"
     return {
@@ -129,7 +138,7 @@ def _position(change: Change, the: str) -> Wording:
     }
 
 
-def _action(change: Change, the: str) -> Wording:
+def _action(change: CaptionChange, the: str) -> Wording:
     verb = "are" if change.plural else "is"
     orders = [f"have {the} {change.new}", f"show {the} {change.new}"]
     statements = [f"{the} {verb} {change.new}", f"{the} should be {change.new}"]
@@ -139,7 +148,7 @@ def _action(change: Change, the: str) -> Wording:
     return {"order": orders, "clause": [f"with the {change.subject} {change.new}"], "statement": statements}
 
 
-def _count(change: Change, the: str) -> Wording:
+def _count(change: CaptionChange, the: str) -> Wording:
     verb = "are" if change.plural else "is"
     only = "" if change.plural else "only "
     return {
@@ -149,7 +158,7 @@ def _count(change: Change, the: str) -> Wording:
     }
 
 
-def _replace(change: Change, the: str) -> Wording:
+def _replace(change: CaptionChange, the: str) -> Wording:
     old, new = f"the {change.old}", change.new
     return {
         "order": [
@@ -159,15 +168,19 @@ def _replace(change: Change, the: str) -> Wording:
             f"use {new} instead of {old}",
         ],
         "clause": [f"with {new} instead of {old}", f"with {new} in place of {old}", f"with {new}, not {old}"],
-        "statement": [f"{new} instead of {old}", f"{new} where {old} {_was(change)}", f"it has {new}, not {old}"],
+        "statement": [
+            f"{new} instead of {old}",
+            f"{new} where {old} {_was_or_were(change)}",
+            f"it has {new}, not {old}",
+        ],
     }
 
 
-def _was(change: Change) -> str:
+def _was_or_were(change: CaptionChange) -> str:
     return "were" if change.plural else "was"
 
 
-def _add(change: Change, the: str) -> Wording:
+def _add(change: CaptionChange, the: str) -> Wording:
     new, verb = change.new, "are" if change.plural else "is"
     return {
         "order": [f"add {new}", f"include {new} too", f"put in {new}", f"put {new} there as well"],
@@ -176,7 +189,7 @@ def _add(change: Change, the: str) -> Wording:
     }
 
 
-def _remove(change: Change, the: str) -> Wording:
+def _remove(change: CaptionChange, the: str) -> Wording:
     old, verb = change.old, "are" if change.plural else "is"
     return {
         "order": [f"remove the {old}", f"take the {old} away", f"drop the {old}", f"leave out the {old}"],
@@ -185,7 +198,7 @@ def _remove(change: Change, the: str) -> Wording:
     }
 
 
-def _setting(change: Change, the: str) -> Wording:
+def _setting(change: CaptionChange, the: str) -> Wording:
     new, place = change.new, change.new.partition(" ")[2]
     orders = [f"put it {new}", f"show it {new}", f"have it {new}"]
     statements = [f"it is {new}", f"it should be {new}", f"everything is {new}"]
@@ -197,7 +210,14 @@ def _setting(change: Change, the: str) -> Wording:
     return {"order": orders, "clause": clauses, "statement": statements}
 
 
-WORDINGS: dict[str, Callable[[Change, str], Wording]] = {
-    "attribute": _attribute, "all": _all, "position": _position, "action": _action, "count": _count,
-    "replace": _replace, "add": _add, "remove": _remove, "setting": _setting,
-}  # fmt: skip
+WORDINGS: dict[str, Callable[[CaptionChange, str], Wording]] = {
+    "attribute": _attribute,
+    "all": _all,
+    "position": _position,
+    "action": _action,
+    "count": _count,
+    "replace": _replace,
+    "add": _add,
+    "remove": _remove,
+    "setting": _setting,
+}

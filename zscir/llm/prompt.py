@@ -18,7 +18,7 @@ from zscir.runtime.errors import RequestError
 
 MAX_CAPTION_CHARS = 300
 _PLACEHOLDER = re.compile(r"\{(reference|target|edit_type)\}")
-_FREE = "any; choose the one that fits"
+_ANY_EDIT_TYPE = "any; choose the one that fits"
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,15 @@ class Prompt:
 
     def question(self, reference: str, target: str, edit_type: str | None) -> str:
         """The user's turn; the captions are filled in one pass, so that a caption cannot name another placeholder."""
-        values = {"reference": quote(reference), "target": quote(target), "edit_type": edit_type or _FREE}
+        values = {
+            "reference": quote_caption(reference),
+            "target": quote_caption(target),
+            "edit_type": edit_type or _ANY_EDIT_TYPE,
+        }
         return _PLACEHOLDER.sub(lambda match: values[match[1]], self.user)
 
 
-def quote(caption: str) -> str:
+def quote_caption(caption: str) -> str:
     """An untrusted caption as one JSON string on one line: bounded, without control characters, unable to close a tag.
 
     Brackets and bars go as escapes, because chat models have control tokens such as ``<|im_end|>`` and ``[INST]``.
@@ -129,12 +133,14 @@ def _sections(body: str, where: str) -> dict[str, str]:
     return {title: content.strip() for title, content in zip(titles, pieces[2::2], strict=True)}
 
 
-_SHOWN = re.compile(r"^- reference: (.+)\n- target: (.+)\n(?:- edit type: (.+)\n)?- answer: (\{.+\})$", re.MULTILINE)
+_DEMONSTRATION = re.compile(
+    r"^- reference: (.+)\n- target: (.+)\n(?:- edit type: (.+)\n)?- answer: (\{.+\})$", re.MULTILINE
+)
 
 
 def _demonstrations(content: str, where: str) -> list[Demonstration]:
     found = []
-    for reference, target, edit_type, answer in _SHOWN.findall(content):
+    for reference, target, edit_type, answer in _DEMONSTRATION.findall(content):
         try:
             found.append(Demonstration(reference, target, edit_type, read_answer(answer)))
         except AnswerError as error:

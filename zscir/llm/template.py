@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from random import Random
 
-from zscir.llm.answer import INSTRUCTIONS, Answer, refusal
-from zscir.llm.backend_protocol import Reply, Request
-from zscir.llm.caption_diff import Change, Difference, compare, merge_attributes
+from zscir.llm.answer import INSTRUCTIONS_PER_ANSWER, Answer, refusal_answer
+from zscir.llm.backend_protocol import LlmReply, LlmRequest
+from zscir.llm.caption_diff import CaptionChange, CaptionDiff, diff_captions, merge_attributes
 from zscir.llm.caption_parser import parse_caption
-from zscir.llm.paraphrase import edit_type_of, requests_for
+from zscir.llm.paraphrase import edit_type_of, paraphrase_changes
 from zscir.llm.prompt import answer_text
 
 TEMPLATE_VERSION = "1"
@@ -28,11 +28,11 @@ class TemplateBackend:
     def __init__(self, max_changes: int = 3) -> None:
         self.max_changes = max_changes
 
-    def answer(self, requests: Sequence[Request]) -> Iterator[Reply]:
+    def answer(self, requests: Sequence[LlmRequest]) -> Iterator[LlmReply]:
         """One answer each, in order."""
         for request in requests:
             answer = describe_change(request.reference_caption, request.target_caption, request.seed, self.max_changes)
-            yield Reply(request.request_id, answer_text(answer), model_revision=TEMPLATE_VERSION)
+            yield LlmReply(request.request_id, answer_text(answer), model_revision=TEMPLATE_VERSION)
 
 
 def describe_change(reference_caption: str, target_caption: str, seed: int, max_changes: int = 3) -> Answer:
@@ -41,31 +41,31 @@ def describe_change(reference_caption: str, target_caption: str, seed: int, max_
     Equal arguments give equal answers.
     """
     reference, target = parse_caption(reference_caption), parse_caption(target_caption)
-    difference = compare(reference, target)
-    changes = _worth_saying(difference)
-    if reason := _why_not(difference, changes, max_changes):
-        return refusal(reason)
-    texts = requests_for(changes, len(reference.things) == 1, _rng(seed, reference_caption, target_caption))
-    if len(set(texts)) < INSTRUCTIONS:
-        return refusal("the change cannot be said in 3 to 20 words")
+    difference = diff_captions(reference, target)
+    changes = _relevant_changes(difference)
+    if reason := _refusal_reason(difference, changes, max_changes):
+        return refusal_answer(reason)
+    texts = paraphrase_changes(changes, len(reference.things) == 1, _rng(seed, reference_caption, target_caption))
+    if len(set(texts)) < INSTRUCTIONS_PER_ANSWER:
+        return refusal_answer("the change cannot be said in 3 to 20 words")
     return Answer(
         valid=True,
         reason="",
         preserved=tuple(name[:60] for name in difference.preserved[:5]),
-        changed=tuple(_told(change)[:60] for change in changes[:5]),
+        changed=tuple(_format_change(change)[:60] for change in changes[:5]),
         edit_type=edit_type_of(changes),
         instructions=tuple(texts),
         target_caption=" ".join(target_caption.split())[:300],
     )
 
 
-def _worth_saying(difference: Difference) -> tuple[Change, ...]:
+def _relevant_changes(difference: CaptionDiff) -> tuple[CaptionChange, ...]:
     """The certain changes; where there are none, the first details that only the target tells."""
     certain = tuple(change for change in difference.changes if change.certain)
     return merge_attributes(certain or difference.changes[:MAX_UNCERTAIN])
 
 
-def _why_not(difference: Difference, changes: tuple[Change, ...], max_changes: int) -> str:
+def _refusal_reason(difference: CaptionDiff, changes: tuple[CaptionChange, ...], max_changes: int) -> str:
     if not changes:
         return "both captions say the same"
     if difference.shared < MIN_SHARED:
@@ -77,7 +77,7 @@ def _why_not(difference: Difference, changes: tuple[Change, ...], max_changes: i
     return ""
 
 
-def _told(change: Change) -> str:
+def _format_change(change: CaptionChange) -> str:
     if change.kind == "add":
         return f"+ {change.new}"
     if change.kind == "remove":

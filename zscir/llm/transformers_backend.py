@@ -14,18 +14,18 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from zscir.llm.backend_protocol import Message, Reply, Request, failure, temperature_for
-from zscir.llm.models import LocalModel
+from zscir.llm.backend_protocol import LlmReply, LlmRequest, Message, error_text, temperature_for
+from zscir.llm.models import TransformersModel
 from zscir.runtime.errors import RequestError
 
 # What transformers raises on a folder that is damaged or is something else.
-BROKEN = (OSError, ValueError, KeyError, TypeError, RuntimeError, StrictDataclassError, SafetensorError)
+MODEL_LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, StrictDataclassError, SafetensorError)
 
 
-class LocalBackend:
+class TransformersBackend:
     """A model folder as transformers saves it; only safetensors are read and no code from the folder is run."""
 
-    def __init__(self, model: LocalModel, folder: Path) -> None:
+    def __init__(self, model: TransformersModel, folder: Path) -> None:
         self.spec = model
         disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it without annotations
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -34,7 +34,7 @@ class LocalBackend:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, dtype=model.dtype
             )
-        except BROKEN as error:
+        except MODEL_LOAD_ERRORS as error:
             raise RequestError(f"{folder}: not a causal language model that can be loaded: {error}") from None
         self.model = loaded.to(device).eval()
         if self.tokenizer.pad_token_id is None:
@@ -43,12 +43,12 @@ class LocalBackend:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.ends = _end_tokens(self.model, self.tokenizer)
 
-    def answer(self, requests: Sequence[Request]) -> Iterator[Reply]:
+    def answer(self, requests: Sequence[LlmRequest]) -> Iterator[LlmReply]:
         """One reply each, batch by batch in the order of the requests."""
         for first in range(0, len(requests), self.spec.batch_size):
             yield from self._batch(requests[first : first + self.spec.batch_size])
 
-    def _batch(self, requests: Sequence[Request]) -> Iterator[Reply]:
+    def _batch(self, requests: Sequence[LlmRequest]) -> Iterator[LlmReply]:
         prompts = [self.prompt(request.messages) for request in requests]
         lengths = [len(self._encode([prompt])["input_ids"][0]) for prompt in prompts]
         room = getattr(self.model.config, "max_position_embeddings", 10**9) - self.spec.max_tokens
@@ -60,12 +60,14 @@ class LocalBackend:
                 detail = (
                     f"{lengths[index]} tokens; with max_tokens = {self.spec.max_tokens} the model has room for {room}"
                 )
-                yield Reply(request.request_id, None, failure("prompt_too_long", detail), tokens_in=lengths[index])
+                yield LlmReply(
+                    request.request_id, None, error_text("prompt_too_long", detail), tokens_in=lengths[index]
+                )
                 continue
             text, tokens, ended = answers[index]
-            error = None if ended else failure("truncated", "the answer was cut off; raise max_tokens")
+            error = None if ended else error_text("truncated", "the answer was cut off; raise max_tokens")
             finish = "stop" if ended else "length"
-            yield Reply(request.request_id, text, error, lengths[index], tokens, finish_reason=finish)
+            yield LlmReply(request.request_id, text, error, lengths[index], tokens, finish_reason=finish)
 
     def prompt(self, messages: Sequence[Message]) -> str:
         """The text of a conversation by the model's own chat template, or a plain form where it has none."""
@@ -88,7 +90,7 @@ class LocalBackend:
         return self.tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=special)
 
     @torch.inference_mode()
-    def _generate(self, requests: Sequence[Request], prompts: list[str]) -> list[tuple[str, int, bool]]:
+    def _generate(self, requests: Sequence[LlmRequest], prompts: list[str]) -> list[tuple[str, int, bool]]:
         """(text, tokens, whether it ended by itself) of each prompt; the draw depends on the seed and the batch."""
         encoded = self._encode(prompts).to(self.model.device)
         temperature = temperature_for(requests[0], self.spec.temperature)
@@ -99,9 +101,12 @@ class LocalBackend:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(_batch_seed(requests))
             made = self.model.generate(
-                input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"],
-                max_new_tokens=self.spec.max_tokens, pad_token_id=self.tokenizer.pad_token_id, **sampling,
-            )  # fmt: skip
+                input_ids=encoded["input_ids"],
+                attention_mask=encoded["attention_mask"],
+                max_new_tokens=self.spec.max_tokens,
+                pad_token_id=self.tokenizer.pad_token_id,
+                **sampling,
+            )
         return [self._read(row.tolist()) for row in made[:, encoded["input_ids"].shape[1] :]]
 
     def _read(self, tokens: list[int]) -> tuple[str, int, bool]:
@@ -116,6 +121,6 @@ def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(token for token in [*listed, tokenizer.eos_token_id] if token is not None)
 
 
-def _batch_seed(requests: Sequence[Request]) -> int:
+def _batch_seed(requests: Sequence[LlmRequest]) -> int:
     text = f"{requests[0].seed}\n{requests[0].attempt}\n{requests[0].request_id}"
     return int.from_bytes(sha256(text.encode()).digest()[:8], "big") >> 1

@@ -27,20 +27,20 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from zscir.lineage.deletions import DONE, SPARED, Removals
-from zscir.maintenance.retention import Marked, closure
+from zscir.lineage.deletions import DONE, SPARED, DeletionLog
+from zscir.maintenance.retention import MarkedStore, dependency_closure
 from zscir.runtime.errors import StageError
 from zscir.runtime.progress import track
-from zscir.store.artifacts import MANIFEST, flush
-from zscir.store.inventory import Heap, listed
-from zscir.store.key_lock import held_if_free
+from zscir.store.artifacts import MANIFEST, fsync_path
+from zscir.store.inventory import StoredArtifact, list_objects
+from zscir.store.key_lock import try_hold_key
 from zscir.store.leases import Lease
-from zscir.store.storage_errors import problems
+from zscir.store.storage_errors import translate_storage_errors
 from zscir.store.store import Store
 
 
 @dataclass(frozen=True)
-class Swept:
+class DeleteResult:
     """What a clearing did: how many artifacts and bytes went, and how many were dropped since somebody took them up.
 
     ``needed`` are the keys of those, and of all that they need, artifacts or not.
@@ -58,51 +58,51 @@ class Swept:
         return {"id": self.id, "removed": self.removed, "bytes": self.bytes, "spared": self.spared}
 
 
-def sweep(store: Store, marked: Marked) -> Swept:
+def delete_unreferenced(store: Store, marked: MarkedStore) -> DeleteResult:
     """Remove what nothing keeps, unless it was taken up since; StageError when the store does not let us."""
     garbage = marked.garbage()
-    removals = Removals(store, "gc")
+    removals = DeletionLog(store, "gc")
     for heap in garbage:
         read = marked.read.get((heap.stage, heap.key))
         removals.plan(
-            heap.stage, heap.key, heap.size, len(heap.files), why(marked, heap), read.text if read else None
-        )  # fmt: skip
+            heap.stage, heap.key, heap.size, len(heap.files), removal_reason(marked, heap), read.text if read else None
+        )
     size, spared = 0, set[str]()
     with removals.written():
         for heap in track(garbage, len(garbage), "gc"):
-            if heap.key in spared or not _remove(store, marked, heap):
-                spared.update(closure(marked.needs, [heap.key]))
+            if heap.key in spared or not _delete_one(store, marked, heap):
+                spared.update(dependency_closure(marked.needs, [heap.key]))
                 removals.note(heap.stage, heap.key, SPARED)
             else:
                 size += heap.size
                 removals.note(heap.stage, heap.key, DONE)
     outcomes = Counter(removals.outcomes())
-    return Swept(removals.id, outcomes[DONE], size, outcomes[SPARED], frozenset(spared))
+    return DeleteResult(removals.id, outcomes[DONE], size, outcomes[SPARED], frozenset(spared))
 
 
-def why(marked: Marked, heap: Heap) -> str:
+def removal_reason(marked: MarkedStore, heap: StoredArtifact) -> str:
     """Why an artifact is garbage, in words for its row."""
     run_id = marked.used_by.get(heap.key)
     last = f"last used by run {run_id}" if run_id is not None else "no run lists it"
     return f"of no run that is kept, dated {heap.dated:%Y-%m-%d}; {last}"
 
 
-def _remove(store: Store, marked: Marked, heap: Heap) -> bool:
+def _delete_one(store: Store, marked: MarkedStore, heap: StoredArtifact) -> bool:
     """Whether the artifact is gone; False when somebody has its key, or has claimed it since."""
-    with held_if_free(store.scratch, store.leases, heap.stage, heap.key) as free:
+    with try_hold_key(store.scratch, store.leases, heap.stage, heap.key) as free:
         if not free:
             return False
         lease = _lease(store, marked, heap)
-        now = listed(store, heap.stage, heap.key)
+        now = list_objects(store, heap.stage, heap.key)
         if MANIFEST in now and now[MANIFEST].at >= marked.cutoff:
             return False
         if lease is not None:
             lease.check()
-        remove_heap(store, Heap(heap.stage, heap.key, now))
+        remove_stored_artifact(store, StoredArtifact(heap.stage, heap.key, now))
         return True
 
 
-def _lease(store: Store, marked: Marked, heap: Heap) -> Lease | None:
+def _lease(store: Store, marked: MarkedStore, heap: StoredArtifact) -> Lease | None:
     lease = store.leases.of(heap.stage, heap.key) if store.leases is not None else None
     if lease is None and store.leases is not None and marked.at_work:
         raise StageError(
@@ -112,11 +112,11 @@ def _lease(store: Store, marked: Marked, heap: Heap) -> Lease | None:
     return lease
 
 
-def remove_heap(store: Store, heap: Heap) -> None:
+def remove_stored_artifact(store: Store, heap: StoredArtifact) -> None:
     """Remove all that lies under a key, its manifest first; only who holds the key may."""
     folder = store.address(heap.stage, heap.key)
     remove_manifest(store, heap.stage, heap.key)
-    with problems(store.uri):
+    with translate_storage_errors(store.uri):
         if store.remote:
             paths = [f"{folder}/{name}" for name in heap.files if name != MANIFEST]
             if paths:
@@ -128,9 +128,9 @@ def remove_heap(store: Store, heap: Heap) -> None:
 def remove_manifest(store: Store, stage: str, key: str) -> None:
     """Make what lies under a key no artifact any more; only who holds the key may."""
     path = store.address(stage, key, MANIFEST)
-    with problems(store.uri):
+    with translate_storage_errors(store.uri):
         if store.remote:
             store.fs.rm_file(path)
         elif Path(path).exists():
             Path(path).unlink()
-            flush(Path(path).parent)
+            fsync_path(Path(path).parent)

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from packaging.utils import canonicalize_name
 
-from zscir.maintenance.known_conflicts import Check, Status, diagnose
+from zscir.maintenance.known_conflicts import CheckStatus, DoctorCheck, check_package_versions
 from zscir.runtime.errors import ZscirError
 from zscir.runtime.settings import Settings
 
@@ -31,7 +31,7 @@ API_LIMIT_S = 5.0
 DISK_WARN_GB, DISK_FAIL_GB = 10.0, 1.0
 
 # What only a process that really imports torch and torchvision can say; in a child, because a broken torch may end it.
-PROBE = """
+TORCH_PROBE = """
 import json, zscir, torch, torchvision, torchvision.extension
 print(json.dumps({
     "cuda_build": torch.version.cuda,
@@ -41,11 +41,11 @@ print(json.dumps({
 """
 
 
-def run_checks(store_uri: str | None) -> list[Check]:
+def doctor_checks(store_uri: str | None) -> list[DoctorCheck]:
     """Every check, in the order of a person's repair: Python and packages first, then machine, store, services."""
     return [
         *package_checks(),
-        *torch_checks(probe_torch(), has_nvidia_driver(), pip_words(), Settings.from_env(store_uri).ranks),
+        *torch_checks(probe_torch(), has_nvidia_driver(), pip_command(), Settings.from_env(store_uri).ranks),
         store_check(store_uri),
         *disk_checks(Settings.from_env(store_uri)),
         prefect_check(os.environ, Path.home()),
@@ -53,16 +53,16 @@ def run_checks(store_uri: str | None) -> list[Check]:
     ]
 
 
-def package_checks() -> list[Check]:
+def package_checks() -> list[DoctorCheck]:
     """What is installed beside this Python, against the known breakages."""
     try:
         own = [line for line in requires("zscir") or [] if "extra ==" not in line]
     except PackageNotFoundError:
         own = []
-    checks = diagnose(installed_versions(), sys.version_info[:2], own, pip_words())
+    checks = check_package_versions(installed_versions(), sys.version_info[:2], own, pip_command())
     if not own:
         found = "zscir is imported from a folder and not installed, so its own requirements were not checked"
-        checks.append(Check("zscir", "warn", found, "make venv"))
+        checks.append(DoctorCheck("zscir", "warn", found, "make venv"))
     return [*checks, shadow_check(Path(sysconfig.get_path("purelib")))]
 
 
@@ -75,26 +75,26 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
-def pip_words() -> str:
+def pip_command() -> str:
     """How pip is called for this Python; environments made by uv have no pip of their own."""
     return f"{sys.executable} -m pip" if find_spec("pip") else "uv pip"
 
 
-def shadow_check(site_packages: Path) -> Check:
+def shadow_check(site_packages: Path) -> DoctorCheck:
     """Modules in site-packages named like the standard library's: who puts site-packages first gets the wrong ones."""
     names = {path.stem if path.suffix == ".py" else path.name: path for path in sorted(site_packages.glob("*"))}
     found = [names[name] for name in sorted(names.keys() & sys.stdlib_module_names)]
     if not found:
-        return Check("standard library", "ok", "nothing in site-packages has the name of one of its modules")
+        return DoctorCheck("standard library", "ok", "nothing in site-packages has the name of one of its modules")
     said = f"{', '.join(path.name for path in found)} in site-packages; Prefect's ephemeral API would import it instead"
-    return Check("standard library", "fail", said, f"rm -r {' '.join(map(str, found))}")
+    return DoctorCheck("standard library", "fail", said, f"rm -r {' '.join(map(str, found))}")
 
 
 def probe_torch() -> dict[str, Any] | str:
     """What torch says about itself in a child process, or the last line of how it failed."""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=PROBE_LIMIT_S, check=False
+            [sys.executable, "-c", TORCH_PROBE], capture_output=True, text=True, timeout=PROBE_LIMIT_S, check=False
         )
     except subprocess.TimeoutExpired:
         return f"importing torch and torchvision took more than {PROBE_LIMIT_S} s"
@@ -109,60 +109,66 @@ def has_nvidia_driver() -> bool:
     return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
 
 
-def torch_checks(answer: Mapping[str, Any] | str, driver: bool, pip: str, ranks: int | None = 1) -> list[Check]:
+def torch_checks(answer: Mapping[str, Any] | str, driver: bool, pip: str, ranks: int | None = 1) -> list[DoctorCheck]:
     """Whether torchvision imports, whether torch sees the GPU that is there, and on how many ranks it would train."""
     reinstall = f"{pip} install --force-reinstall torch==2.13.0 torchvision==0.28.0"
     if isinstance(answer, str):
-        return [Check("torchvision imports", "fail", answer, reinstall)]
-    compiled = "with its compiled operators" if answer["compiled_operators"] else (
-        "without its compiled operators (CPU torch); zscir's guard stands in for them"
-    )  # fmt: skip
+        return [DoctorCheck("torchvision imports", "fail", answer, reinstall)]
+    compiled = (
+        "with its compiled operators"
+        if answer["compiled_operators"]
+        else ("without its compiled operators (CPU torch); zscir's guard stands in for them")
+    )
     gpus = len(answer["gpus"])
-    return [Check("torchvision imports", "ok", compiled), _gpu(answer, driver, reinstall), _ranks(gpus, ranks)]
+    return [
+        DoctorCheck("torchvision imports", "ok", compiled),
+        _gpu_check(answer, driver, reinstall),
+        _rank_check(gpus, ranks),
+    ]
 
 
-def _gpu(answer: Mapping[str, Any], driver: bool, reinstall: str) -> Check:
+def _gpu_check(answer: Mapping[str, Any], driver: bool, reinstall: str) -> DoctorCheck:
     if answer["gpus"]:
-        return Check("gpu", "ok", ", ".join(answer["gpus"]))
+        return DoctorCheck("gpu", "ok", ", ".join(answer["gpus"]))
     if not driver:
-        return Check("gpu", "ok", "none on this machine; everything runs on the CPU")
+        return DoctorCheck("gpu", "ok", "none on this machine; everything runs on the CPU")
     if answer["cuda_build"] is None:
-        return Check("gpu", "warn", "there is an NVIDIA driver, but this torch is built for the CPU", reinstall)
+        return DoctorCheck("gpu", "warn", "there is an NVIDIA driver, but this torch is built for the CPU", reinstall)
     said = f"there is an NVIDIA driver, but torch (CUDA {answer['cuda_build']}) sees no GPU: driver too old, or hidden"
-    return Check("gpu", "warn", said, "nvidia-smi && unset CUDA_VISIBLE_DEVICES")
+    return DoctorCheck("gpu", "warn", said, "nvidia-smi && unset CUDA_VISIBLE_DEVICES")
 
 
-def _ranks(gpus: int, asked: int | None) -> Check:
+def _rank_check(gpus: int, asked: int | None) -> DoctorCheck:
     ranks = asked or max(1, gpus)
     if gpus and ranks > gpus:
         found = f"ZSCIR_RANKS = {ranks}, but there are {gpus} GPUs"
-        return Check("training ranks", "fail", found, "export ZSCIR_RANKS=auto")
+        return DoctorCheck("training ranks", "fail", found, "export ZSCIR_RANKS=auto")
     found = f"{ranks} (ZSCIR_RANKS), each {'with a GPU of its own' if gpus else 'a process on the CPU'}"
-    return Check("training ranks", "ok", found)
+    return DoctorCheck("training ranks", "ok", found)
 
 
-def store_check(store_uri: str | None) -> Check:
+def store_check(store_uri: str | None) -> DoctorCheck:
     """Whether the store answers and takes a probe object, which is removed again; a missing folder is not made."""
     settings = Settings.from_env(store_uri)
-    where = without_secrets(settings.store)
+    where = strip_url_credentials(settings.store)
     try:
-        from zscir.store.storage_errors import problems
+        from zscir.store.storage_errors import translate_storage_errors
         from zscir.store.store import open_store
     except ImportError as error:
-        return Check("store", "fail", f"{where}: not looked at: {error}", "make venv")
+        return DoctorCheck("store", "fail", f"{where}: not looked at: {error}", "make venv")
     remote = "://" in settings.store
     try:
         store = open_store(settings)
         store.check()
         if not remote and not Path(store.root).is_dir():
-            return Check("store", "ok", f"{where} (not there yet; the first run makes it)")
+            return DoctorCheck("store", "ok", f"{where} (not there yet; the first run makes it)")
         probe = store.address(f".doctor-{uuid.uuid4().hex}")
-        with problems(store.uri):
+        with translate_storage_errors(store.uri):
             store.fs.pipe_file(probe, b"zscir doctor")
             store.fs.rm_file(probe)
     except ZscirError as error:
-        return Check("store", "fail", without_secrets(str(error)), _store_cure(where, str(error)))
-    return Check("store", "ok", f"{where}: read and written")
+        return DoctorCheck("store", "fail", strip_url_credentials(str(error)), _store_cure(where, str(error)))
+    return DoctorCheck("store", "ok", f"{where}: read and written")
 
 
 def _store_cure(where: str, error: str) -> str:
@@ -174,7 +180,7 @@ def _store_cure(where: str, error: str) -> str:
     return f"mkdir -p {where} && chmod u+rwx {where}"
 
 
-def disk_checks(settings: Settings) -> list[Check]:
+def disk_checks(settings: Settings) -> list[DoctorCheck]:
     """Free space under a local store, the cache and the folder for temporary files; one check per file system."""
     places = {"cache": settings.cache, "temporary files": Path(tempfile.gettempdir())}
     if "://" not in settings.store:
@@ -184,7 +190,7 @@ def disk_checks(settings: Settings) -> list[Check]:
         "cache": "export ZSCIR_CACHE=/a/larger/disk/zscir-cache",
         "temporary files": "export TMPDIR=/a/larger/disk",
     }
-    seen: dict[int, Check] = {}
+    seen: dict[int, DoctorCheck] = {}
     for name, place in places.items():
         folder = next(one for one in [place.absolute(), *place.absolute().parents] if one.exists())
         free_gb = shutil.disk_usage(folder).free / 1e9
@@ -192,26 +198,26 @@ def disk_checks(settings: Settings) -> list[Check]:
     return list(seen.values())
 
 
-def disk_check(name: str, folder: Path, free_gb: float, cure: str) -> Check:
+def disk_check(name: str, folder: Path, free_gb: float, cure: str) -> DoctorCheck:
     """One place's verdict."""
-    status: Status = "fail" if free_gb < DISK_FAIL_GB else "warn" if free_gb < DISK_WARN_GB else "ok"
-    return Check(f"disk: {name}", status, f"{free_gb:.1f} GB free at {folder}", "" if status == "ok" else cure)
+    status: CheckStatus = "fail" if free_gb < DISK_FAIL_GB else "warn" if free_gb < DISK_WARN_GB else "ok"
+    return DoctorCheck(f"disk: {name}", status, f"{free_gb:.1f} GB free at {folder}", "" if status == "ok" else cure)
 
 
-def prefect_check(environment: Mapping[str, str], home: Path) -> Check:
+def prefect_check(environment: Mapping[str, str], home: Path) -> DoctorCheck:
     """Whether the Prefect API that flows would talk to answers; with none named, each command starts its own."""
     url = environment.get("PREFECT_API_URL") or _profile_url(environment, home)
     if not url:
-        return Check("prefect api", "ok", "none named; each command starts its own for as long as it runs")
-    where = without_secrets(url)
+        return DoctorCheck("prefect api", "ok", "none named; each command starts its own for as long as it runs")
+    where = strip_url_credentials(url)
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=API_LIMIT_S) as answer:  # noqa: S310 (the user's own setting)
-            return Check("prefect api", "ok", f"{where} answers {answer.status}")
+            return DoctorCheck("prefect api", "ok", f"{where} answers {answer.status}")
     except urllib.error.HTTPError as error:
         found = f"{where} answers {error.code} {error.reason}"
-        return Check("prefect api", "fail", found, "prefect config set PREFECT_API_AUTH_STRING=USER:PASSWORD")
+        return DoctorCheck("prefect api", "fail", found, "prefect config set PREFECT_API_AUTH_STRING=USER:PASSWORD")
     except (OSError, ValueError) as error:
-        return Check("prefect api", "fail", f"{where}: {error}", "prefect server start --background")
+        return DoctorCheck("prefect api", "fail", f"{where}: {error}", "prefect server start --background")
 
 
 def _profile_url(environment: Mapping[str, str], home: Path) -> str:
@@ -226,16 +232,21 @@ def _profile_url(environment: Mapping[str, str], home: Path) -> str:
     return str(profiles.get("profiles", {}).get(name, {}).get("PREFECT_API_URL", ""))
 
 
-def credential_checks(environment: Mapping[str, str], home: Path, store: str) -> list[Check]:
+def credential_checks(environment: Mapping[str, str], home: Path, store: str) -> list[DoctorCheck]:
     """Which credentials are to be found, and where; what they are is never read into a message."""
-    aws = _first(environment, ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
-                               "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"), (home / ".aws/credentials",))  # fmt: skip
+    aws = _first(
+        environment,
+        ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"),
+        (home / ".aws/credentials",),
+    )
     hub = _first(environment, ("HF_TOKEN",), (home / ".cache/huggingface/token",))
     return [
-        _credential("s3", aws, store.startswith("s3://"), "aws configure"),
-        _credential("hugging face hub", hub, False, ""),
-        _credential("openai-compatible LLM", _first(environment, ("OPENAI_API_KEY",), ()), False, ""),
-        _credential("prefect", _first(environment, ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING"), ()), False, ""),
+        _credential_check("s3", aws, store.startswith("s3://"), "aws configure"),
+        _credential_check("hugging face hub", hub, False, ""),
+        _credential_check("openai-compatible LLM", _first(environment, ("OPENAI_API_KEY",), ()), False, ""),
+        _credential_check(
+            "prefect", _first(environment, ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING"), ()), False, ""
+        ),
     ]
 
 
@@ -244,16 +255,16 @@ def _first(environment: Mapping[str, str], names: Sequence[str], files: Sequence
     return places[0] if places else ""
 
 
-def _credential(name: str, place: str, needed: bool, cure: str) -> Check:
+def _credential_check(name: str, place: str, needed: bool, cure: str) -> DoctorCheck:
     if place:
-        return Check(f"credentials: {name}", "ok", f"found in {place} (not shown)")
+        return DoctorCheck(f"credentials: {name}", "ok", f"found in {place} (not shown)")
     if needed:
         found = "none found, and the store is on S3; only a machine with a role of its own does without"
-        return Check(f"credentials: {name}", "warn", found, cure)
-    return Check(f"credentials: {name}", "ok", "none found; not needed so far")
+        return DoctorCheck(f"credentials: {name}", "warn", found, cure)
+    return DoctorCheck(f"credentials: {name}", "ok", "none found; not needed so far")
 
 
-def without_secrets(text: str) -> str:
+def strip_url_credentials(text: str) -> str:
     """``text`` with what stands before an @ in any URL taken out."""
     return " ".join(_plain_url(word) if "://" in word and "@" in word else word for word in text.split(" "))
 
@@ -263,13 +274,13 @@ def _plain_url(word: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def main() -> None:
+def print_doctor_checks() -> None:
     """``python -m zscir.maintenance.doctor [STORE]``: the checks as plain lines, where not even the CLI starts."""
-    for check in run_checks(sys.argv[1] if len(sys.argv) > 1 else None):
+    for check in doctor_checks(sys.argv[1] if len(sys.argv) > 1 else None):
         sys.stdout.write(f"{check.status:<5}{check.name}: {check.found}\n")
         if check.cure:
             sys.stdout.write(f"     mend with: {check.cure}\n")
 
 
 if __name__ == "__main__":
-    main()
+    print_doctor_checks()

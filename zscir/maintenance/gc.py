@@ -5,50 +5,52 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zscir.maintenance.delete import Swept, sweep
-from zscir.maintenance.orphans import LEASES, Leftover, leftovers
-from zscir.maintenance.retention import Marked, Policy, mark
+from zscir.maintenance.delete import DeleteResult, delete_unreferenced
+from zscir.maintenance.orphans import LEASE_KIND, Orphan, find_orphans
+from zscir.maintenance.retention import MarkedStore, RetentionPolicy, mark_store
 from zscir.store.store import Store
 
-GARBAGE = "of no run that is kept"
+UNREFERENCED = "of no run that is kept"
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Look:
+class GcPlan:
     """A store at one moment, and what may go: artifacts (in ``marked``) and other leftovers."""
 
-    marked: Marked
-    left: list[Leftover]
+    marked: MarkedStore
+    left: list[Orphan]
 
 
 @dataclass(frozen=True)
-class Cleared:
+class GcResult:
     """What went: of the artifacts, and of the leftovers how many and how many bytes."""
 
-    swept: Swept
+    swept: DeleteResult
     left: int
     left_bytes: int
 
 
-def look(store: Store, policy: Policy) -> Look:
+def plan_gc(store: Store, policy: RetentionPolicy) -> GcPlan:
     """Look at all of a store; nothing is changed."""
-    marked = mark(store, policy)
-    return Look(marked, leftovers(store, marked))
+    marked = mark_store(store, policy)
+    return GcPlan(marked, find_orphans(store, marked))
 
 
-def clear(store: Store, seen: Look) -> Cleared:
+def run_gc(store: Store, seen: GcPlan) -> GcResult:
     """Remove what may go, unless somebody took it up since the look."""
-    gone = [one for one in seen.left if one.kind == LEASES and one.remove()]  # first: a dead lease keeps its artifact
-    swept = sweep(store, seen.marked)
-    free = [one for one in seen.left if one.kind != LEASES and one.key not in swept.needed]
+    gone = [
+        one for one in seen.left if one.kind == LEASE_KIND and one.remove()
+    ]  # first: a dead lease keeps its artifact
+    swept = delete_unreferenced(store, seen.marked)
+    free = [one for one in seen.left if one.kind != LEASE_KIND and one.key not in swept.needed]
     gone += [one for one in free if one.remove()]
-    return Cleared(swept, len(gone), sum(one.bytes for one in gone))
+    return GcResult(swept, len(gone), sum(one.bytes for one in gone))
 
 
-def table(seen: Look) -> list[Row]:
+def gc_table(seen: GcPlan) -> list[Row]:
     """A row for each stage and each kind of leftovers: what is kept, what may go, why; the last row is the total."""
-    rows = [*_of_stages(seen.marked), *_of_leftovers(seen.left)]
+    rows = [*_stage_rows(seen.marked), *_orphan_rows(seen.left)]
     total = {
         name: sum(row[name] for row in rows) for name in ("kept", "kept_bytes", "reclaimable", "reclaimable_bytes")
     }
@@ -59,7 +61,7 @@ def _row(stage: str) -> Row:
     return {"stage": stage, "kept": 0, "kept_bytes": 0, "reclaimable": 0, "reclaimable_bytes": 0, "why": ""}
 
 
-def _of_stages(marked: Marked) -> list[Row]:
+def _stage_rows(marked: MarkedStore) -> list[Row]:
     rows: dict[str, Row] = {}
     reasons: dict[str, Counter[str]] = defaultdict(Counter)
     for heap in [one for one in marked.heaps if one.dated is not None]:
@@ -68,13 +70,13 @@ def _of_stages(marked: Marked) -> list[Row]:
         kind = "reclaimable" if reason is None else "kept"
         row[kind] += 1
         row[f"{kind}_bytes"] += heap.size
-        reasons[heap.stage][reason or GARBAGE] += 1
+        reasons[heap.stage][reason or UNREFERENCED] += 1
     for stage, row in rows.items():
         row["why"] = ", ".join(f"{count} {reason}" for reason, count in reasons[stage].most_common())
     return [rows[stage] for stage in sorted(rows)]
 
 
-def _of_leftovers(left: Sequence[Leftover]) -> list[Row]:
+def _orphan_rows(left: Sequence[Orphan]) -> list[Row]:
     rows: dict[str, Row] = {}
     for one in left:
         row = rows.setdefault(one.kind, _row(f"({one.kind})"))
@@ -84,7 +86,7 @@ def _of_leftovers(left: Sequence[Leftover]) -> list[Row]:
     return list(rows.values())
 
 
-def summary(rows: Sequence[Row], done: Cleared | None, again: str) -> list[str]:
+def gc_summary(rows: Sequence[Row], done: GcResult | None, again: str) -> list[str]:
     """What was done, in lines; or, where nothing was, the command ``again`` that would do it."""
     if done is not None:
         swept = done.swept
@@ -98,7 +100,7 @@ def summary(rows: Sequence[Row], done: Cleared | None, again: str) -> list[str]:
     return [f"dry run, nothing was removed; {rows[-1]['reclaimable_bytes']:,} bytes go with:", f"  {again}"]
 
 
-def in_words(rows: Sequence[Row], done: Cleared | None) -> str:
+def format_gc_log(rows: Sequence[Row], done: GcResult | None) -> str:
     """The table and what was done, as lines of a flow run's log."""
     lines = [f"{row['stage']}: {row['reclaimable_bytes']:,} bytes may go: {row['why']}" for row in rows[:-1]]
-    return "\n".join([*lines, *summary(rows, done, "the same flow run with delete = true")])
+    return "\n".join([*lines, *gc_summary(rows, done, "the same flow run with delete = true")])

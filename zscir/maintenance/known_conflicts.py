@@ -14,66 +14,66 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-Versions = Mapping[str, str]  # canonical package name -> version
-Status = Literal["ok", "warn", "fail"]
+InstalledVersions = Mapping[str, str]  # canonical package name -> version
+CheckStatus = Literal["ok", "warn", "fail"]
 OLDEST_PYTHON = (3, 11)
 NEWEST_PYTHON = (3, 12)
 
 
 @dataclass(frozen=True)
-class Check:
+class DoctorCheck:
     """One thing that was looked at; ``cure`` holds a command wherever the status is not ok."""
 
     name: str
-    status: Status
+    status: CheckStatus
     found: str
     cure: str = ""
 
 
 @dataclass(frozen=True)
-class Rule:
+class KnownConflict:
     """``package`` works with ``partner`` only within ``allowed``; outside, ``symptom`` is what one sees."""
 
     package: str
     partner: str
     allowed: str
     symptom: str
-    status: Status = "fail"
+    status: CheckStatus = "fail"
     partner_from: str = ""
 
 
-RULES = (
-    Rule("fastapi", "prefect", "<0.151",
+KNOWN_CONFLICTS = (
+    KnownConflict("fastapi", "prefect", "<0.151",
          "no Prefect server and no ephemeral API: TypeError: Body() got an unexpected keyword argument 'min_items'"),
-    Rule("sqlalchemy", "prefect", ">=2.0,<2.1",
+    KnownConflict("sqlalchemy", "prefect", ">=2.0,<2.1",
          "the Prefect scheduler never creates a run; only the server's log says Can't evaluate bulk DML statement"),
-    Rule("python-dateutil", "prefect", "<3", "prefect and botocore do not import"),
-    Rule("webdataset", "open-clip-torch", "<0.2.87",
+    KnownConflict("python-dateutil", "prefect", "<3", "prefect and botocore do not import"),
+    KnownConflict("webdataset", "open-clip-torch", "<0.2.87",
          "open_clip's own training script stops with KeyError: 'fname'; zscir itself works", status="warn"),
-    Rule("click", "huggingface-hub", ">=8.4.2",
+    KnownConflict("click", "huggingface-hub", ">=8.4.2",
          "huggingface_hub and with it transformers do not import; skypilot, for one, takes click below 8.2",
          partner_from="2"),
 )  # fmt: skip
 
 
-def diagnose(
-    versions: Versions, python: tuple[int, int], requirements: Sequence[str] = (), pip: str = "pip"
-) -> list[Check]:
+def check_package_versions(
+    versions: InstalledVersions, python: tuple[int, int], requirements: Sequence[str] = (), pip: str = "pip"
+) -> list[DoctorCheck]:
     """All package checks for these installed versions; ``requirements`` are zscir's own, ``pip`` the words for pip."""
-    own = [_requirements(versions, requirements, pip)] if requirements else []
-    pairs = [_rule(rule, versions, pip) for rule in RULES if _applies(rule, versions)]
-    return [_python(python), *own, _torch_pair(versions, pip), _backport(versions, pip), *pairs]
+    own = [_check_requirements(versions, requirements, pip)] if requirements else []
+    pairs = [_check_conflict(rule, versions, pip) for rule in KNOWN_CONFLICTS if _applies(rule, versions)]
+    return [_check_python(python), *own, _check_torch_pair(versions, pip), _check_backport(versions, pip), *pairs]
 
 
-def _python(python: tuple[int, int]) -> Check:
+def _check_python(python: tuple[int, int]) -> DoctorCheck:
     found = "Python " + ".".join(map(str, python))
     if OLDEST_PYTHON <= python <= NEWEST_PYTHON:
-        return Check("python", "ok", found)
+        return DoctorCheck("python", "ok", found)
     cure = "make clean && make venv PYTHON=python3.11"
-    return Check("python", "fail", f"{found}; zscir needs 3.11 or 3.12", cure)
+    return DoctorCheck("python", "fail", f"{found}; zscir needs 3.11 or 3.12", cure)
 
 
-def _requirements(versions: Versions, requirements: Sequence[str], pip: str) -> Check:
+def _check_requirements(versions: InstalledVersions, requirements: Sequence[str], pip: str) -> DoctorCheck:
     """Whether everything that zscir itself asks for is there, in a version it allows."""
     missing, wrong, wanted = [], [], []
     for line in requirements:
@@ -89,44 +89,46 @@ def _requirements(versions: Versions, requirements: Sequence[str], pip: str) -> 
             continue
         wanted.append(f'"{requirement.name}{requirement.specifier}"')
     if not wanted:
-        return Check("packages", "ok", "everything zscir asks for is installed")
+        return DoctorCheck("packages", "ok", "everything zscir asks for is installed")
     parts = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"not allowed: {', '.join(wrong)}"] * bool(wrong)
-    return Check("packages", "fail", "; ".join(parts), f"{pip} install {' '.join(sorted(wanted))}")
+    return DoctorCheck("packages", "fail", "; ".join(parts), f"{pip} install {' '.join(sorted(wanted))}")
 
 
-def _torch_pair(versions: Versions, pip: str) -> Check:
+def _check_torch_pair(versions: InstalledVersions, pip: str) -> DoctorCheck:
     """torchvision 0.N is made for torch 2.(N-15) and no other."""
     torch, torchvision = versions.get("torch"), versions.get("torchvision")
     found = f"torch {torch}, torchvision {torchvision}"
     cure = f"{pip} install torch==2.13.0 torchvision==0.28.0"
     if torch is None or torchvision is None:
-        return Check("torchvision/torch", "fail", f"{found}; open_clip imports both", cure)
+        return DoctorCheck("torchvision/torch", "fail", f"{found}; open_clip imports both", cure)
     if Version(torch).major == 2 and Version(torch).minor + 15 == Version(torchvision).minor:
-        return Check("torchvision/torch", "ok", found)
-    return Check("torchvision/torch", "fail", f"{found}: not made for each other; torchvision does not import", cure)
+        return DoctorCheck("torchvision/torch", "ok", found)
+    return DoctorCheck(
+        "torchvision/torch", "fail", f"{found}: not made for each other; torchvision does not import", cure
+    )
 
 
-def _backport(versions: Versions, pip: str) -> Check:
+def _check_backport(versions: InstalledVersions, pip: str) -> DoctorCheck:
     version = versions.get("dataclasses")
     if version is None:
-        return Check("dataclasses", "ok", "no backport in the way of the standard library")
+        return DoctorCheck("dataclasses", "ok", "no backport in the way of the standard library")
     found = (
         f"the Python 3.6 backport {version} is installed (img2dataset asks for it); Prefect's ephemeral API imports it "
         "instead of the standard library's and times out: dataclass() got an unexpected keyword argument 'slots'"
     )
-    return Check("dataclasses", "fail", found, f"{pip} uninstall -y dataclasses")
+    return DoctorCheck("dataclasses", "fail", found, f"{pip} uninstall -y dataclasses")
 
 
-def _applies(rule: Rule, versions: Versions) -> bool:
+def _applies(rule: KnownConflict, versions: InstalledVersions) -> bool:
     partner = versions.get(rule.partner)
     if rule.package not in versions or partner is None:
         return False
     return not rule.partner_from or Version(partner) >= Version(rule.partner_from)
 
 
-def _rule(rule: Rule, versions: Versions, pip: str) -> Check:
+def _check_conflict(rule: KnownConflict, versions: InstalledVersions, pip: str) -> DoctorCheck:
     name = f"{rule.package}/{rule.partner}"
     found = f"{rule.package} {versions[rule.package]}, {rule.partner} {versions[rule.partner]}"
     if SpecifierSet(rule.allowed).contains(versions[rule.package], prereleases=True):
-        return Check(name, "ok", found)
-    return Check(name, rule.status, f"{found}: {rule.symptom}", f'{pip} install "{rule.package}{rule.allowed}"')
+        return DoctorCheck(name, "ok", found)
+    return DoctorCheck(name, rule.status, f"{found}: {rule.symptom}", f'{pip} install "{rule.package}{rule.allowed}"')

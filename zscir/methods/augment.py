@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zscir.methods.counter_rng import stream, uniforms
+from zscir.methods.counter_rng import random_stream, uniforms
 
 
 def crop_boxes(streams: Sequence[int], least_area: float) -> NDArray[np.float64]:
@@ -24,7 +24,7 @@ def crop_boxes(streams: Sequence[int], least_area: float) -> NDArray[np.float64]
     return np.stack([width / 2 + across * (1 - width), height / 2 + down * (1 - height), width, height], axis=1)
 
 
-def view(
+def augmented_view(
     pixels_B3HW: Tensor, name: str, seed: int, epoch: int, keys: Sequence[str], area: float, flip: float
 ) -> Tensor:
     """Float pixels in 0..255 of view ``name``: a crop of at least ``area``, mirrored with probability ``flip``.
@@ -33,7 +33,7 @@ def view(
     """
     if area == 1.0 and flip == 0.0:
         return pixels_B3HW.float()
-    streams = [stream("view", name, seed, epoch, key) for key in keys]
+    streams = [random_stream("view", name, seed, epoch, key) for key in keys]
     boxes = crop_boxes(streams, area)
     mirrored = np.where(uniforms(streams, 5)[:, 4] < flip, -1.0, 1.0)
     theta = np.zeros((len(keys), 2, 3), dtype=np.float32)

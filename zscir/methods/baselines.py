@@ -10,7 +10,7 @@ from zscir.methods.clip import Clip
 from zscir.methods.protocol import Batch
 
 
-class Control:
+class Baseline:
     """Query = norm(text_weight * norm(text) + image_weight * norm(image)) of an untouched backbone."""
 
     text_protocol = "pli"
@@ -38,16 +38,16 @@ class Control:
         return {}
 
 
-def image_only(stock: Clip) -> Control:
+def image_only(stock: Clip) -> Baseline:
     """The reference image alone."""
-    return Control("image only", stock, 0.0, 1.0)
+    return Baseline("image only", stock, 0.0, 1.0)
 
 
-def text_only(stock: Clip) -> Control:
+def text_only(stock: Clip) -> Baseline:
     """The modification text alone."""
-    return Control("text only", stock, 1.0, 0.0)
+    return Baseline("text only", stock, 1.0, 0.0)
 
 
-def weighted_sum(stock: Clip, image_weight: float) -> Control:
+def weighted_sum(stock: Clip, image_weight: float) -> Baseline:
     """Text plus ``image_weight`` (lambda) times image, both of unit length."""
-    return Control(f"sum, lambda {image_weight:g}", stock, 1.0, image_weight)
+    return Baseline(f"sum, lambda {image_weight:g}", stock, 1.0, image_weight)

@@ -8,28 +8,28 @@ import torch
 
 from zscir.methods import checkpoint as ck
 from zscir.methods.clip import Clip
-from zscir.methods.counter_rng import stream
+from zscir.methods.counter_rng import random_stream
 from zscir.methods.pli import Pli
-from zscir.methods.specs import ArchitectureSpec, ClipSpec, PixelSpec, PliSpec, TscirComposeSpec, TscirMapSpec
+from zscir.methods.specs import ArchitectureSpec, ClipSpec, ModelPixelSpec, PliSpec, TscirComposeSpec, TscirMapSpec
 from zscir.methods.tokenizer import ClipTokenizer, CompactTokenizer, Tokenizer
-from zscir.methods.towers import Towers, config_of
+from zscir.methods.towers import Towers, open_clip_config
 from zscir.methods.tscir_compose import TscirCompose, new_adapters
 from zscir.methods.tscir_map import TscirMap, new_mapping
 from zscir.runtime.errors import RequestError
 from zscir.store.artifacts import Artifact
 
-Spec = ClipSpec | PliSpec | TscirMapSpec | TscirComposeSpec
+AnyMethodSpec = ClipSpec | PliSpec | TscirMapSpec | TscirComposeSpec
 
 
 def new_method(
-    spec: Spec, seed: int, backbone: Artifact | None, init: Artifact | None, texts: Iterable[str]
+    spec: AnyMethodSpec, seed: int, backbone: Artifact | None, init: Artifact | None, texts: Iterable[str]
 ) -> ck.Trainable:
     """The method of ``spec`` with weights drawn from ``seed`` where nothing is given to start from.
 
     ``texts`` are the training texts, read only for the vocabulary of a compact tokenizer. RequestError when a
     starting point is missing, superfluous or of the wrong method.
     """
-    torch.manual_seed(stream("init", seed) >> 1)
+    torch.manual_seed(random_stream("init", seed) >> 1)
     if isinstance(spec, ClipSpec):
         return _new_clip(spec, backbone, init, texts)
     if backbone is None:
@@ -57,11 +57,11 @@ def _new_clip(spec: ClipSpec, backbone: Artifact | None, init: Artifact | None, 
 
 
 def _from_scratch(spec: ClipSpec, architecture: ArchitectureSpec, texts: Iterable[str]) -> Clip:
-    pixels = spec.pixels or PixelSpec()
+    pixels = spec.pixels or ModelPixelSpec()
     tokenizer: Tokenizer = ClipTokenizer()
     if architecture.tokenizer == "compact":
         tokenizer = CompactTokenizer.of_corpus(texts)
-    towers = Towers(config_of(architecture, pixels, tokenizer.vocab_size), pixels, tokenizer)
+    towers = Towers(open_clip_config(architecture, pixels, tokenizer.vocab_size), pixels, tokenizer)
     with torch.no_grad():
         towers.clip.logit_scale.fill_(math.log(spec.init_scale))
     return Clip(towers, spec)
@@ -75,11 +75,11 @@ def _new_compose(spec: TscirComposeSpec, backbone: Artifact, init: Artifact | No
     return TscirCompose(towers, mapping, new_adapters(towers, spec), spec)
 
 
-def origin_of(spec: Spec, backbone: Artifact | None, init: Artifact | None) -> dict[str, Any]:
+def origin_of(spec: AnyMethodSpec, backbone: Artifact | None, init: Artifact | None) -> dict[str, Any]:
     """What the checkpoint's configuration says of where it came from."""
     origin: dict[str, Any] = {}
     if isinstance(spec, TscirMapSpec | TscirComposeSpec) and backbone is not None:
-        origin["backbone"] = ck.backbone_mark(backbone)
+        origin["backbone"] = ck.backbone_weights_digest(backbone)
     if isinstance(spec, TscirComposeSpec) and init is not None:
         origin["mapping"] = ck.read_config(init)["method"]
     return origin

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from zscir.methods.clip import Clip
 from zscir.methods.pli import Pli
-from zscir.methods.specs import ClipSpec, MethodSpec, PixelSpec, PliSpec, TscirComposeSpec, TscirMapSpec
+from zscir.methods.specs import ClipSpec, MethodSpec, ModelPixelSpec, PliSpec, TscirComposeSpec, TscirMapSpec
 from zscir.methods.tokenizer import ClipTokenizer, CompactTokenizer, Tokenizer
 from zscir.methods.towers import Towers
 from zscir.methods.tscir_compose import TscirCompose, new_adapters
@@ -95,8 +95,8 @@ def load_towers(checkpoint: Artifact) -> Towers:
     tokenizer: Tokenizer = ClipTokenizer()
     if config["tokenizer"] == "compact":
         tokenizer = CompactTokenizer.load(checkpoint.path(VOCAB))
-    towers = Towers(config["architecture"], PixelSpec.parse(config["pixels"], CONFIG), tokenizer)
-    fill(towers.clip, read_weights(checkpoint), checkpoint.path(WEIGHTS))
+    towers = Towers(config["architecture"], ModelPixelSpec.parse(config["pixels"], CONFIG), tokenizer)
+    load_tensors(towers.clip, read_weights(checkpoint), checkpoint.path(WEIGHTS))
     return towers.eval()
 
 
@@ -110,7 +110,7 @@ def read_weights(checkpoint: Artifact) -> dict[str, Tensor]:
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.items()}
 
 
-def fill(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+def load_tensors(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     """Load every tensor of ``module``; RequestError names what is missing, left over or of another shape."""
     wanted = module.state_dict()
     wrong = sorted(wanted.keys() ^ weights.keys())
@@ -120,7 +120,7 @@ def fill(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     module.load_state_dict(weights)
 
 
-def part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def tensors_with_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors under ``prefix.``, without it."""
     return {name[len(prefix) + 1 :]: tensor for name, tensor in weights.items() if name.startswith(prefix + ".")}
 
@@ -139,7 +139,7 @@ def load_method(
     return whole.eval().to(device or default_device())
 
 
-def backbone_mark(backbone: Artifact) -> str:
+def backbone_weights_digest(backbone: Artifact) -> str:
     """What a ``tscir_*`` checkpoint remembers of its backbone: the SHA-256 of its weights."""
     return backbone.entries[WEIGHTS].sha256
 
@@ -148,10 +148,10 @@ def _checked_backbone(config: dict[str, Any], backbone: Artifact | None) -> Arti
     name = config["method"]["name"]
     if backbone is None:
         raise RequestError(f"a {name} checkpoint holds no towers: give its backbone's checkpoint too")
-    if config.get("backbone") != backbone_mark(backbone):
+    if config.get("backbone") != backbone_weights_digest(backbone):
         raise RequestError(
             f"this {name} checkpoint was trained on a backbone with weights {str(config.get('backbone'))[:12]}, "
-            f"the one given has {backbone_mark(backbone)[:12]}; give the one it was trained on"
+            f"the one given has {backbone_weights_digest(backbone)[:12]}; give the one it was trained on"
         )
     return backbone
 
@@ -161,9 +161,9 @@ def _load_tscir(
 ) -> Trainable:
     towers, weights, path = load_towers(backbone), read_weights(checkpoint), checkpoint.path(WEIGHTS)
     mapping = new_mapping(towers, spec if isinstance(spec, TscirMapSpec) else spec_in(config, "mapping", CONFIG))
-    fill(mapping, part(weights, "mapping"), path)
+    load_tensors(mapping, tensors_with_prefix(weights, "mapping"), path)
     if isinstance(spec, TscirMapSpec):
         return TscirMap(towers, mapping, spec)
     adapters = new_adapters(towers, spec)
-    fill(adapters, part(weights, "adapters"), path)
+    load_tensors(adapters, tensors_with_prefix(weights, "adapters"), path)
     return TscirCompose(towers, mapping, adapters, spec)

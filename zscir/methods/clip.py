@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zscir.methods.augment import view
-from zscir.methods.losses import both_ways
-from zscir.methods.protocol import Batch, Gather, alone
+from zscir.methods.augment import augmented_view
+from zscir.methods.losses import symmetric_nce
+from zscir.methods.protocol import Batch, Gather, gather_single_process
 from zscir.methods.specs import ClipSpec
 from zscir.methods.towers import Towers
 
@@ -23,15 +23,15 @@ class Clip(nn.Module):
         super().__init__()
         self.towers, self.spec, self.pixels = towers, spec, towers.pixels
 
-    def loss(self, batch: Batch, gather: Gather = alone) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, gather: Gather = gather_single_process) -> dict[str, Tensor]:
         """Symmetric cross-entropy of the target images and their texts at the learned scale."""
-        seen = view(
+        seen = augmented_view(
             batch.target_pixels, "clip", batch.seed, batch.epoch, batch.target_keys, self.spec.crop_area, self.spec.flip
         )
         image = gather(F.normalize(self.towers.encode_image(seen), dim=1))
         text = gather(F.normalize(self.towers.encode_texts(batch.texts), dim=1))
         scale = self.towers.logit_scale().clamp(max=self.spec.max_scale)
-        return {"loss": both_ways(image, text, scale), "scale": scale.detach()}
+        return {"loss": symmetric_nce(image, text, scale), "scale": scale.detach()}
 
     @torch.no_grad()
     def queries(self, reference_pixels_B3HW: Tensor, texts: Sequence[str]) -> Tensor:

@@ -11,13 +11,13 @@ _MIX_A = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_B = np.uint64(0x94D049BB133111EB)
 
 
-def stream(*parts: int | str) -> int:
+def random_stream(*parts: int | str) -> int:
     """A 64-bit stream number for a name such as ``("mask", seed, epoch, image_key)``."""
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
     return int.from_bytes(sha256(text.encode()).digest()[:8], "little")
 
 
-def bits(streams: Sequence[int], count: int) -> NDArray[np.uint64]:
+def random_bits(streams: Sequence[int], count: int) -> NDArray[np.uint64]:
     """[len(streams), count] uniform 64-bit numbers: splitmix64 at counters 1..count of each stream."""
     state = np.asarray(streams, dtype=np.uint64)[:, None]
     counter = np.arange(1, count + 1, dtype=np.uint64)[None, :]
@@ -31,10 +31,10 @@ def bits(streams: Sequence[int], count: int) -> NDArray[np.uint64]:
 
 def uniforms(streams: Sequence[int], count: int) -> NDArray[np.float64]:
     """[len(streams), count] numbers in [0, 1) with 53 random bits each."""
-    return (bits(streams, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return (random_bits(streams, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def shuffled(count: int, *name: int | str) -> NDArray[np.int64]:
     """A permutation of 0..count-1 that depends on ``name`` alone."""
-    keys = bits([stream(*name)], count)[0]
+    keys = random_bits([random_stream(*name)], count)[0]
     return np.argsort(keys, kind="stable").astype(np.int64)

@@ -7,25 +7,25 @@ from PIL import Image
 from torch import Tensor
 
 from zscir.data.images import decode as image_decoder
-from zscir.methods.specs import PixelSpec
+from zscir.methods.specs import ModelPixelSpec
 from zscir.runtime.errors import StageError
 
-MAX_PIXELS = 50_000_000
+MAX_DECODED_PIXELS = 50_000_000
 MAX_ASPECT = 16
 
 
 def open_image(data: bytes, where: str) -> Image.Image:
     """The RGB image in ``data``; StageError if it is none, is damaged, or would unfold beyond the pixel limit."""
     try:
-        return image_decoder.decode(data, MAX_PIXELS)
+        return image_decoder.decode_image(data, MAX_DECODED_PIXELS)
     except image_decoder.BadImage as error:
         raise StageError(f"{where}: {error}; {error.reason}") from None
 
 
-def square(image: Image.Image, spec: PixelSpec) -> NDArray[np.uint8]:
+def resize_to_square(image: Image.Image, spec: ModelPixelSpec) -> NDArray[np.uint8]:
     """[S, S, 3] of ``image`` as ``spec`` asks: bicubic, centre crop (optionally padded first) or warped."""
     size = spec.size_px
-    image = _tamed(image)
+    image = _crop_elongated(image)
     if spec.fit == "pad":
         image = _padded(image, spec.pad_ratio)
     if spec.fit == "warp":
@@ -39,7 +39,7 @@ def square(image: Image.Image, spec: PixelSpec) -> NDArray[np.uint8]:
     return np.asarray(image, dtype=np.uint8)
 
 
-def _tamed(image: Image.Image) -> Image.Image:
+def _crop_elongated(image: Image.Image) -> Image.Image:
     """The centre of an image more elongated than 16 : 1, which scaling or padding would blow up without bound."""
     short = min(image.size)
     width, height = min(image.width, short * MAX_ASPECT), min(image.height, short * MAX_ASPECT)
@@ -61,12 +61,12 @@ def _padded(image: Image.Image, ratio: float) -> Image.Image:
     return canvas
 
 
-def decode(data: bytes, spec: PixelSpec, where: str) -> NDArray[np.uint8]:
+def decode_to_square(data: bytes, spec: ModelPixelSpec, where: str) -> NDArray[np.uint8]:
     """[3, S, S] uint8 of an encoded image."""
-    return np.ascontiguousarray(square(open_image(data, where), spec).transpose(2, 0, 1))
+    return np.ascontiguousarray(resize_to_square(open_image(data, where), spec).transpose(2, 0, 1))
 
 
-def normalised(pixels_B3HW: Tensor, spec: PixelSpec) -> Tensor:
+def normalise_pixels(pixels_B3HW: Tensor, spec: ModelPixelSpec) -> Tensor:
     """uint8 pixels as floats with the mean and deviation that the weights expect."""
     mean = torch.tensor(spec.mean, device=pixels_B3HW.device).view(1, 3, 1, 1)
     std = torch.tensor(spec.std, device=pixels_B3HW.device).view(1, 3, 1, 1)

@@ -5,15 +5,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def one_way(logits_BB: Tensor) -> Tensor:
+def one_way_nce(logits_BB: Tensor) -> Tensor:
     """Mean cross-entropy of each row against its diagonal entry."""
     return F.cross_entropy(logits_BB, torch.arange(len(logits_BB), device=logits_BB.device))
 
 
-def both_ways(a_BD: Tensor, b_BD: Tensor, scale: Tensor | float) -> Tensor:
+def symmetric_nce(a_BD: Tensor, b_BD: Tensor, scale: Tensor | float) -> Tensor:
     """NCE(a, b) = half of (a -> b) + (b -> a); unit rows, ``scale`` = 1 / tau."""
     logits = scale * a_BD @ b_BD.T
-    return (one_way(logits) + one_way(logits.T)) / 2
+    return (one_way_nce(logits) + one_way_nce(logits.T)) / 2
 
 
 def soft_text_alignment(captions_BD: Tensor, students_BD: Tensor, teachers_BD: Tensor, tau: float) -> Tensor:
@@ -38,13 +38,13 @@ def mixed_negatives(composed_BD: Tensor, targets_BD: Tensor, hardest: int) -> Te
     return weight * similar.diagonal()[:, None] + (1 - weight) * hard
 
 
-def with_mixed_negatives(composed_BD: Tensor, targets_BD: Tensor, tau: float, hardest: int, tau_mixed: float) -> Tensor:
+def mixed_negatives_nce(composed_BD: Tensor, targets_BD: Tensor, tau: float, hardest: int, tau_mixed: float) -> Tensor:
     """Cross-entropy composed -> target over the batch's targets and the mixed hard negatives."""
     mixed = mixed_negatives(composed_BD, targets_BD, hardest) / tau_mixed
-    return one_way_to_first(composed_BD @ targets_BD.T / tau, mixed)
+    return nce_with_extra_negatives(composed_BD @ targets_BD.T / tau, mixed)
 
 
-def one_way_to_first(logits_BB: Tensor, more_BK: Tensor) -> Tensor:
+def nce_with_extra_negatives(logits_BB: Tensor, more_BK: Tensor) -> Tensor:
     """Cross-entropy of each row's diagonal entry over the row and ``more_BK``."""
     logits = torch.cat([logits_BB, more_BK], dim=1)
     return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))

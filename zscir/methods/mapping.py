@@ -97,7 +97,7 @@ def _zero_linear(width: int) -> nn.Linear:
     return linear
 
 
-class Mapping(nn.Module):
+class StarMapping(nn.Module):
     """All trained tensors of stage I: token learner, patch projection, one injection per site.
 
     The last published site follows the last block: only the end token is read after it, so it has no effect.

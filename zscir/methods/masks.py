@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from zscir.methods.counter_rng import bits, stream
+from zscir.methods.counter_rng import random_bits, random_stream
 
 
 def kept_count(patches: int, ratio: float) -> int:
@@ -21,8 +21,8 @@ def kept_patches(
     A row depends on its own seed, ``epoch`` and key only. A patch's index fills the low bits of its random
     number, so that two patches never tie.
     """
-    streams = [stream("mask", seed, epoch, key) for seed, key in zip(seeds, keys, strict=True)]
+    streams = [random_stream("mask", seed, epoch, key) for seed, key in zip(seeds, keys, strict=True)]
     low = np.uint64(16)
-    numbers = (bits(streams, patches) >> low << low) | np.arange(patches, dtype=np.uint64)
+    numbers = (random_bits(streams, patches) >> low << low) | np.arange(patches, dtype=np.uint64)
     kept = np.argsort(numbers, axis=1)[:, : kept_count(patches, ratio)]
     return np.sort(kept, axis=1).astype(np.int64)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zscir.runtime.progress import warn
+from zscir.runtime.progress import log_warning
 
 
 def in_halves(encode: Callable[..., Tensor], *rows: Sequence[Any] | Tensor) -> Tensor:
@@ -23,11 +23,11 @@ def in_halves(encode: Callable[..., Tensor], *rows: Sequence[Any] | Tensor) -> T
         if count == 1:
             raise
     # Out here the failed attempt's tensors are free, as the error, which held on to them, is gone.
-    _tell(count)
+    _warn_once(count)
     half = count // 2
     return torch.cat([in_halves(encode, *(one[part] for one in rows)) for part in (slice(half), slice(half, None))])
 
 
 @cache
-def _tell(count: int) -> None:
-    warn(f"a batch of {count} does not fit into the GPU's memory; it is encoded in halves")
+def _warn_once(count: int) -> None:
+    log_warning(f"a batch of {count} does not fit into the GPU's memory; it is encoded in halves")

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zscir.methods.losses import one_way
+from zscir.methods.losses import one_way_nce
 from zscir.methods.masks import kept_patches
-from zscir.methods.protocol import Batch, Gather, alone
+from zscir.methods.protocol import Batch, Gather, gather_single_process
 from zscir.methods.specs import PliSpec
 from zscir.methods.towers import Towers
 
@@ -35,7 +35,7 @@ class Pli(nn.Module):
             tuned = self.spec.tune == "both" or (self.spec.tune == "image") == image
             parameter.requires_grad_(tuned and name != "logit_scale")
 
-    def loss(self, batch: Batch, gather: Gather = alone) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, gather: Gather = gather_single_process) -> dict[str, Tensor]:
         """-log softmax of (masked reference + text) . target over the batch's targets."""
         kept = kept_patches(batch.mask_seeds, batch.epoch, batch.reference_keys, self.towers.patches, batch.mask_ratio)
         masked = self.towers.encode_image(batch.reference_pixels, torch.from_numpy(kept))
@@ -43,7 +43,7 @@ class Pli(nn.Module):
         target = gather(self.towers.encode_image(batch.target_pixels))
         logits = self._logits(query, target)
         hits = (logits.argmax(dim=1) == torch.arange(len(logits), device=logits.device)).float().mean()
-        return {"loss": one_way(logits), "hits": hits}
+        return {"loss": one_way_nce(logits), "hits": hits}
 
     def _logits(self, query_BD: Tensor, target_BD: Tensor) -> Tensor:
         if self.spec.space == "raw":

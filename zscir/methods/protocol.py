@@ -6,12 +6,12 @@ from typing import Protocol
 
 from torch import Tensor
 
-from zscir.methods.specs import PixelSpec
+from zscir.methods.specs import ModelPixelSpec
 
 Gather = Callable[[Tensor], Tensor]  # the [b, D] rows that this process encoded -> all [B, D] rows of the step
 
 
-def alone(rows_BD: Tensor) -> Tensor:
+def gather_single_process(rows_BD: Tensor) -> Tensor:
     """The gather of a process that trains by itself: its rows are all there are."""
     return rows_BD
 
@@ -41,9 +41,9 @@ class Method(Protocol):
 
     name: str
     text_protocol: str
-    pixels: PixelSpec
+    pixels: ModelPixelSpec
 
-    def loss(self, batch: Batch, gather: Gather = alone) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, gather: Gather = gather_single_process) -> dict[str, Tensor]:
         """``loss`` (a scalar with a gradient) and its parts by name; every feature passes ``gather`` once."""
         ...
 

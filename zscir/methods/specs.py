@@ -9,11 +9,11 @@ from zscir.runtime.specs import Spec
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+UnitFraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class PixelSpec(Spec):
+class ModelPixelSpec(Spec):
     """How an image becomes a square of pixels; it travels with the weights, because scores depend on it.
 
     ``crop`` scales the short side to ``size_px`` and cuts the centre; ``pad`` first pads images longer than
@@ -60,11 +60,11 @@ class ClipSpec(Spec):
 
     name: Literal["clip"] = "clip"
     architecture: ArchitectureSpec | None = None
-    pixels: PixelSpec | None = None
-    init_scale: Positive = 14.285714285714286
-    max_scale: Positive = 100.0
+    pixels: ModelPixelSpec | None = None
+    init_scale: PositiveFloat = 14.285714285714286
+    max_scale: PositiveFloat = 100.0
     crop_area: Annotated[float, Field(gt=0, le=1)] = 1.0
-    flip: Share = 0.0
+    flip: UnitFraction = 0.0
 
 
 class PliSpec(Spec):
@@ -73,7 +73,7 @@ class PliSpec(Spec):
     name: Literal["pli"] = "pli"
     tune: Literal["both", "text", "image"] = "both"
     space: Literal["raw", "normalised"] = "raw"
-    scale: Positive | None = None
+    scale: PositiveFloat | None = None
     image_weight: Annotated[float, Field(ge=0)] = 0.25
 
 
@@ -81,7 +81,7 @@ class TscirMapSpec(Spec):
     """TSCIR stage I (arXiv 2504.17990): an image becomes the word ``*`` and visual injections into the text tower."""
 
     name: Literal["tscir_map"] = "tscir_map"
-    tau: Positive = 0.07
+    tau: PositiveFloat = 0.07
     sta_weight: Annotated[float, Field(ge=0)] = 0.2
     sites: tuple[int, ...] | None = None
     word_hidden: Annotated[int, Field(gt=0)] = 512
@@ -91,14 +91,14 @@ class TscirMapSpec(Spec):
     zero_init: bool = False
     view_a_area: Annotated[float, Field(gt=0, le=1)] = 0.8
     view_b_area: Annotated[float, Field(gt=0, le=1)] = 0.9
-    flip: Share = 0.5
+    flip: UnitFraction = 0.5
 
 
 class TscirComposeSpec(Spec):
     """TSCIR stage II: small adapters in the text tower learn to compose ``*`` with a modification text."""
 
     name: Literal["tscir_compose"] = "tscir_compose"
-    tau: Positive = 0.01
+    tau: PositiveFloat = 0.01
     rank: Annotated[int, Field(gt=0)] = 128
     sites: tuple[int, ...] | None = None
     zero_init: bool = False

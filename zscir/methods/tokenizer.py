@@ -25,7 +25,7 @@ changed make made turn turned into become becomes now to from in on at bigger sm
 corner up down both all only still move moved show shows there it they them its their this these those gone any each
 every thing things object
 """
-BUCKETS = 64
+UNKNOWN_TOKEN_BUCKETS = 64
 
 
 class Tokenizer(Protocol):
@@ -53,7 +53,7 @@ class Tokenizer(Protocol):
 
 @lru_cache(maxsize=1)
 def _bpe() -> Any:
-    torchvision_guard.install()
+    torchvision_guard.install_torchvision_guard()
     from open_clip.tokenizer import SimpleTokenizer
 
     return SimpleTokenizer()
@@ -65,7 +65,7 @@ def bpe_ids(text: str) -> tuple[int, ...]:
     return tuple(_bpe().encode(text))
 
 
-def _rows(rows: list[list[int]], context_length: int, end_id: int) -> Tensor:
+def _pad_ids(rows: list[list[int]], context_length: int, end_id: int) -> Tensor:
     cut = [row if len(row) <= context_length else [*row[: context_length - 1], end_id] for row in rows]
     ids = torch.zeros(len(cut), max((len(row) for row in cut), default=0), dtype=torch.long)
     for row, tokens in zip(ids, cut, strict=True):
@@ -84,7 +84,7 @@ class ClipTokenizer:
         (self.star_id,) = bpe_ids(STAR)
 
     def __call__(self, texts: Sequence[str], context_length: int) -> Tensor:
-        return _rows([[self.start_id, *bpe_ids(text), self.end_id] for text in texts], context_length, self.end_id)
+        return _pad_ids([[self.start_id, *bpe_ids(text), self.end_id] for text in texts], context_length, self.end_id)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class CompactTokenizer:
     """The BPE ids of one corpus renumbered 1..n, then buckets for all other ids (id modulo), then start and end."""
 
     known: tuple[int, ...]
-    buckets: int = BUCKETS
+    buckets: int = UNKNOWN_TOKEN_BUCKETS
 
     @classmethod
     def of_corpus(cls, texts: Iterable[str]) -> "CompactTokenizer":
@@ -133,13 +133,13 @@ class CompactTokenizer:
 
     def compact_id(self, bpe_id: int) -> int:
         """The compact id of a BPE id: its own, or its bucket's."""
-        return _numbers(self.known).get(bpe_id, 1 + len(self.known) + bpe_id % self.buckets)
+        return _compact_ids(self.known).get(bpe_id, 1 + len(self.known) + bpe_id % self.buckets)
 
     def __call__(self, texts: Sequence[str], context_length: int) -> Tensor:
         rows = [[self.start_id, *map(self.compact_id, bpe_ids(text)), self.end_id] for text in texts]
-        return _rows(rows, context_length, self.end_id)
+        return _pad_ids(rows, context_length, self.end_id)
 
 
 @lru_cache(maxsize=8)
-def _numbers(known: tuple[int, ...]) -> dict[int, int]:
+def _compact_ids(known: tuple[int, ...]) -> dict[int, int]:
     return {bpe_id: number for number, bpe_id in enumerate(known, start=1)}

@@ -11,20 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zscir.methods.image_tensors import normalised
-from zscir.methods.specs import ArchitectureSpec, PixelSpec
+from zscir.methods.image_tensors import normalise_pixels
+from zscir.methods.specs import ArchitectureSpec, ModelPixelSpec
 from zscir.methods.tokenizer import Tokenizer
 from zscir.runtime import torchvision_guard
 from zscir.runtime.errors import RequestError
 
-torchvision_guard.install()
+torchvision_guard.install_torchvision_guard()
 from open_clip.model import CLIP  # noqa: E402  (needs the guard first)
 
 BlockHook = Callable[[Tensor], Tensor]
 NO_HOOKS: Mapping[int, BlockHook] = {}
 
 
-def config_of(spec: ArchitectureSpec, pixels: PixelSpec, vocab_size: int) -> dict[str, Any]:
+def open_clip_config(spec: ArchitectureSpec, pixels: ModelPixelSpec, vocab_size: int) -> dict[str, Any]:
     """open_clip's model configuration (as its JSON files have it) of an architecture spec."""
     if pixels.size_px % spec.vision.patch_px:
         raise RequestError(f"pixels.size_px = {pixels.size_px} must be a multiple of patch_px = {spec.vision.patch_px}")
@@ -52,7 +52,7 @@ def config_of(spec: ArchitectureSpec, pixels: PixelSpec, vocab_size: int) -> dic
 class Towers(nn.Module):
     """Both encoders of one CLIP. ``config`` is open_clip's; ``pixels`` and ``tokenizer`` travel with it."""
 
-    def __init__(self, config: Mapping[str, Any], pixels: PixelSpec, tokenizer: Tokenizer) -> None:
+    def __init__(self, config: Mapping[str, Any], pixels: ModelPixelSpec, tokenizer: Tokenizer) -> None:
         super().__init__()
         self.config = json.loads(json.dumps(config))
         self.pixels = pixels
@@ -93,7 +93,7 @@ class Towers(nn.Module):
 
     def pixels_in(self, pixels_B3HW: Tensor) -> Tensor:
         """Pixels in 0..255 (uint8 or float) as the vision tower takes them."""
-        return normalised(pixels_B3HW.to(self.clip.logit_scale.device), self.pixels)
+        return normalise_pixels(pixels_B3HW.to(self.clip.logit_scale.device), self.pixels)
 
     def image_tokens(self, pixels_B3HW: Tensor, kept_BK: Tensor | None = None) -> Tensor:
         """[B, 1 + K, W] hidden states after the last block; CLS first.

@@ -8,15 +8,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from zscir.methods.checkpoint import fill
+from zscir.methods.checkpoint import load_tensors
 from zscir.methods.clip import Clip
-from zscir.methods.specs import ClipSpec, PixelSpec
+from zscir.methods.specs import ClipSpec, ModelPixelSpec
 from zscir.methods.tokenizer import ClipTokenizer
 from zscir.methods.towers import Towers
 from zscir.runtime import torchvision_guard
 from zscir.runtime.errors import RequestError, StageError
 
-torchvision_guard.install()
+torchvision_guard.install_torchvision_guard()
 import open_clip  # noqa: E402  (needs the guard first)
 
 MODULE_PREFIX = "module."
@@ -31,7 +31,7 @@ def architecture_named(name: str) -> dict[str, Any]:
     return config
 
 
-def published(name: str, tag: str, pixels: PixelSpec) -> Clip:
+def published_towers(name: str, tag: str, pixels: ModelPixelSpec) -> Clip:
     """The towers of an open_clip (architecture, tag) pair, downloaded unless they are in the hub's cache."""
     architecture_named(name)
     if (name, tag) not in open_clip.list_pretrained():
@@ -53,7 +53,7 @@ def quick_gelu_of(name: str, tag: str) -> bool:
     return bool((open_clip.get_pretrained_cfg(name, tag) or {}).get("quick_gelu", False))
 
 
-def local(name: str, weights: Path, quick_gelu: bool, pixels: PixelSpec) -> Clip:
+def local_towers(name: str, weights: Path, quick_gelu: bool, pixels: ModelPixelSpec) -> Clip:
     """The towers of architecture ``name`` from a safetensors file."""
     return _clip(name, quick_gelu, read_state(weights), pixels, weights)
 
@@ -67,11 +67,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix(MODULE_PREFIX): tensor for name, tensor in stored.items()}
 
 
-def _clip(name: str, quick_gelu: bool, state: dict[str, Tensor], pixels: PixelSpec, where: Path) -> Clip:
+def _clip(name: str, quick_gelu: bool, state: dict[str, Tensor], pixels: ModelPixelSpec, where: Path) -> Clip:
     config = architecture_named(name) | {"quick_gelu": quick_gelu}
     size = config["vision_cfg"].get("image_size", 224)
     if pixels.size_px != size:
         raise RequestError(f"pixels.size_px = {pixels.size_px}, but this architecture takes {size}")
     towers = Towers(config, pixels, ClipTokenizer())
-    fill(towers.clip, {tensor_name: tensor.float() for tensor_name, tensor in state.items()}, where)
+    load_tensors(towers.clip, {tensor_name: tensor.float() for tensor_name, tensor in state.items()}, where)
     return Clip(towers.eval(), ClipSpec())

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zscir.methods.adapters import Adapters
-from zscir.methods.augment import view
-from zscir.methods.losses import both_ways, one_way, soft_text_alignment, with_mixed_negatives
-from zscir.methods.mapping import Mapping, at_relative_depth
-from zscir.methods.protocol import Batch, Gather, alone
+from zscir.methods.augment import augmented_view
+from zscir.methods.losses import mixed_negatives_nce, one_way_nce, soft_text_alignment, symmetric_nce
+from zscir.methods.mapping import StarMapping, at_relative_depth
+from zscir.methods.protocol import Batch, Gather, gather_single_process
 from zscir.methods.specs import TscirComposeSpec
 from zscir.methods.towers import Towers
-from zscir.methods.tscir_map import MAPPING_PROMPT, Seen, Speaker
+from zscir.methods.tscir_map import MAPPING_PROMPT, MappedImages, StarTextEncoder
 
 COMPOSED_PROMPT = "a photo of * that {text}"
 
@@ -33,9 +33,9 @@ class TscirCompose(nn.Module):
     name = "tscir_compose"
     text_protocol = "tscir"
 
-    def __init__(self, towers: Towers, mapping: Mapping, adapters: Adapters, spec: TscirComposeSpec) -> None:
+    def __init__(self, towers: Towers, mapping: StarMapping, adapters: Adapters, spec: TscirComposeSpec) -> None:
         super().__init__()
-        self.speaker, self.adapters = Speaker(towers, mapping.requires_grad_(False)), adapters
+        self.speaker, self.adapters = StarTextEncoder(towers, mapping.requires_grad_(False)), adapters
         self.spec, self.pixels = spec, towers.pixels
 
     def train(self, mode: bool = True) -> "TscirCompose":
@@ -44,12 +44,12 @@ class TscirCompose(nn.Module):
         self.speaker.eval()
         return self
 
-    def say(self, texts: Sequence[str], seen: Seen) -> Tensor:
+    def say(self, texts: Sequence[str], seen: MappedImages) -> Tensor:
         """[B, D] unit features of texts with the image in the star's place, adapters on."""
         hooks = {int(name): module for name, module in self.adapters.items()}
         return F.normalize(self.speaker.say(self.speaker.towers.tokens(texts), seen, hooks), dim=1)
 
-    def loss(self, batch: Batch, gather: Gather = alone) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, gather: Gather = gather_single_process) -> dict[str, Tensor]:
         """Composition both ways (mixed hard negatives one way) + mapping + soft text alignment."""
         spec, tau = self.spec, self.spec.tau
         with torch.no_grad():
@@ -60,21 +60,21 @@ class TscirCompose(nn.Module):
         r = gather(F.normalize(seen.image, dim=1))
         composed = gather(self.say([COMPOSED_PROMPT.format(text=text) for text in batch.texts], seen))
         mapped = gather(self.say([MAPPING_PROMPT] * len(seen.image), seen))
-        compose = (one_way(g @ composed.T / tau) + self._to_target(composed, g)) / 2
-        mapping = both_ways(mapped, r, 1 / tau)
+        compose = (one_way_nce(g @ composed.T / tau) + self._to_target(composed, g)) / 2
+        mapping = symmetric_nce(mapped, r, 1 / tau)
         sta = soft_text_alignment(c, mapped, g if spec.sta_images == "target" else r, tau)
         total = compose + spec.map_weight * mapping + spec.sta_weight * sta
         return {"loss": total, "compose": compose, "map": mapping, "sta": sta}
 
     def _view(self, pixels: Tensor, name: str, batch: Batch, keys: Sequence[str]) -> Tensor:
-        return view(pixels, name, batch.seed, batch.epoch, keys, self.spec.view_area, 0.0)
+        return augmented_view(pixels, name, batch.seed, batch.epoch, keys, self.spec.view_area, 0.0)
 
     def _to_target(self, composed_BD: Tensor, target_BD: Tensor) -> Tensor:
         spec = self.spec
         if spec.negatives == "plain":
-            return one_way(composed_BD @ target_BD.T / spec.tau)
+            return one_way_nce(composed_BD @ target_BD.T / spec.tau)
         tau_mixed = spec.tau if spec.negatives == "mixed" else 1.0
-        return with_mixed_negatives(composed_BD, target_BD, spec.tau, spec.hardest, tau_mixed)
+        return mixed_negatives_nce(composed_BD, target_BD, spec.tau, spec.hardest, tau_mixed)
 
     @torch.no_grad()
     def queries(self, reference_pixels_B3HW: Tensor, texts: Sequence[str]) -> Tensor:

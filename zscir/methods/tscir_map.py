@@ -8,27 +8,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zscir.methods.augment import view
-from zscir.methods.losses import both_ways, soft_text_alignment
-from zscir.methods.mapping import Mapping, at_relative_depth
-from zscir.methods.protocol import Batch, Gather, alone
+from zscir.methods.augment import augmented_view
+from zscir.methods.losses import soft_text_alignment, symmetric_nce
+from zscir.methods.mapping import StarMapping, at_relative_depth
+from zscir.methods.protocol import Batch, Gather, gather_single_process
 from zscir.methods.specs import TscirMapSpec
 from zscir.methods.towers import NO_HOOKS, BlockHook, Towers
 
 MAPPING_PROMPT = "a photo of *"
 
 
-def new_mapping(towers: Towers, spec: TscirMapSpec) -> Mapping:
+def new_mapping(towers: Towers, spec: TscirMapSpec) -> StarMapping:
     """Freshly initialised mapping modules that fit ``towers``."""
-    sites = spec.sites or at_relative_depth(Mapping.PUBLISHED_SITES, towers.text_blocks)
+    sites = spec.sites or at_relative_depth(StarMapping.PUBLISHED_SITES, towers.text_blocks)
     width, heads = spec.inject_width, spec.inject_heads
-    return Mapping(
+    return StarMapping(
         towers.embed_dim, towers.text_width, sites, spec.word_hidden, width, heads, spec.dropout, spec.zero_init
     )
 
 
 @dataclass(frozen=True)
-class Seen:
+class MappedImages:
     """A batch of images, ready to be spoken of: raw features, the words for ``*``, and each site's view."""
 
     image: Tensor
@@ -36,30 +36,32 @@ class Seen:
     looked: dict[int, Tensor]
 
 
-class Speaker(nn.Module):
+class StarTextEncoder(nn.Module):
     """A frozen backbone and a mapping: texts with ``*`` are read with an image in the star's place."""
 
-    def __init__(self, towers: Towers, mapping: Mapping) -> None:
+    def __init__(self, towers: Towers, mapping: StarMapping) -> None:
         super().__init__()
         self.towers, self.mapping = towers.requires_grad_(False), mapping
 
-    def see(self, pixels_B3HW: Tensor) -> Seen:
+    def see(self, pixels_B3HW: Tensor) -> MappedImages:
         """The images as the mapping turns them into words; only the mapping takes a gradient."""
         with torch.no_grad():
             tokens = self.towers.encode_patches(pixels_B3HW)
         word, looked = self.mapping(tokens)
-        return Seen(tokens[:, 0], word, looked)
+        return MappedImages(tokens[:, 0], word, looked)
 
-    def say(self, ids_BL: Tensor, seen: Seen, also: MappingType[int, BlockHook] = NO_HOOKS) -> Tensor:
+    def say(self, ids_BL: Tensor, seen: MappedImages, also: MappingType[int, BlockHook] = NO_HOOKS) -> Tensor:
         """[B, D] raw features of texts whose ``*`` stands for the image; ``also`` runs after the injections."""
         stars, ends = self.towers.stars(ids_BL), self.towers.ends(ids_BL)
         hooks: dict[int, BlockHook] = dict(also)
         for site, looked in seen.looked.items():
-            hooks[site] = _injected(self.mapping.injections[str(site)], stars, ends, looked, also.get(site))
+            hooks[site] = _injection_hook(self.mapping.injections[str(site)], stars, ends, looked, also.get(site))
         return self.towers.encode_text(ids_BL, seen.word, hooks)
 
 
-def _injected(module: nn.Module, stars_B: Tensor, ends_B: Tensor, looked: Tensor, then: BlockHook | None) -> BlockHook:
+def _injection_hook(
+    module: nn.Module, stars_B: Tensor, ends_B: Tensor, looked: Tensor, then: BlockHook | None
+) -> BlockHook:
     """A block hook that adds the injection at ``*`` alone, then applies ``then``."""
     rows = torch.arange(len(stars_B), device=stars_B.device)
 
@@ -78,9 +80,9 @@ class TscirMap(nn.Module):
     name = "tscir_map"
     text_protocol = "tscir"
 
-    def __init__(self, towers: Towers, mapping: Mapping, spec: TscirMapSpec) -> None:
+    def __init__(self, towers: Towers, mapping: StarMapping, spec: TscirMapSpec) -> None:
         super().__init__()
-        self.speaker, self.spec, self.pixels = Speaker(towers, mapping), spec, towers.pixels
+        self.speaker, self.spec, self.pixels = StarTextEncoder(towers, mapping), spec, towers.pixels
 
     def train(self, mode: bool = True) -> "TscirMap":
         """Only the mapping ever trains; the frozen towers stay in evaluation mode."""
@@ -88,11 +90,11 @@ class TscirMap(nn.Module):
         self.speaker.towers.eval()
         return self
 
-    def loss(self, batch: Batch, gather: Gather = alone) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, gather: Gather = gather_single_process) -> dict[str, Tensor]:
         """NCE to both views of the image, plus soft text alignment through its caption."""
         spec, keys = self.spec, batch.target_keys
-        view_a = view(batch.target_pixels, "a", batch.seed, batch.epoch, keys, spec.view_a_area, spec.flip)
-        view_b = view(batch.target_pixels, "b", batch.seed, batch.epoch, keys, spec.view_b_area, 0.0)
+        view_a = augmented_view(batch.target_pixels, "a", batch.seed, batch.epoch, keys, spec.view_a_area, spec.flip)
+        view_b = augmented_view(batch.target_pixels, "b", batch.seed, batch.epoch, keys, spec.view_b_area, 0.0)
         seen = self.speaker.see(view_a)
         with torch.no_grad():
             b = gather(F.normalize(self.speaker.towers.encode_image(view_b), dim=1))
@@ -100,7 +102,7 @@ class TscirMap(nn.Module):
         a = gather(F.normalize(seen.image, dim=1))
         ids = self.speaker.towers.tokens([MAPPING_PROMPT]).expand(len(seen.image), -1)
         said = gather(F.normalize(self.speaker.say(ids, seen), dim=1))
-        to_b, to_a = both_ways(said, b, 1 / spec.tau), both_ways(said, a, 1 / spec.tau)
+        to_b, to_a = symmetric_nce(said, b, 1 / spec.tau), symmetric_nce(said, a, 1 / spec.tau)
         sta = soft_text_alignment(caption, said, b, spec.tau)
         return {"loss": to_b + to_a + spec.sta_weight * sta, "to_b": to_b, "to_a": to_a, "sta": sta}
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 
 import pyarrow.parquet as pq
 
-from zscir.pipeline.estimates import Estimate, dollars
+from zscir.pipeline.estimates import Estimate, cost_usd
 from zscir.pipeline.limits import Limits
 from zscir.runtime.errors import OverBudget, RequestError
 from zscir.runtime.settings import Prices
 from zscir.store.artifacts import Artifact
 
-RESPONSES = "responses-"
+RESPONSES_PREFIX = "responses-"
 
 
 @dataclass
@@ -40,14 +40,14 @@ class Budget:
     def spent(self) -> tuple[float, float]:
         """Hours and US dollars so far."""
         wall_s = time.monotonic() - self._began
-        return wall_s / 3600, dollars(wall_s, self._tokens_in, self._tokens_out, self.prices) or 0.0
+        return wall_s / 3600, cost_usd(wall_s, self._tokens_in, self._tokens_out, self.prices) or 0.0
 
     def count(self, made: Artifact) -> None:
         """Add the LLM tokens of an artifact that this run has made."""
         if self.limits.max_usd is None:
             return
         for name in made.files(".parquet"):
-            if name.startswith(RESPONSES):
+            if name.startswith(RESPONSES_PREFIX):
                 table = pq.read_table(made.path(name), columns=["tokens_in", "tokens_out"], partitioning=None)
                 self._tokens_in += sum(filter(None, table.column("tokens_in").to_pylist()))
                 self._tokens_out += sum(filter(None, table.column("tokens_out").to_pylist()))

@@ -4,17 +4,17 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from zscir.pipeline.stage import Piece, PieceDone, make_piece, stage_named
+from zscir.pipeline.stage import Chunk, ChunkResult, run_chunk, stage_named
 from zscir.runtime.errors import StageError
-from zscir.runtime.retries import Terms, is_out_of_memory
-from zscir.runtime.settings import Settings, data_specs, is_shipped
-from zscir.store.artifacts import Artifact, Folder, Member, scan
+from zscir.runtime.retries import RetryPolicy, is_out_of_memory
+from zscir.runtime.settings import Settings, data_specs, is_shipped_spec
+from zscir.store.artifacts import Artifact, FolderSource, SingleFileSource, scan_folder
 from zscir.store.store import Store, open_store
 
-Ticket = dict[str, Any]
+ChunkJob = dict[str, Any]
 
 
-def ticket_of(store: Store, piece: Piece) -> Ticket:
+def chunk_job_for(store: Store, piece: Chunk) -> ChunkJob:
     """All that another process needs to make ``piece``: the store's address, stage, spec, and where its inputs lie."""
     return {
         "store": store.location,
@@ -29,12 +29,12 @@ def ticket_of(store: Store, piece: Piece) -> Ticket:
     }
 
 
-def make_ticket(ticket: Ticket) -> PieceDone:
+def run_chunk_job(ticket: ChunkJob) -> ChunkResult:
     """Make or reuse the piece of a ticket, in whatever process this is."""
-    return make_piece(*piece_of(ticket))
+    return run_chunk(*load_chunk_job(ticket))
 
 
-def piece_of(ticket: Ticket) -> tuple[Store, Piece]:
+def load_chunk_job(ticket: ChunkJob) -> tuple[Store, Chunk]:
     """The store and the piece of a ticket; RequestError when its spec, or an input, is none that is known here."""
     store = _store(ticket["store"])
     stage = stage_named(ticket["stage"])
@@ -43,7 +43,7 @@ def piece_of(ticket: Ticket) -> tuple[Store, Piece]:
         for role, value in ticket["inputs"].items()
     }
     spec = stage.spec_type.parse(ticket["spec"], f"ticket of {ticket['stage']} {ticket['name']}")
-    return store, Piece(ticket["name"], stage, spec, inputs, Terms(**ticket["terms"]))
+    return store, Chunk(ticket["name"], stage, spec, inputs, RetryPolicy(**ticket["terms"]))
 
 
 @lru_cache(maxsize=4)
@@ -53,10 +53,10 @@ def _store(uri: str) -> Store:
 
 def _address(artifact: Artifact) -> dict[str, Any]:
     source = artifact.source
-    if isinstance(source, Member):
+    if isinstance(source, SingleFileSource):
         return {**_address(source.whole), "only": source.name, "path": next(iter(artifact.entries))}
-    if isinstance(source, Folder):
-        if not is_shipped(source.root):
+    if isinstance(source, FolderSource):
+        if not is_shipped_spec(source.root):
             raise StageError(f"{source.root}: files outside the store cannot be handed to another process")
         root = source.root.resolve().relative_to(data_specs().resolve())
         return {"shipped": root.as_posix(), "files": artifact.files()}
@@ -64,21 +64,23 @@ def _address(artifact: Artifact) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=64)
-def _whole(store: Store, stage: str, key: str) -> Artifact:
+def _stored_artifact(store: Store, stage: str, key: str) -> Artifact:
     return store.get(stage, key)
 
 
 def _artifact(store: Store, address: dict[str, Any]) -> Artifact:
     if "shipped" in address:
-        return _shipped(address["shipped"], address["files"])
-    whole = _whole(store, address["stage"], address["key"])
+        return _shipped_files(address["shipped"], address["files"])
+    whole = _stored_artifact(store, address["stage"], address["key"])
     return whole.only(address["only"], address["path"]) if "only" in address else whole
 
 
-def _shipped(folder: str, names: list[str]) -> Artifact:
+def _shipped_files(folder: str, names: list[str]) -> Artifact:
     """The same shipped files on this machine; that they hold the same is seen by the key that comes out."""
     root = data_specs() / folder
-    found = [entry for entry in scan(root) if entry.path in names] if is_shipped(root) and root.is_dir() else []
+    found = (
+        [entry for entry in scan_folder(root) if entry.path in names] if is_shipped_spec(root) and root.is_dir() else []
+    )
     if len(found) != len(names):
         raise StageError(
             f"{root}: this machine's zscir does not have the files {names}; give it the version of the run"
@@ -86,31 +88,31 @@ def _shipped(folder: str, names: list[str]) -> Artifact:
     return Artifact.of_entries(root, found)
 
 
-class PieceFailed(StageError):
+class ChunkFailed(StageError):
     """A piece that failed, raised where a task has to fail to be seen; it carries what is known of it."""
 
-    def __init__(self, done: PieceDone) -> None:
+    def __init__(self, done: ChunkResult) -> None:
         super().__init__(done.error or "failed")
         self.done = done
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return PieceFailed, (self.done,)
+        return ChunkFailed, (self.done,)
 
 
-def made_or_raised(ticket: Ticket) -> PieceDone:
+def run_chunk_job_or_raise(ticket: ChunkJob) -> ChunkResult:
     """Make the piece of a ticket; PieceFailed where it failed."""
-    done = make_ticket(ticket)
+    done = run_chunk_job(ticket)
     if done.key is None:
-        raise PieceFailed(done)
+        raise ChunkFailed(done)
     return done
 
 
-def done_of(piece: Piece, result: object) -> PieceDone:
+def chunk_result_of(piece: Chunk, result: object) -> ChunkResult:
     """What became of ``piece``, from what its task returned or raised; it may have been lost with its worker."""
-    if isinstance(result, PieceDone):
+    if isinstance(result, ChunkResult):
         return result
-    if isinstance(result, PieceFailed):
+    if isinstance(result, ChunkFailed):
         return result.done
     lost = f"{type(result).__name__}: {result}"
     what = piece.name, piece.stage.name, None, "failed", datetime.now(UTC), 0.0, "", lost
-    return PieceDone(*what, out_of_memory=is_out_of_memory(result))
+    return ChunkResult(*what, out_of_memory=is_out_of_memory(result))

@@ -6,29 +6,32 @@ from functools import partial
 
 from zscir.lineage.recorder import Recorder
 from zscir.pipeline.budget import Budget
-from zscir.pipeline.stage import SKIPPED, Mapper, Piece, PieceDone
+from zscir.pipeline.stage import SKIPPED, Chunk, ChunkMapper, ChunkResult
 from zscir.runtime.errors import StageError
-from zscir.runtime.progress import note, track
-from zscir.runtime.retries import Terms
+from zscir.runtime.progress import log_info, track
+from zscir.runtime.retries import RetryPolicy
 from zscir.store.store import Store
 
-NOT_OF_THE_ROW = ("name", "out_of_memory")
+UNRECORDED_FIELDS = ("name", "out_of_memory")
 
 
-def recorded_by(recorder: Recorder, budget: Budget, step: str, mapper: Mapper, terms: Terms) -> Mapper:
+def recording_mapper(
+    recorder: Recorder, budget: Budget, step: str, mapper: ChunkMapper, terms: RetryPolicy
+) -> ChunkMapper:
     """``mapper`` on ``terms``, with a row in the record for each piece; OverBudget when the run's limits stop it."""
-    return on_terms(step, mapper, terms, partial(_record, recorder, step), partial(budget.check, step))
+    return retrying_mapper(step, mapper, terms, partial(_record_chunk, recorder, step), partial(budget.check, step))
 
 
-def on_terms(step: str, mapper: Mapper, terms: Terms, record: Callable[[PieceDone], None],
-             check: Callable[[], None]) -> Mapper:  # fmt: skip
+def retrying_mapper(
+    step: str, mapper: ChunkMapper, terms: RetryPolicy, record: Callable[[ChunkResult], None], check: Callable[[], None]
+) -> ChunkMapper:
     """``mapper``, where ``record`` is told of each piece that ended, and whoever watches of its progress.
 
     Pieces that ran out of memory beside others are made again, one at a time. Once ``terms.until`` is past no piece is
     begun; those under way end, then ``check`` may raise that it was the run's limit, else a StageError is raised.
     """
 
-    def mapped(store: Store, pieces: Sequence[Piece]) -> Iterator[PieceDone]:
+    def mapped(store: Store, pieces: Sequence[Chunk]) -> Iterator[ChunkResult]:
         asked = {piece.name: replace(piece, terms=terms) for piece in pieces}
         alone, skipped = [], 0
         for done in track(mapper(store, list(asked.values())), len(pieces), f"{step} ({pieces[0].stage.name})"):
@@ -41,8 +44,8 @@ def on_terms(step: str, mapper: Mapper, terms: Terms, record: Callable[[PieceDon
             else:
                 yield done
         for first in alone:
-            note(f"{step}: piece {first.name} ran out of memory beside others; it is made again by itself")
-            done = _by_itself(store, asked[first.name], mapper, first)
+            log_info(f"{step}: piece {first.name} ran out of memory beside others; it is made again by itself")
+            done = _retry_alone(store, asked[first.name], mapper, first)
             record(done)
             yield done
         if skipped:
@@ -52,13 +55,13 @@ def on_terms(step: str, mapper: Mapper, terms: Terms, record: Callable[[PieceDon
     return mapped
 
 
-def tell_failed(step: str, done: PieceDone) -> None:
+def log_failed_chunk(step: str, done: ChunkResult) -> None:
     """A line about a piece that failed."""
     if done.error is not None:
-        note(f"{step}: piece {done.name} failed: {done.error}")
+        log_info(f"{step}: piece {done.name} failed: {done.error}")
 
 
-def _by_itself(store: Store, piece: Piece, mapper: Mapper, first: PieceDone) -> PieceDone:
+def _retry_alone(store: Store, piece: Chunk, mapper: ChunkMapper, first: ChunkResult) -> ChunkResult:
     [done] = mapper(store, [piece])
     if done.outcome == SKIPPED:
         return first
@@ -68,7 +71,7 @@ def _by_itself(store: Store, piece: Piece, mapper: Mapper, first: PieceDone) -> 
     return replace(done, attempts=first.attempts + done.attempts)
 
 
-def _record(recorder: Recorder, step: str, done: PieceDone) -> None:
-    row = {name: value for name, value in vars(done).items() if name not in NOT_OF_THE_ROW}
+def _record_chunk(recorder: Recorder, step: str, done: ChunkResult) -> None:
+    row = {name: value for name, value in vars(done).items() if name not in UNRECORDED_FIELDS}
     recorder.add_piece(step, {"piece": done.name} | row)
-    tell_failed(step, done)
+    log_failed_chunk(step, done)

@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zscir.lineage.sql_views import FILES, RECORDS
+from zscir.lineage.sql_views import RECORD_FILES, RECORD_SCHEMAS
 from zscir.runtime.errors import RequestError
-from zscir.runtime.schemas import KEEP, check
+from zscir.runtime.schemas import KEEP_SCHEMA, check_table
 from zscir.store.artifacts import Artifact
 
 if TYPE_CHECKING:
     import duckdb
 
-SCHEMAS = RECORDS | {"keep": KEEP}
-MEMORY = "1GB"
-TEXTS = ("pairs", "images", "triplets")
-SIZED = "status = 'ok' AND original_width IS NOT NULL"
-FETCHED = "status = 'ok' AND sha256 IS NOT NULL"
+TABLE_SCHEMAS = RECORD_SCHEMAS | {"keep": KEEP_SCHEMA}
+DUCKDB_MEMORY_LIMIT = "1GB"
+TEXT_TABLES = ("pairs", "images", "triplets")
+WITH_SIZE_SQL = "status = 'ok' AND original_width IS NOT NULL"
+FETCHED_SQL = "status = 'ok' AND sha256 IS NOT NULL"
 
 
 @dataclass(frozen=True)
-class Measure:
+class Statistic:
     """A number about the first of ``tables`` that an artifact has; ``sql`` gives it, the table's rows being ``t``."""
 
     about: str
@@ -37,7 +37,7 @@ class Measure:
     sql: str
 
 
-def _quantile(value: str, share: float, where: str = "true") -> str:
+def _quantile_sql(value: str, share: float, where: str = "true") -> str:
     """The smallest value that at least this share of the rows does not exceed; exact, one row held per value."""
     return f"""
         SELECT min(v) FROM (
@@ -47,63 +47,65 @@ def _quantile(value: str, share: float, where: str = "true") -> str:
     """  # noqa: S608 - our own names
 
 
-def _repeated(value: str, thing: str = "", where: str = "true") -> str:
+def _duplicate_share_sql(value: str, thing: str = "", where: str = "true") -> str:
     things = f"count(DISTINCT hash({thing}))" if thing else "count(*)"
     return f"SELECT 1 - count(DISTINCT hash({value})) / nullif({things}, 0) FROM t WHERE {where}"  # noqa: S608 - our own names
 
 
-KEPT = "SELECT count(*) / nullif(count(*) + (SELECT count(*) FROM r), 0) FROM t"
-MEASURES = {
-    "success_rate": Measure("share of the URLs that gave an image", ("images",),
+KEPT_SHARE_SQL = "SELECT count(*) / nullif(count(*) + (SELECT count(*) FROM r), 0) FROM t"
+STATISTICS = {
+    "success_rate": Statistic("share of the URLs that gave an image", ("images",),
                             "SELECT avg(CAST(status = 'ok' AS DOUBLE)) FROM t"),
-    "width_px": Measure("median width of the pictures as they came, in pixels", ("images",),
-                        _quantile("original_width", 0.5, SIZED)),
-    "height_px": Measure("median height of the pictures as they came, in pixels", ("images",),
-                         _quantile("original_height", 0.5, SIZED)),
-    "side_px_p10": Measure("shorter side that a tenth of the pictures does not exceed, in pixels", ("images",),
-                           _quantile("least(original_width, original_height)", 0.1, SIZED)),
-    "text_chars": Measure("median length of the texts, in characters", TEXTS, _quantile("length(text)", 0.5)),
-    "text_chars_p10": Measure("length that a tenth of the texts does not exceed", TEXTS,
-                              _quantile("length(text)", 0.1)),
-    "text_chars_p90": Measure("length that nine tenths of the texts do not exceed", TEXTS,
-                              _quantile("length(text)", 0.9)),
-    "duplicate_share": Measure("share of the pictures whose bytes another one has too", ("images",),
-                               _repeated("sha256", "image_key", FETCHED)),
-    "duplicate_text_share": Measure("share of the texts that are repeats of another", TEXTS, _repeated("text")),
-    "kept_share": Measure("rows that stayed, of those and the rejects", ("keep", "pairs", "triplets", "candidates"),
-                          KEPT),
-    "answered_share": Measure("share of the requests that were answered", ("responses",),
+    "width_px": Statistic("median width of the pictures as they came, in pixels", ("images",),
+                        _quantile_sql("original_width", 0.5, WITH_SIZE_SQL)),
+    "height_px": Statistic("median height of the pictures as they came, in pixels", ("images",),
+                         _quantile_sql("original_height", 0.5, WITH_SIZE_SQL)),
+    "side_px_p10": Statistic("shorter side that a tenth of the pictures does not exceed, in pixels", ("images",),
+                           _quantile_sql("least(original_width, original_height)", 0.1, WITH_SIZE_SQL)),
+    "text_chars": Statistic("median length of the texts, in characters", TEXT_TABLES,
+                            _quantile_sql("length(text)", 0.5)),
+    "text_chars_p10": Statistic("length that a tenth of the texts does not exceed", TEXT_TABLES,
+                              _quantile_sql("length(text)", 0.1)),
+    "text_chars_p90": Statistic("length that nine tenths of the texts do not exceed", TEXT_TABLES,
+                              _quantile_sql("length(text)", 0.9)),
+    "duplicate_share": Statistic("share of the pictures whose bytes another one has too", ("images",),
+                               _duplicate_share_sql("sha256", "image_key", FETCHED_SQL)),
+    "duplicate_text_share": Statistic("share of the texts that are repeats of another", TEXT_TABLES,
+                                      _duplicate_share_sql("text")),
+    "kept_share": Statistic("rows that stayed, of those and the rejects", ("keep", "pairs", "triplets", "candidates"),
+                          KEPT_SHARE_SQL),
+    "answered_share": Statistic("share of the requests that were answered", ("responses",),
                               "SELECT avg(CAST(response IS NOT NULL AS DOUBLE)) FROM t"),
 }  # fmt: skip
 
 
-def files_of(artifact: Artifact, table: str) -> list[str]:
+def table_files(artifact: Artifact, table: str) -> list[str]:
     """The files of an artifact that are this record table; empty when it has none."""
-    pattern = FILES.get(table, f"{table}.parquet")
+    pattern = RECORD_FILES.get(table, f"{table}.parquet")
     return [name for name in artifact.files(".parquet") if fnmatch(name, pattern)]
 
 
 def count_rows(artifact: Artifact, table: str) -> int | None:
     """The rows of a record table, from its footers; None when the artifact has no such table."""
-    names = files_of(artifact, table)
+    names = table_files(artifact, table)
     return sum(_footer(artifact, name).num_rows for name in names) if names else None
 
 
-def misshapen(artifact: Artifact) -> tuple[int, list[str]]:
+def schema_problems(artifact: Artifact) -> tuple[int, list[str]]:
     """How many record tables an artifact holds, and what is wrong with the shape of each that is not as declared.
 
     Columns, types and nulls are read from the footers. A table of a stage's own that only shares its name with a record
     table (fewer than half of its columns) is none.
     """
     tables, wrong = 0, []
-    for table, schema in SCHEMAS.items():
-        for name in files_of(artifact, table):
+    for table, schema in TABLE_SCHEMAS.items():
+        for name in table_files(artifact, table):
             try:
                 found = _footer(artifact, name)
                 columns = found.schema.to_arrow_schema()
                 if 2 * len(set(columns.names) & set(schema.names)) < len(schema.names):
                     continue
-                check(columns.empty_table(), schema, name)
+                check_table(columns.empty_table(), schema, name)
                 wrong += _nulls(found, schema, name)
             except (RequestError, pa.ArrowException) as error:
                 wrong.append(str(error) if isinstance(error, RequestError) else f"{name}: not readable: {error}")
@@ -126,28 +128,28 @@ def _footer(artifact: Artifact, name: str) -> pq.FileMetaData:
     return pq.read_metadata(artifact.path(name))
 
 
-def measure(artifact: Artifact, names: Iterable[str]) -> dict[str, float | None]:
+def compute_statistics(artifact: Artifact, names: Iterable[str]) -> dict[str, float | None]:
     """Name -> number. None where the artifact has no table that is measured so, or no row to measure."""
     import duckdb
 
     found: dict[str, float | None] = {}
     with tempfile.TemporaryDirectory(prefix="zscir-measure-") as folder, duckdb.connect() as connection:
-        connection.execute(f"SET memory_limit = '{MEMORY}'; SET temp_directory = '{folder}'")
+        connection.execute(f"SET memory_limit = '{DUCKDB_MEMORY_LIMIT}'; SET temp_directory = '{folder}'")
         for name in names:
             try:
-                found[name] = _measured(connection, artifact, MEASURES[name])
+                found[name] = _compute_one(connection, artifact, STATISTICS[name])
             except duckdb.Error as error:
                 where = f"{artifact.stage}/{artifact.key[:12]}"
                 raise RequestError(f"{where}: {name} cannot be measured: {str(error).splitlines()[0]}") from None
     return found
 
 
-def _measured(connection: "duckdb.DuckDBPyConnection", artifact: Artifact, one: Measure) -> float | None:
-    table = next((table for table in one.tables if files_of(artifact, table)), None)
+def _compute_one(connection: "duckdb.DuckDBPyConnection", artifact: Artifact, one: Statistic) -> float | None:
+    table = next((table for table in one.tables if table_files(artifact, table)), None)
     if table is None:
         return None
     for view, name in (("t", table), ("r", "rejects")):
-        paths = [str(artifact.path(file)) for file in files_of(artifact, name)]
+        paths = [str(artifact.path(file)) for file in table_files(artifact, name)]
         listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
         source = f"read_parquet([{listed}])" if paths else "(SELECT 1 WHERE false)"
         connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM {source}")  # noqa: S608 - files of our own

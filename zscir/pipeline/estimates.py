@@ -9,15 +9,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zscir.lineage.sql_views import rows
+from zscir.lineage.sql_views import query_store_rows
 from zscir.pipeline.plan import PlannedStep
 from zscir.runtime.settings import Prices
 from zscir.store.artifacts import Artifact
 from zscir.store.store import Store
 
-TALKING = ("ask_llm",)  # the stages that write `responses`
+LLM_STAGES = ("ask_llm",)  # the stages that write `responses`
 # Pieces that were kept from an earlier attempt took no time: what was made stands for all.
-PAST = """
+PAST_STEPS_SQL = """
 WITH sizes AS (SELECT key, any_value(rows) AS rows, any_value(bytes) AS bytes FROM artifacts GROUP BY key),
 fed AS (
     SELECT child_key AS key, sum(rows) AS rows_in FROM edges JOIN sizes ON sizes.key = parent_key
@@ -31,7 +31,7 @@ SELECT stage, step, key, rows_in, bytes, wall_s * coalesce(times, 1) AS wall_s
 FROM stages LEFT JOIN sizes USING (key) LEFT JOIN fed USING (key) LEFT JOIN shares USING (run_id, step)
 WHERE outcome = 'made' AND wall_s IS NOT NULL ORDER BY started_at
 """
-TOKENS = """
+TOKENS_SQL = """
 SELECT artifact_key AS key, sum(tokens_in) AS tokens_in, sum(tokens_out) AS tokens_out FROM responses GROUP BY ALL
 """
 
@@ -52,29 +52,29 @@ class Estimate:
     usd: float | None
 
 
-def estimates_of(store: Store, plan: Sequence[PlannedStep], prices: Prices) -> dict[str, Estimate]:
+def estimate_steps(store: Store, plan: Sequence[PlannedStep], prices: Prices) -> dict[str, Estimate]:
     """Step name -> estimate, of the steps to be made whose stage was ever made in this store."""
     asked = [planned for planned in plan if planned.action == "make"]
-    past = rows(store, PAST) if asked else []
-    if any(one.step.stage.name in TALKING for one in asked):
-        tokens = {row["key"]: row for row in rows(store, TOKENS)}
+    past = query_store_rows(store, PAST_STEPS_SQL) if asked else []
+    if any(one.step.stage.name in LLM_STAGES for one in asked):
+        tokens = {row["key"]: row for row in query_store_rows(store, TOKENS_SQL)}
         past = [row | tokens.get(row["key"], {}) for row in past]
     found = {}
     for planned in asked:
         of_stage = [row for row in past if row["stage"] == planned.step.stage.name]
         own = [row for row in of_stage if row["step"] == planned.step.name]
         if of_stage:
-            found[planned.step.name] = _learned(own or of_stage, rows_of(planned.inputs), prices)
+            found[planned.step.name] = _estimate_from_past(own or of_stage, input_row_count(planned.inputs), prices)
     return found
 
 
-def rows_of(inputs: Iterable[Artifact]) -> int | None:
+def input_row_count(inputs: Iterable[Artifact]) -> int | None:
     """The rows of all inputs that say how many they have; None when none does."""
     told = [rows for one in inputs if isinstance(rows := one.facts.get("rows"), int)]
     return sum(told) if told else None
 
 
-def dollars(wall_s: float, tokens_in: int | None, tokens_out: int | None, prices: Prices) -> float | None:
+def cost_usd(wall_s: float, tokens_in: int | None, tokens_out: int | None, prices: Prices) -> float | None:
     """What so much time and so many tokens cost; None without any price."""
     if not prices.known:
         return None
@@ -91,7 +91,7 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
-def _learned(past: list[dict[str, Any]], rows_now: int | None, prices: Prices) -> Estimate:
+def _estimate_from_past(past: list[dict[str, Any]], rows_now: int | None, prices: Prices) -> Estimate:
     def scaled(column: str) -> list[float]:
         return [
             row[column] * (rows_now / row["rows_in"] if rows_now and row["rows_in"] else 1)
@@ -104,17 +104,15 @@ def _learned(past: list[dict[str, Any]], rows_now: int | None, prices: Prices) -
 
     wall = scaled("wall_s")
     p50, tokens = quantile(wall, 0.5), (median("tokens_in"), median("tokens_out"))
-    return Estimate(
-        len(past), p50, quantile(wall, 0.9), median("bytes"), *tokens, dollars(p50, *tokens, prices)
-    )  # fmt: skip
+    return Estimate(len(past), p50, quantile(wall, 0.9), median("bytes"), *tokens, cost_usd(p50, *tokens, prices))
 
 
-def as_rows(plan: Sequence[PlannedStep], estimates: dict[str, Estimate]) -> list[dict[str, Any]]:
+def estimate_rows(plan: Sequence[PlannedStep], estimates: dict[str, Estimate]) -> list[dict[str, Any]]:
     """One row for each step of the plan: what it is expected to take; nothing for what is reused."""
     return [_row(one, estimates.get(one.step.name)) for one in plan]
 
 
-def total_of(plan: Sequence[PlannedStep], estimates: dict[str, Estimate]) -> dict[str, Any]:
+def total_row(plan: Sequence[PlannedStep], estimates: dict[str, Estimate]) -> dict[str, Any]:
     """The last row of the plan's table: sums over the steps to be made, and how many of them nothing is known of."""
     known = [estimates[one.step.name] for one in plan if one.step.name in estimates]
     unknown = sum(one.action == "make" and one.step.name not in estimates for one in plan)
@@ -122,11 +120,16 @@ def total_of(plan: Sequence[PlannedStep], estimates: dict[str, Estimate]) -> dic
     reason = f"{making} of {len(plan)} to make" + (f", {unknown} of them unknown" if unknown else "")
     usd = [one.usd for one in known if one.usd is not None]
     return {
-        "step": "total", "action": "", "reason": reason,
-        "p50_s": sum(one.wall_p50_s for one in known), "p90_s": sum(one.wall_p90_s for one in known),
-        "bytes": sum(one.bytes or 0 for one in known), "tokens_in": sum(one.tokens_in or 0 for one in known),
-        "tokens_out": sum(one.tokens_out or 0 for one in known), "usd": sum(usd) if usd else None,
-    }  # fmt: skip
+        "step": "total",
+        "action": "",
+        "reason": reason,
+        "p50_s": sum(one.wall_p50_s for one in known),
+        "p90_s": sum(one.wall_p90_s for one in known),
+        "bytes": sum(one.bytes or 0 for one in known),
+        "tokens_in": sum(one.tokens_in or 0 for one in known),
+        "tokens_out": sum(one.tokens_out or 0 for one in known),
+        "usd": sum(usd) if usd else None,
+    }
 
 
 def _row(planned: PlannedStep, estimate: Estimate | None) -> dict[str, Any]:
@@ -135,6 +138,10 @@ def _row(planned: PlannedStep, estimate: Estimate | None) -> dict[str, Any]:
     if estimate is None:
         return dict.fromkeys(("p50_s", "p90_s", "bytes", "tokens_in", "tokens_out", "usd"), "unknown")
     return {
-        "p50_s": round(estimate.wall_p50_s, 3), "p90_s": round(estimate.wall_p90_s, 3), "bytes": estimate.bytes,
-        "tokens_in": estimate.tokens_in, "tokens_out": estimate.tokens_out, "usd": estimate.usd,
-    }  # fmt: skip
+        "p50_s": round(estimate.wall_p50_s, 3),
+        "p90_s": round(estimate.wall_p90_s, 3),
+        "bytes": estimate.bytes,
+        "tokens_in": estimate.tokens_in,
+        "tokens_out": estimate.tokens_out,
+        "usd": estimate.usd,
+    }

@@ -7,13 +7,13 @@ from pydantic import Field
 from zscir.runtime.errors import StageError
 from zscir.runtime.specs import Spec
 
-Positive = Annotated[float, Field(gt=0)]
+PositiveLimit = Annotated[float, Field(gt=0)]
 
 
 class StepLimits(Spec):
     """``limits = { max_hours = 2 }`` of one step: hours of wall clock for each time that it is made."""
 
-    max_hours: Positive | None = None
+    max_hours: PositiveLimit | None = None
 
 
 class Limits(Spec):
@@ -22,14 +22,14 @@ class Limits(Spec):
     What fails for a passing reason is tried ``retries`` times more, after ``backoff_s`` seconds, then twice that, ...
     """
 
-    max_hours: Positive | None = None
-    max_usd: Positive | None = None
-    max_step_hours: Positive | None = None
+    max_hours: PositiveLimit | None = None
+    max_usd: PositiveLimit | None = None
+    max_step_hours: PositiveLimit | None = None
     retries: Annotated[int, Field(ge=0, le=20)] = 2
     backoff_s: Annotated[float, Field(ge=0, le=3600)] = 2.0
 
 
-def too_long(step: str, limit_s: float | None) -> StageError:
+def step_timeout_error(step: str, limit_s: float | None) -> StageError:
     """The error of a step that took longer than it may."""
     return StageError(
         f"it took longer than its limit of {(limit_s or 0) / 3600:.3g} hours; raise limits.max_step_hours, or its "

@@ -16,9 +16,9 @@ from zoneinfo import ZoneInfo
 
 from zscir.runtime.errors import RequestError
 
-WORD = "partition"
-Every = Literal["hour", "day", "week", "month", "year"]
-MOST = 100_000
+PARTITION_TABLE = "partition"
+PartitionLength = Literal["hour", "day", "week", "month", "year"]
+MAX_PARTITIONS = 100_000
 _FIELD = re.compile(r"\{(\w+)(?::([^{}]+))?\}")
 _LENGTHS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(weeks=1)}
 
@@ -38,17 +38,18 @@ class Partition:
     @property
     def change(self) -> str:
         """The ``--set`` that asks for it."""
-        return f"{WORD}.{self.name}"
+        return f"{PARTITION_TABLE}.{self.name}"
 
 
-def fill(text: str, values: Mapping[str, Any], where: str) -> str:
+def fill_template(text: str, values: Mapping[str, Any], where: str) -> str:
     """``text`` with its fields filled; RequestError when one has no value or does not fit its format."""
 
     def one(match: re.Match[str]) -> str:
         name, form = match[1], match[2] or ""
         if name not in values:
             raise RequestError(
-                f"{where}: '{text}' is cut into partitions; say which: --set {WORD}.{name}=VALUE, or zscir backfill"
+                f"{where}: '{text}' is cut into partitions; say which: --set {PARTITION_TABLE}.{name}=VALUE, "
+                "or zscir backfill"
             )
         try:
             return format(values[name], form)
@@ -58,47 +59,52 @@ def fill(text: str, values: Mapping[str, Any], where: str) -> str:
     return _FIELD.sub(one, text)
 
 
-def between(first: str, last: str, every: str = "day") -> list[Partition]:
+def partitions_between(first: str, last: str, every: str = "day") -> list[Partition]:
     """The partitions from ``first`` to ``last``, both included: whole numbers are shards, anything else is a date."""
     if first.isdecimal() and last.isdecimal():
-        found = [Partition("shard", number) for number in range(int(first), int(last) + 1)][: MOST + 1]
+        found = [Partition("shard", number) for number in range(int(first), int(last) + 1)][: MAX_PARTITIONS + 1]
     else:
         start, end = _moment(first, "--from", every), _moment(last, "--to", every)
         found = []
-        while start <= end and len(found) <= MOST:
+        while start <= end and len(found) <= MAX_PARTITIONS:
             found.append(Partition("date", start if every == "hour" else start.date()))
             start = _next(start, every)
     if not found:
         raise RequestError(f"--from {first} --to {last}: nothing lies between; give the earlier one first")
-    if len(found) > MOST:
-        raise RequestError(f"--from {first} --to {last}: more than {MOST:,} partitions; ask for a part of them")
+    if len(found) > MAX_PARTITIONS:
+        raise RequestError(
+            f"--from {first} --to {last}: more than {MAX_PARTITIONS:,} partitions; ask for a part of them"
+        )
     return found
 
 
-def last_whole(every: Every, at: datetime, timezone: str) -> Partition:
+def last_complete_partition(every: PartitionLength, at: datetime, timezone: str) -> Partition:
     """The newest partition that is over at ``at`` (aware): what a nightly schedule takes is yesterday."""
     now = at.astimezone(_zone(timezone)).replace(minute=0, second=0, microsecond=0, tzinfo=None)
     if every == "hour":
         return Partition("date", now - _LENGTHS["hour"])
     today = now.date()
-    return Partition("date", {
-        "day": today - timedelta(days=1),
-        "week": today - timedelta(days=today.weekday() + 7),
-        "month": (today.replace(day=1) - timedelta(days=1)).replace(day=1),
-        "year": date(today.year - 1, 1, 1),
-    }[every])  # fmt: skip
+    return Partition(
+        "date",
+        {
+            "day": today - timedelta(days=1),
+            "week": today - timedelta(days=today.weekday() + 7),
+            "month": (today.replace(day=1) - timedelta(days=1)).replace(day=1),
+            "year": date(today.year - 1, 1, 1),
+        }[every],
+    )
 
 
-def as_every(text: str) -> Every:
+def parse_partition_length(text: str) -> PartitionLength:
     """``text`` as a length of partitions; RequestError when it is none."""
-    found: Every | None = next((one for one in get_args(Every) if one == text), None)
+    found: PartitionLength | None = next((one for one in get_args(PartitionLength) if one == text), None)
     if found is None:
-        raise RequestError(f"'{text}' is no length of partitions; choose one of {', '.join(get_args(Every))}")
+        raise RequestError(f"'{text}' is no length of partitions; choose one of {', '.join(get_args(PartitionLength))}")
     return found
 
 
 def _moment(text: str, option: str, every: str) -> datetime:
-    as_every(every)
+    parse_partition_length(every)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from zscir.lineage.previous_runs import Past
-from zscir.pipeline.pipeline_file import FILE, Pipeline, Step, external, external_paths
-from zscir.pipeline.stage import Inputs, flat_inputs, key_of
+from zscir.lineage.previous_runs import PreviousRuns
+from zscir.pipeline.pipeline_file import FILE_PREFIX, Pipeline, Step, external_input, external_paths
+from zscir.pipeline.stage import Inputs, flatten_inputs, stage_key
 from zscir.runtime.errors import RequestError
 from zscir.store.artifacts import MANIFEST, Artifact, DamagedManifest, Manifest, parse_manifest
 from zscir.store.store import NO_ARTIFACT, Store
@@ -25,7 +25,7 @@ class PlannedStep:
 
 
 @dataclass(frozen=True)
-class Previous:
+class PreviousStep:
     """The last time this pipeline came by a step: the stage, the key it had and how long it took to make.
 
     ``good_key`` is the key that the step had in the last run that succeeded.
@@ -37,9 +37,9 @@ class Previous:
     good_key: str | None = None
 
 
-def make_plan(store: Store, pipeline: Pipeline, past: Past | None = None) -> list[PlannedStep]:
+def make_plan(store: Store, pipeline: Pipeline, past: PreviousRuns | None = None) -> list[PlannedStep]:
     """One PlannedStep for each step, in order; ``past`` is that of the store, if it has been read already."""
-    history = previous_steps(past or Past(store), pipeline)
+    history = previous_steps(past or PreviousRuns(store), pipeline)
     planned: dict[str, PlannedStep] = {}
     for step in pipeline.steps:
         planned[step.name] = _plan_step(store, step, planned, history.get(step.name))
@@ -50,7 +50,7 @@ def resolve_inputs(step: Step, made: dict[str, Artifact]) -> dict[str, Any]:
     """Role -> artifact (or list of them), from the artifacts of the steps before and the files outside."""
 
     def one(reference: str) -> Artifact:
-        return external(reference) if reference.startswith(FILE) else made[reference]
+        return external_input(reference) if reference.startswith(FILE_PREFIX) else made[reference]
 
     return {
         role: [one(reference) for reference in value] if isinstance(value, list) else one(value)
@@ -58,14 +58,14 @@ def resolve_inputs(step: Step, made: dict[str, Artifact]) -> dict[str, Any]:
     }
 
 
-def check_files(step: Step) -> None:
+def check_external_files(step: Step) -> None:
     """RequestError when a file that ``step`` reads is not there; found out now, not when its turn comes."""
     for reference in step.references():
-        if reference.startswith(FILE) and not external_paths(reference):
-            raise RequestError(f"step '{step.name}': {reference.removeprefix(FILE)}: no such file or folder")
+        if reference.startswith(FILE_PREFIX) and not external_paths(reference):
+            raise RequestError(f"step '{step.name}': {reference.removeprefix(FILE_PREFIX)}: no such file or folder")
 
 
-def previous_steps(past: Past, pipeline: Pipeline) -> dict[str, Previous]:
+def previous_steps(past: PreviousRuns, pipeline: Pipeline) -> dict[str, PreviousStep]:
     """Step name -> what the newest run of this pipeline that came by an artifact of the step recorded."""
     names = {step.name for step in pipeline.steps}
     newest: dict[str, dict[str, Any]] = {}
@@ -80,47 +80,49 @@ def previous_steps(past: Past, pipeline: Pipeline) -> dict[str, Previous]:
         if good.keys() == names:
             break
     return {
-        name: Previous(row["stage"], row["key"], past.wall_s(row["run_id"], row["key"]), good.get(name))
+        name: PreviousStep(row["stage"], row["key"], past.wall_s(row["run_id"], row["key"]), good.get(name))
         for name, row in newest.items()
     }
 
 
-def _plan_step(store: Store, step: Step, planned: dict[str, PlannedStep], before: Previous | None) -> PlannedStep:
+def _plan_step(store: Store, step: Step, planned: dict[str, PlannedStep], before: PreviousStep | None) -> PlannedStep:
     last = before.wall_s if before else None
-    check_files(step)
+    check_external_files(step)
     waiting = [name for name in step.parents() if planned[name].artifact is None]
     if waiting:
         return PlannedStep(
             step, "make", f"input to be made first: {', '.join(dict.fromkeys(waiting))}", last_wall_s=last
         )
     made = {name: artifact for name in step.parents() if (artifact := planned[name].artifact) is not None}
-    return judge(store, step, resolve_inputs(step, made), before)
+    return decide_reuse(store, step, resolve_inputs(step, made), before)
 
 
-def judge(store: Store, step: Step, inputs: Inputs, before: Previous | None) -> PlannedStep:
+def decide_reuse(store: Store, step: Step, inputs: Inputs, before: PreviousStep | None) -> PlannedStep:
     """Whether a step whose inputs are all there would be reused or made, and why."""
     last = before.wall_s if before else None
-    key = key_of(step.stage, step.spec, inputs)
+    key = stage_key(step.stage, step.spec, inputs)
     found = store.look(step.stage.name, key)
     if found.artifact is not None:
         return PlannedStep(step, "reuse", "the same inputs, spec and version made it before", key, found.artifact, last)
-    flat = flat_inputs(inputs)
+    flat = flatten_inputs(inputs)
     digests = {role: one.digest for role, one in flat.items()}
-    reason = explain(store, step, key, digests, before, found.problem)
+    reason = explain_make(store, step, key, digests, before, found.problem)
     return PlannedStep(step, "make", reason, key, last_wall_s=last, inputs=tuple(flat.values()))
 
 
-def explain(store: Store, step: Step, key: str, digests: dict[str, str], before: Previous | None, problem: str) -> str:
+def explain_make(
+    store: Store, step: Step, key: str, digests: dict[str, str], before: PreviousStep | None, problem: str
+) -> str:
     """Why a step must be made: what differs from the artifact that this pipeline had last, or what is missing."""
     if problem != NO_ARTIFACT or before is None or before.key == key or before.stage != step.stage.name:
         return problem
     manifest = _manifest(store, before)
     if manifest is None:
         return problem
-    return "; ".join(differences(step, digests, manifest)) or problem
+    return "; ".join(manifest_differences(step, digests, manifest)) or problem
 
 
-def differences(step: Step, digests: dict[str, str], old: Manifest) -> list[str]:
+def manifest_differences(step: Step, digests: dict[str, str], old: Manifest) -> list[str]:
     """What changed between an old artifact and what is asked now: version, spec fields, inputs."""
     changes = []
     if old.stage_version != step.stage.version:
@@ -129,7 +131,9 @@ def differences(step: Step, digests: dict[str, str], old: Manifest) -> list[str]
     was = {role: entry.digest for role, entry in old.inputs.items()}
     for role in sorted({*was, *digests}):
         if was.get(role) != digests.get(role):
-            changes.append(f"input changed: {role} {_short(was.get(role))} -> {_short(digests.get(role))}")
+            changes.append(
+                f"input changed: {role} {_short_digest(was.get(role))} -> {_short_digest(digests.get(role))}"
+            )
     return changes
 
 
@@ -141,11 +145,11 @@ def field_changes(old: dict[str, Any], new: dict[str, Any], prefix: str) -> list
         if isinstance(was, dict) and isinstance(now, dict):
             lines += field_changes(was, now, f"{prefix}{name}.")
         elif was != now:
-            lines.append(f"{prefix}{name} {_word(was)} -> {_word(now)}")
+            lines.append(f"{prefix}{name} {_format_field(was)} -> {_format_field(now)}")
     return lines
 
 
-def _manifest(store: Store, before: Previous) -> Manifest | None:
+def _manifest(store: Store, before: PreviousStep) -> Manifest | None:
     text = store.read_text(before.stage, before.key, MANIFEST)
     try:
         return None if text is None else parse_manifest(text, f"{before.stage}/{before.key}")
@@ -153,10 +157,10 @@ def _manifest(store: Store, before: Previous) -> Manifest | None:
         return None
 
 
-def _short(digest: str | None) -> str:
+def _short_digest(digest: str | None) -> str:
     return "(none)" if digest is None else digest[:8]
 
 
-def _word(value: Any) -> str:
+def _format_field(value: Any) -> str:
     text = "(none)" if value is None else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

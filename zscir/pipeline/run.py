@@ -10,25 +10,25 @@ from functools import partial
 from typing import Any
 
 from zscir.lineage.environment import redact, worker_name
-from zscir.lineage.heartbeats import Heart, status_of
-from zscir.lineage.previous_runs import Past
+from zscir.lineage.heartbeats import Heartbeat, run_status
+from zscir.lineage.previous_runs import PreviousRuns
 from zscir.lineage.recorder import Recorder, RunInfo
-from zscir.lineage.sql_views import rows
+from zscir.lineage.sql_views import query_store_rows
 from zscir.pipeline.budget import Budget
-from zscir.pipeline.chunk_runner import recorded_by
-from zscir.pipeline.estimates import Estimate, estimates_of
-from zscir.pipeline.limits import Limits, too_long
+from zscir.pipeline.chunk_runner import recording_mapper
+from zscir.pipeline.estimates import Estimate, estimate_steps
+from zscir.pipeline.limits import Limits, step_timeout_error
 from zscir.pipeline.pipeline_file import Pipeline, Step
-from zscir.pipeline.plan import PlannedStep, Previous, judge, previous_steps, resolve_inputs
-from zscir.pipeline.remote_step import Elsewhere, OutOfTime, Report, errand_of, made_elsewhere, nowhere
-from zscir.pipeline.run_checks import pass_gates
-from zscir.pipeline.stage import Inputs, Mapper, Piece, in_turn, materialize
+from zscir.pipeline.plan import PlannedStep, PreviousStep, decide_reuse, previous_steps, resolve_inputs
+from zscir.pipeline.remote_step import JobReport, JobTimeout, RemoteRunner, no_remote_runner, remote_job_for, run_remote
+from zscir.pipeline.run_checks import run_data_checks
+from zscir.pipeline.stage import Chunk, ChunkMapper, Inputs, map_sequentially, materialize
 from zscir.runtime.errors import GateError, OverBudget, RequestError, StageError, ZscirError
-from zscir.runtime.progress import labelled, note
-from zscir.runtime.retries import Terms, is_out_of_memory, tried, what_to_lower
+from zscir.runtime.progress import log_info, log_labels
+from zscir.runtime.retries import RetryPolicy, is_out_of_memory, oom_advice, with_retries
 from zscir.runtime.settings import Prices, Settings
 from zscir.runtime.specs import canonical_json
-from zscir.runtime.timeouts import within
+from zscir.runtime.timeouts import time_limit
 from zscir.store.artifacts import Artifact
 from zscir.store.store import Store
 
@@ -41,8 +41,8 @@ class Run:
     pipeline: Pipeline
     recorder: Recorder
     made: dict[str, Artifact]
-    history: dict[str, Previous]
-    heart: Heart
+    history: dict[str, PreviousStep]
+    heart: Heartbeat
     plan: Sequence[PlannedStep] = ()
     budget: Budget = field(default_factory=lambda: Budget(Limits(), Prices()))
     estimates: dict[str, Estimate] = field(default_factory=dict)
@@ -59,124 +59,141 @@ class Run:
 
 
 # The flow and its tasks live in the process that began the run; only the id travels through Prefect.
-UNDER_WAY: dict[str, Run] = {}
+ACTIVE_RUNS: dict[str, Run] = {}
 
 
-def begin(store: Store, pipeline: Pipeline, plan: list[PlannedStep], config: dict[str, Any], trigger: str = "cli",
-          parent_run_id: str | None = None, past: Past | None = None) -> Run:  # fmt: skip
+def begin_run(
+    store: Store,
+    pipeline: Pipeline,
+    plan: list[PlannedStep],
+    config: dict[str, Any],
+    trigger: str = "cli",
+    parent_run_id: str | None = None,
+    past: PreviousRuns | None = None,
+) -> Run:
     """Open a run's record and make the run known to the flow's tasks by its id; ``past`` as for ``make_plan``."""
     budget = Budget(pipeline.limits, Prices.from_env())
     budget.check_prices()
     info = RunInfo(
-        run_id=new_run_id(), pipeline=pipeline.name, spec_digest=pipeline.digest(), trigger=trigger,
-        user_config=canonical_json(redact({**config, "process": worker_name()})), parent_run_id=parent_run_id,
-    )  # fmt: skip
+        run_id=new_run_id(),
+        pipeline=pipeline.name,
+        spec_digest=pipeline.digest(),
+        trigger=trigger,
+        user_config=canonical_json(redact({**config, "process": worker_name()})),
+        parent_run_id=parent_run_id,
+    )
     ready = {planned.step.name: planned.artifact for planned in plan if planned.artifact is not None}
-    past = past or Past(store)
-    history, heart = previous_steps(past, pipeline), Heart(store, info.run_id)
+    past = past or PreviousRuns(store)
+    history, heart = previous_steps(past, pipeline), Heartbeat(store, info.run_id)
     run = Run(store, pipeline, Recorder(store, info, past.artifact), ready, history, heart, plan, budget)
     if budget.limited:
-        run.estimates = estimates_of(store, plan, budget.prices)
+        run.estimates = estimate_steps(store, plan, budget.prices)
     heart.start()
-    UNDER_WAY[run.run_id] = run
+    ACTIVE_RUNS[run.run_id] = run
     return run
 
 
-def end(run: Run, status: str) -> None:
+def end_run(run: Run, status: str) -> None:
     """Close a run's record."""
     try:
         run.recorder.finish(status)
     finally:
         run.heart.stop()
-        UNDER_WAY.pop(run.run_id, None)
+        ACTIVE_RUNS.pop(run.run_id, None)
 
 
-def do_step(run_id: str, name: str, mapper: Mapper = in_turn, elsewhere: Elsewhere = nowhere) -> str:
+def execute_step(
+    run_id: str, name: str, mapper: ChunkMapper = map_sequentially, elsewhere: RemoteRunner = no_remote_runner
+) -> str:
     """Make or reuse the artifact of one step of a run under way; return its key.
 
     ``mapper`` makes pieces of it. A step with a work pool is handed to ``elsewhere`` when it has to be made.
     """
-    run = UNDER_WAY[run_id]
+    run = ACTIVE_RUNS[run_id]
     step = next(step for step in run.pipeline.steps if step.name == name)
-    with labelled(run=run_id, step=name, stage=step.stage.name), run.recorder.step(name, step.stage.name) as row:
+    with log_labels(run=run_id, step=name, stage=step.stage.name), run.recorder.step(name, step.stage.name) as row:
         inputs, before = resolve_inputs(step, run.made), run.history.get(name)
-        planned = judge(run.store, step, inputs, before)
+        planned = decide_reuse(run.store, step, inputs, before)
         row.update(reason=planned.reason)
-        with labelled(key=str(planned.key)):
+        with log_labels(key=str(planned.key)):
             if planned.action == "make":
                 run.budget.check(name, run.estimates.get(name))
             away = elsewhere if planned.action == "make" else None
             made = _materialize(run, step, inputs, mapper, away, row)
             row.update(key=made.key, outcome=made.outcome)
-            pass_gates(run.recorder, step, run.made[name], lambda: inputs, before)
+            run_data_checks(run.recorder, step, run.made[name], lambda: inputs, before)
     return made.key
 
 
-def is_dispatched(run_id: str, name: str) -> bool:
+def is_remote_step(run_id: str, name: str) -> bool:
     """Whether a step of a run under way is for another work pool to make."""
-    return any(step.pool is not None for step in UNDER_WAY[run_id].pipeline.steps if step.name == name)
+    return any(step.pool is not None for step in ACTIVE_RUNS[run_id].pipeline.steps if step.name == name)
 
 
 @dataclass(frozen=True)
-class _Done:
+class _StepOutcome:
     key: str
     outcome: str
 
 
-def _materialize(run: Run, step: Step, inputs: Inputs, mapper: Mapper, elsewhere: Elsewhere | None,
-                 row: dict[str, Any]) -> _Done:  # fmt: skip
-    limit_s = _limit_s(run, step)
-    terms = _terms(run, limit_s)
+def _materialize(
+    run: Run, step: Step, inputs: Inputs, mapper: ChunkMapper, elsewhere: RemoteRunner | None, row: dict[str, Any]
+) -> _StepOutcome:
+    limit_s = _step_limit_s(run, step)
+    terms = _retry_policy(run, limit_s)
     where = f"step '{step.name}' (stage {step.stage.name})"
     try:
-        with within(limit_s, lambda: too_long(step.name, limit_s)):
+        with time_limit(limit_s, lambda: step_timeout_error(step.name, limit_s)):
             if elsewhere is None or step.pool is None:
-                recorded = recorded_by(run.recorder, run.budget, step.name, mapper, terms)
+                recorded = recording_mapper(run.recorder, run.budget, step.name, mapper, terms)
                 make = partial(materialize, run.store, step.stage, step.spec, inputs, recorded)
             else:
-                errand = errand_of(run.store, Piece(step.name, step.stage, step.spec, inputs, terms), limit_s)
-                make = partial(made_elsewhere, run.store, step.pool, errand, elsewhere, partial(_note_report, row))
-            made = tried(make, terms, lambda number: row.update(attempts=number), where)
+                errand = remote_job_for(run.store, Chunk(step.name, step.stage, step.spec, inputs, terms), limit_s)
+                make = partial(run_remote, run.store, step.pool, errand, elsewhere, partial(_record_report, row))
+            made = with_retries(make, terms, lambda number: row.update(attempts=number), where)
     except GateError as error:
         raise GateError(f"{where}: {redact(str(error))}") from error
     except OverBudget:
         raise
     except Exception as error:
-        if isinstance(error, OutOfTime):
+        if isinstance(error, JobTimeout):
             run.budget.check(step.name)
         words = str(error) if isinstance(error, ZscirError) else f"{type(error).__name__}: {error}"
         if is_out_of_memory(error):
-            words = f"{words}; {what_to_lower(step.name, step.spec.literals())}"
+            words = f"{words}; {oom_advice(step.name, step.spec.literals())}"
         raise StageError(f"{where}: {redact(words)}") from error
     run.made[step.name] = made.artifact
     run.recorder.add_artifact(made.artifact)
     if made.outcome == "made":
         run.budget.count(made.artifact)
-    note(f"{step.name}: {made.outcome} {made.artifact.key[:12]} {fact_line(made.artifact.facts)}")
-    return _Done(made.artifact.key, made.outcome)
+    log_info(f"{step.name}: {made.outcome} {made.artifact.key[:12]} {format_facts(made.artifact.facts)}")
+    return _StepOutcome(made.artifact.key, made.outcome)
 
 
-def _note_report(row: dict[str, Any], report: Report) -> None:
+def _record_report(row: dict[str, Any], report: JobReport) -> None:
     """The row says what the worker reports; attempts on both sides count, the time until one was free does not."""
     row.update(
-        worker=report.worker, attempts=row["attempts"] - 1 + report.attempts, wall_s=report.wall_s, cpu_s=report.cpu_s,
+        worker=report.worker,
+        attempts=row["attempts"] - 1 + report.attempts,
+        wall_s=report.wall_s,
+        cpu_s=report.cpu_s,
         peak_rss_bytes=report.peak_rss_bytes,
-    )  # fmt: skip
+    )
 
 
-def _limit_s(run: Run, step: Step) -> float | None:
+def _step_limit_s(run: Run, step: Step) -> float | None:
     hours = step.limits.max_hours or run.pipeline.limits.max_step_hours
     return None if hours is None else 3600 * hours
 
 
-def _terms(run: Run, limit_s: float | None) -> Terms:
+def _retry_policy(run: Run, limit_s: float | None) -> RetryPolicy:
     """The terms of a step that begins now, and of its pieces."""
     ends = [run.budget.until(), None if limit_s is None else time.time() + limit_s]
     until = min((end for end in ends if end is not None), default=None)
-    return Terms(run.pipeline.limits.retries, run.pipeline.limits.backoff_s, until)
+    return RetryPolicy(run.pipeline.limits.retries, run.pipeline.limits.backoff_s, until)
 
 
-def reuse_all(run: Run, plan: list[PlannedStep]) -> None:
+def record_all_reused(run: Run, plan: list[PlannedStep]) -> None:
     """Record a finished pipeline: every step reused, nothing started."""
     for planned in plan:
         if planned.artifact is None:
@@ -190,15 +207,15 @@ def reuse_all(run: Run, plan: list[PlannedStep]) -> None:
 def _check_reused(run: Run, step: Step) -> None:
     """Bounds may have moved since, and an artifact of another pipeline has met no gate of this one."""
     try:
-        with labelled(run=run.run_id, step=step.name, stage=step.stage.name, key=run.made[step.name].key):
+        with log_labels(run=run.run_id, step=step.name, stage=step.stage.name, key=run.made[step.name].key):
             inputs = partial(resolve_inputs, step, run.made)
-            pass_gates(run.recorder, step, run.made[step.name], inputs, run.history.get(step.name))
+            run_data_checks(run.recorder, step, run.made[step.name], inputs, run.history.get(step.name))
     except GateError as error:
         run.recorder.refuse(step.name, f"GateError: {error}")
         raise
 
 
-def choose(pipeline: Pipeline, plan: list[PlannedStep], only: str | None, start: str | None) -> list[str]:
+def choose_steps(pipeline: Pipeline, plan: list[PlannedStep], only: str | None, start: str | None) -> list[str]:
     """The steps to walk: all, ``only`` one stage's, or ``start`` and what depends on it.
 
     RequestError when a step outside the choice would have to be made first.
@@ -223,7 +240,7 @@ def new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
-def fact_line(facts: dict[str, Any]) -> str:
+def format_facts(facts: dict[str, Any]) -> str:
     """The facts worth a line: numbers and words, no nested tables."""
     shown = {name: value for name, value in facts.items() if isinstance(value, int | float | str)}
     return " ".join(
@@ -252,18 +269,18 @@ def list_runs(store: Store) -> list[dict[str, Any]]:
                arg_max(step, stages.started_at) FILTER (outcome IN ('failed', 'running')) AS stopped_at
         FROM run LEFT JOIN stages USING (run_id) GROUP BY ALL ORDER BY run.started_at, run_id
     """
-    found = rows(store, query)
+    found = query_store_rows(store, query)
     for row in found:
-        row["status"] = status_of(store, row)
+        row["status"] = run_status(store, row)
     return found
 
 
-def interrupted(error: BaseException) -> bool:
+def is_interruption(error: BaseException) -> bool:
     """Whether ``error`` means that somebody stopped the run, and not that a step failed."""
     return not isinstance(error, Exception)
 
 
-def what_to_do(run: Run, options: str = "") -> str:
+def resume_advice(run: Run, options: str = "") -> str:
     """The lines that end the message about a run that stopped: where, what is kept, what to type (``options`` too)."""
     again = f"zscir rerun {run.run_id}"
     if run.store.uri != Settings.from_env().store.rstrip("/"):

@@ -18,20 +18,20 @@ from typing import Any
 
 from zscir.lineage.environment import redact, worker_name
 from zscir.runtime.errors import RequestError, StageError, ZscirError
-from zscir.runtime.progress import note
-from zscir.runtime.retries import Terms, is_out_of_memory, tried
+from zscir.runtime.progress import log_info
+from zscir.runtime.retries import RetryPolicy, is_out_of_memory, with_retries
 from zscir.runtime.specs import Spec, canonical_json
 from zscir.store.artifacts import Artifact, Facts, FileEntry, make_key
 from zscir.store.leases import LeaseLost
 from zscir.store.store import Store
-from zscir.store.touch import claim
+from zscir.store.touch import touch_artifact
 
 Inputs = Mapping[str, Artifact | list[Artifact]]
 SKIPPED = "skipped"  # the outcome of a piece that was not begun: the time for it was over
 
 
 @dataclass(frozen=True)
-class Role:
+class InputRole:
     """One input of a stage: its parameter name, whether it may be absent, whether it takes many artifacts."""
 
     name: str
@@ -51,8 +51,8 @@ class Stage:
     own_version: int
     function: Callable[..., Facts]
     spec_type: type[Spec]
-    roles: tuple[Role, ...]
-    cut: "Callable[..., Cut] | None" = None
+    roles: tuple[InputRole, ...]
+    cut: "Callable[..., ChunkRounds] | None" = None
     cut_into: tuple[str, ...] = ()
     lends: str = ""
 
@@ -80,7 +80,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Made:
+class StageResult:
     """What materialize gives: the artifact, and whether it was ``made`` or ``reused``."""
 
     artifact: Artifact
@@ -88,18 +88,18 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Chunk:
     """One call of a stage on behalf of a stage that is cut; ``name`` tells it from the others of its round."""
 
     name: str
     stage: Stage
     spec: Spec
     inputs: Inputs
-    terms: Terms = field(default_factory=Terms)
+    terms: RetryPolicy = field(default_factory=RetryPolicy)
 
 
 @dataclass(frozen=True)
-class PieceDone:
+class ChunkResult:
     """What became of a piece: its key, or the error that stopped it."""
 
     name: str
@@ -114,12 +114,13 @@ class PieceDone:
     out_of_memory: bool = False
 
 
-Cut = Generator[list[Piece], list[Artifact], list[Artifact]]
-Mapper = Callable[[Store, Sequence[Piece]], Iterator[PieceDone]]
+ChunkRounds = Generator[list[Chunk], list[Artifact], list[Artifact]]
+ChunkMapper = Callable[[Store, Sequence[Chunk]], Iterator[ChunkResult]]
 
 
-def stage(version: int, cut: Callable[..., Cut] | None = None, into: tuple[str, ...] = (),
-          lends: str = "") -> Callable[[Callable[..., Facts]], Stage]:  # fmt: skip
+def stage(
+    version: int, cut: Callable[..., ChunkRounds] | None = None, into: tuple[str, ...] = (), lends: str = ""
+) -> Callable[[Callable[..., Facts]], Stage]:
     """Declare a stage; its name is the function's, its roles are the parameters between ``spec`` and ``out``."""
 
     def declare(function: Callable[..., Facts]) -> Stage:
@@ -127,15 +128,15 @@ def stage(version: int, cut: Callable[..., Cut] | None = None, into: tuple[str, 
         names = list(inspect.signature(function).parameters)
         if names[0] != "spec" or "out" not in names:
             raise TypeError(f"{function.__name__}: a stage takes (spec, inputs..., out)")
-        roles = tuple(_role(name, hints[name]) for name in names if name not in ("spec", "pieces", "out"))
+        roles = tuple(_input_role(name, hints[name]) for name in names if name not in ("spec", "pieces", "out"))
         return Stage(function.__name__, version, function, hints["spec"], roles, cut, into, lends)
 
     return declare
 
 
-def _role(name: str, hint: Any) -> Role:
+def _input_role(name: str, hint: Any) -> InputRole:
     optional = isinstance(hint, types.UnionType) and type(None) in typing.get_args(hint)
-    return Role(name, optional, typing.get_origin(hint) is list)
+    return InputRole(name, optional, typing.get_origin(hint) is list)
 
 
 def stage_named(name: str) -> Stage:
@@ -152,7 +153,7 @@ def stage_names() -> list[str]:
     return sorted(path.stem for path in (Path(__file__).parents[1] / "stages").glob("[a-z]*.py"))
 
 
-def flat_inputs(inputs: Inputs) -> dict[str, Artifact]:
+def flatten_inputs(inputs: Inputs) -> dict[str, Artifact]:
     """Role -> artifact, where the n-th artifact of a role that takes many has the role ``name.n``."""
     flat: dict[str, Artifact] = {}
     for role, value in inputs.items():
@@ -163,52 +164,56 @@ def flat_inputs(inputs: Inputs) -> dict[str, Artifact]:
     return flat
 
 
-def key_of(stage: Stage, spec: Spec, inputs: Inputs) -> str:
+def stage_key(stage: Stage, spec: Spec, inputs: Inputs) -> str:
     """The key of what ``stage`` would make of ``spec`` and ``inputs``."""
-    digests = {role: one.digest for role, one in flat_inputs(inputs).items()}
+    digests = {role: one.digest for role, one in flatten_inputs(inputs).items()}
     return make_key(stage.name, stage.version, spec, digests)
 
 
-def materialize(store: Store, stage: Stage, spec: Spec, inputs: Inputs, mapper: Mapper | None = None) -> Made:
+def materialize(
+    store: Store, stage: Stage, spec: Spec, inputs: Inputs, mapper: ChunkMapper | None = None
+) -> StageResult:
     """The artifact of (stage, spec, inputs): the one in the store if it is whole, else made and committed now.
 
     ``mapper`` makes the pieces of a stage that is cut; without one they are made here, one after another.
     """
-    key = key_of(stage, spec, inputs)
+    key = stage_key(stage, spec, inputs)
     found = store.look(stage.name, key)
-    if found.artifact is not None and claim(store, found.artifact):
-        return Made(found.artifact, "reused")
+    if found.artifact is not None and touch_artifact(store, found.artifact):
+        return StageResult(found.artifact, "reused")
     while True:
         try:
             return _make(store, stage, spec, inputs, mapper, key)
         except LeaseLost as lost:  # what the other machine makes is waited for and reused
-            note(f"{stage.name} {key[:12]}: {lost}")
+            log_info(f"{stage.name} {key[:12]}: {lost}")
 
 
-def _make(store: Store, stage: Stage, spec: Spec, inputs: Inputs, mapper: Mapper | None, key: str) -> Made:
+def _make(store: Store, stage: Stage, spec: Spec, inputs: Inputs, mapper: ChunkMapper | None, key: str) -> StageResult:
     with store.work_folder(stage.name, key) as folder:
         found = store.look(stage.name, key)
         if found.artifact is not None:
             shutil.rmtree(folder)  # whoever had the key meanwhile made it
-            return Made(found.artifact, "reused")
+            return StageResult(found.artifact, "reused")
         lent: list[FileEntry] = []
         if stage.cut is None:
             facts = stage.function(spec, **inputs, out=folder)
         else:
-            pieces = _gather(store, stage.cut(spec, **inputs), mapper or in_turn)
-            lent = [entry for number, piece in enumerate(pieces) for entry in _lent(piece, number, stage.lends)]
+            pieces = _run_rounds(store, stage.cut(spec, **inputs), mapper or map_sequentially)
+            lent = [
+                entry for number, piece in enumerate(pieces) for entry in _shared_entries(piece, number, stage.lends)
+            ]
             facts = stage.function(spec, **inputs, pieces=pieces, out=folder)
         canonical_json(facts)
-        artifact = store.commit(folder, stage.name, stage.version, key, spec, flat_inputs(inputs), facts, lent)
-    return Made(artifact, "made")
+        artifact = store.commit(folder, stage.name, stage.version, key, spec, flatten_inputs(inputs), facts, lent)
+    return StageResult(artifact, "made")
 
 
-def in_turn(store: Store, pieces: Sequence[Piece]) -> Iterator[PieceDone]:
+def map_sequentially(store: Store, pieces: Sequence[Chunk]) -> Iterator[ChunkResult]:
     """Make the pieces here, one after another."""
-    return (make_piece(store, piece) for piece in pieces)
+    return (run_chunk(store, piece) for piece in pieces)
 
 
-def make_piece(store: Store, piece: Piece) -> PieceDone:
+def run_chunk(store: Store, piece: Chunk) -> ChunkResult:
     """Make or reuse one piece. A failure is told, not raised: the pieces beside it go on."""
     began, clock = datetime.now(UTC), time.monotonic()
 
@@ -218,27 +223,27 @@ def make_piece(store: Store, piece: Piece) -> PieceDone:
         nonlocal attempts
         attempts = number
 
-    def done(key: str | None, outcome: str, error: str | None = None, out_of_memory: bool = False) -> PieceDone:
+    def done(key: str | None, outcome: str, error: str | None = None, out_of_memory: bool = False) -> ChunkResult:
         wall_s, name = time.monotonic() - clock, piece.stage.name
         who = worker_name()
-        return PieceDone(piece.name, name, key, outcome, began, wall_s, who, error, attempts, out_of_memory)
+        return ChunkResult(piece.name, name, key, outcome, began, wall_s, who, error, attempts, out_of_memory)
 
     if piece.terms.over:
         return done(None, SKIPPED, "not begun: the time for it was over")
     what = f"{piece.stage.name} {piece.name}"
     try:
-        made = tried(lambda: materialize(store, piece.stage, piece.spec, piece.inputs), piece.terms, count, what)
+        made = with_retries(lambda: materialize(store, piece.stage, piece.spec, piece.inputs), piece.terms, count, what)
     except Exception as error:  # noqa: BLE001 - whatever a stage raises is its piece's error, and is told whole
         words = str(error) if isinstance(error, ZscirError) else f"{type(error).__name__}: {error}"
         return done(None, "failed", str(redact(words))[:2000], is_out_of_memory(error))
     return done(made.artifact.key, made.outcome)
 
 
-def _gather(store: Store, rounds: Cut, mapper: Mapper) -> list[Artifact]:
+def _run_rounds(store: Store, rounds: ChunkRounds, mapper: ChunkMapper) -> list[Artifact]:
     """Walk the rounds of a stage that is cut; a lone piece, such as a plan, is made here at once."""
     asked = next(rounds)
     while True:
-        done = list((mapper if len(asked) > 1 else in_turn)(store, asked))
+        done = list((mapper if len(asked) > 1 else map_sequentially)(store, asked))
         failed = [one for one in done if one.key is None]
         if failed:
             raise StageError(_explain(failed, len(asked)))
@@ -250,13 +255,13 @@ def _gather(store: Store, rounds: Cut, mapper: Mapper) -> list[Artifact]:
             return pieces
 
 
-def _explain(failed: list[PieceDone], asked: int) -> str:
+def _explain(failed: list[ChunkResult], asked: int) -> str:
     first = sorted(failed, key=lambda one: one.name)[:3]
     lines = "; ".join(f"{one.stage} {one.name}: {one.error}" for one in first)
     return f"{len(failed)} of {asked} pieces failed, the others are kept: {lines}"
 
 
-def _lent(piece: Artifact, number: int, suffix: str) -> list[FileEntry]:
+def _shared_entries(piece: Artifact, number: int, suffix: str) -> list[FileEntry]:
     names = piece.files(suffix) if suffix else []
     if len(names) > 1:
         raise StageError(f"{piece.stage}/{piece.key[:12]}: more than one file ends in {suffix}: {names[:3]}")

@@ -4,11 +4,12 @@ from collections.abc import Collection, Mapping
 
 from zscir.runtime.errors import RequestError
 
-HERE = "here"  # in place of a pool: the run's own process, whatever the machine's setting says
+LOCAL_POOL = "here"  # in place of a pool: the run's own process, whatever the machine's setting says
 
 
-def pools_of(asked: Mapping[str, str], machine: Mapping[str, str], steps: Mapping[str, str],
-             stages: Collection[str], where: str) -> dict[str, str]:  # fmt: skip
+def assign_pools(
+    asked: Mapping[str, str], machine: Mapping[str, str], steps: Mapping[str, str], stages: Collection[str], where: str
+) -> dict[str, str]:
     """Step -> work pool, for each of ``steps`` (name -> stage) that another machine is to make.
 
     ``asked`` is the pipeline's table and goes before the machine's setting; in each a step's own name goes before its
@@ -18,17 +19,17 @@ def pools_of(asked: Mapping[str, str], machine: Mapping[str, str], steps: Mappin
     _check_names(asked, {*steps, *steps.values()}, f"{where}: [dispatch]", steps)
     _check_names(machine, {*steps, *stages}, "ZSCIR_DISPATCH", steps)
     chosen = {name: _first((name, stage), (asked, machine)) for name, stage in steps.items()}
-    return {name: pool for name, pool in chosen.items() if pool != HERE}
+    return {name: pool for name, pool in chosen.items() if pool != LOCAL_POOL}
 
 
 def _first(names: tuple[str, str], tables: tuple[Mapping[str, str], ...]) -> str:
-    return next((table[name] for table in tables for name in names if name in table), HERE)
+    return next((table[name] for table in tables for name in names if name in table), LOCAL_POOL)
 
 
 def _check_names(table: Mapping[str, str], known: Collection[str], where: str, steps: Mapping[str, str]) -> None:
     for name in table:
         if name not in known:
             raise RequestError(
-                f"{where}: no step or stage '{name}'; give STEP or STAGE = a work pool's name, or '{HERE}'; the steps "
-                f"are {sorted(steps)}"
+                f"{where}: no step or stage '{name}'; give STEP or STAGE = a work pool's name, or '{LOCAL_POOL}'; the "
+                f"steps are {sorted(steps)}"
             )

@@ -14,22 +14,25 @@ import pyarrow.parquet as pq
 
 from zscir.runtime.errors import RequestError
 from zscir.store.artifacts import Artifact
-from zscir.store.storage_errors import problems
+from zscir.store.storage_errors import translate_storage_errors
 from zscir.store.store import Store
 
-BATCH_ROWS = 16_384
+READ_BATCH_ROWS = 16_384
 MAX_GROUPS = 4
 MAX_REASONS = 1_000
-Rows = list[dict[str, Any]]
+TableRows = list[dict[str, Any]]
 
 
 @contextmanager
-def opened(artifact: Artifact, name: str) -> Iterator[pq.ParquetFile]:
+def open_parquet(artifact: Artifact, name: str) -> Iterator[pq.ParquetFile]:
     """One Parquet file of an artifact; RequestError when it is not readable as one."""
     try:
         if isinstance(artifact.source, Store) and artifact.source.remote:
             store = artifact.source
-            with problems(store.uri), store.fs.open(store.address(artifact.stage, artifact.key, name), "rb") as stream:
+            with (
+                translate_storage_errors(store.uri),
+                store.fs.open(store.address(artifact.stage, artifact.key, name), "rb") as stream,
+            ):
                 yield pq.ParquetFile(stream)
         else:
             with pq.ParquetFile(artifact.path(name)) as table:
@@ -43,7 +46,7 @@ def read_span(artifact: Artifact, name: str, offset: int, size: int) -> bytes:
     """``size`` bytes at ``offset`` of one file; fewer when the file ends before."""
     if isinstance(artifact.source, Store) and artifact.source.remote:
         store = artifact.source
-        with problems(store.uri):
+        with translate_storage_errors(store.uri):
             path = store.address(artifact.stage, artifact.key, name)
             return bytes(store.fs.cat_file(path, start=offset, end=offset + size))
     with artifact.path(name).open("rb") as stream:
@@ -51,16 +54,16 @@ def read_span(artifact: Artifact, name: str, offset: int, size: int) -> bytes:
         return stream.read(size)
 
 
-def batches(artifact: Artifact, name: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+def read_batches(artifact: Artifact, name: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
     """The rows of a table, a bounded number at a time."""
-    with opened(artifact, name) as table:
-        yield from table.iter_batches(batch_size=BATCH_ROWS, columns=columns)
+    with open_parquet(artifact, name) as table:
+        yield from table.iter_batches(batch_size=READ_BATCH_ROWS, columns=columns)
 
 
-def first_rows(artifact: Artifact, name: str, count: int, keep: pc.Expression | None = None) -> Rows:
+def read_first_rows(artifact: Artifact, name: str, count: int, keep: pc.Expression | None = None) -> TableRows:
     """The first ``count`` rows (that satisfy ``keep``)."""
-    found: Rows = []
-    for batch in batches(artifact, name):
+    found: TableRows = []
+    for batch in read_batches(artifact, name):
         part = pa.Table.from_batches([batch])
         part = part if keep is None else part.filter(keep)
         found += part.slice(0, count - len(found)).to_pylist()
@@ -69,13 +72,13 @@ def first_rows(artifact: Artifact, name: str, count: int, keep: pc.Expression | 
     return found
 
 
-def spread_rows(artifact: Artifact, name: str, count: int, keep: pc.Expression | None = None) -> Rows:
+def spread_rows(artifact: Artifact, name: str, count: int, keep: pc.Expression | None = None) -> TableRows:
     """``count`` rows that lie evenly over the table (over at most four of its row groups), in order.
 
     With ``keep`` only rows that satisfy it are taken.
     """
-    found: Rows = []
-    with opened(artifact, name) as table:
+    found: TableRows = []
+    with open_parquet(artifact, name) as table:
         filled = [one for one in range(table.num_row_groups) if table.metadata.row_group(one).num_rows]
         groups = evenly(filled, MAX_GROUPS)
         for share, group in enumerate(groups):
@@ -84,11 +87,11 @@ def spread_rows(artifact: Artifact, name: str, count: int, keep: pc.Expression |
     return found
 
 
-def _spread_in_group(table: pq.ParquetFile, group: int, wanted: int, keep: pc.Expression | None) -> Rows:
-    batches = -(-table.metadata.row_group(group).num_rows // BATCH_ROWS)
+def _spread_in_group(table: pq.ParquetFile, group: int, wanted: int, keep: pc.Expression | None) -> TableRows:
+    batches = -(-table.metadata.row_group(group).num_rows // READ_BATCH_ROWS)
     chosen = set(evenly(list(range(batches)), max(1, wanted)))
-    pool: Rows = []
-    for number, batch in enumerate(table.iter_batches(batch_size=BATCH_ROWS, row_groups=[group])):
+    pool: TableRows = []
+    for number, batch in enumerate(table.iter_batches(batch_size=READ_BATCH_ROWS, row_groups=[group])):
         if number in chosen:
             part = pa.Table.from_batches([batch])
             part = part.filter(keep) if keep is not None else part
@@ -103,22 +106,28 @@ def evenly(items: list[Any], count: int) -> list[Any]:
     return [items[number * len(items) // count] for number in range(count)]
 
 
-def rows_with(artifact: Artifact, name: str, column: str, values: Iterable[Any], columns: list[str] | None = None,
-              most: int = 10_000) -> Rows:  # fmt: skip
+def rows_with(
+    artifact: Artifact,
+    name: str,
+    column: str,
+    values: Iterable[Any],
+    columns: list[str] | None = None,
+    most: int = 10_000,
+) -> TableRows:
     """The rows whose ``column`` is one of ``values``, at most ``most``."""
-    found: Rows = []
+    found: TableRows = []
     listed = pa.array(sorted(set(values)), pa.string())
-    for batch in batches(artifact, name, columns) if len(listed) else ():
+    for batch in read_batches(artifact, name, columns) if len(listed) else ():
         found += batch.filter(pc.is_in(batch.column(column), value_set=listed)).to_pylist()
         if len(found) >= most:
             break
     return found[:most]
 
 
-def counts(artifact: Artifact, name: str, column: str) -> list[tuple[str, int]]:
+def count_values(artifact: Artifact, name: str, column: str) -> list[tuple[str, int]]:
     """How often each value of ``column`` occurs, most often first; beyond 1,000 different values the rest is one."""
     total: Counter[str] = Counter()
-    for batch in batches(artifact, name, [column]):
+    for batch in read_batches(artifact, name, [column]):
         for one in pc.value_counts(batch.column(column)).to_pylist():
             value = str(one["values"])
             total[value if value in total or len(total) < MAX_REASONS else "(other)"] += one["counts"]
@@ -129,5 +138,5 @@ def has_columns(artifact: Artifact, name: str, columns: Iterable[str]) -> bool:
     """Whether the table is there and has these columns."""
     if name not in artifact.entries:
         return False
-    with opened(artifact, name) as table:
+    with open_parquet(artifact, name) as table:
         return set(columns) <= set(table.schema_arrow.names)

@@ -5,11 +5,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from zscir.benchmarks.preprocess import Box, region_crop
-from zscir.data.images.decode import BadImage, decode
+from zscir.benchmarks.preprocess import RegionBox, region_crop
+from zscir.data.images.decode import BadImage, decode_image
 from zscir.report.artifact_reader import rows_with
-from zscir.report.formatting import cut
-from zscir.report.thumbnails import MAX_BYTES, MAX_PIXELS, Picture, missing, shrunk, span_of
+from zscir.report.formatting import shorten_text
+from zscir.report.thumbnails import (
+    MAX_BYTES,
+    MAX_THUMBNAIL_SOURCE_PIXELS,
+    Thumbnail,
+    missing_thumbnail,
+    read_shard_member,
+    shrink_to_thumbnail,
+)
 from zscir.runtime.errors import RequestError
 from zscir.store.artifacts import Artifact
 
@@ -17,50 +24,52 @@ _REGION = re.compile(r"(.+)\[([^,\]]+),([^,\]]+),([^,\]]+),([^,\]]+)\]")
 
 
 @dataclass
-class Gallery:
+class BenchmarkThumbnails:
     """The images of one benchmark: in ``images.tar`` beside ``images.parquet``, or loose below ``images/``."""
 
     source: Artifact
     benchmark: str
     spans: dict[str, tuple[int, int]] = field(default_factory=dict)
-    made: dict[str, Picture] = field(default_factory=dict)
+    made: dict[str, Thumbnail] = field(default_factory=dict)
 
     def find(self, ids: Iterable[str]) -> None:
         """Learn where the images of ``ids`` lie."""
         table = f"{self.benchmark}/images.parquet"
         column = "member" if self.benchmark == "genecis" else "image_id"
         if table in self.source.entries:
-            wanted = {file_of(self.benchmark, one) for one in ids} - self.spans.keys()
+            wanted = {indexed_image_name(self.benchmark, one) for one in ids} - self.spans.keys()
             for row in rows_with(self.source, table, column, wanted):
                 self.spans[row[column]] = (row["offset"], row["size"])
 
-    def picture(self, image_id: str, alt: str) -> Picture:
+    def picture(self, image_id: str, alt: str) -> Thumbnail:
         """The thumbnail of an image or region; each is made once."""
         if image_id not in self.made:
             self.made[image_id] = self._make(image_id)
         made = self.made[image_id]
-        return Picture(made.uri, made.width, made.height, alt, made.problem)
+        return Thumbnail(made.uri, made.width, made.height, alt, made.problem)
 
-    def _make(self, image_id: str) -> Picture:
-        data = self._data(file_of(self.benchmark, image_id))
+    def _make(self, image_id: str) -> Thumbnail:
+        data = self._data(indexed_image_name(self.benchmark, image_id))
         if data is None:
-            return missing("", f"no image of {cut(image_id, 40)}")
+            return missing_thumbnail("", f"no image of {shorten_text(image_id, 40)}")
         try:
-            image, box = decode(data, MAX_PIXELS), box_of(image_id)
-            return shrunk(image if box is None else region_crop(image, box, image_id), "")
+            image, box = decode_image(data, MAX_THUMBNAIL_SOURCE_PIXELS), region_box(image_id)
+            return shrink_to_thumbnail(image if box is None else region_crop(image, box, image_id), "")
         except (BadImage, RequestError) as error:
-            return missing("", cut(str(error), 80))
+            return missing_thumbnail("", shorten_text(str(error), 80))
 
     def _data(self, name: str) -> bytes | None:
         if name in self.spans:
-            return span_of(self.source, f"{self.benchmark}/images.tar", *self.spans[name])
+            return read_shard_member(self.source, f"{self.benchmark}/images.tar", *self.spans[name])
         loose = self._loose().get(name)
         return (
-            None if loose is None else span_of(self.source, loose, 0, min(self.source.entries[loose].size, MAX_BYTES))
+            None
+            if loose is None
+            else read_shard_member(self.source, loose, 0, min(self.source.entries[loose].size, MAX_BYTES))
         )
 
     def _loose(self) -> dict[str, str]:
-        """Loose image files by the name that ``file_of`` gives."""
+        """Loose image files by the name that ``indexed_image_name`` gives."""
         folder = f"{self.benchmark}/images/"
         names = [name for name in self.source.entries if name.startswith(folder)]
         if self.benchmark == "genecis":
@@ -71,7 +80,7 @@ class Gallery:
         }
 
 
-def file_of(benchmark: str, image_id: str) -> str:
+def indexed_image_name(benchmark: str, image_id: str) -> str:
     """How the index knows an image: a GeneCIS region by the file that it is cut from, any other by its id."""
     if benchmark != "genecis":
         return image_id
@@ -81,7 +90,7 @@ def file_of(benchmark: str, image_id: str) -> str:
     return f"coco/{int(image_id):012d}.jpg" if image_id.isdecimal() else image_id
 
 
-def box_of(image_id: str) -> Box | None:
+def region_box(image_id: str) -> RegionBox | None:
     """(x, y, width, height) of a GeneCIS region ``image[x,y,w,h]``; None for a whole image."""
     region = _REGION.fullmatch(image_id)
     try:

@@ -9,20 +9,24 @@ from html import escape
 from io import StringIO
 from typing import Any
 
-from zscir.report.artifact_reader import BATCH_ROWS, opened
+from zscir.report.artifact_reader import READ_BATCH_ROWS, open_parquet
 from zscir.store.artifacts import Artifact
 
 MAX_POINTS = 240
 MAX_NAMES = 24
 # Stand-ins for the style's colours; each becomes a CSS variable, so that charts follow light and dark.
-INK, LINE = "#010203", "#040506"
-SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06")
+INK_COLOUR, LINE_COLOUR = "#010203", "#040506"
+SERIES_COLOURS = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06")
 MARKERS = ("o", "s", "^", "D", "v", "P")
-_VARIABLES = {INK: "var(--soft)", LINE: "var(--line)"} | {one: f"var(--c{n})" for n, one in enumerate(SERIES, start=1)}
+_VARIABLES = {INK_COLOUR: "var(--soft)", LINE_COLOUR: "var(--line)"} | {
+    one: f"var(--c{n})" for n, one in enumerate(SERIES_COLOURS, start=1)
+}
 _STYLE: Any = {
     "svg.hashsalt": "zscir", "svg.fonttype": "none", "text.parse_math": False, "font.size": 8, "axes.titlesize": 9,
-    "text.color": INK, "axes.edgecolor": LINE, "axes.labelcolor": INK, "axes.titlecolor": INK, "xtick.color": INK,
-    "ytick.color": INK, "grid.color": LINE, "axes.grid": True, "axes.spines.top": False, "axes.spines.right": False,
+    "text.color": INK_COLOUR, "axes.edgecolor": LINE_COLOUR, "axes.labelcolor": INK_COLOUR,
+    "axes.titlecolor": INK_COLOUR,
+    "xtick.color": INK_COLOUR, "ytick.color": INK_COLOUR, "grid.color": LINE_COLOUR, "axes.grid": True,
+    "axes.spines.top": False, "axes.spines.right": False,
     "axes.titlelocation": "left", "lines.linewidth": 1.4, "grid.linewidth": 0.6, "axes.formatter.useoffset": False,
     "legend.frameon": False, "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
 }  # fmt: skip
@@ -39,11 +43,11 @@ class Series:
 
 def read_curve(artifact: Artifact) -> list[Series]:
     """The curves of a training, each thinned to at most 240 points by averaging over equal stretches of steps."""
-    with opened(artifact, "curve.parquet") as table:
+    with open_parquet(artifact, "curve.parquet") as table:
         last = max((one for one in _steps_at_ends(table)), default=0)
         stretch = -(-(last + 1) // MAX_POINTS)
         sums: dict[str, dict[int, list[float]]] = {}
-        for batch in table.iter_batches(batch_size=BATCH_ROWS, columns=["step", "name", "value"]):
+        for batch in table.iter_batches(batch_size=READ_BATCH_ROWS, columns=["step", "name", "value"]):
             for step, name, value in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 if name in sums or len(sums) < MAX_NAMES:
                     cell = sums.setdefault(name, {}).setdefault(step // stretch, [0.0, 0.0, 0.0])
@@ -79,7 +83,7 @@ def smoothed(values: Sequence[float], window: int) -> list[float]:
 
 def curve_panel(series: Series, colour: int, title: str) -> str:
     """One training curve as SVG: the values pale, their running mean strong."""
-    shade = SERIES[colour % len(SERIES)]
+    shade = SERIES_COLOURS[colour % len(SERIES_COLOURS)]
     window = len(series.y) // 12
 
     def draw(axes: Any) -> None:
@@ -99,7 +103,7 @@ def weight_panel(lines: Sequence[tuple[Series, int, float | None]], title: str) 
 
     def draw(axes: Any) -> None:
         for line, colour, chosen in lines:
-            shade, marker = SERIES[(colour - 1) % len(SERIES)], MARKERS[(colour - 1) % len(MARKERS)]
+            shade, marker = SERIES_COLOURS[(colour - 1) % len(SERIES_COLOURS)], MARKERS[(colour - 1) % len(MARKERS)]
             axes.plot(line.x, line.y, color=shade, marker=marker, markersize=4)
             at = [y for x, y in zip(line.x, line.y, strict=True) if x == chosen]
             axes.plot([chosen] * len(at), at, color=shade, marker="o", markersize=11, fillstyle="none", linestyle="")

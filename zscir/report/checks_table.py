@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-from zscir.lineage.sql_views import rows
-from zscir.report.formatting import NONE
+from zscir.lineage.sql_views import query_store_rows
+from zscir.report.formatting import EMPTY_VALUE
 from zscir.report.run_data import RunRecord
 
 WORST_FIRST = ("fail", "warn", "pass")
 
 
 @dataclass(frozen=True)
-class GateRow:
+class CheckTableRow:
     """One check; ``reference`` is the last good run's value, of a count the rows of the input."""
 
     step: str
@@ -21,21 +21,27 @@ class GateRow:
     verdict: str
 
 
-def gate_rows(record: RunRecord) -> list[GateRow]:
+def check_table_rows(record: RunRecord) -> list[CheckTableRow]:
     """Every check of the run but shapes that are as declared, the worst first, else in the order of the steps."""
-    found = rows(record.store, "SELECT * FROM gates WHERE run_id = $1", [record.run_id])
+    found = query_store_rows(record.store, "SELECT * FROM gates WHERE run_id = $1", [record.run_id])
     places = {step.name: number for number, step in enumerate(record.steps)}
     found.sort(key=lambda row: (WORST_FIRST.index(row["verdict"]), places.get(row["step"], len(places))))
     return [
-        GateRow(row["step"], row["metric"].replace("_", " "), _number(row["value"]), _number(row["reference"]),
-                row["threshold"].replace("_", " "), row["verdict"])
+        CheckTableRow(
+            row["step"],
+            row["metric"].replace("_", " "),
+            _number(row["value"]),
+            _number(row["reference"]),
+            row["threshold"].replace("_", " "),
+            row["verdict"],
+        )
         for row in found
         if (row["metric"], row["verdict"]) != ("schema", "pass")
-    ]  # fmt: skip
+    ]
 
 
 def _number(value: float | None) -> str:
     """Up to four decimals, none where there are none."""
     if value is None:
-        return NONE
+        return EMPTY_VALUE
     return f"{value:,.0f}" if value == int(value) else f"{value:,.4f}".rstrip("0")

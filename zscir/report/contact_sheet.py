@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from zscir.report.thumbnails import Picture
+from zscir.report.thumbnails import Thumbnail
 
 MAX_STEPS = 6
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Framed:
+class FramedPicture:
     """A picture in a frame: ``frame`` is empty, ``reference`` or ``right``."""
 
-    picture: Picture
+    picture: Thumbnail
     label: str = ""
     frame: str = ""
 
@@ -23,14 +23,14 @@ class Framed:
 class Card:
     """Pictures and the text that belongs to them; ``detail`` is the small print, ``mark`` success, failure or empty."""
 
-    pictures: tuple[Framed, ...]
+    pictures: tuple[FramedPicture, ...]
     text: str
     detail: str = ""
     mark: str = ""
 
 
 @dataclass(frozen=True)
-class Fold:
+class FoldedCards:
     """Cards of one evaluation, which a reader may fold away."""
 
     title: str
@@ -40,17 +40,17 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class ContactSheet:
     """Cards under a title. ``kind`` is how they are laid out: pairs, masked, triplets or retrieval."""
 
     kind: str
     title: str
     about: str
     cards: tuple[Card, ...] = ()
-    folds: tuple[Fold, ...] = ()
+    folds: tuple[FoldedCards, ...] = ()
 
 
-def shared(steps: Sequence[T], most: int) -> list[tuple[T, int]]:
+def divide_cards(steps: Sequence[_T], most: int) -> list[tuple[_T, int]]:
     """At most six steps, each with its share of ``most`` cards (at least two)."""
     chosen = steps[:MAX_STEPS]
     return [(step, max(2, most // len(chosen))) for step in chosen]

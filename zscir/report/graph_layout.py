@@ -18,7 +18,7 @@ Node = tuple[str, int]  # (step, layer): the box itself, or a bend of its outgoi
 
 
 @dataclass(frozen=True)
-class Box:
+class PlacedBox:
     """Where a step's box stands (upper left corner)."""
 
     name: str
@@ -27,7 +27,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Wire:
+class GraphEdge:
     """A curve from a step to the next layer, as an SVG path; ``ends`` says whether it arrives at a box."""
 
     path: str
@@ -35,16 +35,16 @@ class Wire:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class GraphLayout:
     """A laid-out graph, in pixels."""
 
     width: float
     height: float
-    boxes: tuple[Box, ...]
-    wires: tuple[Wire, ...]
+    boxes: tuple[PlacedBox, ...]
+    wires: tuple[GraphEdge, ...]
 
 
-def draw(parents: Mapping[str, Sequence[str]]) -> Drawing:
+def layout_graph(parents: Mapping[str, Sequence[str]]) -> GraphLayout:
     """The drawing of steps, given as name -> names of the steps it reads, each of which is itself a step."""
     layer_of = layers(parents)
     links = _links(parents, layer_of)
@@ -54,10 +54,13 @@ def draw(parents: Mapping[str, Sequence[str]]) -> Drawing:
     right = max((x[node] + _width(node, layer_of) / 2 for rank in ranks for node in rank), default=0.0)
     shift = MARGIN - left
     boxes = tuple(
-        Box(name, round(x[(name, layer)] + shift - BOX_WIDTH / 2, 1), _top(layer)) for name, layer in layer_of.items()
+        PlacedBox(name, round(x[(name, layer)] + shift - BOX_WIDTH / 2, 1), _top(layer))
+        for name, layer in layer_of.items()
     )
-    wires = tuple(Wire(_path(x[a] + shift, x[b] + shift, a, b, layer_of), layer_of[b[0]] == b[1]) for a, b in links)
-    return Drawing(round(right - left + 2 * MARGIN, 1), _top(len(ranks)) - GAP_Y + MARGIN, boxes, wires)
+    wires = tuple(
+        GraphEdge(_path(x[a] + shift, x[b] + shift, a, b, layer_of), layer_of[b[0]] == b[1]) for a, b in links
+    )
+    return GraphLayout(round(right - left + 2 * MARGIN, 1), _top(len(ranks)) - GAP_Y + MARGIN, boxes, wires)
 
 
 def layers(parents: Mapping[str, Sequence[str]]) -> dict[str, int]:

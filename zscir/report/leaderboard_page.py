@@ -9,15 +9,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zscir.benchmarks.comparability import Sheet
-from zscir.benchmarks.leaderboard import LEGEND, MARK, Entry, measured, published, ranked, sheets
-from zscir.evaluation.score_tables import CONTROLS, control_of
+from zscir.benchmarks.comparability import ComparisonGroup
+from zscir.benchmarks.leaderboard import (
+    LEGEND,
+    SECOND_HAND_MARK,
+    LeaderboardEntry,
+    measured_entries,
+    metrics_by_group,
+    published_entries,
+    ranked,
+)
+from zscir.evaluation.score_tables import CONTROLS, control_kind
 from zscir.report.run_data import RunRecord
-from zscir.report.scores import evaluated, named
+from zscir.report.scores import evaluation_score_rows, group_title
 from zscir.report.templates import environment, style_sheet
 from zscir.runtime.errors import RequestError
 from zscir.runtime.settings import data_specs
-from zscir.store.artifacts import Artifact, finished
+from zscir.store.artifacts import Artifact, atomic_path
 
 TOY_STAGE = "tabletop_benchmarks"
 TOY_TITLE = "This run, on the tabletop world"
@@ -39,7 +47,7 @@ class Heading:
 
 
 @dataclass(frozen=True)
-class Column:
+class LeaderboardColumn:
     """A column and what its head offers to sort by."""
 
     headings: tuple[Heading, ...]
@@ -47,7 +55,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class BoardCell:
+class LeaderboardCell:
     """A number as it is shown, and what stands behind it where it is ours."""
 
     text: str
@@ -56,22 +64,22 @@ class BoardCell:
 
 
 @dataclass(frozen=True)
-class BoardRow:
+class LeaderboardRow:
     """One entry; ``places`` holds its place for each heading's number, from 0, all different within a board."""
 
-    entry: Entry
-    cells: tuple[BoardCell, ...]
+    entry: LeaderboardEntry
+    cells: tuple[LeaderboardCell, ...]
     places: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Board:
+class LeaderboardTable:
     """One benchmark, split and protocol, its rows in the order of the first metric; two columns are no metrics."""
 
     title: str
     about: str
-    columns: tuple[Column, ...]
-    rows: tuple[BoardRow, ...]
+    columns: tuple[LeaderboardColumn, ...]
+    rows: tuple[LeaderboardRow, ...]
     remarks: tuple[str, ...]
 
     @property
@@ -81,29 +89,32 @@ class Board:
 
 
 @dataclass(frozen=True)
-class Boards:
+class LeaderboardGroup:
     """Boards under a title; folded away where nothing in them is ours."""
 
     title: str
     about: str
-    boards: tuple[Board, ...]
+    boards: tuple[LeaderboardTable, ...]
     folded: bool = False
 
 
-def run_boards(record: RunRecord) -> list[Boards]:
+def run_leaderboards(record: RunRecord) -> list[LeaderboardGroup]:
     """What a run measured: toy scores among themselves, real ones beside published ones. Empty without scores."""
-    toys: list[Entry] = []
-    real: list[Entry] = []
+    toys: list[LeaderboardEntry] = []
+    real: list[LeaderboardEntry] = []
     for step, artifact in record.made_by("evaluate"):
-        rows = [row | {"artifact_key": artifact.key, "control": control_of(row)} for row in evaluated(artifact)]
-        found = [replace(entry, source=f"this run: {step.name}") for entry in measured(rows)]
+        rows = [
+            row | {"artifact_key": artifact.key, "control": control_kind(row)}
+            for row in evaluation_score_rows(artifact)
+        ]
+        found = [replace(entry, source=f"this run: {step.name}") for entry in measured_entries(rows)]
         (toys if _is_toy(artifact) else real).extend(found)
     if not toys and not real:
         return []
     whole = [entry for entry in toys if entry.sheet.benchmark.partition("/")[2] in ("", "mean")]
-    groups = [Boards(TOY_TITLE, TOY_ABOUT, tuple(boards_of(whole)))] if whole else []
-    everything = boards_of([*published(data_specs() / "published"), *real])
-    return [*groups, Boards(WITH_OURS if real else TITLE, LEGEND, tuple(everything), folded=not real)]
+    groups = [LeaderboardGroup(TOY_TITLE, TOY_ABOUT, tuple(leaderboard_tables(whole)))] if whole else []
+    everything = leaderboard_tables([*published_entries(data_specs() / "published"), *real])
+    return [*groups, LeaderboardGroup(WITH_OURS if real else TITLE, LEGEND, tuple(everything), folded=not real)]
 
 
 def _is_toy(evaluation: Artifact) -> bool:
@@ -112,14 +123,16 @@ def _is_toy(evaluation: Artifact) -> bool:
     return any(one.stage == TOY_STAGE for one in inputs)
 
 
-def boards_of(entries: Sequence[Entry]) -> list[Board]:
+def leaderboard_tables(entries: Sequence[LeaderboardEntry]) -> list[LeaderboardTable]:
     """A board for each sheet, best in its first metric first."""
-    return [_board(entries, sheet, metrics) for sheet, metrics in sheets(entries).items()]
+    return [_leaderboard_table(entries, sheet, metrics) for sheet, metrics in metrics_by_group(entries).items()]
 
 
-def _board(entries: Sequence[Entry], sheet: Sheet, metrics: list[str]) -> Board:
+def _leaderboard_table(
+    entries: Sequence[LeaderboardEntry], sheet: ComparisonGroup, metrics: list[str]
+) -> LeaderboardTable:
     own = ranked(entries, sheet, metrics[0])
-    keys: list[Callable[[Entry], Any]] = [
+    keys: list[Callable[[LeaderboardEntry], Any]] = [
         lambda entry: entry.method.casefold(),
         lambda entry: entry.backbone.casefold(),
         *(partial(_height, metric) for metric in metrics),
@@ -128,33 +141,33 @@ def _board(entries: Sequence[Entry], sheet: Sheet, metrics: list[str]) -> Board:
     orders = [sorted(own, key=key) for key in keys]
     places = [{id(entry): place for place, entry in enumerate(order)} for order in orders]
     rows = tuple(
-        BoardRow(entry, tuple(_cell(entry, one) for one in metrics), tuple(place[id(entry)] for place in places))
+        LeaderboardRow(entry, tuple(_cell(entry, one) for one in metrics), tuple(place[id(entry)] for place in places))
         for entry in own
     )
     about = f"{sheet.split}, {sheet.protocol}"
-    return Board(named(sheet), about, _columns(metrics), rows, tuple(_remarks(own)))
+    return LeaderboardTable(group_title(sheet), about, _columns(metrics), rows, tuple(_remarks(own)))
 
 
-def _columns(metrics: Sequence[str]) -> tuple[Column, ...]:
+def _columns(metrics: Sequence[str]) -> tuple[LeaderboardColumn, ...]:
     """Method and backbone stand in one column, to leave room for the numbers."""
     numbers = [
-        Column((Heading(place, metric, "highest first", first=place == 2),), numbers=True)
+        LeaderboardColumn((Heading(place, metric, "highest first", first=place == 2),), numbers=True)
         for place, metric in enumerate(metrics, start=2)
     ]
     words = (Heading(0, "method", "A to Z"), Heading(1, "backbone", "A to Z"))
-    return (Column(words), *numbers, Column((Heading(len(metrics) + 2, "source", "A to Z"),)))
+    return (LeaderboardColumn(words), *numbers, LeaderboardColumn((Heading(len(metrics) + 2, "source", "A to Z"),)))
 
 
-def _height(metric: str, entry: Entry) -> float:
+def _height(metric: str, entry: LeaderboardEntry) -> float:
     return -entry.values.get(metric, float("-inf"))
 
 
-def _cell(entry: Entry, metric: str) -> BoardCell:
-    mark = MARK if entry.second_hand and metric in entry.values else ""
-    return BoardCell(entry.shown(metric) + mark, *entry.behind(metric))
+def _cell(entry: LeaderboardEntry, metric: str) -> LeaderboardCell:
+    mark = SECOND_HAND_MARK if entry.second_hand and metric in entry.values else ""
+    return LeaderboardCell(entry.shown(metric) + mark, *entry.behind(metric))
 
 
-def _remarks(entries: Sequence[Entry]) -> list[str]:
+def _remarks(entries: Sequence[LeaderboardEntry]) -> list[str]:
     """A sentence for each backbone of ours whose controls are not on this board."""
     ours = [entry for entry in entries if entry.ours]
     said = []
@@ -165,21 +178,21 @@ def _remarks(entries: Sequence[Entry]) -> list[str]:
     return said
 
 
-def sorting_style(groups: Sequence[Boards]) -> str:
+def sorting_style(groups: Sequence[LeaderboardGroup]) -> str:
     """The rules that put rows in the order of the chosen heading, for as many headings as there are."""
     most = max((len(board.columns) + 1 for group in groups for board in group.boards), default=0)
     return "\n".join(f".board:has(.by-{one}:checked) .entry {{ order: var(--o{one}); }}" for one in range(most))
 
 
-def write_board(entries: Sequence[Entry], path: Path) -> Path:
+def write_leaderboard_page(entries: Sequence[LeaderboardEntry], path: Path) -> Path:
     """Write a page of nothing but the leaderboard; RequestError when that is not possible there."""
     if path.is_dir():
         raise RequestError(f"{path}: this is a folder; give the name of the HTML file")
-    groups = [Boards("Leaderboard", LEGEND, tuple(boards_of(entries)))]
+    groups = [LeaderboardGroup("Leaderboard", LEGEND, tuple(leaderboard_tables(entries)))]
     style = style_sheet(sorting_style(groups))
     html = environment().get_template("board_page.html.j2").render(style=style, board_groups=groups)
     try:
-        with finished(path) as part:
+        with atomic_path(path) as part:
             part.write_text(html, encoding="utf-8")
     except OSError as error:
         raise RequestError(f"{path}: cannot write the leaderboard there ({error.strerror})") from None

@@ -11,37 +11,50 @@ from typing import Any, TypeVar
 from zscir.lineage.environment import redact
 from zscir.report import formatting, graph_layout
 from zscir.report.breakdowns import breakdowns
-from zscir.report.checks_table import gate_rows
+from zscir.report.checks_table import check_table_rows
 from zscir.report.lambda_curves import lambda_charts
-from zscir.report.leaderboard_page import run_boards, sorting_style
+from zscir.report.leaderboard_page import run_leaderboards, sorting_style
 from zscir.report.masked_examples import masked_sheets
 from zscir.report.rejects import reject_examples
 from zscir.report.retrieval_examples import retrieval_sheets
 from zscir.report.run_data import RunRecord, read_record
-from zscir.report.scores import score_tables
+from zscir.report.scores import page_score_tables
 from zscir.report.significance_table import comparisons
-from zscir.report.steps_table import OUTCOMES, draw_graph, walk_rows
-from zscir.report.summary import alarm_of, bars_of, tiles_of, took_s
+from zscir.report.steps_table import OUTCOMES, draw_graph, step_table_rows
+from zscir.report.summary import alarm_of, bars_of, run_duration_s, tiles_of
 from zscir.report.templates import environment, style_sheet
 from zscir.report.training import training_curves
 from zscir.report.triplet_examples import pair_sheets, triplet_sheets
 from zscir.runtime.errors import RequestError, ZscirError
-from zscir.store.artifacts import Artifact, finished
+from zscir.store.artifacts import Artifact, atomic_path
 from zscir.store.store import Store
 
 # A damaged or foreign table costs its own part of the page, not the page.
-TROUBLE = (ZscirError, OSError, ValueError, KeyError, TypeError)
-PARTS: dict[str, Callable[[RunRecord], list[Any]]] = {
-    "score_tables": score_tables, "comparisons": comparisons, "breakdowns": breakdowns, "lambdas": lambda_charts,
-    "curves": training_curves, "board_groups": run_boards, "gates": gate_rows,
-}  # fmt: skip
+PART_ERRORS = (ZscirError, OSError, ValueError, KeyError, TypeError)
+PAGE_TABLES: dict[str, Callable[[RunRecord], list[Any]]] = {
+    "score_tables": page_score_tables,
+    "comparisons": comparisons,
+    "breakdowns": breakdowns,
+    "lambdas": lambda_charts,
+    "curves": training_curves,
+    "board_groups": run_leaderboards,
+    "gates": check_table_rows,
+}
 SHEETS = (pair_sheets, masked_sheets, triplet_sheets, retrieval_sheets)
 PACKAGES = (
-    "torch", "open_clip_torch", "transformers", "numpy", "pillow", "pyarrow", "duckdb", "webdataset", "img2dataset",
+    "torch",
+    "open_clip_torch",
+    "transformers",
+    "numpy",
+    "pillow",
+    "pyarrow",
+    "duckdb",
+    "webdataset",
+    "img2dataset",
     "prefect",
-)  # fmt: skip
+)
 MAX_FILES = 40
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 def write_report(store: Store, run_id: str, out: Path | None) -> Path:
@@ -50,19 +63,19 @@ def write_report(store: Store, run_id: str, out: Path | None) -> Path:
     Default: ``STORE/reports/RUN_ID.html``, or ``./zscir-report-RUN_ID.html`` when the store is on S3.
     """
     record = read_record(store, run_id)
-    path = out or default_path(store, record.run_id)
+    path = out or default_report_path(store, record.run_id)
     if path.is_dir():
         raise RequestError(f"--out {path}: this is a folder; give the name of the HTML file")
     html = render(record)
     try:
-        with finished(path) as part:
+        with atomic_path(path) as part:
             part.write_text(html, encoding="utf-8")
     except OSError as error:
         raise RequestError(f"{path}: cannot write the report there ({error.strerror})") from None
     return path
 
 
-def default_path(store: Store, run_id: str) -> Path:
+def default_report_path(store: Store, run_id: str) -> Path:
     """Where the page of a run goes when nothing else is asked."""
     return Path(f"zscir-report-{run_id}.html") if store.remote else Path(store.root) / "reports" / f"{run_id}.html"
 
@@ -74,56 +87,68 @@ def render(record: RunRecord) -> str:
     packages = json.loads(record.row["packages"])
     return environment().get_template("page.html.j2").render(
         style=style_sheet(sorting_style(parts["board_groups"])),
-        run=record.row, took=took_s(record), where=redact(record.store.uri), alarm=alarm_of(record),
+        run=record.row, took=run_duration_s(record), where=redact(record.store.uri), alarm=alarm_of(record),
         bars=bars_of(record),
         workers=sorted({step.worker.rsplit(":", 2)[0] for step in record.steps if step.worker}),
         reused=sum(step.outcome == "reused" for step in record.steps), rejects=reject_examples(record),
         packages=packages, main_packages={name: packages[name] for name in PACKAGES if name in packages},
         asked=json.dumps(record.config, indent=2, ensure_ascii=False),
-        anatomy=[anatomy(step.name, artifact) for step, artifact in zip(record.steps, made, strict=True) if artifact],
-        **_walk(record), **parts,
+        anatomy=[
+            step_details(step.name, artifact) for step, artifact in zip(record.steps, made, strict=True) if artifact
+        ],
+        **_steps_context(record), **parts,
     )  # fmt: skip
 
 
-def _walk(record: RunRecord) -> dict[str, Any]:
-    walk = walk_rows(record)
+def _steps_context(record: RunRecord) -> dict[str, Any]:
+    walk = step_table_rows(record)
     drawing, boxes = draw_graph(walk)
     seen = {row.step.outcome for row in walk}
     return {
-        "walk": walk, "tiles": tiles_of(walk), "drawing": drawing, "boxes": boxes, "box_width": graph_layout.BOX_WIDTH,
-        "box_height": graph_layout.BOX_HEIGHT, "outcomes": {name: OUTCOMES[name] for name in OUTCOMES if name in seen},
-    }  # fmt: skip
+        "walk": walk,
+        "tiles": tiles_of(walk),
+        "drawing": drawing,
+        "boxes": boxes,
+        "box_width": graph_layout.BOX_WIDTH,
+        "box_height": graph_layout.BOX_HEIGHT,
+        "outcomes": {name: OUTCOMES[name] for name in OUTCOMES if name in seen},
+    }
 
 
 def _parts(record: RunRecord) -> dict[str, Any]:
     """Tables, charts and sheets, each with the words for why it cannot be shown (empty when it can)."""
-    found = {name: _tried(make, record) for name, make in PARTS.items()}
-    sheets = [_tried(make, record) for make in SHEETS]
+    found = {name: _built_or_problem(make, record) for name, make in PAGE_TABLES.items()}
+    sheets = [_built_or_problem(make, record) for make in SHEETS]
     return {
         **{name: rows for name, (rows, _) in found.items()},
         "problems": {name: problem for name, (_, problem) in found.items()},
-        "sheets": [one for rows, _ in sheets for one in rows], "sheet_problems": [one for _, one in sheets if one],
-    }  # fmt: skip
+        "sheets": [one for rows, _ in sheets for one in rows],
+        "sheet_problems": [one for _, one in sheets if one],
+    }
 
 
-def _tried(make: Callable[[RunRecord], list[T]], record: RunRecord) -> tuple[list[T], str]:
+def _built_or_problem(make: Callable[[RunRecord], list[_T]], record: RunRecord) -> tuple[list[_T], str]:
     try:
         return make(record), ""
-    except TROUBLE as error:
-        return [], f"{type(error).__name__}: {formatting.cut(str(error), 300)}"
+    except PART_ERRORS as error:
+        return [], f"{type(error).__name__}: {formatting.shorten_text(str(error), 300)}"
 
 
-def anatomy(name: str, artifact: Artifact) -> dict[str, Any]:
+def step_details(name: str, artifact: Artifact) -> dict[str, Any]:
     """What exactly a step was asked, what it read and what it wrote."""
-    files = [f"{file}  {formatting.size(artifact.entries[file].size)}" for file in artifact.files()]
+    files = [f"{file}  {formatting.format_size(artifact.entries[file].size)}" for file in artifact.files()]
     more = [f"... and {len(files) - MAX_FILES} more"] if len(files) > MAX_FILES else []
     manifest = artifact.manifest
     inputs = manifest.inputs if manifest is not None else {}
     spec = manifest.spec if manifest is not None else {}
     return {
-        "name": name, "stage": artifact.stage, "version": manifest.stage_version if manifest is not None else "",
-        "key": artifact.key, "digest": artifact.digest, "files": "\n".join([*files[:MAX_FILES], *more]),
+        "name": name,
+        "stage": artifact.stage,
+        "version": manifest.stage_version if manifest is not None else "",
+        "key": artifact.key,
+        "digest": artifact.digest,
+        "files": "\n".join([*files[:MAX_FILES], *more]),
         "facts": json.dumps(artifact.facts, indent=2, ensure_ascii=False, sort_keys=True),
         "spec": json.dumps(spec, indent=2, ensure_ascii=False, sort_keys=True),
         "inputs": "\n".join(f"{role}: {one.stage} {one.key[:12]}" for role, one in inputs.items()) or "none",
-    }  # fmt: skip
+    }

@@ -2,18 +2,18 @@
 
 from dataclasses import dataclass
 
-from zscir.report.artifact_reader import Rows, first_rows
-from zscir.report.formatting import cut
+from zscir.report.artifact_reader import TableRows, read_first_rows
+from zscir.report.formatting import shorten_text
 from zscir.report.run_data import RunRecord
 from zscir.runtime.errors import ZscirError
 
-TABLE = "rejects.parquet"
+REJECTS_FILE = "rejects.parquet"
 MAX_SHOWN = 8
-LOOKED_AT = 4_000
+MAX_REJECTS_READ = 4_000
 
 
 @dataclass(frozen=True)
-class Reject:
+class RejectExample:
     """One thing that a step left out."""
 
     step: str
@@ -22,26 +22,32 @@ class Reject:
     detail: str
 
 
-def reject_examples(record: RunRecord) -> list[Reject]:
+def reject_examples(record: RunRecord) -> list[RejectExample]:
     """At most eight rejects of each step that has any; each reason comes before any reason comes twice."""
     found = []
     for step in record.steps:
-        if step.artifact is None or TABLE not in step.artifact.entries:
+        if step.artifact is None or REJECTS_FILE not in step.artifact.entries:
             continue
         try:
-            rows = varied(first_rows(step.artifact, TABLE, LOOKED_AT))
+            rows = vary_by_reason(read_first_rows(step.artifact, REJECTS_FILE, MAX_REJECTS_READ))
         except ZscirError as error:
-            found.append(Reject(step.name, "", "cannot be read", cut(str(error))))
+            found.append(RejectExample(step.name, "", "cannot be read", shorten_text(str(error))))
             continue
         found += [
-            Reject(step.name, cut(one["id"], 90), cut(one["reason"], 60), cut(one["detail"], 200)) for one in rows
+            RejectExample(
+                step.name,
+                shorten_text(one["id"], 90),
+                shorten_text(one["reason"], 60),
+                shorten_text(one["detail"], 200),
+            )
+            for one in rows
         ]
     return found
 
 
-def varied(rows: Rows) -> Rows:
+def vary_by_reason(rows: TableRows) -> TableRows:
     """The first row of each reason, then the second of each, until there are enough; sorted by reason."""
-    by_reason: dict[str, Rows] = {}
+    by_reason: dict[str, TableRows] = {}
     for row in rows:
         by_reason.setdefault(row["reason"], []).append(row)
     turns = [group[turn] for turn in range(MAX_SHOWN) for group in by_reason.values() if turn < len(group)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from zscir.lineage.sql_views import rows
+from zscir.lineage.sql_views import query_store_rows
 from zscir.pipeline.pipeline_file import Pipeline, load_pipeline
 from zscir.pipeline.run import find_run
 from zscir.runtime.errors import ZscirError
@@ -44,7 +44,7 @@ class RunRecord:
     store: Store
     row: dict[str, Any]
     steps: tuple[StepRecord, ...]
-    library: "Library"
+    library: "ArtifactLibrary"
 
     @property
     def run_id(self) -> str:
@@ -69,7 +69,7 @@ class RunRecord:
 
 
 @dataclass
-class Library:
+class ArtifactLibrary:
     """Artifacts of a store by (stage, key), each looked up once."""
 
     store: Store
@@ -109,8 +109,8 @@ def read_record(store: Store, run_id: str) -> RunRecord:
     """The record of a run by id, unique prefix or ``latest``; RequestError when there is none."""
     row = find_run(store, run_id)
     quoted = "'" + str(row["run_id"]).replace("'", "''") + "'"
-    stage_rows = rows(store, f"SELECT * FROM stages WHERE run_id = {quoted} ORDER BY started_at, step")  # noqa: S608
-    library = Library(store)
+    stage_rows = query_store_rows(store, f"SELECT * FROM stages WHERE run_id = {quoted} ORDER BY started_at, step")  # noqa: S608
+    library = ArtifactLibrary(store)
     pipeline = _whole_pipeline(row)
     names = {one["key"]: one["step"] for one in stage_rows if one["key"]}
     steps = [_step(one, row["status"], library, names, pipeline) for one in stage_rows]
@@ -118,7 +118,7 @@ def read_record(store: Store, run_id: str) -> RunRecord:
 
 
 def _step(
-    row: dict[str, Any], status: str, library: Library, names: dict[str, str], pipeline: Pipeline | None
+    row: dict[str, Any], status: str, library: ArtifactLibrary, names: dict[str, str], pipeline: Pipeline | None
 ) -> StepRecord:
     artifact = library.get(row["stage"], row["key"]) if row["key"] else None
     problem = library.problems.get((row["stage"], row["key"]), "") if row["key"] else ""

@@ -4,38 +4,38 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from zscir.benchmarks.comparability import Sheet
-from zscir.evaluation.score_tables import Cell, Grid, control_of, grid_of, remarks
-from zscir.report.artifact_reader import first_rows, has_columns
+from zscir.benchmarks.comparability import ComparisonGroup
+from zscir.evaluation.score_tables import ScoreCell, ScoreGrid, build_score_grid, control_kind, score_grid_remarks
+from zscir.report.artifact_reader import has_columns, read_first_rows
 from zscir.report.run_data import RunRecord, read_record
 from zscir.store.artifacts import Artifact
 from zscir.store.store import Store
 
-MAX_ROWS = 20_000
-NAMES = {"fashioniq": "FashionIQ", "cirr": "CIRR", "circo": "CIRCO", "genecis": "GeneCIS"}
-HEADLINES = {"fashioniq": ("R@10",), "cirr": ("R@1", "Rsub@1"), "circo": ("mAP@5",), "genecis": ("R@1",)}
-COLUMNS = ("benchmark", "split", "method", "backbone", "metric", "value", "n")
-ABOUT = (
+MAX_SCORE_ROWS = 20_000
+BENCHMARK_TITLES = {"fashioniq": "FashionIQ", "cirr": "CIRR", "circo": "CIRCO", "genecis": "GeneCIS"}
+OVERVIEW_METRICS = {"fashioniq": ("R@10",), "cirr": ("R@1", "Rsub@1"), "circo": ("mAP@5",), "genecis": ("R@1",)}
+SCORE_COLUMNS = ("benchmark", "split", "method", "backbone", "metric", "value", "n")
+SCORES_ABOUT = (
     "Percent, higher is better; the best of each column is bold. Under each value: hits of queries, and the 95 % "
     "bootstrap interval. Controls (grey) use the backbone as it is, without any training for the task."
 )
-Row = dict[str, Any]
-Column = tuple[Sheet, str]  # benchmark, split and ranking protocol; metric
+_Row = dict[str, Any]
+ScoreColumn = tuple[ComparisonGroup, str]  # benchmark, split and ranking protocol; metric
 
 
 @dataclass(frozen=True)
-class Scores:
+class RunScores:
     """The scores of a run as a grid, controls first."""
 
-    grid: Grid
+    grid: ScoreGrid
 
-    def columns(self) -> list[Column]:
+    def columns(self) -> list[ScoreColumn]:
         """Every column, sheet by sheet."""
         return [(sheet, metric) for sheet in self.grid.sheets() for metric in self.grid.metrics(sheet)]
 
 
 @dataclass(frozen=True)
-class Head:
+class TableHead:
     """The head of a column or of a group of ``columns`` columns."""
 
     name: str
@@ -44,7 +44,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Value:
+class ScoreValue:
     """One number as it is shown; ``of`` (hits of queries) and ``interval`` may be empty."""
 
     value: float
@@ -54,28 +54,28 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Line:
+class ScoreTableRow:
     """The numbers of one evaluation. ``kind`` is ``control`` or ``method``."""
 
     method: str
     about: str
     kind: str
-    cells: tuple[Value | None, ...]
+    cells: tuple[ScoreValue | None, ...]
 
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Methods by metrics. ``remarks`` must be read with it: controls that are missing, images that were allowed to."""
+    """Methods by metrics. Read ``score_grid_remarks`` with it: missing controls, images allowed to be missing."""
 
     title: str
     about: str
-    groups: tuple[Head, ...]
-    columns: tuple[Head, ...]
-    rows: tuple[Line, ...]
+    groups: tuple[TableHead, ...]
+    columns: tuple[TableHead, ...]
+    rows: tuple[ScoreTableRow, ...]
     remarks: tuple[str, ...]
 
 
-def score_rows(store: Store, run_id: str) -> list[Row]:
+def headline_score_rows(store: Store, run_id: str) -> list[_Row]:
     """One row for each method of a run: its name and the headline metrics of each benchmark, in percent."""
     scores = read_scores(read_record(store, run_id))
     columns = _headlines(scores)
@@ -87,36 +87,38 @@ def score_rows(store: Store, run_id: str) -> list[Row]:
     ]
 
 
-def _number(cell: Cell | None) -> float | None:
+def _number(cell: ScoreCell | None) -> float | None:
     return None if cell is None else cell.value
 
 
-def score_remarks(store: Store, run_id: str) -> list[str]:
-    """What must be said beside ``score_rows``: controls that are missing, images that were allowed to be."""
+def headline_score_remarks(store: Store, run_id: str) -> list[str]:
+    """What must be said beside ``headline_score_rows``: controls that are missing, images that were allowed to be."""
     scores = read_scores(read_record(store, run_id))
-    return remarks(scores.grid, list(dict.fromkeys(sheet for sheet, _ in _headlines(scores))))
+    return score_grid_remarks(scores.grid, list(dict.fromkeys(sheet for sheet, _ in _headlines(scores))))
 
 
-def read_scores(record: RunRecord) -> Scores:
+def read_scores(record: RunRecord) -> RunScores:
     """The grid of a run: what its ``tabulate`` put together, else all its evaluations; controls first."""
-    told = [rows for _, artifact in record.made_by("tabulate") for rows in tabulated(artifact)]
-    own = [evaluated(artifact) for _, artifact in record.made_by("evaluate")] if not told else []
-    return Scores(grid_of(sorted((rows for rows in told or own if rows), key=lambda rows: not control_of(rows[0]))))
+    told = [rows for _, artifact in record.made_by("tabulate") for rows in tabulated_score_rows(artifact)]
+    own = [evaluation_score_rows(artifact) for _, artifact in record.made_by("evaluate")] if not told else []
+    return RunScores(
+        build_score_grid(sorted((rows for rows in told or own if rows), key=lambda rows: not control_kind(rows[0])))
+    )
 
 
-def evaluated(artifact: Artifact) -> list[Row]:
+def evaluation_score_rows(artifact: Artifact) -> list[_Row]:
     """The score rows of one evaluation, with hits and bounds where it has them."""
     for name in ("intervals.parquet", "scores.parquet"):
-        if has_columns(artifact, name, (*COLUMNS, "protocol")):
-            return first_rows(artifact, name, MAX_ROWS)
+        if has_columns(artifact, name, (*SCORE_COLUMNS, "protocol")):
+            return read_first_rows(artifact, name, MAX_SCORE_ROWS)
     return []
 
 
-def tabulated(artifact: Artifact) -> list[list[Row]]:
+def tabulated_score_rows(artifact: Artifact) -> list[list[_Row]]:
     """The rows of each evaluation in a table, with the protocol put together again."""
-    if not has_columns(artifact, "table.parquet", (*COLUMNS, "evaluation", "ranking", "texts", "preprocessing")):
+    if not has_columns(artifact, "table.parquet", (*SCORE_COLUMNS, "evaluation", "ranking", "texts", "preprocessing")):
         return []
-    rows = first_rows(artifact, "table.parquet", MAX_ROWS)
+    rows = read_first_rows(artifact, "table.parquet", MAX_SCORE_ROWS)
     for row in rows:
         row["protocol"] = f"{row['ranking']}/{row['texts']}/{row['preprocessing']}"
     return [list(own) for _, own in groupby(rows, key=lambda row: row["evaluation"])]
@@ -124,66 +126,66 @@ def tabulated(artifact: Artifact) -> list[list[Row]]:
 
 def is_control(evaluation: Artifact) -> bool:
     """Whether an evaluation asked a backbone without any training for the task."""
-    rows = evaluated(evaluation)
+    rows = evaluation_score_rows(evaluation)
     if rows:
-        return control_of(rows[0]) is not None
+        return control_kind(rows[0]) is not None
     return evaluation.manifest is not None and "control" in evaluation.manifest.spec  # a split without answers
 
 
-def _family(sheet: Sheet) -> str:
+def _family(sheet: ComparisonGroup) -> str:
     """``genecis`` of ``genecis/focus_object``."""
     return sheet.benchmark.partition("/")[0]
 
 
-def _part(sheet: Sheet) -> str:
+def _part(sheet: ComparisonGroup) -> str:
     """``focus object`` of ``genecis/focus_object``; empty where there are no parts."""
     return sheet.benchmark.partition("/")[2].replace("_", " ")
 
 
-def _headlines(scores: Scores) -> list[Column]:
+def _headlines(scores: RunScores) -> list[ScoreColumn]:
     """The columns that stand for the benchmarks: means over parts where there are means."""
     columns = scores.columns()
     averaged = {(_family(sheet), sheet.split, sheet.protocol) for sheet, _ in columns if _part(sheet) == "mean"}
-    order = list(HEADLINES)
+    order = list(OVERVIEW_METRICS)
     chosen = [
         (sheet, metric)
         for sheet, metric in columns
-        if metric in HEADLINES.get(_family(sheet), ())
+        if metric in OVERVIEW_METRICS.get(_family(sheet), ())
         and (_part(sheet) == "mean" or (_family(sheet), sheet.split, sheet.protocol) not in averaged)
     ]
     return sorted(chosen, key=lambda one: order.index(_family(one[0])))
 
 
-def _title(column: Column, beside: list[Column]) -> str:
+def _title(column: ScoreColumn, beside: list[ScoreColumn]) -> str:
     """``CIRR R@1``; split and protocol only where another column differs in nothing else."""
     sheet, metric = column
     alike = [one for one, name in beside if (one.benchmark, name) == (sheet.benchmark, metric)]
     more = f"({sheet.split}, {sheet.protocol})" if len(alike) > 1 else ""
-    return " ".join(word for word in (named(sheet), metric, more) if word)
+    return " ".join(word for word in (group_title(sheet), metric, more) if word)
 
 
-def named(sheet: Sheet) -> str:
+def group_title(sheet: ComparisonGroup) -> str:
     """``FashionIQ dress``; a mean over parts stands for the benchmark."""
-    return f"{NAMES.get(_family(sheet), _family(sheet))} {_part(sheet)}".removesuffix("mean").strip()
+    return f"{BENCHMARK_TITLES.get(_family(sheet), _family(sheet))} {_part(sheet)}".removesuffix("mean").strip()
 
 
-def score_tables(record: RunRecord) -> list[ScoreTable]:
+def page_score_tables(record: RunRecord) -> list[ScoreTable]:
     """The overview, then tables for each benchmark: its means, then categories and tasks (aspects: the breakdown)."""
     scores = read_scores(record)
     columns = [one for one in scores.columns() if "/" not in one[1]]
-    tables = [_table("Overview", ABOUT, scores, _headlines(scores))]
+    tables = [_table("Overview", SCORES_ABOUT, scores, _headlines(scores))]
     for family in dict.fromkeys(_family(sheet) for sheet, _ in columns):
         own = [one for one in columns if _family(one[0]) == family]
-        name = NAMES.get(family, family)
+        name = BENCHMARK_TITLES.get(family, family)
         whole = [one for one in own if _part(one[0]) in ("", "mean")]
         tables.append(_table(name, "", scores, whole))
         tables.append(_table(f"{name} part by part", "", scores, [one for one in own if one not in whole]))
     return [table for table in tables if table.columns]
 
 
-def _table(title: str, about: str, scores: Scores, columns: list[Column]) -> ScoreTable:
+def _table(title: str, about: str, scores: RunScores, columns: list[ScoreColumn]) -> ScoreTable:
     grid, sheets = scores.grid, list(dict.fromkeys(sheet for sheet, _ in columns))
-    heads = tuple(Head(metric, _asked(grid, (sheet, metric))) for sheet, metric in columns)
+    heads = tuple(TableHead(metric, _query_counts(grid, (sheet, metric))) for sheet, metric in columns)
     lines = []
     for number, line in enumerate(grid.lines):
         cells = tuple(_value(grid, number, one) for one in columns)
@@ -191,31 +193,33 @@ def _table(title: str, about: str, scores: Scores, columns: list[Column]) -> Sco
         small = [one for one in (line.backbone, *texts, line.preprocessing) if one not in ("", "-", "none")]
         if any(cell is not None for cell in cells):
             kind = "method" if line.control is None else "control"
-            lines.append(Line(line.method, " · ".join(dict.fromkeys(small)), kind, cells))
-    said = tuple(remarks(grid, sheets))
+            lines.append(ScoreTableRow(line.method, " · ".join(dict.fromkeys(small)), kind, cells))
+    said = tuple(score_grid_remarks(grid, sheets))
     return ScoreTable(title, about, _groups(grid, columns), heads, tuple(lines), said)
 
 
-def _value(grid: Grid, number: int, column: Column) -> Value | None:
+def _value(grid: ScoreGrid, number: int, column: ScoreColumn) -> ScoreValue | None:
     cell = grid.cells.get((number, *column))
     if cell is None:
         return None
     known = cell.low is not None and cell.high is not None
     interval = f"{cell.low:.1f} to {cell.high:.1f}" if known else ""
     of = "" if cell.hits is None else f"{cell.hits:,}/{cell.n:,}"
-    return Value(cell.value, len(grid.lines) > 1 and cell.value == grid.best(*column), of, interval)
+    return ScoreValue(cell.value, len(grid.lines) > 1 and cell.value == grid.best(*column), of, interval)
 
 
-def _asked(grid: Grid, column: Column) -> str:
+def _query_counts(grid: ScoreGrid, column: ScoreColumn) -> str:
     """How many queries; several numbers mean that the lines were not asked the same."""
     counts = sorted({cell.n for (_, sheet, metric), cell in grid.cells.items() if (sheet, metric) == column})
     return "n " + ", ".join(f"{count:,}" for count in counts)
 
 
-def _groups(grid: Grid, columns: list[Column]) -> tuple[Head, ...]:
+def _groups(grid: ScoreGrid, columns: list[ScoreColumn]) -> tuple[TableHead, ...]:
     """Neighbouring columns of one sheet share a head that names benchmark, split and protocol, texts and all."""
-    runs: list[tuple[Sheet, int]] = [(sheet, len(list(own))) for sheet, own in groupby(one[0] for one in columns)]
+    runs: list[tuple[ComparisonGroup, int]] = [
+        (sheet, len(list(own))) for sheet, own in groupby(one[0] for one in columns)
+    ]
     return tuple(
-        Head(named(sheet), f"{sheet.split}, {sheet.protocol}; texts {grid.texts(sheet)}", count)
+        TableHead(group_title(sheet), f"{sheet.split}, {sheet.protocol}; texts {grid.texts(sheet)}", count)
         for sheet, count in runs
     )

@@ -3,23 +3,35 @@
 from dataclasses import dataclass
 from typing import Any
 
-from zscir.benchmarks.comparability import Sheet
-from zscir.evaluation.score_tables import control_of
-from zscir.report.artifact_reader import Rows, first_rows, has_columns
+from zscir.benchmarks.comparability import ComparisonGroup
+from zscir.evaluation.score_tables import control_kind
+from zscir.report.artifact_reader import TableRows, has_columns, read_first_rows
 from zscir.report.run_data import RunRecord
-from zscir.report.scores import NAMES, Head, named, tabulated
+from zscir.report.scores import BENCHMARK_TITLES, TableHead, group_title, tabulated_score_rows
 from zscir.store.artifacts import Artifact
 
-MAX_PAIRS = 20_000
-COLUMNS = ("first", "second", "benchmark", "split", "ranking", "metric", "difference", "won", "lost", "n", "p_value")
-WHOLE = "Against the strongest control"
-PARTS = "Against the strongest control, part by part"
-ORDER = list(NAMES)
-Key = tuple[str, str, str, str]  # benchmark, split, ranking, metric
+MAX_PAIR_ROWS = 20_000
+PAIR_COLUMNS = (
+    "first",
+    "second",
+    "benchmark",
+    "split",
+    "ranking",
+    "metric",
+    "difference",
+    "won",
+    "lost",
+    "n",
+    "p_value",
+)
+WHOLE_TITLE = "Against the strongest control"
+PARTS_TITLE = "Against the strongest control, part by part"
+BENCHMARK_ORDER = list(BENCHMARK_TITLES)
+TestedColumn = tuple[str, str, str, str]  # benchmark, split, ranking, metric
 
 
 @dataclass(frozen=True)
-class Test:
+class ControlTest:
     """One method minus one control on the same queries: points of percent, queries won and lost, two-sided p."""
 
     points: float
@@ -35,50 +47,58 @@ class Test:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SignificanceTable:
     """Methods by headline metrics; ``remark`` says when there is no control to test against."""
 
     title: str
-    columns: tuple[Head, ...]
-    rows: tuple[tuple[str, tuple[Test | None, ...]], ...]
+    columns: tuple[TableHead, ...]
+    rows: tuple[tuple[str, tuple[ControlTest | None, ...]], ...]
     remark: str = ""
 
 
-def comparisons(record: RunRecord) -> list[Comparison]:
+def comparisons(record: RunRecord) -> list[SignificanceTable]:
     """For each ``tabulate`` of the run: whole benchmarks, then categories and tasks one by one."""
     return [one for _, artifact in record.made_by("tabulate") for one in _comparisons(artifact)]
 
 
-def _comparisons(table: Artifact) -> list[Comparison]:
-    if not has_columns(table, "pairs.parquet", COLUMNS):
+def _comparisons(table: Artifact) -> list[SignificanceTable]:
+    if not has_columns(table, "pairs.parquet", PAIR_COLUMNS):
         return []
-    own = {rows[0]["evaluation"]: rows[0] for rows in tabulated(table)}
+    own = {rows[0]["evaluation"]: rows[0] for rows in tabulated_score_rows(table)}
     names = {number: row["method"] for number, row in own.items()}
-    controls = {number for number, row in own.items() if control_of(row) is not None}
+    controls = {number for number, row in own.items() if control_kind(row) is not None}
     if names and not controls:
-        return [Comparison(WHOLE, (), (), "CONTROLS MISSING: there is no control to hold the methods against.")]
-    by_key: dict[Key, Rows] = {}
-    for row in first_rows(table, "pairs.parquet", MAX_PAIRS):
+        return [
+            SignificanceTable(WHOLE_TITLE, (), (), "CONTROLS MISSING: there is no control to hold the methods against.")
+        ]
+    by_key: dict[TestedColumn, TableRows] = {}
+    for row in read_first_rows(table, "pairs.parquet", MAX_PAIR_ROWS):
         by_key.setdefault((row["benchmark"], row["split"], row["ranking"], row["metric"]), []).append(row)
     tests = {key: _tests(rows, controls, names) for key, rows in by_key.items()}
     whole = {key: found for key, found in tests.items() if _is_whole(key) and found}
     parts = {key: found for key, found in tests.items() if not _is_whole(key) and found}
-    drawn = [_comparison(title, found, names) for title, found in ((WHOLE, whole), (PARTS, parts))]
+    drawn = [_comparison(title, found, names) for title, found in ((WHOLE_TITLE, whole), (PARTS_TITLE, parts))]
     return [one for one in drawn if one.rows]
 
 
-def _is_whole(key: Key) -> bool:
+def _is_whole(key: TestedColumn) -> bool:
     return key[0].partition("/")[2] in ("", "mean")
 
 
-def _comparison(title: str, tests: dict[Key, dict[int, Test]], names: dict[int, str]) -> Comparison:
-    keys = sorted(tests, key=lambda key: ORDER.index(key[0].partition("/")[0]))
+def _comparison(
+    title: str, tests: dict[TestedColumn, dict[int, ControlTest]], names: dict[int, str]
+) -> SignificanceTable:
+    keys = sorted(tests, key=lambda key: BENCHMARK_ORDER.index(key[0].partition("/")[0]))
     methods = [number for number in names if any(number in found for found in tests.values())]
-    heads = tuple(Head(f"{named(Sheet(*key[:3]))} {key[3]}", f"{key[1]}, {key[2]}") for key in keys)
-    return Comparison(title, heads, tuple((names[one], tuple(tests[key].get(one) for key in keys)) for one in methods))
+    heads = tuple(
+        TableHead(f"{group_title(ComparisonGroup(*key[:3]))} {key[3]}", f"{key[1]}, {key[2]}") for key in keys
+    )
+    return SignificanceTable(
+        title, heads, tuple((names[one], tuple(tests[key].get(one) for key in keys)) for one in methods)
+    )
 
 
-def _tests(pairs: Rows, controls: set[int], names: dict[int, str]) -> dict[int, Test]:
+def _tests(pairs: TableRows, controls: set[int], names: dict[int, str]) -> dict[int, ControlTest]:
     """Each method's test against the control that is ahead of the other controls."""
     best = strongest(pairs, controls)
     found = {}
@@ -88,11 +108,11 @@ def _tests(pairs: Rows, controls: set[int], names: dict[int, str]) -> dict[int, 
             sign = 1 if best == row["first"] else -1
             won, lost = (row["won"], row["lost"]) if sign > 0 else (row["lost"], row["won"])
             method = both[1] if sign > 0 else both[0]
-            found[method] = Test(sign * row["difference"], names[best], won, lost, row["p_value"])
+            found[method] = ControlTest(sign * row["difference"], names[best], won, lost, row["p_value"])
     return found
 
 
-def strongest(pairs: Rows, controls: set[int]) -> int:
+def strongest(pairs: TableRows, controls: set[int]) -> int:
     """The control with the most points over the other controls; the first of equals, -1 when there is none."""
     there = sorted({number for row in pairs for number in (row["first"], row["second"]) if number in controls})
     lead: dict[int, Any] = dict.fromkeys(there, 0.0)

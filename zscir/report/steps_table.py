@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from zscir.report import graph_layout
-from zscir.report.artifact_reader import counts
-from zscir.report.formatting import cut, number, seconds
-from zscir.report.rejects import TABLE
+from zscir.report.artifact_reader import count_values
+from zscir.report.formatting import format_number, format_seconds, shorten_text
+from zscir.report.rejects import REJECTS_FILE
 from zscir.report.run_data import RunRecord, StepRecord
 from zscir.runtime.errors import ZscirError
 from zscir.store.artifacts import Artifact
@@ -15,9 +15,12 @@ MAX_REASONS_SHOWN = 6
 MAX_WORDS_SHOWN = 3
 MAX_FACTS_SHOWN = 7
 OUTCOMES = {
-    "made": "made by this run", "reused": "made before, reused", "failed": "failed", "running": "under way",
+    "made": "made by this run",
+    "reused": "made before, reused",
+    "failed": "failed",
+    "running": "under way",
     "waiting": "not reached",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Input:
 
 
 @dataclass(frozen=True)
-class WalkRow:
+class StepTableRow:
     """One step as the page shows it."""
 
     step: StepRecord
@@ -63,30 +66,30 @@ class GraphBox:
     y: float
 
 
-def walk_rows(record: RunRecord) -> list[WalkRow]:
+def step_table_rows(record: RunRecord) -> list[StepTableRow]:
     """One row for each step, in order."""
-    return [_walk_row(record, step) for step in record.steps]
+    return [_step_table_row(record, step) for step in record.steps]
 
 
-def _walk_row(record: RunRecord, step: StepRecord) -> WalkRow:
+def _step_table_row(record: RunRecord, step: StepRecord) -> StepTableRow:
     artifact = step.artifact
     if artifact is None:
-        return WalkRow(step, (), None, None, None, (), {}, step.problem)
+        return StepTableRow(step, (), None, None, None, (), {}, step.problem)
     facts = artifact.facts
     found: list[tuple[str, int]] = []
     total, problem = _whole(facts.get("rejects")), ""
-    if TABLE in artifact.entries:
+    if REJECTS_FILE in artifact.entries:
         try:
-            found = counts(artifact, TABLE, "reason")
+            found = count_values(artifact, REJECTS_FILE, "reason")
             total = sum(count for _, count in found)
         except ZscirError as error:
             problem = str(error)
     inputs, rows = _inputs(record, artifact), _whole(facts.get("rows"))
-    of = _of(inputs, rows, total, _whole(facts.get("images")))
-    return WalkRow(step, inputs, rows, total, of, _reasons(found), shown_facts(facts), problem)
+    of = _rejected_from(inputs, rows, total, _whole(facts.get("images")))
+    return StepTableRow(step, inputs, rows, total, of, _reasons(found), shown_facts(facts), problem)
 
 
-def _of(inputs: tuple[Input, ...], rows: int | None, rejects: int | None, images: int | None) -> int | None:
+def _rejected_from(inputs: tuple[Input, ...], rows: int | None, rejects: int | None, images: int | None) -> int | None:
     """What the rejects are a share of: the images that a filter looked at, the largest input, or (for a list from
     outside) all rows that were read.
     """
@@ -128,7 +131,7 @@ def shown_facts(facts: dict[str, Any]) -> dict[str, str]:
         text = "" if told else _fact(value)
         if text:
             shown[name] = text
-    more = {"more": number(len(shown) - MAX_FACTS_SHOWN)} if len(shown) > MAX_FACTS_SHOWN else {}
+    more = {"more": format_number(len(shown) - MAX_FACTS_SHOWN)} if len(shown) > MAX_FACTS_SHOWN else {}
     return dict(list(shown.items())[:MAX_FACTS_SHOWN]) | more
 
 
@@ -136,22 +139,22 @@ def _fact(value: Any) -> str:
     """A number, a few words, or the first numbers of a table; empty for anything else."""
     if isinstance(value, dict):
         numbers = [(name, one) for name, one in value.items() if isinstance(one, int | float)]
-        first = ", ".join(f"{name} {number(one)}" for name, one in numbers[:MAX_WORDS_SHOWN])
-        return cut(first + (", ..." if len(numbers) > MAX_WORDS_SHOWN else ""), 120)
+        first = ", ".join(f"{name} {format_number(one)}" for name, one in numbers[:MAX_WORDS_SHOWN])
+        return shorten_text(first + (", ..." if len(numbers) > MAX_WORDS_SHOWN else ""), 120)
     if isinstance(value, str):
-        return cut(value, 80)
-    return number(value) if isinstance(value, int | float) else ""
+        return shorten_text(value, 80)
+    return format_number(value) if isinstance(value, int | float) else ""
 
 
 def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def draw_graph(rows: list[WalkRow]) -> tuple[graph_layout.Drawing, list[GraphBox]]:
+def draw_graph(rows: list[StepTableRow]) -> tuple[graph_layout.GraphLayout, list[GraphBox]]:
     """The picture of the steps: where lines and boxes go, and what stands in each box."""
     names = {row.step.name for row in rows}
     parents = {row.step.name: [one for one in row.step.parents if one in names] for row in rows}
-    drawing = graph_layout.draw(parents)
+    drawing = graph_layout.layout_graph(parents)
     by_name = {row.step.name: row for row in rows}
     boxes = [
         GraphBox(box.name, by_name[box.name].step.outcome, _box_line(by_name[box.name]), box.x, box.y)
@@ -160,10 +163,10 @@ def draw_graph(rows: list[WalkRow]) -> tuple[graph_layout.Drawing, list[GraphBox
     return drawing, boxes
 
 
-def _box_line(row: WalkRow) -> str:
+def _box_line(row: StepTableRow) -> str:
     parts = [f"{row.rows:,} rows"] if row.rows is not None else []
     if row.step.outcome == "made":
-        parts.append(seconds(row.step.wall_s))
+        parts.append(format_seconds(row.step.wall_s))
     else:
         parts.append(OUTCOMES.get(row.step.outcome, row.step.outcome).split(",")[-1].strip())
     return " · ".join(parts)

@@ -2,18 +2,25 @@
 
 from dataclasses import dataclass
 
-from zscir.report.formatting import number
+from zscir.report.formatting import format_number
 from zscir.report.run_data import RunRecord
-from zscir.report.steps_table import WalkRow
+from zscir.report.steps_table import StepTableRow
 
 SILENT = "The process ended without a word: killed, out of memory, or its machine went away."
-TITLES = {"died": "The run died", "interrupted": "The run was interrupted",
-          "over_budget": "The run stopped at its limit"}  # fmt: skip
+ALARM_TITLES = {
+    "died": "The run died",
+    "interrupted": "The run was interrupted",
+    "over_budget": "The run stopped at its limit",
+}
 TILES = {
-    "ingest": "pairs", "download": "URLs tried", "import_images": "pictures tried", "import_shards": "samples tried",
-    "mask_triplets": "masked triplets", "mine_pairs": "candidate pairs",
+    "ingest": "pairs",
+    "download": "URLs tried",
+    "import_images": "pictures tried",
+    "import_shards": "samples tried",
+    "mask_triplets": "masked triplets",
+    "mine_pairs": "candidate pairs",
     "parse_llm": "synthesised triplets",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Bar:
+class TimelineBar:
     """One step on the time axis of the run; ``left`` and ``width`` are percent of it."""
 
     name: str
@@ -56,34 +63,36 @@ def alarm_of(record: RunRecord) -> Alarm | None:
     stopped = [step for step in record.steps if step.outcome == "failed"]
     where = "at " + ", ".join(f"'{step.name}'" for step in stopped) if stopped else "before any step failed"
     lines = tuple(step.error or SILENT for step in stopped)
-    return Alarm("loud", f"{TITLES.get(status, 'The run failed')} {where}", lines, f"zscir rerun {record.run_id}")
+    return Alarm("loud", f"{ALARM_TITLES.get(status, 'The run failed')} {where}", lines, f"zscir rerun {record.run_id}")
 
 
-def took_s(record: RunRecord) -> float | None:
+def run_duration_s(record: RunRecord) -> float | None:
     """Seconds from the start to the end, or to the last thing known of a run that has no end."""
     known = [moment for step in record.steps for moment in (step.started_at, step.finished_at) if moment is not None]
     end = record.row["finished_at"] or max(known, default=None)
     return None if end is None else float((end - record.row["started_at"]).total_seconds())
 
 
-def tiles_of(walk: list[WalkRow]) -> list[Tile]:
+def tiles_of(walk: list[StepTableRow]) -> list[Tile]:
     """How many pairs, URLs, triplets, trainings and rejects."""
     tiles = []
     for stage, name in TILES.items():
         rows = [row.rows for row in walk if row.step.stage == stage and row.rows is not None]
-        tiles += [Tile(name, number(sum(rows)))] if rows else []
+        tiles += [Tile(name, format_number(sum(rows)))] if rows else []
     trained = sum(row.step.stage == "train" and row.step.artifact is not None for row in walk)
-    tiles += [Tile("training" if trained == 1 else "trainings", number(trained))] if trained else []
-    return [*tiles, Tile("left out, with a reason", number(sum(row.rejects or 0 for row in walk)))] if walk else []
+    tiles += [Tile("training" if trained == 1 else "trainings", format_number(trained))] if trained else []
+    return (
+        [*tiles, Tile("left out, with a reason", format_number(sum(row.rejects or 0 for row in walk)))] if walk else []
+    )
 
 
-def bars_of(record: RunRecord) -> list[Bar]:
+def bars_of(record: RunRecord) -> list[TimelineBar]:
     """The steps that took time, as stretches of the run's time."""
-    total = max(took_s(record) or 0.0, 0.001)
+    total = max(run_duration_s(record) or 0.0, 0.001)
     bars = []
     for step in record.steps:
         if step.outcome in ("made", "failed", "running") and step.started_at is not None:
             left = min(100.0, 100 * (step.started_at - record.row["started_at"]).total_seconds() / total)
             width = min(100 - left, 100 * (total if step.wall_s is None else step.wall_s) / total)
-            bars.append(Bar(step.name, step.outcome, round(left, 2), round(width, 2), step.wall_s))
+            bars.append(TimelineBar(step.name, step.outcome, round(left, 2), round(width, 2), step.wall_s))
     return bars

@@ -7,24 +7,35 @@ from markupsafe import Markup
 
 from zscir.report import formatting
 
-FOLDER = Path(__file__).parent
-FILTERS = (
-    formatting.number, formatting.seconds, formatting.size, formatting.when, formatting.percent, formatting.points,
-    formatting.share, formatting.cut, formatting.breakable,
-)  # fmt: skip
+TEMPLATES_FOLDER = Path(__file__).parent
+# What the templates call them: a number of Jinja's own filters is taken, such as ``truncate`` and ``format``.
+FILTERS = {
+    "number": formatting.format_number,
+    "seconds": formatting.format_seconds,
+    "size": formatting.format_size,
+    "when": formatting.format_time,
+    "percent": formatting.format_percent,
+    "points": formatting.format_points,
+    "share": formatting.format_share,
+    "cut": formatting.shorten_text,
+    "breakable": formatting.breakable_name,
+}
 
 
 def environment() -> jinja2.Environment:
     """The templates beside this module."""
     made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        loader=jinja2.FileSystemLoader(TEMPLATES_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
-    made.filters.update({one.__name__: one for one in FILTERS})
+    )
+    made.filters.update(FILTERS)
     return made
 
 
 def style_sheet(more: str = "") -> Markup:
     """The style of every page, and what is ``more``: rules of our own making, never words from outside."""
-    text = (FOLDER / "style.css").read_text(encoding="utf-8")
+    text = (TEMPLATES_FOLDER / "style.css").read_text(encoding="utf-8")
     return Markup(f"{text}{more}")  # noqa: S704 - our own file

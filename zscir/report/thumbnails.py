@@ -10,21 +10,21 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from zscir.data.images.decode import BadImage, decode, encode_jpeg
+from zscir.data.images.decode import BadImage, decode_image, encode_jpeg
 from zscir.methods.masks import kept_patches
-from zscir.methods.specs import PixelSpec
+from zscir.methods.specs import ModelPixelSpec
 from zscir.report.artifact_reader import read_span, rows_with, spread_rows
 from zscir.store.artifacts import Artifact
 
 THUMB_PX = 144
 QUALITY = 80
 MAX_BYTES = 64 * 1024 * 1024
-MAX_PIXELS = 50_000_000
+MAX_THUMBNAIL_SOURCE_PIXELS = 50_000_000
 GREY, STRIPE = 138, 158
 
 
 @dataclass(frozen=True)
-class Picture:
+class Thumbnail:
     """A thumbnail: its ``data:`` URI (empty when it cannot be shown; ``problem`` says why), its size and its words."""
 
     uri: str
@@ -34,31 +34,31 @@ class Picture:
     problem: str = ""
 
 
-def missing(alt: str, problem: str) -> Picture:
+def missing_thumbnail(alt: str, problem: str) -> Thumbnail:
     """A picture that cannot be shown."""
-    return Picture("", THUMB_PX, THUMB_PX, alt, problem)
+    return Thumbnail("", THUMB_PX, THUMB_PX, alt, problem)
 
 
-def thumbnail(data: bytes, alt: str) -> Picture:
+def make_thumbnail(data: bytes, alt: str) -> Thumbnail:
     """At most 144 px on the longer side; never enlarged."""
     try:
-        return shrunk(decode(data, MAX_PIXELS), alt)
+        return shrink_to_thumbnail(decode_image(data, MAX_THUMBNAIL_SOURCE_PIXELS), alt)
     except BadImage as error:
-        return missing(alt, error.reason)
+        return missing_thumbnail(alt, error.reason)
 
 
-def shrunk(image: Image.Image, alt: str) -> Picture:
+def shrink_to_thumbnail(image: Image.Image, alt: str) -> Thumbnail:
     """A decoded image as a thumbnail."""
     image.thumbnail((THUMB_PX, THUMB_PX), Image.Resampling.LANCZOS)
     text = base64.b64encode(encode_jpeg(image, QUALITY)).decode()
-    return Picture(f"data:image/jpeg;base64,{text}", image.width, image.height, alt)
+    return Thumbnail(f"data:image/jpeg;base64,{text}", image.width, image.height, alt)
 
 
 @dataclass(frozen=True)
-class Patches:
+class PatchGrid:
     """How a model cuts images up: its pixel rule and the side of a patch in pixels."""
 
-    pixels: PixelSpec
+    pixels: ModelPixelSpec
     patch_px: int
 
     @property
@@ -67,14 +67,16 @@ class Patches:
         return self.pixels.size_px // self.patch_px
 
 
-def squared(data: bytes, pixels: PixelSpec) -> Image.Image:
+def model_square(data: bytes, pixels: ModelPixelSpec) -> Image.Image:
     """The square of pixels that a model gets of an image."""
-    from zscir.methods.image_tensors import square
+    from zscir.methods.image_tensors import resize_to_square
 
-    return Image.fromarray(square(decode(data, MAX_PIXELS), pixels))
+    return Image.fromarray(resize_to_square(decode_image(data, MAX_THUMBNAIL_SOURCE_PIXELS), pixels))
 
 
-def masked(whole: Image.Image, patches: Patches, draw: tuple[int, int, str], ratio: float, alt: str) -> Picture:
+def masked_thumbnail(
+    whole: Image.Image, patches: PatchGrid, draw: tuple[int, int, str], ratio: float, alt: str
+) -> Thumbnail:
     """The square with only the patches that ``draw`` (seed, epoch, image key) keeps; the rest is striped grey."""
     seed, epoch, key = draw
     grid, side = patches.grid, patches.patch_px
@@ -83,7 +85,7 @@ def masked(whole: Image.Image, patches: Patches, draw: tuple[int, int, str], rat
     pixels = np.asarray(whole).copy()
     hidden = ~np.kron(shown.reshape(grid, grid), np.ones((side, side), dtype=bool))
     pixels[hidden] = stripes(grid * side)[hidden, None]
-    return enlarged(Image.fromarray(pixels), alt)
+    return enlarge_to_thumbnail(Image.fromarray(pixels), alt)
 
 
 def stripes(size_px: int) -> NDArray[np.uint8]:
@@ -93,7 +95,7 @@ def stripes(size_px: int) -> NDArray[np.uint8]:
     return np.where(diagonal < period // 3, STRIPE, GREY).astype(np.uint8)
 
 
-def enlarged(image: Image.Image, alt: str) -> Picture:
+def enlarge_to_thumbnail(image: Image.Image, alt: str) -> Thumbnail:
     """A square brought to about thumbnail size; small ones by a whole factor, so that patch borders stay sharp."""
     factor = max(1, THUMB_PX // image.width)
     if factor > 1:
@@ -102,11 +104,11 @@ def enlarged(image: Image.Image, alt: str) -> Picture:
     stream = BytesIO()
     image.quantize(128, dither=Image.Dither.NONE).save(stream, "PNG", optimize=True)
     text = base64.b64encode(stream.getvalue()).decode()
-    return Picture(f"data:image/png;base64,{text}", image.width, image.height, alt)
+    return Thumbnail(f"data:image/png;base64,{text}", image.width, image.height, alt)
 
 
 @dataclass
-class Images:
+class StoredImages:
     """The images of ``download`` artifacts by image key; each table is searched once for all keys of a call."""
 
     sources: list[Artifact]
@@ -130,21 +132,21 @@ class Images:
         if key not in self.places:
             return None
         source, row = self.places[key]
-        return span_of(source, row["shard"], row["offset"], row["size"])
+        return read_shard_member(source, row["shard"], row["offset"], row["size"])
 
-    def picture(self, key: str, alt: str) -> Picture:
+    def picture(self, key: str, alt: str) -> Thumbnail:
         """The thumbnail of one image."""
         data = self.data(key)
-        return missing(alt, "not in the store") if data is None else thumbnail(data, alt)
+        return missing_thumbnail(alt, "not in the store") if data is None else make_thumbnail(data, alt)
 
 
-def span_of(source: Artifact, shard: str, offset: int, size: int) -> bytes | None:
+def read_shard_member(source: Artifact, shard: str, offset: int, size: int) -> bytes | None:
     """The bytes of one member of a shard; None when the row points outside of what may be read."""
     if shard not in source.entries or not 0 <= size <= MAX_BYTES or offset < 0:
         return None
     return read_span(source, shard, offset, size)
 
 
-def downloaded(source: Artifact, count: int) -> list[dict[str, Any]]:
+def sample_downloaded_rows(source: Artifact, count: int) -> list[dict[str, Any]]:
     """Rows of pictures that arrived, spread over the table."""
     return spread_rows(source, "images.parquet", count, keep=pc.field("status") == "ok")

@@ -10,7 +10,7 @@ from zscir.store.artifacts import Artifact
 
 
 @dataclass(frozen=True)
-class Curve:
+class CurveCharts:
     """Charts under a title."""
 
     title: str
@@ -18,12 +18,12 @@ class Curve:
     svgs: tuple[Markup, ...]
 
 
-def training_curves(record: RunRecord) -> list[Curve]:
+def training_curves(record: RunRecord) -> list[CurveCharts]:
     """One group of charts for each training: the loss, its parts, the learning rate."""
     return [_curve(step.name, artifact) for step, artifact in record.made_by("train")]
 
 
-def _curve(name: str, checkpoint: Artifact) -> Curve:
+def _curve(name: str, checkpoint: Artifact) -> CurveCharts:
     series = sorted(read_curve(checkpoint), key=_place)
     svgs = [_svg(one, number, name) for number, one in enumerate(series)]
     facts = checkpoint.facts
@@ -34,7 +34,7 @@ def _curve(name: str, checkpoint: Artifact) -> Curve:
     ]
     loss = next((one for one in series if one.name == "loss" and one.y), None)
     ends = [f"loss {loss.y[0]:.3g} → {loss.y[-1]:.3g}"] if loss is not None else []
-    return Curve(name, " · ".join([*counts, *ends]), tuple(svgs))
+    return CurveCharts(name, " · ".join([*counts, *ends]), tuple(svgs))
 
 
 def _place(series: Series) -> tuple[int, str]:

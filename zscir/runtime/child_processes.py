@@ -13,11 +13,11 @@ import time
 from contextlib import suppress
 from typing import Any
 
-LOOK_EVERY_S = 1.0
-FAMILY = "ZSCIR_FAMILY"  # in the environment of a process: the name of those that end together
-PATIENCE_S = 10.0
+WATCH_EVERY_S = 1.0
+GROUP_VARIABLE = "ZSCIR_FAMILY"  # in the environment of a process: the name of those that end together
+TERMINATE_GRACE_S = 10.0
 PR_SET_PDEATHSIG = 1
-_WARDENS: dict[str, subprocess.Popen[bytes]] = {}
+_WATCHERS: dict[str, subprocess.Popen[bytes]] = {}
 
 
 def die_with_parent(parent: int) -> None:
@@ -32,33 +32,33 @@ def die_with_parent(parent: int) -> None:
 
 def _die_once_adopted(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(WATCH_EVERY_S)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def guard(mark: str) -> None:
+def kill_children_on_exit(mark: str) -> None:
     """Start a warden: when this process is gone it ends those children of it that have ``mark`` in their command."""
-    _start("children", mark)
+    _start_watcher("children", mark)
 
 
-def guard_family(name: str) -> None:
+def kill_group_on_exit(name: str) -> None:
     """Start a warden: when this process is gone it ends every process whose environment says ``FAMILY=name``.
 
     Whoever starts a process hands its environment down, so grandchildren in sessions of their own belong to it too.
     """
-    _start("family", name)
+    _start_watcher("family", name)
 
 
-def _start(whom: str, mark: str) -> None:
-    if mark in _WARDENS:
+def _start_watcher(whom: str, mark: str) -> None:
+    if mark in _WATCHERS:
         return
     quiet = subprocess.DEVNULL
     words = [sys.executable, "-m", "zscir.runtime.child_processes", whom, str(os.getpid()), mark]
-    own = {name: value for name, value in os.environ.items() if name != FAMILY}
-    _WARDENS[mark] = subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True, env=own)
+    own = {name: value for name, value in os.environ.items() if name != GROUP_VARIABLE}
+    _WATCHERS[mark] = subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True, env=own)
 
 
-def watch(parent_pid: int, mark: str) -> None:
+def watch_children(parent_pid: int, mark: str) -> None:
     """Remember the marked children of a process while it lives, then end them."""
     import psutil
 
@@ -66,38 +66,38 @@ def watch(parent_pid: int, mark: str) -> None:
     with suppress(psutil.NoSuchProcess):
         parent = psutil.Process(parent_pid)
         while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:
-            known |= {child for child in parent.children(recursive=True) if _marked(child, mark)}
-            time.sleep(LOOK_EVERY_S)
+            known |= {child for child in parent.children(recursive=True) if _has_mark(child, mark)}
+            time.sleep(WATCH_EVERY_S)
     for child in known:
         with suppress(psutil.NoSuchProcess):
             child.terminate()
 
 
-def watch_family(parent_pid: int, name: str) -> None:
+def watch_group(parent_pid: int, name: str) -> None:
     """Wait for the end of a process, then end its family."""
     import psutil
 
     with suppress(psutil.NoSuchProcess):
         parent = psutil.Process(parent_pid)
         while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:
-            time.sleep(LOOK_EVERY_S)
-    end_all(family(name), PATIENCE_S)
-    end_all(family(name), 0)  # those that were born in the meantime
+            time.sleep(WATCH_EVERY_S)
+    terminate_all(process_group(name), TERMINATE_GRACE_S)
+    terminate_all(process_group(name), 0)  # those that were born in the meantime
 
 
-def family(name: str) -> list[Any]:
+def process_group(name: str) -> list[Any]:
     """Every other process of this user whose environment says ``FAMILY=name``."""
     import psutil
 
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.pid != os.getpid() and process.environ().get(FAMILY) == name:
+            if process.pid != os.getpid() and process.environ().get(GROUP_VARIABLE) == name:
                 found.append(process)
     return found
 
 
-def end_all(processes: list[Any], patience_s: float) -> None:
+def terminate_all(processes: list[Any], patience_s: float) -> None:
     """Ask every process to end, and end by force those that have not after ``patience_s``."""
     import psutil
 
@@ -110,7 +110,7 @@ def end_all(processes: list[Any], patience_s: float) -> None:
             process.kill()
 
 
-def _marked(process: Any, mark: str) -> bool:
+def _has_mark(process: Any, mark: str) -> bool:
     import psutil
 
     with suppress(psutil.Error):  # it may end between the listing and the look
@@ -119,4 +119,4 @@ def _marked(process: Any, mark: str) -> bool:
 
 
 if __name__ == "__main__":
-    {"children": watch, "family": watch_family}[sys.argv[1]](int(sys.argv[2]), sys.argv[3])
+    {"children": watch_children, "family": watch_group}[sys.argv[1]](int(sys.argv[2]), sys.argv[3])

@@ -13,26 +13,26 @@ from zscir.runtime.settings import logs_as_json
 
 log = logging.getLogger("zscir")
 T = TypeVar("T")
-LINE_EVERY_S = 10.0
-LABELS: ContextVar[Mapping[str, str]] = ContextVar("labels", default=MappingProxyType({}))
+LOG_EVERY_S = 10.0
+LOG_LABELS: ContextVar[Mapping[str, str]] = ContextVar("labels", default=MappingProxyType({}))
 
 
 @contextmanager
-def labelled(**labels: str) -> Iterator[None]:
+def log_labels(**labels: str) -> Iterator[None]:
     """Within it every log line knows what it is about: its run, step, stage and key."""
-    before = LABELS.set({**LABELS.get(), **labels})
+    before = LOG_LABELS.set({**LOG_LABELS.get(), **labels})
     try:
         yield
     finally:
-        LABELS.reset(before)
+        LOG_LABELS.reset(before)
 
 
-def note(message: str) -> None:
+def log_info(message: str) -> None:
     """One line of news about the work under way."""
     log.info(message)
 
 
-def warn(message: str) -> None:
+def log_warning(message: str) -> None:
     """One line about what a person should look at; the work goes on."""
     log.warning(message)
 
@@ -40,12 +40,12 @@ def warn(message: str) -> None:
 def track(items: Iterable[T], total: int | None, label: str) -> Iterator[T]:
     """Yield ``items`` unchanged and show how many of ``total`` are done."""
     if sys.stderr.isatty() and not logs_as_json():
-        yield from _bar(items, total, label)
+        yield from _with_bar(items, total, label)
     else:
-        yield from _lines(items, total, label)
+        yield from _with_log_lines(items, total, label)
 
 
-def _bar(items: Iterable[T], total: int | None, label: str) -> Iterator[T]:
+def _with_bar(items: Iterable[T], total: int | None, label: str) -> Iterator[T]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -57,10 +57,10 @@ def _bar(items: Iterable[T], total: int | None, label: str) -> Iterator[T]:
             progress.advance(task)
 
 
-def _lines(items: Iterable[T], total: int | None, label: str) -> Iterator[T]:
+def _with_log_lines(items: Iterable[T], total: int | None, label: str) -> Iterator[T]:
     last = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
-        if time.monotonic() - last >= LINE_EVERY_S:
+        if time.monotonic() - last >= LOG_EVERY_S:
             last = time.monotonic()
-            note(f"{label}: {done}" + (f" of {total}" if total is not None else ""))
+            log_info(f"{label}: {done}" + (f" of {total}" if total is not None else ""))

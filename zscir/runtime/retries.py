@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zscir.runtime.errors import TransientError
-from zscir.runtime.progress import note
+from zscir.runtime.progress import log_info
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 T = TypeVar("T")
-LONGEST_WAIT_S = 300.0
+MAX_RETRY_WAIT_S = 300.0
 # By name: torch is not imported to ask whether an error is one of its own.
-OUT_OF_MEMORY = {"MemoryError", "OutOfMemoryError", "ArrowMemoryError"}
-SIZES = ("batch_size",)  # fields of specs that say how much is in memory at once
+OOM_ERRORS = {"MemoryError", "OutOfMemoryError", "ArrowMemoryError"}
+SIZE_FIELDS = ("batch_size",)  # fields of specs that say how much is in memory at once
 
 
 @dataclass(frozen=True)
-class Terms:
+class RetryPolicy:
     """On what terms work is done: further attempts, seconds before the first of them, and when (seconds since 1970)
     none is begun any more. No key knows of them.
     """
@@ -38,7 +38,7 @@ class Terms:
         return self.until is not None and time.time() >= self.until
 
 
-def tried(call: Callable[[], T], terms: Terms, count: Callable[[int], None], what: str) -> T:
+def with_retries(call: Callable[[], T], terms: RetryPolicy, count: Callable[[int], None], what: str) -> T:
     """What ``call`` gives; on a TransientError it is called again, as often as ``terms`` say.
 
     ``count`` is told the number of each attempt before it begins. The last error is raised as it is.
@@ -53,41 +53,43 @@ def tried(call: Callable[[], T], terms: Terms, count: Callable[[int], None], wha
     def tell(state: "RetryCallState") -> None:
         wait_s = state.next_action.sleep if state.next_action is not None else 0.0
         error = state.outcome.exception() if state.outcome is not None else None
-        note(f"{what}: attempt {number[0]} of {terms.retries + 1} failed ({error}); again in {wait_s:.1f} s")
+        log_info(f"{what}: attempt {number[0]} of {terms.retries + 1} failed ({error}); again in {wait_s:.1f} s")
 
     number = [0]
     again = Retrying(
-        retry=retry_if_exception_type(TransientError), stop=stop_after_attempt(terms.retries + 1), reraise=True,
-        wait=wait_exponential(terms.backoff_s, max=LONGEST_WAIT_S) + wait_random(0, terms.backoff_s),
+        retry=retry_if_exception_type(TransientError),
+        stop=stop_after_attempt(terms.retries + 1),
+        reraise=True,
+        wait=wait_exponential(terms.backoff_s, max=MAX_RETRY_WAIT_S) + wait_random(0, terms.backoff_s),
         before_sleep=tell,
-    )  # fmt: skip
+    )
     return again(counted)
 
 
 def is_out_of_memory(error: object) -> bool:
     """Whether ``error``, or what it was raised from, says that memory (of the machine or the GPU) ran out."""
     while isinstance(error, BaseException):
-        if OUT_OF_MEMORY & {kind.__name__ for kind in type(error).__mro__}:
+        if OOM_ERRORS & {kind.__name__ for kind in type(error).__mro__}:
             return True
         error = error.__cause__
     return False
 
 
-def what_to_lower(step: str, literals: dict[str, Any]) -> str:
+def oom_advice(step: str, literals: dict[str, Any]) -> str:
     """What a person can do about a step that ran out of memory.
 
     Every size in a spec enters the key and may move the last digits, so none is changed without being asked.
     """
-    sizes = [f"--set {step}.{field}={max(1, size // 2)} (now {size})" for field, size in _sizes(literals, "")]
+    sizes = [f"--set {step}.{field}={max(1, size // 2)} (now {size})" for field, size in _size_fields(literals, "")]
     advice = "give it a larger machine or GPU"
     if sizes:
         advice += f", or ask for less at a time, which is another experiment with keys of its own: {', '.join(sizes)}"
     return f"out of memory; {advice}"
 
 
-def _sizes(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, int]]:
+def _size_fields(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, int]]:
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _sizes(value, f"{prefix}{name}.")
-        elif name in SIZES and isinstance(value, int):
+            yield from _size_fields(value, f"{prefix}{name}.")
+        elif name in SIZE_FIELDS and isinstance(value, int):
             yield f"{prefix}{name}", value

@@ -27,54 +27,68 @@ def schema_of(**columns: str) -> pa.Schema:
     )
 
 
-PAIRS = schema_of(pair_id="str", url="str", text="str", source="str", licence="str?", source_row="i64")
-IMAGES = schema_of(
+PAIRS_SCHEMA = schema_of(pair_id="str", url="str", text="str", source="str", licence="str?", source_row="i64")
+IMAGES_SCHEMA = schema_of(
     image_key="str", pair_id="str", url="str", text="str", status="str", error_class="str?", error="str?",
     http_status="i32?", attempts="i32", sha256="str?", width="i32?", height="i32?", original_width="i32?",
     original_height="i32?", shard="str?", offset="i64?", size="i64?",
 )  # fmt: skip
-TRIPLETS = schema_of(
-    triplet_id="str", source="str", reference_key="str", target_key="str", text="str", mask_seed="i64?",
-    mask_ratio="f64?", response_id="str?", reference_caption="str?", target_caption="str?",
-)  # fmt: skip
-CANDIDATES = schema_of(
-    candidate_id="str", reference_key="str", target_key="str", reference_caption="str", target_caption="str",
-    image_similarity="f64?", text_similarity="f64?",
-)  # fmt: skip
-RESPONSES = schema_of(
-    response_id="str", prompt_digest="str", model="str", model_revision="str?", request="str", response="str?",
-    error="str?", tokens_in="i64?", tokens_out="i64?", attempts="i32",
-)  # fmt: skip
-KEEP = schema_of(image_key="str")  # the images that a filter leaves in play, in the order of images.parquet
-PACKED = schema_of(
+TRIPLETS_SCHEMA = schema_of(
+    triplet_id="str",
+    source="str",
+    reference_key="str",
+    target_key="str",
+    text="str",
+    mask_seed="i64?",
+    mask_ratio="f64?",
+    response_id="str?",
+    reference_caption="str?",
+    target_caption="str?",
+)
+CANDIDATES_SCHEMA = schema_of(
+    candidate_id="str",
+    reference_key="str",
+    target_key="str",
+    reference_caption="str",
+    target_caption="str",
+    image_similarity="f64?",
+    text_similarity="f64?",
+)
+RESPONSES_SCHEMA = schema_of(
+    response_id="str",
+    prompt_digest="str",
+    model="str",
+    model_revision="str?",
+    request="str",
+    response="str?",
+    error="str?",
+    tokens_in="i64?",
+    tokens_out="i64?",
+    attempts="i32",
+)
+KEEP_SCHEMA = schema_of(image_key="str")  # the images that a filter leaves in play, in the order of images.parquet
+PACKED_SCHEMA = schema_of(
     triplet_id="str", shard="str", reference_offset="i64", reference_size="i64", target_offset="i64?",
     target_size="i64?", source="str", reference_key="str", target_key="str", text="str", mask_seed="i64?",
     mask_ratio="f64?", response_id="str?", reference_caption="str?", target_caption="str?",
 )  # fmt: skip
-HOSTS = schema_of(host="str", error_class="str?", urls="i64")  # of a download; no class: the URLs that came
-REJECTS = schema_of(stage="str", id="str", reason="str", detail="str")
-RANKINGS = schema_of(benchmark="str", split="str", query_id="str", rank="i32", image_id="str", score="f32")
-SCORES = schema_of(
-    benchmark="str",
-    split="str",
-    protocol="str",
-    method="str",
-    backbone="str",
-    metric="str",
-    value="f64",
-    n="i64",
+HOSTS_SCHEMA = schema_of(host="str", error_class="str?", urls="i64")  # of a download; no class: the URLs that came
+REJECTS_SCHEMA = schema_of(stage="str", id="str", reason="str", detail="str")
+RANKINGS_SCHEMA = schema_of(benchmark="str", split="str", query_id="str", rank="i32", image_id="str", score="f32")
+SCORES_SCHEMA = schema_of(
+    benchmark="str", split="str", protocol="str", method="str", backbone="str", metric="str", value="f64", n="i64"
 )
 # Scores with what stands beside them. ``control``: image, text or sum of an untrained backbone; null for a method.
 # ``allow_missing``: how many images were allowed to be missing; null where none.
-INTERVALS = schema_of(
+INTERVALS_SCHEMA = schema_of(
     benchmark="str", split="str", protocol="str", method="str", backbone="str", metric="str", value="f64", n="i64",
     hits="i64?", low="f64", high="f64", control="str?", allow_missing="i64?",
 )  # fmt: skip
-PER_QUERY = schema_of(benchmark="str", split="str", metric="str", query_id="str", value="f64")
-CURVE = schema_of(step="i64", name="str", value="f64")
+PER_QUERY_SCHEMA = schema_of(benchmark="str", split="str", metric="str", query_id="str", value="f64")
+CURVE_SCHEMA = schema_of(step="i64", name="str", value="f64")
 
 
-def check(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
+def check_table(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
     """``table`` in the column order of ``schema``; RequestError names the first column that does not fit."""
     missing = [name for name in schema.names if name not in table.column_names]
     extra = [name for name in table.column_names if name not in schema.names]
@@ -89,7 +103,7 @@ def check(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
     return pa.Table.from_arrays([table.column(name) for name in schema.names], schema=schema)
 
 
-def table_of(rows: Iterable[dict[str, Any]], schema: pa.Schema, where: str = "rows") -> pa.Table:
+def checked_table(rows: Iterable[dict[str, Any]], schema: pa.Schema, where: str = "rows") -> pa.Table:
     """A checked table of dictionaries; a missing key is null."""
     listed = list(rows)
     unknown = {key for row in listed for key in row} - set(schema.names)
@@ -102,12 +116,14 @@ def table_of(rows: Iterable[dict[str, Any]], schema: pa.Schema, where: str = "ro
         table = pa.Table.from_pylist(listed, schema=pa.schema([field.with_nullable(True) for field in schema]))
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         raise RequestError(f"{where}: {error}") from None
-    return check(table, schema, where)
+    return check_table(table, schema, where)
 
 
 def write_table(path: Path, schema: pa.Schema, rows: pa.Table | Iterable[dict[str, Any]]) -> int:
     """Write checked rows as Parquet and return their number; equal rows give equal bytes."""
-    table = check(rows, schema, path.name) if isinstance(rows, pa.Table) else table_of(rows, schema, path.name)
+    table = (
+        check_table(rows, schema, path.name) if isinstance(rows, pa.Table) else checked_table(rows, schema, path.name)
+    )
     with table_writer(path, schema) as writer:
         writer.write_table(table)
     return int(table.num_rows)
@@ -128,7 +144,7 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
         raise RequestError(f"{path}: no such table") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise RequestError(f"{path}: not a readable Parquet file: {error}") from None
-    return check(table, schema, str(path))
+    return check_table(table, schema, str(path))
 
 
 def read_rows(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from zscir.runtime.errors import RequestError
 
 DEFAULT_STORE = "./zscir-store"
-PATIENCE_S = 120.0  # for how long a store on S3 may be away before a call to it fails
-MOST_RANKS = 1024
+STORE_RETRY_S = 120.0  # for how long a store on S3 may be away before a call to it fails
+MAX_RANKS = 1024
 LEASE_S = 60.0  # after how long without a sign of life another machine may take over what one was making
 
 
@@ -18,7 +18,7 @@ class Settings:
 
     store: str
     cache: Path
-    patience_s: float = PATIENCE_S
+    patience_s: float = STORE_RETRY_S
     lease_s: float = LEASE_S
     ranks: int | None = 1  # processes that train together; None: one per CUDA device
 
@@ -29,7 +29,7 @@ class Settings:
         return cls(
             store=store or os.environ.get("ZSCIR_STORE") or DEFAULT_STORE,
             cache=Path(os.environ.get("ZSCIR_CACHE") or f"{home}/zscir"),
-            patience_s=_seconds("ZSCIR_PATIENCE_S", PATIENCE_S, 0),
+            patience_s=_seconds("ZSCIR_PATIENCE_S", STORE_RETRY_S, 0),
             lease_s=_seconds("ZSCIR_LEASE_S", LEASE_S, 1),
             ranks=_ranks(),
         )
@@ -47,8 +47,8 @@ def _ranks() -> int | None:
     given = os.environ.get("ZSCIR_RANKS") or "1"
     if given == "auto":
         return None
-    if not (given.isascii() and given.isdecimal() and 1 <= int(given) <= MOST_RANKS):
-        raise RequestError(f"ZSCIR_RANKS = {given!r}: a number from 1 to {MOST_RANKS}, or 'auto' (one per CUDA device)")
+    if not (given.isascii() and given.isdecimal() and 1 <= int(given) <= MAX_RANKS):
+        raise RequestError(f"ZSCIR_RANKS = {given!r}: a number from 1 to {MAX_RANKS}, or 'auto' (one per CUDA device)")
     return int(given)
 
 
@@ -93,11 +93,11 @@ def _price(name: str) -> float | None:
     return price if given else None
 
 
-RUNNERS = ("threads", "processes", "ray", "dask")
+WORKER_KINDS = ("threads", "processes", "ray", "dask")
 
 
 @dataclass(frozen=True)
-class Workers:
+class WorkerSettings:
     """On what the pieces of a heavy stage are made: ``ZSCIR_RUNNER``, ``ZSCIR_WORKERS`` and ``ZSCIR_CLUSTER``."""
 
     kind: str
@@ -105,17 +105,17 @@ class Workers:
     address: str | None
 
     @classmethod
-    def from_env(cls) -> "Workers":
+    def from_env(cls) -> "WorkerSettings":
         """Threads, one per core, unless the environment says otherwise; RequestError when it makes no sense."""
         kind, count = os.environ.get("ZSCIR_RUNNER") or "threads", os.environ.get("ZSCIR_WORKERS") or ""
-        if kind not in RUNNERS:
-            raise RequestError(f"ZSCIR_RUNNER={kind}: the runners are {', '.join(RUNNERS)}")
+        if kind not in WORKER_KINDS:
+            raise RequestError(f"ZSCIR_RUNNER={kind}: the runners are {', '.join(WORKER_KINDS)}")
         if count and not (count.isdecimal() and int(count)):
             raise RequestError(f"ZSCIR_WORKERS={count}: give a whole number from 1 on")
         return cls(kind, int(count or os.cpu_count() or 1), os.environ.get("ZSCIR_CLUSTER") or None)
 
 
-def dispatched() -> dict[str, str]:
+def pools_from_env() -> dict[str, str]:
     """Stage or step -> work pool, from ``ZSCIR_DISPATCH`` (``train=gpu,embed=gpu``); RequestError when malformed."""
     pools = {}
     for part in filter(None, (os.environ.get("ZSCIR_DISPATCH") or "").split(",")):
@@ -133,7 +133,7 @@ def data_specs() -> Path:
     return inside if inside.is_dir() else package.parent / "data_specs"
 
 
-def is_shipped(path: Path) -> bool:
+def is_shipped_spec(path: Path) -> bool:
     """Whether ``path`` lies among the shipped specs, which every machine with zscir has."""
     return path.resolve().is_relative_to(data_specs().resolve())
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from zscir.runtime.errors import RequestError
 
-PASSWORD = re.compile(r"//[^/@\s]+:[^/@\s]+@")
+URL_PASSWORD = re.compile(r"//[^/@\s]+:[^/@\s]+@")
 
 
 def canonical_json(value: Any) -> str:
@@ -20,7 +20,7 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def digest_of(value: Any) -> str:
+def json_digest(value: Any) -> str:
     """SHA-256 (hex) of the canonical JSON of ``value``."""
     return sha256(canonical_json(value).encode()).hexdigest()
 
@@ -39,7 +39,7 @@ class Spec(BaseModel):
     @classmethod
     def parse(cls, values: dict[str, Any], where: str) -> Self:
         """The spec of ``values``; ``where`` names their origin in the message of a RequestError."""
-        refuse_passwords(values, where)
+        check_no_passwords(values, where)
         try:
             return cls.model_validate_json(json.dumps(values))
         except TypeError:
@@ -57,15 +57,15 @@ class Spec(BaseModel):
         return self.model_dump(mode="json", exclude_none=True)
 
 
-def refuse_passwords(value: Any, where: str) -> None:
+def check_no_passwords(value: Any, where: str) -> None:
     """RequestError when a URL in ``value`` holds a password: specs are kept in manifests for all to read."""
     if isinstance(value, dict):
         for name, one in value.items():
-            refuse_passwords(one, f"{where}: '{name}'")
+            check_no_passwords(one, f"{where}: '{name}'")
     elif isinstance(value, list):
         for one in value:
-            refuse_passwords(one, where)
-    elif isinstance(value, str) and PASSWORD.search(value):
+            check_no_passwords(one, where)
+    elif isinstance(value, str) and URL_PASSWORD.search(value):
         raise RequestError(f"{where} holds a URL with a password; secrets belong in the environment, not in a spec")
 
 
@@ -80,12 +80,12 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
-    lines = [f"{where}: {_one(model, dict(detail))}" for detail in error.errors()[:5]]
+    lines = [f"{where}: {_explain_one(model, dict(detail))}" for detail in error.errors()[:5]]
     more = error.error_count() - len(lines)
     return "\n".join(lines + ([f"... and {more} more"] if more > 0 else []))
 
 
-def _one(model: type[BaseModel], detail: dict[str, Any]) -> str:
+def _explain_one(model: type[BaseModel], detail: dict[str, Any]) -> str:
     field = ".".join(str(part) for part in detail["loc"]) or "(whole file)"
     if detail["type"] == "extra_forbidden":
         allowed = ", ".join(sorted(_model_at(model, detail["loc"][:-1]).model_fields))

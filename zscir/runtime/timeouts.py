@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from types import FrameType
 
 from zscir.runtime.errors import ZscirError
-from zscir.runtime.progress import warn
+from zscir.runtime.progress import log_warning
 
 
-class _TimeIsUp(BaseException):
+class _TimeLimitReached(BaseException):
     """Raised in the middle of somebody else's code; no Exception, so that no ``except Exception`` there keeps it."""
 
 
 @contextmanager
-def within(limit_s: float | None, late: Callable[[], ZscirError]) -> Iterator[None]:
+def time_limit(limit_s: float | None, late: Callable[[], ZscirError]) -> Iterator[None]:
     """Raise ``late()`` in the block when it takes more than ``limit_s`` seconds of wall clock; None: no limit.
 
     The system's timer interrupts the main thread, blocking calls included. In another thread nothing can: there a
@@ -25,10 +25,12 @@ def within(limit_s: float | None, late: Callable[[], ZscirError]) -> Iterator[No
     if limit_s is None:
         yield
     elif threading.current_thread() is threading.main_thread():
-        with _interrupted(limit_s, late):
+        with _alarm_after(limit_s, late):
             yield
     else:
-        warn(f"the limit of {limit_s:.0f} s cannot interrupt work outside the main thread; it is looked at afterwards")
+        log_warning(
+            f"the limit of {limit_s:.0f} s cannot interrupt work outside the main thread; it is looked at afterwards"
+        )
         began = time.monotonic()
         yield
         if time.monotonic() - began > limit_s:
@@ -36,19 +38,19 @@ def within(limit_s: float | None, late: Callable[[], ZscirError]) -> Iterator[No
 
 
 @contextmanager
-def _interrupted(limit_s: float, late: Callable[[], ZscirError]) -> Iterator[None]:
+def _alarm_after(limit_s: float, late: Callable[[], ZscirError]) -> Iterator[None]:
     under_way = True
 
     def ring(number: int, frame: FrameType | None) -> None:
         if under_way:
-            raise _TimeIsUp
+            raise _TimeLimitReached
 
     before = signal.signal(signal.SIGALRM, ring)
     began = time.monotonic()
     left_s, every_s = signal.setitimer(signal.ITIMER_REAL, limit_s)
     try:
         yield
-    except _TimeIsUp as up:
+    except _TimeLimitReached as up:
         raise late() from up
     finally:
         under_way = False

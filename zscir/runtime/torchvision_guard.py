@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-PACKAGE = "torchvision"
+GUARDED_PACKAGE = "torchvision"
 
 # torchvision registers a fake kernel for these two while it is being imported; without a schema that raises.
 MISSING_OPERATORS = (
@@ -31,12 +31,12 @@ MISSING_OPERATORS = (
 _declared: list[Any] = []
 
 
-def install() -> None:
+def install_torchvision_guard() -> None:
     """Put the guard before the import system's own finders; a second call changes nothing.
 
     Neither torch nor torchvision is imported by this.
     """
-    if PACKAGE in sys.modules or any(isinstance(finder, TorchvisionFinder) for finder in sys.meta_path):
+    if GUARDED_PACKAGE in sys.modules or any(isinstance(finder, TorchvisionFinder) for finder in sys.meta_path):
         return
     sys.meta_path.insert(0, TorchvisionFinder())
 
@@ -47,7 +47,7 @@ class TorchvisionFinder:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != PACKAGE:
+        if fullname != GUARDED_PACKAGE:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         # Looking a package up must stay cheap (transformers looks to see what is installed): only the loader changes.
@@ -89,7 +89,7 @@ def _loads(extension: Path) -> bool:
 def declare_missing_operators() -> None:
     """Declare the schemas of the operators; a process that has them already (from another such guard) is left alone."""
     torch = importlib.import_module("torch")
-    library = torch.library.Library(PACKAGE, "FRAGMENT")
+    library = torch.library.Library(GUARDED_PACKAGE, "FRAGMENT")
     for schema in MISSING_OPERATORS:
         name = schema.partition("(")[0]
         if not hasattr(torch.ops.torchvision, name):

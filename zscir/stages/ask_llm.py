@@ -12,17 +12,17 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from zscir.llm.answer import ANSWER_VERSION, EditType
-from zscir.llm.backend_protocol import Backend, Reply, Request, failure_kind, is_outage, wrap_reply
-from zscir.llm.models import LocalModel, Model, OpenAIModel, TemplateModel
+from zscir.llm.backend_protocol import Backend, LlmReply, LlmRequest, error_kind, is_outage, wrap_reply
+from zscir.llm.models import LlmModel, OpenAIModel, TemplateModel, TransformersModel
 from zscir.llm.open_backend import open_backend
 from zscir.llm.prompt import Prompt, load_prompt
 from zscir.llm.retry_invalid import answer_all
 from zscir.pipeline.stage import stage
 from zscir.runtime.errors import RequestError, StageError, TransientError
 from zscir.runtime.progress import track
-from zscir.runtime.schemas import CANDIDATES, RESPONSES, check, read_table, write_table
-from zscir.runtime.specs import Spec, canonical_json, digest_of
-from zscir.store.artifacts import Artifact, Facts, finished
+from zscir.runtime.schemas import CANDIDATES_SCHEMA, RESPONSES_SCHEMA, check_table, read_table, write_table
+from zscir.runtime.specs import Spec, canonical_json, json_digest
+from zscir.store.artifacts import Artifact, Facts, atomic_path
 
 OUTAGE_SHARE = 0.5
 REJECTED_ROWS = 10
@@ -33,7 +33,7 @@ class AskSpec(Spec):
     for answers that cannot be read, each with the next seed. A killed run loses at most ``shard_rows`` answers.
     """
 
-    model: Model
+    model: LlmModel
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     resamples: Annotated[int, Field(ge=0, le=10)] = 3
     edit_types: tuple[EditType, ...] = ()
@@ -60,14 +60,14 @@ def ask_llm(
         if path.exists():
             continue
         backend = backend or open_backend(spec.model, _folder(weights))
-        rows = check(pa.Table.from_batches([batch]), CANDIDATES, "candidates.parquet").to_pylist()
+        rows = check_table(pa.Table.from_batches([batch]), CANDIDATES_SCHEMA, "candidates.parquet").to_pylist()
         requests = [writer.request(row) for row in rows]
         replies = answer_all(backend, sorted(requests, key=writer.demonstration_set), spec.resamples)
         _refuse_outage(replies, path.name)
-        with finished(path) as part:
-            write_table(part, RESPONSES, writer.rows(requests, replies))
+        with atomic_path(path) as part:
+            write_table(part, RESPONSES_SCHEMA, writer.rows(requests, replies))
     if asked is not None and prompt is not None:
-        with finished(out / "prompt.md") as part:
+        with atomic_path(out / "prompt.md") as part:
             part.write_bytes(prompt.path(prompt.files(".md")[0]).read_bytes())
     return _facts(paths)
 
@@ -77,18 +77,18 @@ class _Writer:
 
     def __init__(self, spec: AskSpec, prompt: Prompt | None, weights_digest: str | None) -> None:
         self.spec, self.prompt, self.weights_digest = spec, prompt, weights_digest
-        self.prompt_digest = prompt.digest if prompt else digest_of(["no prompt", ANSWER_VERSION])
-        self.mark = digest_of([spec.literals(), self.prompt_digest, weights_digest])[:12]
+        self.prompt_digest = prompt.digest if prompt else json_digest(["no prompt", ANSWER_VERSION])
+        self.mark = json_digest([spec.literals(), self.prompt_digest, weights_digest])[:12]
 
-    def request(self, row: dict[str, Any]) -> Request:
+    def request(self, row: dict[str, Any]) -> LlmRequest:
         """The request about one candidate; what is drawn depends on (seed, candidate) alone."""
         candidate, types = row["candidate_id"], self.spec.edit_types
         old, new = row["reference_caption"], row["target_caption"]
         kind = types[_draw(self.spec.seed, candidate, "edit type") % len(types)] if types else None
         messages = self.prompt.messages(old, new, kind, self._set(candidate)) if self.prompt else ()
-        return Request(candidate, old, new, kind, messages, self.spec.seed)
+        return LlmRequest(candidate, old, new, kind, messages, self.spec.seed)
 
-    def demonstration_set(self, request: Request) -> int:
+    def demonstration_set(self, request: LlmRequest) -> int:
         """Which set of demonstrations a request shows; one set is asked together, so that servers can cache."""
         return self._set(request.request_id)
 
@@ -96,17 +96,21 @@ class _Writer:
         sets = len(self.prompt.demonstrations) if self.prompt else 0
         return _draw(self.spec.seed, candidate, "demonstrations") % sets if sets else 0
 
-    def rows(self, requests: list[Request], replies: list[Reply]) -> list[dict[str, Any]]:
+    def rows(self, requests: list[LlmRequest], replies: list[LlmReply]) -> list[dict[str, Any]]:
         """One row per request, in their order."""
         by_id = {reply.request_id: reply for reply in replies}
         return [self._row(request, by_id[request.request_id]) for request in requests]
 
-    def _row(self, request: Request, reply: Reply) -> dict[str, Any]:
+    def _row(self, request: LlmRequest, reply: LlmReply) -> dict[str, Any]:
         asked = {
-            "reference": request.reference_caption, "target": request.target_caption, "edit_type": request.edit_type,
+            "reference": request.reference_caption,
+            "target": request.target_caption,
+            "edit_type": request.edit_type,
             "question": request.messages[-1]["content"] if request.messages else None,
-            "demonstrations": self._set(request.request_id), "seed": request.seed, "model": self.spec.model.literals(),
-        }  # fmt: skip
+            "demonstrations": self._set(request.request_id),
+            "seed": request.seed,
+            "model": self.spec.model.literals(),
+        }
         return {
             "response_id": f"{request.request_id}:{self.mark}",
             "prompt_digest": self.prompt_digest,
@@ -125,15 +129,15 @@ def _draw(seed: int, candidate: str, purpose: str) -> int:
     return int.from_bytes(sha256(f"{seed}\n{purpose}\n{candidate}".encode()).digest()[:8], "big")
 
 
-def _read_prompt(model: TemplateModel | LocalModel | OpenAIModel, prompt: Artifact | None) -> Prompt | None:
+def _read_prompt(model: TemplateModel | TransformersModel | OpenAIModel, prompt: Artifact | None) -> Prompt | None:
     if isinstance(model, TemplateModel):
         return None
     if prompt is None or len(prompt.files(".md")) != 1:
         found = prompt.files() if prompt is not None else []
         raise RequestError(
             f"ask_llm with the backend '{model.backend}' needs the input 'prompt' with one .md file (got {found}), "
-            "e.g. prompt = \"file:../triplets/prompts/pair.md\""
-        )  # fmt: skip
+            'e.g. prompt = "file:../triplets/prompts/pair.md"'
+        )
     return load_prompt(prompt.path(prompt.files(".md")[0]))
 
 
@@ -147,11 +151,11 @@ def _folder(weights: Artifact | None) -> Path | None:
     return paths["config.json"].parent
 
 
-def _refuse_outage(replies: list[Reply], shard: str) -> None:
+def _refuse_outage(replies: list[LlmReply], shard: str) -> None:
     """StageError when most of a shard failed for the service's reasons, or the service rejected all of its requests."""
     errors = [reply.error for reply in replies if reply.error is not None]
     down = [reply.error for reply in replies if is_outage(reply)]
-    rejected = [error for error in errors if failure_kind(error).startswith("http_4")]
+    rejected = [error for error in errors if error_kind(error).startswith("http_4")]
     if len(down) > OUTAGE_SHARE * len(replies) or len(rejected) == len(replies) >= REJECTED_ROWS:
         kind = TransientError if down else StageError
         raise kind(
@@ -165,9 +169,9 @@ def _facts(paths: list[Path]) -> Facts:
     failures: dict[str, int] = {}
     rows = 0
     for path in paths:
-        column = read_table(path, RESPONSES).column("error").to_pylist()
+        column = read_table(path, RESPONSES_SCHEMA).column("error").to_pylist()
         rows += len(column)
         for error in column:
             if error is not None:
-                failures[failure_kind(error)] = failures.get(failure_kind(error), 0) + 1
+                failures[error_kind(error)] = failures.get(error_kind(error), 0) + 1
     return {"rows": rows, "answered": rows - sum(failures.values()), "failures": dict(sorted(failures.items()))}

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from zscir.methods.specs import PixelSpec
+from zscir.methods.specs import ModelPixelSpec
 from zscir.pipeline.stage import stage
 from zscir.runtime.errors import RequestError
 from zscir.runtime.specs import Spec
@@ -25,7 +25,7 @@ class BackboneSpec(Spec):
     pretrained: str | None = None
     sha256: Sha256 | None = None
     quick_gelu: bool | None = None
-    pixels: PixelSpec = PixelSpec()
+    pixels: ModelPixelSpec = ModelPixelSpec()
 
 
 @stage(version=1)
@@ -35,10 +35,10 @@ def backbone(spec: BackboneSpec, out: Path, weights: Artifact | None = None) -> 
     from zscir.methods.checkpoint import save_checkpoint
 
     if weights is None and spec.pretrained is not None:
-        method = towers.published(spec.architecture, spec.pretrained, spec.pixels)
+        method = towers.published_towers(spec.architecture, spec.pretrained, spec.pixels)
     elif weights is not None and spec.pretrained is None:
         path, quick_gelu = _checked(spec, weights)
-        method = towers.local(spec.architecture, path, quick_gelu, spec.pixels)
+        method = towers.local_towers(spec.architecture, path, quick_gelu, spec.pixels)
     else:
         raise RequestError("backbone takes either spec.pretrained (an open_clip tag) or the input 'weights' (a file)")
     return {"parameters": save_checkpoint(method, out), "architecture": spec.architecture}

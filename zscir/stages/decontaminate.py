@@ -14,20 +14,20 @@ import numpy as np
 from pydantic import Field
 
 from zscir.data.images.decode import BadImage
-from zscir.data.images.fingerprints import Fingerprints, Read, fingerprints, of_download
-from zscir.data.images.keep_list import Reject, Row, write_choice
-from zscir.data.images.phash import ANY_COLOURS, Prints, Rows, near
-from zscir.data.images.shards import MAX_MEMBER_BYTES, ShardReader, index
+from zscir.data.images.fingerprints import Fingerprints, ReadImageBytes, fingerprint_download, fingerprint_images
+from zscir.data.images.keep_list import FilterReject, ImageRow, write_keep_list
+from zscir.data.images.phash import ANY_COLOUR_DISTANCE, PerceptualHashes, RowNumbers, near_duplicate_pairs
+from zscir.data.images.shards import MAX_MEMBER_BYTES, ShardReader, index_shard
 from zscir.pipeline.stage import stage
 from zscir.runtime.errors import RequestError, StageError
 from zscir.runtime.specs import Spec
 from zscir.store.artifacts import Artifact, Facts
 
-PARTS = ".fingerprints"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif")
-SHOWN = 10
-FAR = 65  # further than any two hashes
-NOT_NEAR = (FAR, -1)
+FINGERPRINTS_FOLDER = ".fingerprints"
+BENCHMARK_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif")
+UNREADABLE_SHOWN = 10
+NO_MATCH_DISTANCE = 65  # further than any two hashes
+NO_MATCH = (NO_MATCH_DISTANCE, -1)
 
 
 class DecontaminateSpec(Spec):
@@ -39,7 +39,7 @@ class DecontaminateSpec(Spec):
     """
 
     radius: Annotated[int, Field(ge=0, le=12)] = 8
-    colours: Annotated[int, Field(ge=0, le=255)] = ANY_COLOURS
+    colours: Annotated[int, Field(ge=0, le=255)] = ANY_COLOUR_DISTANCE
     allow_unreadable: Annotated[int, Field(ge=0)] = 0
 
 
@@ -53,44 +53,49 @@ def decontaminate(
     ``benchmarks``: folders with pictures, loose or in tars. RequestError when one holds none; StageError when more
     pictures cannot be decoded than allowed.
     """
-    names, shown = _pictures(spec, benchmarks, out)
-    keys, seen = of_download("decontaminate", images, keep, out / PARTS / "images")
+    names, shown = _benchmark_fingerprints(spec, benchmarks, out)
+    keys, seen = fingerprint_download("decontaminate", images, keep, out / FINGERPRINTS_FOLDER / "images")
     plain = _nearest(seen.prints, shown, spec)
     turned = _nearest(seen.turned(), shown, spec)
 
-    def judge(row: Row) -> Reject | None:
+    def judge(row: ImageRow) -> FilterReject | None:
         here = row["number"]
         if here in seen.bad:
             return seen.reject(here)
         distance, picture, reason = min(
-            (*plain.get(here, NOT_NEAR), "near_benchmark"), (*turned.get(here, NOT_NEAR), "near_benchmark_mirrored")
+            (*plain.get(here, NO_MATCH), "near_benchmark"), (*turned.get(here, NO_MATCH), "near_benchmark_mirrored")
         )
-        return Reject(reason, f"distance {distance} from {names[picture]}") if picture >= 0 else None
+        return FilterReject(reason, f"distance {distance} from {names[picture]}") if picture >= 0 else None
 
     rows = ({"image_key": key, "number": number} for number, key in enumerate(keys))
-    facts = write_choice("decontaminate", rows, judge, out)
+    facts = write_keep_list("decontaminate", rows, judge, out)
     return facts | {"benchmark_pictures": len(names), "benchmark_unreadable": len(shown.bad)}
 
 
-def _pictures(spec: DecontaminateSpec, benchmarks: list[Artifact], out: Path) -> tuple[list[str], Fingerprints]:
+def _benchmark_fingerprints(
+    spec: DecontaminateSpec, benchmarks: list[Artifact], out: Path
+) -> tuple[list[str], Fingerprints]:
     """The names of all benchmark pictures, and what they look like."""
     with ExitStack() as stack:
-        found: list[tuple[str, Read]] = []
+        found: list[tuple[str, ReadImageBytes]] = []
         for number, one in enumerate(benchmarks):
-            inside = list(_inside(one, stack.enter_context(ShardReader(one.path))))
+            inside = list(_benchmark_images(one, stack.enter_context(ShardReader(one.path))))
             if not inside:
                 raise RequestError(
-                    f"decontaminate: no picture ({', '.join(SUFFIXES)}, loose or in a .tar) in the benchmarks "
-                    f"{one.stage}/{one.key[:12]}, which holds {one.files()[:5]}"
+                    f"decontaminate: no picture ({', '.join(BENCHMARK_IMAGE_SUFFIXES)}, loose or in a .tar) in the "
+                    f"benchmarks {one.stage}/{one.key[:12]}, which holds {one.files()[:5]}"
                 )
             where = f"benchmarks.{number}/" if len(benchmarks) > 1 else ""
             found += [(where + name, read) for name, read in inside]
         names = [name for name, _ in found]
-        shown = fingerprints(
-            (read for _, read in found), len(found), out / PARTS / "benchmarks", "decontaminate: benchmarks"
+        shown = fingerprint_images(
+            (read for _, read in found),
+            len(found),
+            out / FINGERPRINTS_FOLDER / "benchmarks",
+            "decontaminate: benchmarks",
         )
     if len(shown.bad) > spec.allow_unreadable:
-        listed = ", ".join(f"{names[row]} ({why})" for row, why in list(shown.bad.items())[:SHOWN])
+        listed = ", ".join(f"{names[row]} ({why})" for row, why in list(shown.bad.items())[:UNREADABLE_SHOWN])
         raise StageError(
             f"decontaminate: {len(shown.bad)} of {len(names)} benchmark pictures cannot be decoded, so nothing can be "
             f"kept away from them; {spec.allow_unreadable} may be (allow_unreadable): {listed}"
@@ -98,30 +103,30 @@ def _pictures(spec: DecontaminateSpec, benchmarks: list[Artifact], out: Path) ->
     return names, shown
 
 
-def _inside(benchmark: Artifact, reader: ShardReader) -> Iterator[tuple[str, Read]]:
+def _benchmark_images(benchmark: Artifact, reader: ShardReader) -> Iterator[tuple[str, ReadImageBytes]]:
     """Name and reader of every picture of a folder, in the order of the names."""
     for name in benchmark.files():
         if name.endswith(".tar"):
-            for span in index(benchmark.path(name)):
-                if span.name.lower().endswith(SUFFIXES):
+            for span in index_shard(benchmark.path(name)):
+                if span.name.lower().endswith(BENCHMARK_IMAGE_SUFFIXES):
                     yield f"{name}/{span.name}", partial(reader.read, name, span.offset, span.size)
-        elif name.lower().endswith(SUFFIXES):
-            yield name, partial(_loose, benchmark, name)
+        elif name.lower().endswith(BENCHMARK_IMAGE_SUFFIXES):
+            yield name, partial(_read_file, benchmark, name)
 
 
-def _loose(benchmark: Artifact, name: str) -> bytes:
+def _read_file(benchmark: Artifact, name: str) -> bytes:
     path = benchmark.path(name)
     if path.stat().st_size > MAX_MEMBER_BYTES:
         raise BadImage("too_many_bytes", f"{path.stat().st_size} bytes; allowed are {MAX_MEMBER_BYTES}")
     return path.read_bytes()
 
 
-def _nearest(prints: Prints, shown: Fingerprints, spec: DecontaminateSpec) -> dict[int, tuple[int, int]]:
+def _nearest(prints: PerceptualHashes, shown: Fingerprints, spec: DecontaminateSpec) -> dict[int, tuple[int, int]]:
     """By row: distance and number of the nearest benchmark picture that looks alike; of equally near ones the first."""
     good = shown.good()
-    none = FAR * len(shown.prints)
-    best: Rows = np.full(len(prints), none, dtype=np.int64)
-    for rows, others in near(prints, shown.prints.take(good), spec.radius, spec.colours):
+    none = NO_MATCH_DISTANCE * len(shown.prints)
+    best: RowNumbers = np.full(len(prints), none, dtype=np.int64)
+    for rows, others in near_duplicate_pairs(prints, shown.prints.take(good), spec.radius, spec.colours):
         pictures = good[others]
         distance = np.bitwise_count(prints.hashes[rows] ^ shown.prints.hashes[pictures]).astype(np.int64)
         np.minimum.at(best, rows, distance * len(shown.prints) + pictures)

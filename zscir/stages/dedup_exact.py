@@ -6,13 +6,13 @@ The bytes are the stored ones. Equal originals are among them: one download give
 from hashlib import sha256
 from pathlib import Path
 
-from zscir.data.images.keep_list import Reject, Row, first_rows, rows_in_play, write_choice
+from zscir.data.images.keep_list import FilterReject, ImageRow, first_row_per_image, kept_image_rows, write_keep_list
 from zscir.data.images.shards import ShardReader
 from zscir.pipeline.stage import stage
 from zscir.runtime.specs import Spec
 from zscir.store.artifacts import Artifact, Facts
 
-COLUMNS = ("sha256", "shard", "offset", "size")
+CONTENT_COLUMNS = ("sha256", "shard", "offset", "size")
 
 
 class DedupExactSpec(Spec):
@@ -28,12 +28,12 @@ def dedup_exact(spec: DedupExactSpec, images: Artifact, out: Path, keep: Artifac
     first: dict[bytes, str] = {}
     with ShardReader(images.path) as reader:
 
-        def judge(row: Row) -> Reject | None:
+        def judge(row: ImageRow) -> FilterReject | None:
             known = row["sha256"]  # a download says it; other makers of images need not
             place = (row["shard"], row["offset"], row["size"])
             digest = bytes.fromhex(known) if known is not None else sha256(reader.read(*place)).digest()
             kept = first.setdefault(digest, row["image_key"])
-            return Reject("same_bytes", f"as image {kept}") if kept != row["image_key"] else None
+            return FilterReject("same_bytes", f"as image {kept}") if kept != row["image_key"] else None
 
-        rows = first_rows(rows_in_play("dedup_exact", images, keep, COLUMNS))
-        return write_choice("dedup_exact", rows, judge, out)
+        rows = first_row_per_image(kept_image_rows("dedup_exact", images, keep, CONTENT_COLUMNS))
+        return write_keep_list("dedup_exact", rows, judge, out)

@@ -13,14 +13,14 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from zscir.data.images.fingerprints import of_download
-from zscir.data.images.keep_list import Reject, Row, write_choice
-from zscir.data.images.phash import first_of_each
+from zscir.data.images.fingerprints import fingerprint_download
+from zscir.data.images.keep_list import FilterReject, ImageRow, write_keep_list
+from zscir.data.images.phash import first_of_each_group
 from zscir.pipeline.stage import stage
 from zscir.runtime.specs import Spec
 from zscir.store.artifacts import Artifact, Facts
 
-PARTS = ".fingerprints"
+_PARTS_FOLDER = ".fingerprints"
 
 
 class DedupNearSpec(Spec):
@@ -37,16 +37,16 @@ def dedup_near(spec: DedupNearSpec, images: Artifact, out: Path, keep: Artifact 
     """Write ``keep.parquet`` and ``rejects.parquet``: near_duplicate (the detail names the image that stays), and the
     images that cannot be decoded. An image is compared with those that stay, never with those that do not.
     """
-    keys, seen = of_download("dedup_near", images, keep, out / PARTS)
+    keys, seen = fingerprint_download("dedup_near", images, keep, out / _PARTS_FOLDER)
     owner, good = np.arange(len(keys)), seen.good()
-    owner[good] = good[first_of_each(seen.prints.take(good), spec.radius, spec.colours)]
+    owner[good] = good[first_of_each_group(seen.prints.take(good), spec.radius, spec.colours)]
 
-    def judge(row: Row) -> Reject | None:
+    def judge(row: ImageRow) -> FilterReject | None:
         here, kept = row["number"], int(owner[row["number"]])
         if kept == here:
             return seen.reject(here)
         distance = np.bitwise_count(seen.prints.hashes[here] ^ seen.prints.hashes[kept])
-        return Reject("near_duplicate", f"distance {distance} from image {keys[kept]}")
+        return FilterReject("near_duplicate", f"distance {distance} from image {keys[kept]}")
 
     rows = ({"image_key": key, "number": number} for number, key in enumerate(keys))
-    return write_choice("dedup_near", rows, judge, out)
+    return write_keep_list("dedup_near", rows, judge, out)

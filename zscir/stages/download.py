@@ -5,42 +5,51 @@ Each chunk of URLs is a piece: an artifact of its own (fetch_chunk), made by any
 
 from pathlib import Path
 
-from zscir.data.download.merge_chunks import Records, assemble, count_hosts, reject, summary
-from zscir.data.download.specs import CutSpec, DownloadSpec
-from zscir.pipeline.stage import Cut, Piece, stage, stage_named
+from zscir.data.download.merge_chunks import (
+    ChunkRecords,
+    download_facts,
+    merge_records,
+    write_download_rejects,
+    write_host_counts,
+)
+from zscir.data.download.specs import ChunkingSpec, DownloadSpec
+from zscir.pipeline.stage import Chunk, ChunkRounds, stage, stage_named
 from zscir.runtime.errors import GateError
 from zscir.store.artifacts import Artifact, Facts
 
 
-def cut(spec: DownloadSpec, pairs: Artifact) -> Cut:
+def split_into_chunks(spec: DownloadSpec, pairs: Artifact) -> ChunkRounds:
     """The plan, its chunks, then as many patch rounds as asked for over what failed and may pass."""
-    lists = CutSpec(chunk_rows=spec.chunk_rows)
-    [plan] = yield [Piece("plan", stage_named("plan_download"), lists, {"pairs": pairs})]
+    lists = ChunkingSpec(chunk_rows=spec.chunk_rows)
+    [plan] = yield [Chunk("plan", stage_named("plan_download"), lists, {"pairs": pairs})]
     chunks = yield _chunks(spec, plan, None)
     for patch in range(1, (spec.patch_rounds or 0) + 1):
-        [failed] = yield [Piece(f"patch {patch}", stage_named("list_failed"), lists, {"chunks": chunks})]
+        [failed] = yield [Chunk(f"patch {patch}", stage_named("list_failed"), lists, {"chunks": chunks})]
         chunks = [*chunks, *(yield _chunks(spec, failed, patch))]
     return chunks
 
 
-def _chunks(spec: DownloadSpec, lists: Artifact, patch: int | None) -> list[Piece]:
+def _chunks(spec: DownloadSpec, lists: Artifact, patch: int | None) -> list[Chunk]:
     fetch, asked = stage_named("fetch_chunk"), spec.of_chunk(patch)
     names = {name: name.removesuffix(".parquet") for name in lists.files(".parquet")}
     before = "" if patch is None else f"patch {patch} "
     return [
-        Piece(f"{before}{short}", fetch, asked, {"urls": lists.only(name, "urls.parquet")})
+        Chunk(f"{before}{short}", fetch, asked, {"urls": lists.only(name, "urls.parquet")})
         for name, short in names.items()
     ]
 
 
-@stage(version=1, cut=cut, into=("plan_download", "fetch_chunk", "list_failed"), lends=".tar")
+@stage(version=1, cut=split_into_chunks, into=("plan_download", "fetch_chunk", "list_failed"), lends=".tar")
 def download(spec: DownloadSpec, pairs: Artifact, pieces: list[Artifact], out: Path) -> Facts:
     """Join the chunks: images.parquet, rejects.parquet, hosts.parquet. Raises GateError below ``min_success_rate``."""
-    assemble(pairs.path("pairs.parquet"), Records(tuple(one.path("record.parquet") for one in pieces)),
-             out / "images.parquet")  # fmt: skip
-    reject(out / "images.parquet", out / "rejects.parquet")
-    count_hosts(out / "images.parquet", out / "hosts.parquet")
-    facts = summary(out / "images.parquet") | {"chunks": len(pieces)}
+    merge_records(
+        pairs.path("pairs.parquet"),
+        ChunkRecords(tuple(one.path("record.parquet") for one in pieces)),
+        out / "images.parquet",
+    )
+    write_download_rejects(out / "images.parquet", out / "rejects.parquet")
+    write_host_counts(out / "images.parquet", out / "hosts.parquet")
+    facts = download_facts(out / "images.parquet") | {"chunks": len(pieces)}
     rate = facts["success_rate"]
     if spec.min_success_rate is not None and (rate is None or rate < spec.min_success_rate):
         raise GateError(_below(spec.min_success_rate, facts))

@@ -12,17 +12,17 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from pydantic import Field
 
-from zscir.data.images.keep_list import Choice
+from zscir.data.images.keep_list import KeepList
 from zscir.pipeline.stage import stage
 from zscir.runtime.progress import track
-from zscir.runtime.schemas import IMAGES, REJECTS, read_table, schema_of, write_table
+from zscir.runtime.schemas import IMAGES_SCHEMA, REJECTS_SCHEMA, read_table, schema_of, write_table
 from zscir.runtime.specs import Spec
-from zscir.store.artifacts import Artifact, Facts, finished
+from zscir.store.artifacts import Artifact, Facts, atomic_path
 
-KEYS = schema_of(image_key="str")
-FILES = ("image.npy", "text.npy", "rejects.parquet", "keys.parquet")
+KEYS_SCHEMA = schema_of(image_key="str")
+EMBED_FILES = ("image.npy", "text.npy", "rejects.parquet", "keys.parquet")
 BATCHES_AHEAD = 2
-Row = dict[str, Any]
+_Row = dict[str, Any]
 
 
 class EmbedSpec(Spec):
@@ -38,7 +38,7 @@ def embed(spec: EmbedSpec, images: Artifact, backbone: Artifact, out: Path, keep
     the pairs) and ``rejects.parquet`` (images that cannot be decoded). ``backbone`` is a clip or pli checkpoint. With
     ``keep``, the choice of a filter, only the images that it holds are embedded.
     """
-    if not all((out / name).exists() for name in FILES):
+    if not all((out / name).exists() for name in EMBED_FILES):
         rows = _first_of_each(images, keep)
         firsts = range(0, len(rows), spec.shard_rows)
         paths = [out / f"vectors-{number:05d}.npz" for number in range(len(firsts))]
@@ -50,14 +50,14 @@ def embed(spec: EmbedSpec, images: Artifact, backbone: Artifact, out: Path, keep
     for path in out.glob("vectors-*.npz"):
         path.unlink()
     rows_kept, width = np.load(out / "image.npy", mmap_mode="r", allow_pickle=False).shape
-    return {"rows": rows_kept, "rejects": len(read_table(out / "rejects.parquet", REJECTS)), "width": width}
+    return {"rows": rows_kept, "rejects": len(read_table(out / "rejects.parquet", REJECTS_SCHEMA)), "width": width}
 
 
-def _first_of_each(images: Artifact, keep: Artifact | None) -> list[Row]:
+def _first_of_each(images: Artifact, keep: Artifact | None) -> list[_Row]:
     """The rows of downloaded images that are kept; of several captions of one image, the first."""
-    choice = Choice(keep)
-    table = read_table(images.path("images.parquet"), IMAGES)
-    first: dict[str, Row] = {}
+    choice = KeepList(keep)
+    table = read_table(images.path("images.parquet"), IMAGES_SCHEMA)
+    first: dict[str, _Row] = {}
     for row in table.select(["image_key", "text", "status", "shard", "offset", "size"]).to_pylist():
         if row["status"] == "ok" and choice.holds(row["image_key"]):
             first.setdefault(row["image_key"], row)
@@ -77,16 +77,16 @@ class _Encoder:
         self.towers = load_towers(backbone).to(self.device)
         self.width = int(self.towers.embed_dim)
 
-    def save(self, path: Path, rows: list[Row]) -> None:
+    def save(self, path: Path, rows: list[_Row]) -> None:
         """Write ``image`` and ``text`` [rows, D] and ``bad`` [rows], the reason where an image could not be decoded."""
         parts = [self._encode(batch, pixels) for batch, pixels in self._decoded(rows)]
         image, text, bad = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        with finished(path) as part, part.open("wb") as stream:
+        with atomic_path(path) as part, part.open("wb") as stream:
             np.savez(stream, image=image, text=text, bad=bad)
 
-    def _decoded(self, rows: list[Row]) -> Iterator[tuple[list[Row], list[NDArray[np.uint8] | str]]]:
+    def _decoded(self, rows: list[_Row]) -> Iterator[tuple[list[_Row], list[NDArray[np.uint8] | str]]]:
         """Batches of rows with their pixels or the reason why there are none; a few are decoded ahead, in order."""
-        waiting: deque[tuple[list[Row], list[Future[NDArray[np.uint8] | str]]]] = deque()
+        waiting: deque[tuple[list[_Row], list[Future[NDArray[np.uint8] | str]]]] = deque()
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for first in range(0, len(rows), self.batch_size):
                 batch = rows[first : first + self.batch_size]
@@ -97,17 +97,17 @@ class _Encoder:
             for done, futures in waiting:
                 yield done, [future.result() for future in futures]
 
-    def _pixels(self, row: Row) -> NDArray[np.uint8] | str:
-        from zscir.data.images.decode import BadImage, decode
-        from zscir.methods.image_tensors import MAX_PIXELS, square
+    def _pixels(self, row: _Row) -> NDArray[np.uint8] | str:
+        from zscir.data.images.decode import BadImage, decode_image
+        from zscir.methods.image_tensors import MAX_DECODED_PIXELS, resize_to_square
 
         try:
-            image = decode(self.reader.read(row["shard"], row["offset"], row["size"]), MAX_PIXELS)
+            image = decode_image(self.reader.read(row["shard"], row["offset"], row["size"]), MAX_DECODED_PIXELS)
         except BadImage as error:
             return f"{error.reason}: {error}"
-        return square(image, self.towers.pixels)
+        return resize_to_square(image, self.towers.pixels)
 
-    def _encode(self, rows: list[Row], pixels: list[NDArray[np.uint8] | str]) -> tuple[NDArray[Any], ...]:
+    def _encode(self, rows: list[_Row], pixels: list[NDArray[np.uint8] | str]) -> tuple[NDArray[Any], ...]:
         """Unit vectors of the images and captions of one batch; a bad image is encoded as black and marked."""
         import torch
         from torch.nn.functional import normalize
@@ -125,12 +125,12 @@ class _Encoder:
         return image.cpu().numpy(), text.cpu().numpy(), bad
 
 
-def _join(out: Path, paths: list[Path], rows: list[Row], width: int) -> None:
+def _join(out: Path, paths: list[Path], rows: list[_Row], width: int) -> None:
     """Write the final files from all shards, one shard in memory at a time."""
     bad = [str(reason) for path in paths for reason in _of_shard(path, "bad")]
     good = [row["image_key"] for row, reason in zip(rows, bad, strict=True) if not reason]
     for name in ("image", "text"):
-        with finished(out / f"{name}.npy") as part:
+        with atomic_path(out / f"{name}.npy") as part:
             vectors = open_memmap(part, mode="w+", dtype=np.float32, shape=(len(good), width))
             at = 0
             for path in paths:
@@ -143,10 +143,10 @@ def _join(out: Path, paths: list[Path], rows: list[Row], width: int) -> None:
         for row, reason in zip(rows, bad, strict=True)
         if reason
     ]
-    with finished(out / "rejects.parquet") as part:
-        write_table(part, REJECTS, rejects)
-    with finished(out / "keys.parquet") as part:
-        write_table(part, KEYS, [{"image_key": key} for key in good])
+    with atomic_path(out / "rejects.parquet") as part:
+        write_table(part, REJECTS_SCHEMA, rejects)
+    with atomic_path(out / "keys.parquet") as part:
+        write_table(part, KEYS_SCHEMA, [{"image_key": key} for key in good])
 
 
 def _of_shard(path: Path, name: str) -> NDArray[Any]:

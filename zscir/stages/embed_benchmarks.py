@@ -9,11 +9,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from zscir.evaluation.specs import Name, Preprocessing, pixels_for
+from zscir.evaluation.specs import BenchmarkName, Preprocessing, pixels_for
 from zscir.pipeline.stage import stage
 from zscir.runtime.schemas import read_rows
 from zscir.runtime.specs import Spec
-from zscir.store.artifacts import Artifact, Facts, finished
+from zscir.store.artifacts import Artifact, Facts, atomic_path
 
 
 class EmbedBenchmarksSpec(Spec):
@@ -23,10 +23,10 @@ class EmbedBenchmarksSpec(Spec):
     with these vectors must allow as many.
     """
 
-    benchmarks: Annotated[tuple[Name, ...], Field(min_length=1)] = ("fashioniq", "cirr", "circo", "genecis")
+    benchmarks: Annotated[tuple[BenchmarkName, ...], Field(min_length=1)] = ("fashioniq", "cirr", "circo", "genecis")
     splits: dict[str, str] | None = None  # benchmark -> split, where it is not val
     preprocessing: Preprocessing | None = None
-    allow_missing: dict[Name, Annotated[int, Field(ge=1)]] | None = None
+    allow_missing: dict[BenchmarkName, Annotated[int, Field(ge=1)]] | None = None
 
 
 @stage(version=1)
@@ -34,27 +34,35 @@ def embed_benchmarks(spec: EmbedBenchmarksSpec, backbone: Artifact, benchmarks: 
     """Write ``<benchmark>.npy`` ([N, D] float32, unit rows), ``<benchmark>.parquet`` (their ids) and ``mark.json``; and
     ``<benchmark>.absent.parquet`` when images are missing that may be. StageError lists those that may not.
     """
-    from zscir.benchmarks import PARTS
-    from zscir.evaluation.benchmark_images import Pictures, annotated
-    from zscir.evaluation.features import embed_pictures
-    from zscir.evaluation.gallery_cache import IDS, MARK, ids_of, mark_of, write_features
-    from zscir.evaluation.query_encoder import control_of
+    from zscir.benchmarks import BENCHMARK_PARTS
+    from zscir.evaluation.benchmark_images import BenchmarkImages, load_benchmark_parts
+    from zscir.evaluation.features import embed_benchmark_images
+    from zscir.evaluation.gallery_cache import (
+        CACHE_IDENTITY_FILE,
+        IMAGE_IDS_SCHEMA,
+        cache_identity,
+        image_ids_of_parts,
+        write_embeddings,
+    )
+    from zscir.evaluation.query_encoder import control_encoder
 
-    stock = control_of(backbone, "image", None, None, None)
+    stock = control_encoder(backbone, "image", None, None, None)
     pixels = pixels_for(stock.pixels, spec.preprocessing)
     counts: dict[str, int] = {}
     digests, lacking = {}, {}
     for name in spec.benchmarks:
-        parts = annotated(benchmarks, name, (spec.splits or {}).get(name, "val"), PARTS[name], None, None)
-        pictures = Pictures(benchmarks, name, parts, (spec.allow_missing or {}).get(name, 0))
-        ids = ids_of(parts)
+        parts = load_benchmark_parts(
+            benchmarks, name, (spec.splits or {}).get(name, "val"), BENCHMARK_PARTS[name], None, None
+        )
+        pictures = BenchmarkImages(benchmarks, name, parts, (spec.allow_missing or {}).get(name, 0))
+        ids = image_ids_of_parts(parts)
         if not (out / f"{name}.npy").exists():
-            features = embed_pictures(stock.model.gallery, pictures, ids, pixels)
-            write_features(out, name, features, pictures.absent)
-        digests[name], counts[name] = pictures.digest, len(read_rows(out / f"{name}.parquet", IDS))
+            features = embed_benchmark_images(stock.model.gallery, pictures, ids, pixels)
+            write_embeddings(out, name, features, pictures.absent)
+        digests[name], counts[name] = pictures.digest, len(read_rows(out / f"{name}.parquet", IMAGE_IDS_SCHEMA))
         if counts[name] < len(ids):
             lacking[f"{name} missing"] = len(ids) - counts[name]
-    with finished(out / MARK) as path:
-        mark = mark_of(stock.weights, pixels) | {"images": digests}
+    with atomic_path(out / CACHE_IDENTITY_FILE) as path:
+        mark = cache_identity(stock.weights, pixels) | {"images": digests}
         path.write_text(json.dumps(mark, sort_keys=True) + "\n", encoding="utf-8")
     return {"rows": sum(counts.values()), **counts, **lacking}

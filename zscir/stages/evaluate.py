@@ -6,31 +6,39 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from zscir.evaluation.specs import BenchmarkEntry, Name, Preprocessing, pixels_for
+from zscir.evaluation.specs import BenchmarkEntry, BenchmarkName, Preprocessing, pixels_for
 from zscir.pipeline.stage import stage
 from zscir.runtime.errors import RequestError
-from zscir.runtime.schemas import CURVE, INTERVALS, PER_QUERY, RANKINGS, SCORES, schema_of, write_table
+from zscir.runtime.schemas import (
+    CURVE_SCHEMA,
+    INTERVALS_SCHEMA,
+    PER_QUERY_SCHEMA,
+    RANKINGS_SCHEMA,
+    SCORES_SCHEMA,
+    schema_of,
+    write_table,
+)
 from zscir.runtime.specs import Spec
 from zscir.store.artifacts import Artifact, Facts
 
-TABLES = {
-    "scores": SCORES,
-    "intervals": INTERVALS,
-    "rankings": RANKINGS,
+OUTPUT_TABLES = {
+    "scores": SCORES_SCHEMA,
+    "intervals": INTERVALS_SCHEMA,
+    "rankings": RANKINGS_SCHEMA,
     "queries": schema_of(
         benchmark="str", split="str", query_id="str", reference="str", text="str", targets="str", target_rank="i64?",
         best_rank="i64?", reference_rank="i64?", words="i64", aspects="str",
     ),
-    "per_query": PER_QUERY,
+    "per_query": PER_QUERY_SCHEMA,
     "breakdown": schema_of(
         benchmark="str", split="str", protocol="str", metric="str", by="str", group="str", value="f64", n="i64",
         hits="i64?", low="f64", high="f64",
     ),
 }  # fmt: skip
-TUNED_BENCHMARK: Name = "cirr"
+TUNED_BENCHMARK: BenchmarkName = "cirr"
 TUNED_METRIC = "R@1"
-Weight = Annotated[float, Field(ge=0)]
-Grid = list[tuple[float, float]]  # (weight, percent)
+TextImageWeight = Annotated[float, Field(ge=0)]
+WeightScores = list[tuple[float, float]]  # (weight, percent)
 
 
 class EvaluateSpec(Spec):
@@ -45,8 +53,8 @@ class EvaluateSpec(Spec):
     method: str | None = None
     backbone: str | None = None
     control: Literal["image", "text", "sum"] | None = None
-    weight: Weight | None = None
-    weights: Annotated[tuple[Weight, ...], Field(min_length=1)] | None = None
+    weight: TextImageWeight | None = None
+    weights: Annotated[tuple[TextImageWeight, ...], Field(min_length=1)] | None = None
     preprocessing: Preprocessing | None = None
     seed: int = 0
 
@@ -71,7 +79,7 @@ def evaluate(
     gallery: Artifact | None = None,
     validation: Artifact | None = None,
 ) -> Facts:
-    """Write ``scores``, ``intervals``, ``rankings``, ``queries``, ``per_query`` and ``breakdown`` (``.parquet``),
+    """Write ``scores``, ``intervals``, ``rankings``, ``queries``, ``per_query`` and ``breakdown_rows`` (``.parquet``),
     ``curve.parquet`` of a tuned weight (a point per weight and benchmark), and ``submissions/*.json`` for splits whose
     answers only a server has.
 
@@ -79,59 +87,59 @@ def evaluate(
     ``embed_benchmarks``) spares embedding the images again. StageError lists images that are missing or broken.
     """
     from zscir.benchmarks import write_submission
-    from zscir.benchmarks.breakdown import breakdown
-    from zscir.evaluation.run_benchmark import hear, open_hall, submissions_of, tables_of
+    from zscir.benchmarks.breakdown import breakdown_rows
+    from zscir.evaluation.run_benchmark import encode_queries, load_benchmark_images, result_tables, submission_files
 
-    respondent = _respondent(spec, checkpoint, backbone)
+    respondent = _query_encoder(spec, checkpoint, backbone)
     curves = _tuning(spec, respondent, validation)
     grid = next(iter(curves.values()), [])
     if grid:
         respondent = respondent.weighing(max(grid, key=lambda one: one[1])[0])
         _write_curve(out / "curve.parquet", curves)
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in OUTPUT_TABLES}
     for entry in spec.benchmarks:
-        hall = open_hall(respondent, benchmarks, gallery, entry)
-        heard = hear(respondent, hall)
-        for name, more in tables_of(respondent, hall, heard, spec.seed).items():
+        hall = load_benchmark_images(respondent, benchmarks, gallery, entry)
+        heard = encode_queries(respondent, hall)
+        for name, more in result_tables(respondent, hall, heard, spec.seed).items():
             rows[name] += more
-        for files in submissions_of(heard):
+        for files in submission_files(heard):
             write_submission(out / "submissions", files)
     protocols = {(row["benchmark"], row["split"]): row["protocol"] for row in rows["scores"]}
-    rows["breakdown"] = list(breakdown(rows["queries"], rows["per_query"], protocols, spec.seed))
-    for name, schema in TABLES.items():
+    rows["breakdown"] = list(breakdown_rows(rows["queries"], rows["per_query"], protocols, spec.seed))
+    for name, schema in OUTPUT_TABLES.items():
         write_table(out / f"{name}.parquet", schema, rows[name])
     return {"rows": len(rows["scores"]), "queries": len(rows["queries"]), **_tuning_facts(grid, respondent)}
 
 
-def _respondent(spec: EvaluateSpec, checkpoint: Artifact, backbone: Artifact | None) -> Any:
+def _query_encoder(spec: EvaluateSpec, checkpoint: Artifact, backbone: Artifact | None) -> Any:
     from dataclasses import replace
 
-    from zscir.evaluation.query_encoder import control_of, method_of
+    from zscir.evaluation.query_encoder import control_encoder, method_encoder
 
     if spec.control is None:
-        one = method_of(checkpoint, backbone, spec.method, spec.backbone)
+        one = method_encoder(checkpoint, backbone, spec.method, spec.backbone)
     else:
-        one = control_of(checkpoint, spec.control, spec.weight, spec.method, spec.backbone)
+        one = control_encoder(checkpoint, spec.control, spec.weight, spec.method, spec.backbone)
     return replace(one, pixels=pixels_for(one.pixels, spec.preprocessing))
 
 
-def _tuning(spec: EvaluateSpec, respondent: Any, validation: Artifact | None) -> dict[str, Grid]:
+def _tuning(spec: EvaluateSpec, respondent: Any, validation: Artifact | None) -> dict[str, WeightScores]:
     """What each weight of the grid scores on the validation benchmarks; CIRR's R@1, which decides, comes first."""
-    from zscir.benchmarks.breakdown import HEADLINE
-    from zscir.evaluation.run_benchmark import curve_name, open_hall, tried
+    from zscir.benchmarks.breakdown import HEADLINE_METRIC
+    from zscir.evaluation.run_benchmark import load_benchmark_images, sweep_weights, validation_curve_name
 
     if (spec.weights is None) != (validation is None):
         raise RequestError("evaluate: spec.weights and the input 'validation' belong together; give both or neither")
     if validation is None or spec.weights is None:
         return {}
     curves = {}
-    for entry in _validated(spec, {file.split("/")[0] for file in validation.files(".json")}):
-        hall, metric = open_hall(respondent, validation, None, entry), HEADLINE[entry.name]
-        curves[curve_name(respondent, hall, metric)] = tried(respondent, hall, spec.weights, metric)
+    for entry in _validation_entries(spec, {file.split("/")[0] for file in validation.files(".json")}):
+        hall, metric = load_benchmark_images(respondent, validation, None, entry), HEADLINE_METRIC[entry.name]
+        curves[validation_curve_name(respondent, hall, metric)] = sweep_weights(respondent, hall, spec.weights, metric)
     return curves
 
 
-def _validated(spec: EvaluateSpec, held: set[str]) -> list[BenchmarkEntry]:
+def _validation_entries(spec: EvaluateSpec, held: set[str]) -> list[BenchmarkEntry]:
     """What the weight is tried on: CIRR, always by its official protocol, then what else is asked and ``held``."""
     asked: dict[str, BenchmarkEntry] = {}
     for entry in spec.benchmarks:
@@ -142,15 +150,15 @@ def _validated(spec: EvaluateSpec, held: set[str]) -> list[BenchmarkEntry]:
     return [BenchmarkEntry(name=TUNED_BENCHMARK, texts=cirr.texts if cirr else None), *own]
 
 
-def _write_curve(path: Path, curves: dict[str, Grid]) -> None:
+def _write_curve(path: Path, curves: dict[str, WeightScores]) -> None:
     weights = [weight for weight, _ in next(iter(curves.values()))]
     named = {"lambda": weights, **{name: [value for _, value in grid] for name, grid in curves.items()}}
     steps = range(len(weights))
     rows = [{"step": step, "name": name, "value": own[step]} for step in steps for name, own in named.items()]
-    write_table(path, CURVE, rows)
+    write_table(path, CURVE_SCHEMA, rows)
 
 
-def _tuning_facts(grid: Grid, respondent: Any) -> Facts:
+def _tuning_facts(grid: WeightScores, respondent: Any) -> Facts:
     if not grid:
         return {}
     shown = json.dumps({f"{weight:g}": round(value, 2) for weight, value in grid})

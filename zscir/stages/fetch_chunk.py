@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zscir.data.download.chunks import Target, chunk
-from zscir.data.download.merge_chunks import RECORD
+from zscir.data.download.chunks import ChunkUrl, read_chunk
+from zscir.data.download.merge_chunks import RECORD_SCHEMA
 from zscir.data.download.specs import ChunkSpec
 from zscir.pipeline.stage import stage
 from zscir.runtime.errors import StageError
-from zscir.runtime.progress import note
+from zscir.runtime.progress import log_info
 from zscir.runtime.schemas import read_table
-from zscir.store.artifacts import Artifact, Facts, finished
+from zscir.store.artifacts import Artifact, Facts, atomic_path
 
 # What fetches is imported where something is fetched: to find a download finished takes this module's version only.
 if TYPE_CHECKING:
     from zscir.data.download.gateway import Gateway
 
-SCRATCH = ".scratch"
-ENGINE_ATTEMPTS = 3
+SCRATCH_FOLDER = ".scratch"
+IMG2DATASET_ATTEMPTS = 3
 STALL_S = 90.0  # beyond the deadline of a URL: the start of img2dataset alone may take a minute on a busy machine
 
 
@@ -35,45 +35,47 @@ def fetch_chunk(spec: ChunkSpec, urls: Artifact, out: Path) -> Facts:
     """Write images.tar (none when no image came) and record.parquet. Raises StageError when the engine fails."""
     from zscir.data.download.shared_gateway import shared_gateway
 
-    targets = chunk(urls.path("urls.parquet"))
+    targets = read_chunk(urls.path("urls.parquet"))
     try:
         with shared_gateway(spec) as gateway:
             _fetch(spec, targets, gateway, out)
     finally:
-        shutil.rmtree(out / SCRATCH, ignore_errors=True)
-    classes = Counter(read_table(out / "record.parquet", RECORD).column("error_class").to_pylist())
+        shutil.rmtree(out / SCRATCH_FOLDER, ignore_errors=True)
+    classes = Counter(read_table(out / "record.parquet", RECORD_SCHEMA).column("error_class").to_pylist())
     ok = classes.pop(None, 0)
     return {"rows": len(targets), "ok": ok, "failed_by_class": dict(sorted(classes.items()))}
 
 
-def _fetch(spec: ChunkSpec, targets: tuple[Target, ...], gateway: "Gateway", out: Path) -> None:
+def _fetch(spec: ChunkSpec, targets: tuple[ChunkUrl, ...], gateway: "Gateway", out: Path) -> None:
     problem = ""
-    for attempt in range(1, ENGINE_ATTEMPTS + 1):
+    for attempt in range(1, IMG2DATASET_ATTEMPTS + 1):
         problem = _attempt(spec, targets, gateway, out)
         if not problem:
             return
         # One of these images may have crashed the engine: from now on each is tried in a process of its own first.
         gateway.distrust(target.url for target in targets)
-        note(f"fetch_chunk: attempt {attempt} of {ENGINE_ATTEMPTS}: {problem}")
-    raise StageError(f"img2dataset could not finish these {len(targets)} URLs in {ENGINE_ATTEMPTS} attempts: {problem}")
+        log_info(f"fetch_chunk: attempt {attempt} of {IMG2DATASET_ATTEMPTS}: {problem}")
+    raise StageError(
+        f"img2dataset could not finish these {len(targets)} URLs in {IMG2DATASET_ATTEMPTS} attempts: {problem}"
+    )
 
 
-def _attempt(spec: ChunkSpec, targets: tuple[Target, ...], gateway: "Gateway", out: Path) -> str:
+def _attempt(spec: ChunkSpec, targets: tuple[ChunkUrl, ...], gateway: "Gateway", out: Path) -> str:
     """One run of img2dataset; why it was no good, or nothing."""
-    from zscir.data.download.img2dataset_job import Job, raw_shards
+    from zscir.data.download.img2dataset_job import Img2datasetJob, download_raw_shards
     from zscir.data.download.repack import repack
     from zscir.data.images.shards import BadShard
 
-    scratch = out / SCRATCH
+    scratch = out / SCRATCH_FOLDER
     shutil.rmtree(scratch, ignore_errors=True)
     keys = [target.image_key for target in targets]
     # img2dataset cannot number the images of shards of one row.
-    job = Job(scratch / "urls.parquet", scratch / "raw", max(2, len(targets)), 1, spec.engine_options())
+    job = Img2datasetJob(scratch / "urls.parquet", scratch / "raw", max(2, len(targets)), 1, spec.engine_options())
     gateway.expect({target.image_key: target.url for target in targets})
     try:
-        with finished(job.urls) as part:
+        with atomic_path(job.urls) as part:
             pq.write_table(pa.table({"url": [f"http://127.0.0.1:{gateway.port}/{key}" for key in keys]}), part)
-        for _ in raw_shards(job, lambda: gateway.last_news, STALL_S + spec.deadline_s):
+        for _ in download_raw_shards(job, lambda: gateway.last_news, STALL_S + spec.deadline_s):
             repack(job.folder / "00000.tar", targets, gateway.outcome, out)
             return ""
     except BadShard as error:

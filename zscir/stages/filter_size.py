@@ -5,13 +5,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from zscir.data.images.keep_list import Reject, Row, first_rows, rows_in_play, write_choice
+from zscir.data.images.keep_list import FilterReject, ImageRow, first_row_per_image, kept_image_rows, write_keep_list
 from zscir.pipeline.stage import stage
 from zscir.runtime.specs import Spec
 from zscir.store.artifacts import Artifact, Facts
 
-COLUMNS = ("width", "height", "original_width", "original_height")
-Pixels = Annotated[int, Field(ge=1)]
+SIZE_COLUMNS = ("width", "height", "original_width", "original_height")
+PixelCount = Annotated[int, Field(ge=1)]
 
 
 class FilterSizeSpec(Spec):
@@ -20,9 +20,9 @@ class FilterSizeSpec(Spec):
     """
 
     of: Literal["original", "stored"] = "original"
-    min_side_px: Pixels = 64
-    max_side_px: Pixels | None = None
-    min_pixels: Pixels | None = None
+    min_side_px: PixelCount = 64
+    max_side_px: PixelCount | None = None
+    min_pixels: PixelCount | None = None
     max_aspect: Annotated[float, Field(ge=1)] = 5.0
 
     @model_validator(mode="after")
@@ -35,22 +35,22 @@ class FilterSizeSpec(Spec):
 @stage(version=1)
 def filter_size(spec: FilterSizeSpec, images: Artifact, out: Path, keep: Artifact | None = None) -> Facts:
     """Write ``keep.parquet`` and ``rejects.parquet``: unknown_size, small_side, large_side, few_pixels, aspect."""
-    rows = first_rows(rows_in_play("filter_size", images, keep, COLUMNS))
-    return write_choice("filter_size", rows, lambda row: _judge(spec, row), out)
+    rows = first_row_per_image(kept_image_rows("filter_size", images, keep, SIZE_COLUMNS))
+    return write_keep_list("filter_size", rows, lambda row: _judge(spec, row), out)
 
 
-def _judge(spec: FilterSizeSpec, row: Row) -> Reject | None:
+def _judge(spec: FilterSizeSpec, row: ImageRow) -> FilterReject | None:
     before = "original_" if spec.of == "original" else ""
     width, height = row[f"{before}width"], row[f"{before}height"]
     if not width or not height:
-        return Reject("unknown_size", f"the download does not say the {spec.of} size")
+        return FilterReject("unknown_size", f"the download does not say the {spec.of} size")
     short, long, size = min(width, height), max(width, height), f"{width} x {height}"
     if short < spec.min_side_px:
-        return Reject("small_side", f"{size}; at least {spec.min_side_px} on each side")
+        return FilterReject("small_side", f"{size}; at least {spec.min_side_px} on each side")
     if spec.max_side_px is not None and long > spec.max_side_px:
-        return Reject("large_side", f"{size}; at most {spec.max_side_px} on each side")
+        return FilterReject("large_side", f"{size}; at most {spec.max_side_px} on each side")
     if spec.min_pixels is not None and width * height < spec.min_pixels:
-        return Reject("few_pixels", f"{size}; at least {spec.min_pixels} pixels")
+        return FilterReject("few_pixels", f"{size}; at least {spec.min_pixels} pixels")
     if long > spec.max_aspect * short:
-        return Reject("aspect", f"{size}; at most {spec.max_aspect:g} to 1")
+        return FilterReject("aspect", f"{size}; at most {spec.max_aspect:g} to 1")
     return None

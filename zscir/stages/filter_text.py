@@ -14,17 +14,17 @@ from unicodedata import category
 
 from pydantic import Field, model_validator
 
-from zscir.data.images.keep_list import Reject, Row, first_rows, rows_in_play, write_choice
+from zscir.data.images.keep_list import FilterReject, ImageRow, first_row_per_image, kept_image_rows, write_keep_list
 from zscir.pipeline.stage import stage
 from zscir.runtime.errors import RequestError
 from zscir.runtime.progress import track
 from zscir.runtime.specs import Spec
 from zscir.store.artifacts import Artifact, Facts
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Judge = Callable[[str], Reject | None]
+TextShare = Annotated[float, Field(ge=0, le=1)]
+JudgeText = Callable[[str], FilterReject | None]
 # A word that is an address, or the name of a file or host, rather than a word of a language.
-ADDRESS = re.compile(
+URL_LIKE = re.compile(
     r"(?:[a-z][a-z0-9+.-]*://|www\.)\S*"
     r"|\S+@\S+\.\S+"
     r"|\S+\.(?:jpe?g|png|gif|webp|avif|bmp|tiff?|svg|pdf|html?|php|aspx?|com|net|org|info|co\.uk)(?:[/?#]\S*)?",
@@ -32,8 +32,8 @@ ADDRESS = re.compile(
 )
 
 
-SHORT = {"chars": "short_text", "words": "few_words"}
-LONG = {"chars": "long_text", "words": "many_words"}
+TOO_SHORT_REASONS = {"chars": "short_text", "words": "few_words"}
+TOO_LONG_REASONS = {"chars": "long_text", "words": "many_words"}
 
 
 class FilterTextSpec(Spec):
@@ -51,12 +51,12 @@ class FilterTextSpec(Spec):
     max_chars: Annotated[int, Field(ge=1)] = 1000
     min_words: Annotated[int, Field(ge=1)] = 1
     max_words: Annotated[int, Field(ge=1)] = 150
-    min_letter_share: Share = 0.3
-    max_non_ascii_share: Share = 1.0
-    max_url_share: Share = 0.5
+    min_letter_share: TextShare = 0.3
+    max_non_ascii_share: TextShare = 1.0
+    max_url_share: TextShare = 0.5
     max_images_per_text: Annotated[int, Field(ge=1)] | None = None
     languages: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    min_language_share: Share = 0.01
+    min_language_share: TextShare = 0.01
 
     @model_validator(mode="after")
     def _not_empty(self) -> "FilterTextSpec":
@@ -75,42 +75,46 @@ def filter_text(spec: FilterTextSpec, images: Artifact, out: Path, keep: Artifac
     Memory: some 100 bytes per image, and as much per different text with ``max_images_per_text``.
     """
 
-    def captions() -> Iterator[Row]:
-        return rows_in_play("filter_text", images, keep, ("text",))
+    def captions() -> Iterator[ImageRow]:
+        return kept_image_rows("filter_text", images, keep, ("text",))
 
-    judges: list[Judge] = [partial(_measured, spec)]
+    judges: list[JudgeText] = [partial(_character_reject, spec)]
     if spec.max_images_per_text is not None:
-        judges.append(_repeated(Counter(_plain(row["text"]) for row in captions()), spec.max_images_per_text))
+        judges.append(
+            _repetition_judge(Counter(_normalised_key(row["text"]) for row in captions()), spec.max_images_per_text)
+        )
     if spec.languages is not None:
-        judges.append(_foreign(spec.languages, spec.min_language_share))
-    left_out: dict[str, Reject] = {}
+        judges.append(_language_judge(spec.languages, spec.min_language_share))
+    left_out: dict[str, FilterReject] = {}
     for row in track(captions(), None, "filter_text (captions)"):
         if row["image_key"] not in left_out:
             found = next((found for judge in judges if (found := judge(row["text"])) is not None), None)
             if found is not None:
                 left_out[row["image_key"]] = found
-    return write_choice("filter_text", first_rows(captions()), lambda row: left_out.get(row["image_key"]), out)
+    return write_keep_list(
+        "filter_text", first_row_per_image(captions()), lambda row: left_out.get(row["image_key"]), out
+    )
 
 
-def _measured(spec: FilterTextSpec, text: str) -> Reject | None:
+def _character_reject(spec: FilterTextSpec, text: str) -> FilterReject | None:
     """What can be told from the characters alone."""
     words = text.split()
     solid = "".join(words)
     for what, size in (("chars", len(text)), ("words", len(words))):
         low, high = getattr(spec, f"min_{what}"), getattr(spec, f"max_{what}")
         if size < low:
-            return Reject(SHORT[what], f"{size} {what}, at least {low}: {text}")
+            return FilterReject(TOO_SHORT_REASONS[what], f"{size} {what}, at least {low}: {text}")
         if size > high:
-            return Reject(LONG[what], f"{size} {what}, at most {high}: {text}")
-    url_like = _share(sum(len(word) for word in words if ADDRESS.fullmatch(word)), solid)
+            return FilterReject(TOO_LONG_REASONS[what], f"{size} {what}, at most {high}: {text}")
+    url_like = _share(sum(len(word) for word in words if URL_LIKE.fullmatch(word)), solid)
     if url_like > spec.max_url_share:
-        return Reject("url_like", f"{url_like:.2f} is addresses, at most {spec.max_url_share:g}: {text}")
+        return FilterReject("url_like", f"{url_like:.2f} is addresses, at most {spec.max_url_share:g}: {text}")
     letters = _share(sum(one.isalpha() or category(one).startswith("M") for one in solid), solid)
     if letters < spec.min_letter_share:
-        return Reject("few_letters", f"{letters:.2f} is letters, at least {spec.min_letter_share:g}: {text}")
+        return FilterReject("few_letters", f"{letters:.2f} is letters, at least {spec.min_letter_share:g}: {text}")
     non_ascii = _share(sum(not one.isascii() for one in solid), solid)
     if non_ascii > spec.max_non_ascii_share:
-        return Reject("non_ascii", f"{non_ascii:.2f} is not ASCII, at most {spec.max_non_ascii_share:g}: {text}")
+        return FilterReject("non_ascii", f"{non_ascii:.2f} is not ASCII, at most {spec.max_non_ascii_share:g}: {text}")
     return None
 
 
@@ -118,20 +122,20 @@ def _share(count: int, solid: str) -> float:
     return count / len(solid) if solid else 0.0
 
 
-def _plain(text: str) -> bytes:
+def _normalised_key(text: str) -> bytes:
     """A short stand-in for a text, the same for all that differ in blanks and case only."""
     return sha256(" ".join(text.casefold().split()).encode()).digest()[:16]
 
 
-def _repeated(images: Counter[bytes], most: int) -> Judge:
-    def judge(text: str) -> Reject | None:
-        count = images[_plain(text)]
-        return Reject("repeated_text", f"on {count} images, at most {most}: {text}") if count > most else None
+def _repetition_judge(images: Counter[bytes], most: int) -> JudgeText:
+    def judge(text: str) -> FilterReject | None:
+        count = images[_normalised_key(text)]
+        return FilterReject("repeated_text", f"on {count} images, at most {most}: {text}") if count > most else None
 
     return judge
 
 
-def _foreign(languages: tuple[str, ...], least: float) -> Judge:
+def _language_judge(languages: tuple[str, ...], least: float) -> JudgeText:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
@@ -139,11 +143,11 @@ def _foreign(languages: tuple[str, ...], least: float) -> Judge:
     if unknown:
         raise RequestError(f"filter_text: languages {unknown} are not known; there are {sorted(identifier.labels)}")
 
-    def judge(text: str) -> Reject | None:
+    def judge(text: str) -> FilterReject | None:
         ranked = identifier.rank(text)
         share = sum(probability for language, probability in ranked if language in languages)
         if share >= least:
             return None
-        return Reject("other_language", f"{', '.join(languages)}: {share:.4f}, rather {ranked[0][0]}: {text}")
+        return FilterReject("other_language", f"{', '.join(languages)}: {share:.4f}, rather {ranked[0][0]}: {text}")
 
     return judge

@@ -11,22 +11,22 @@ from typing import Annotated
 
 from pydantic import Field
 
-from zscir.data.download.chunks import Target, chunk, distinct, write_chunks
-from zscir.data.download.merge_chunks import Records, assemble, summary
-from zscir.data.download.resize import ImageSpec
-from zscir.data.readers.import_shard import take_in, write_rejects
-from zscir.data.readers.local_images import Place, Presses, Refused
-from zscir.data.readers.pairs import FILE
+from zscir.data.download.chunks import ChunkUrl, distinct_urls, read_chunk, write_chunks
+from zscir.data.download.merge_chunks import ChunkRecords, download_facts, merge_records
+from zscir.data.download.resize import ResizeSpec
+from zscir.data.readers.import_shard import write_import_rejects, write_import_shard
+from zscir.data.readers.local_images import DecodePool, ImageFailure, ImageLocation
+from zscir.data.readers.pairs import FILE_SCHEME
 from zscir.pipeline.stage import stage
 from zscir.runtime.errors import RequestError
 from zscir.runtime.progress import track
 from zscir.store.artifacts import Artifact, Facts
 
-CHUNKS = ".chunks"
-RECORDS = ".records"
+CHUNKS_FOLDER = ".chunks"
+IMAGE_RECORDS_FOLDER = ".records"
 
 
-class ImportImagesSpec(ImageSpec):
+class ImportImagesSpec(ResizeSpec):
     """Which pictures of a folder are taken, to which pixels, in shards of how many."""
 
     chunk_rows: Annotated[int, Field(ge=1, le=100_000)] = 10_000  # the most pictures of a shard
@@ -39,43 +39,43 @@ def import_images(spec: ImportImagesSpec, pairs: Artifact, images: Artifact, out
     ``pairs`` are those of ``ingest`` with url_prefix = "file:". RequestError when not one picture could be read.
     """
     pair_table = pairs.path("pairs.parquet")
-    write_chunks(distinct(pair_table, out), out / CHUNKS, spec.chunk_rows)
-    chunks = sorted((out / CHUNKS).glob("*.parquet"))
-    records = [out / RECORDS / path.name for path in chunks]
-    with Presses(spec) as presses:
+    write_chunks(distinct_urls(pair_table, out), out / CHUNKS_FOLDER, spec.chunk_rows)
+    chunks = sorted((out / CHUNKS_FOLDER).glob("*.parquet"))
+    records = [out / IMAGE_RECORDS_FOLDER / path.name for path in chunks]
+    with DecodePool(spec) as presses:
         for path, record in track(zip(chunks, records, strict=True), len(chunks), "import_images (shards)"):
             if not record.exists():
-                targets = chunk(path)
-                take_in(targets, list(_places(targets, images)), presses, out / f"{path.stem}.tar", record)
-    assemble(pair_table, Records(tuple(records)), out / "images.parquet")
-    write_rejects("import_images", out / "images.parquet", out / "rejects.parquet")
-    facts = summary(out / "images.parquet") | {"chunks": len(chunks)}
+                targets = read_chunk(path)
+                write_import_shard(targets, list(_places(targets, images)), presses, out / f"{path.stem}.tar", record)
+    merge_records(pair_table, ChunkRecords(tuple(records)), out / "images.parquet")
+    write_import_rejects("import_images", out / "images.parquet", out / "rejects.parquet")
+    facts = download_facts(out / "images.parquet") | {"chunks": len(chunks)}
     if facts["rows"] and not facts["ok"]:
         raise RequestError(
             f"not one of {facts['rows']:,} pictures could be read: {facts['failed_by_class']}; the list asks for "
-            f"{_first(chunks)!r} and the like, the folder holds {images.files()[:3]}: is it the folder that the "
+            f"{_first_url(chunks)!r} and the like, the folder holds {images.files()[:3]}: is it the folder that the "
             "paths in the list begin in?"
         )
     return facts
 
 
-def _first(chunks: list[Path]) -> str:
-    return chunk(chunks[0])[0].url
+def _first_url(chunks: list[Path]) -> str:
+    return read_chunk(chunks[0])[0].url
 
 
-def _places(targets: tuple[Target, ...], images: Artifact) -> Iterator[Place | Refused]:
+def _places(targets: tuple[ChunkUrl, ...], images: Artifact) -> Iterator[ImageLocation | ImageFailure]:
     return (_place(target.url, images) for target in targets)
 
 
-def _place(url: str, images: Artifact) -> Place | Refused:
+def _place(url: str, images: Artifact) -> ImageLocation | ImageFailure:
     """Where the picture of a ``file:`` URL lies. A link may lead to another file of the folder, never out of it."""
-    name = url.removeprefix(FILE)
+    name = url.removeprefix(FILE_SCHEME)
     if name == url:
-        return Refused("not_local", "the URL does not begin with file:; `download` is for addresses on the web")
+        return ImageFailure("not_local", "the URL does not begin with file:; `download` is for addresses on the web")
     if name not in images.entries:
-        return Refused("not_found", "the folder has no such file")
+        return ImageFailure("not_found", "the folder has no such file")
     path = images.path(name)
     root = path.parents[len(Path(name).parts) - 1]
     if not path.resolve().is_relative_to(root.resolve()):
-        return Refused("forbidden_path", "a link that leads out of the folder; put the file itself there")
-    return Place(str(path))
+        return ImageFailure("forbidden_path", "a link that leads out of the folder; put the file itself there")
+    return ImageLocation(str(path))

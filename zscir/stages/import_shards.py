@@ -11,25 +11,25 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from zscir.data.download.merge_chunks import Records, assemble, summary
-from zscir.data.download.resize import ImageSpec
-from zscir.data.readers.import_shard import take_in, write_rejects
-from zscir.data.readers.local_images import Presses
-from zscir.data.readers.tar_plan import counts, plan, taken_from, write_found
-from zscir.data.readers.webdataset_samples import LeftOut, Reading, Sample, samples_in
+from zscir.data.download.merge_chunks import ChunkRecords, download_facts, merge_records
+from zscir.data.download.resize import ResizeSpec
+from zscir.data.readers.import_shard import write_import_rejects, write_import_shard
+from zscir.data.readers.local_images import DecodePool
+from zscir.data.readers.tar_plan import left_out_counts, planned_images, write_tar_index, write_tar_plan
+from zscir.data.readers.webdataset_samples import LeftOutMember, SampleLayout, TarSample, read_samples
 from zscir.pipeline.stage import stage
 from zscir.runtime.errors import RequestError
-from zscir.runtime.progress import note, track
+from zscir.runtime.progress import log_info, track
 from zscir.store.artifacts import Artifact, Facts
 
-FOUND = ".found"
-RECORDS = ".records"
-TAKEN = ".taken.parquet"
-LEFT_OUT = ".left_out.parquet"
-PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.lz4")
+TAR_INDEX_FOLDER = ".found"
+SHARD_RECORDS_FOLDER = ".records"
+TAKEN_FILE = ".taken.parquet"
+LEFT_OUT_FILE = ".left_out.parquet"
+COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.lz4")
 
 
-class ImportShardsSpec(ImageSpec):
+class ImportShardsSpec(ResizeSpec):
     """How the samples of tars are read, and to which pixels their pictures are brought."""
 
     source: str  # a short name of the tars; it goes with every pair
@@ -49,9 +49,11 @@ class ImportShardsSpec(ImageSpec):
             )
         return self
 
-    def reading(self) -> Reading:
+    def reading(self) -> SampleLayout:
         """The part of this spec that says how samples are read."""
-        return Reading(self.url_column, self.text_column, self.licence_column, self.min_text_chars, self.max_text_chars)
+        return SampleLayout(
+            self.url_column, self.text_column, self.licence_column, self.min_text_chars, self.max_text_chars
+        )
 
 
 @stage(version=1)
@@ -61,38 +63,38 @@ def import_shards(spec: ImportShardsSpec, shards: Artifact, out: Path) -> Facts:
     Tars that an attempt before finished are kept. RequestError when there is no tar, or not one picture in them.
     """
     names = _tars(shards)
-    found = [out / FOUND / f"{number:05d}.parquet" for number in range(len(names))]
+    found = [out / TAR_INDEX_FOLDER / f"{number:05d}.parquet" for number in range(len(names))]
     for number, name in track(list(enumerate(names)), len(names), "import_shards (tars looked through)"):
         if not found[number].exists():
-            write_found(found[number], number, _samples(spec, shards, name))
-    plan(found, spec.source, spec.licence, out / "pairs.parquet", out / TAKEN, out / LEFT_OUT)
-    records = [out / RECORDS / path.name for path in found]
-    with Presses(spec) as presses:
+            write_tar_index(found[number], number, _samples(spec, shards, name))
+    write_tar_plan(found, spec.source, spec.licence, out / "pairs.parquet", out / TAKEN_FILE, out / LEFT_OUT_FILE)
+    records = [out / SHARD_RECORDS_FOLDER / path.name for path in found]
+    with DecodePool(spec) as presses:
         for number, name in track(list(enumerate(names)), len(names), "import_shards (tars)"):
             if not records[number].exists():
-                targets, places = taken_from(out / TAKEN, number, shards.path(name))
-                take_in(targets, places, presses, out / f"{number:05d}.tar", records[number])
-    assemble(out / "pairs.parquet", Records(tuple(records)), out / "images.parquet")
-    write_rejects("import_shards", out / "images.parquet", out / "rejects.parquet", out / LEFT_OUT)
+                targets, places = planned_images(out / TAKEN_FILE, number, shards.path(name))
+                write_import_shard(targets, places, presses, out / f"{number:05d}.tar", records[number])
+    merge_records(out / "pairs.parquet", ChunkRecords(tuple(records)), out / "images.parquet")
+    write_import_rejects("import_shards", out / "images.parquet", out / "rejects.parquet", out / LEFT_OUT_FILE)
     return _facts(spec, names, found, out)
 
 
 def _tars(shards: Artifact) -> list[str]:
-    names = sorted([*shards.files(".tar"), *(name for suffix in PACKED for name in shards.files(suffix))])
+    names = sorted([*shards.files(".tar"), *(name for suffix in COMPRESSED_SUFFIXES for name in shards.files(suffix))])
     if not names:
         raise RequestError(f"no .tar among the {len(shards.files())} files, such as {shards.files()[:3]}")
     return names
 
 
-def _samples(spec: ImportShardsSpec, shards: Artifact, name: str) -> Iterator[Sample | LeftOut]:
-    if name.endswith(PACKED):
-        return iter([LeftOut(name, "packed_tar", "a compressed tar is not read: unpack it to .tar first")])
-    return samples_in(shards.path(name), name, spec.reading())
+def _samples(spec: ImportShardsSpec, shards: Artifact, name: str) -> Iterator[TarSample | LeftOutMember]:
+    if name.endswith(COMPRESSED_SUFFIXES):
+        return iter([LeftOutMember(name, "packed_tar", "a compressed tar is not read: unpack it to .tar first")])
+    return read_samples(shards.path(name), name, spec.reading())
 
 
 def _facts(spec: ImportShardsSpec, names: list[str], found: list[Path], out: Path) -> Facts:
-    facts = summary(out / "images.parquet")
-    more = counts(found, out / LEFT_OUT)
+    facts = download_facts(out / "images.parquet")
+    more = left_out_counts(found, out / LEFT_OUT_FILE)
     left_out = sum(more["left_out_by_reason"].values())
     if not facts["ok"]:
         raise RequestError(
@@ -105,7 +107,7 @@ def _facts(spec: ImportShardsSpec, names: list[str], found: list[Path], out: Pat
         facts |= {"expected_rows": spec.expected_rows}
         off = facts["rows"] + left_out - spec.expected_rows
         if off:
-            note(
+            log_info(
                 f"import_shards: {spec.source}: the tars hold {facts['rows'] + left_out:,} samples, their source says "
                 f"{spec.expected_rows:,} (expected_rows)"
             )

@@ -7,18 +7,26 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, model_validator
 
-from zscir.data.readers.json_documents import Join
-from zscir.data.readers.pairs import FILE, NoPair, clean_string, clean_text, clean_url, pair_digest, printable
-from zscir.data.readers.parallel_files import Found, rows_by_line, rows_by_name
-from zscir.data.readers.url_lists import Layout, rows_of
+from zscir.data.readers.json_documents import TableJoin
+from zscir.data.readers.pairs import (
+    FILE_SCHEME,
+    PairError,
+    clean_string,
+    clean_text,
+    clean_url,
+    escape_non_ascii,
+    pair_digest,
+)
+from zscir.data.readers.parallel_files import FileRow, rows_by_line, rows_by_name
+from zscir.data.readers.url_lists import ListLayout, read_list_rows
 from zscir.pipeline.stage import stage
 from zscir.runtime.errors import RequestError
-from zscir.runtime.progress import note, track
-from zscir.runtime.schemas import PAIRS, REJECTS, table_of, table_writer
+from zscir.runtime.progress import log_info, track
+from zscir.runtime.schemas import PAIRS_SCHEMA, REJECTS_SCHEMA, checked_table, table_writer
 from zscir.runtime.specs import Spec
-from zscir.store.artifacts import Artifact, Facts, finished
+from zscir.store.artifacts import Artifact, Facts, atomic_path
 
-BATCH_ROWS = 50_000
+INGEST_BATCH_ROWS = 50_000
 
 
 class JoinSpec(Spec):
@@ -55,7 +63,7 @@ class IngestSpec(Spec):
             raise ValueError(
                 f"max_text_chars = {self.max_text_chars}, less than min_text_chars = {self.min_text_chars}"
             )
-        if self.url_prefix is not None and not self.url_prefix.startswith(("http://", "https://", FILE)):
+        if self.url_prefix is not None and not self.url_prefix.startswith(("http://", "https://", FILE_SCHEME)):
             raise ValueError(f"url_prefix = {self.url_prefix!r} begins with none of http://, https:// and file:")
         if self.join and self.rows is None:
             raise ValueError("join needs rows = NAME: the list of the document whose rows are joined")
@@ -66,19 +74,19 @@ class IngestSpec(Spec):
         return self
 
     def _is_local(self) -> bool:
-        return (self.url_prefix or "").startswith(FILE)
+        return (self.url_prefix or "").startswith(FILE_SCHEME)
 
-    def layout(self) -> Layout:
+    def layout(self) -> ListLayout:
         """The part of this spec that says how the files look."""
-        joins = tuple(Join(one.table, one.on, one.key) for one in self.join or ())
-        return Layout(
+        joins = tuple(TableJoin(one.table, one.on, one.key) for one in self.join or ())
+        return ListLayout(
             self.url_column, self.text_column, self.licence_column, self.columns, self.quoted, self.rows, joins
         )
 
 
 class _Numbered(NamedTuple):
     source_row: int  # over all files, from 0
-    found: Found
+    found: FileRow
 
 
 @stage(version=1)
@@ -91,14 +99,14 @@ def ingest(spec: IngestSpec, urls: Artifact, out: Path) -> Facts:
     """
     reasons: Counter[str] = Counter()
     with (
-        finished(out / "pairs.parquet") as pairs,
-        finished(out / "rejects.parquet") as rejects,
-        table_writer(pairs, PAIRS) as good,
-        table_writer(rejects, REJECTS) as bad,
+        atomic_path(out / "pairs.parquet") as pairs,
+        atomic_path(out / "rejects.parquet") as rejects,
+        table_writer(pairs, PAIRS_SCHEMA) as good,
+        table_writer(rejects, REJECTS_SCHEMA) as bad,
     ):
         for kept, left_out in _batches(spec, urls):
-            good.write_table(table_of(kept, PAIRS))
-            bad.write_table(table_of(left_out, REJECTS))
+            good.write_table(checked_table(kept, PAIRS_SCHEMA))
+            bad.write_table(checked_table(left_out, REJECTS_SCHEMA))
             reasons.update(row["reason"] for row in left_out)
             reasons["kept"] += len(kept)
     kept_rows = reasons.pop("kept", 0)
@@ -107,18 +115,21 @@ def ingest(spec: IngestSpec, urls: Artifact, out: Path) -> Facts:
             f"{spec.source}: no usable pair in {urls.files()[:5]}; left out: {dict(reasons) or 'no row'}"
         )
     return {
-        "rows": kept_rows, "rejects": reasons.total(), "files": len(urls.files()),
-        "rejects_by_reason": dict(sorted(reasons.items())), **_expectation(spec, kept_rows + reasons.total()),
-    }  # fmt: skip
+        "rows": kept_rows,
+        "rejects": reasons.total(),
+        "files": len(urls.files()),
+        "rejects_by_reason": dict(sorted(reasons.items())),
+        **_expected_rows_facts(spec, kept_rows + reasons.total()),
+    }
 
 
-def _expectation(spec: IngestSpec, rows: int) -> Facts:
+def _expected_rows_facts(spec: IngestSpec, rows: int) -> Facts:
     """How far the list is from what its source says; nothing where that is unknown or only a part was read."""
     if spec.expected_rows is None or spec.limit is not None:
         return {}
     if rows == spec.expected_rows:
         return {"expected_rows": rows}
-    note(
+    log_info(
         f"ingest: {spec.source}: the list has {rows:,} rows, its source says {spec.expected_rows:,}: "
         "an incomplete file, a part of it, or another edition? (expected_rows)"
     )
@@ -133,10 +144,10 @@ def _batches(spec: IngestSpec, urls: Artifact) -> Iterator[tuple[list[dict[str, 
     for one in track(_rows(spec, urls), None, "ingest (rows)"):
         try:
             kept.append(_pair(spec, one, seen))
-        except NoPair as bad:
+        except PairError as bad:
             place = f"{one.found.file}#{one.found.row.number}"
             left_out.append({"stage": "ingest", "id": place, "reason": bad.reason, "detail": bad.detail})
-        if len(kept) + len(left_out) >= BATCH_ROWS:
+        if len(kept) + len(left_out) >= INGEST_BATCH_ROWS:
             yield kept, left_out
             kept, left_out = [], []
         if len(seen) == spec.limit:
@@ -145,11 +156,11 @@ def _batches(spec: IngestSpec, urls: Artifact) -> Iterator[tuple[list[dict[str, 
 
 
 def _rows(spec: IngestSpec, urls: Artifact) -> Iterator[_Numbered]:
-    for source_row, found in enumerate(_found(spec, urls)):
+    for source_row, found in enumerate(_file_rows(spec, urls)):
         yield _Numbered(source_row, found)
 
 
-def _found(spec: IngestSpec, urls: Artifact) -> Iterator[Found]:
+def _file_rows(spec: IngestSpec, urls: Artifact) -> Iterator[FileRow]:
     layout = spec.layout()
     if spec.lines is not None:
         yield from rows_by_line(urls.files(), urls.path, spec.lines, layout.wanted())
@@ -157,21 +168,25 @@ def _found(spec: IngestSpec, urls: Artifact) -> Iterator[Found]:
         yield from rows_by_name(urls.files(), urls.path, spec.text_suffix)
     else:
         for name in urls.files():
-            yield from (Found(name, row) for row in rows_of(urls.path(name), name, layout))
+            yield from (FileRow(name, row) for row in read_list_rows(urls.path(name), name, layout))
 
 
 def _pair(spec: IngestSpec, one: _Numbered, seen: set[bytes]) -> dict[str, Any]:
     row = one.found.row
     if row.problem is not None:
-        raise NoPair("malformed", printable(row.problem))
+        raise PairError("malformed", escape_non_ascii(row.problem))
     url = clean_url(row.url, spec.url_prefix or "")
     text = clean_text(row.text, spec.min_text_chars, spec.max_text_chars)
     digest = pair_digest(url, text)
     if digest in seen:
-        raise NoPair("duplicate", url)
+        raise PairError("duplicate", url)
     seen.add(digest)
     licence = clean_string(row.licence, "licence") if row.licence is not None else spec.licence
     return {
-        "pair_id": digest.hex(), "url": url, "text": text, "source": spec.source,
-        "licence": licence or None, "source_row": one.source_row,
-    }  # fmt: skip
+        "pair_id": digest.hex(),
+        "url": url,
+        "text": text,
+        "source": spec.source,
+        "licence": licence or None,
+        "source_row": one.source_row,
+    }

@@ -3,16 +3,16 @@
 from pathlib import Path
 
 from zscir.data.download.chunks import write_chunks
-from zscir.data.download.failures import transient_classes
-from zscir.data.download.merge_chunks import Records, list_again
-from zscir.data.download.specs import CutSpec
+from zscir.data.download.failures import transient_error_classes
+from zscir.data.download.merge_chunks import ChunkRecords, read_retriable_urls
+from zscir.data.download.specs import ChunkingSpec
 from zscir.pipeline.stage import stage
 from zscir.store.artifacts import Artifact, Facts
 
 
 @stage(version=1)
-def list_failed(spec: CutSpec, chunks: list[Artifact], out: Path) -> Facts:
+def list_failed(spec: ChunkingSpec, chunks: list[Artifact], out: Path) -> Facts:
     """Write ``NNNNN.parquet`` (image_key, url, text), one per chunk; none where nothing is worth asking again."""
-    records = Records(tuple(one.path("record.parquet") for one in chunks))
-    count, urls = write_chunks(list_again(records, transient_classes(), out), out, spec.chunk_rows)
+    records = ChunkRecords(tuple(one.path("record.parquet") for one in chunks))
+    count, urls = write_chunks(read_retriable_urls(records, transient_error_classes(), out), out, spec.chunk_rows)
     return {"rows": urls, "chunks": count}

@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from zscir.data.images.keep_list import Choice
+from zscir.data.images.keep_list import KeepList
 from zscir.pipeline.stage import stage
 from zscir.runtime.progress import track
-from zscir.runtime.schemas import IMAGES, TRIPLETS, check, table_of, table_writer
+from zscir.runtime.schemas import IMAGES_SCHEMA, TRIPLETS_SCHEMA, check_table, checked_table, table_writer
 from zscir.runtime.specs import Spec
-from zscir.store.artifacts import Artifact, Facts, finished
+from zscir.store.artifacts import Artifact, Facts, atomic_path
 
-ROWS_AT_ONCE = 20_000
+MASK_BATCH_ROWS = 20_000
 
 
 class MaskSpec(Spec):
@@ -34,16 +34,16 @@ def mask_triplets(spec: MaskSpec, images: Artifact, out: Path, keep: Artifact | 
 
     With ``keep``, the choice of a filter, only of the images that it holds.
     """
-    choice = Choice(keep)
+    choice = KeepList(keep)
     source = pq.ParquetFile(images.path("images.parquet"))
-    batches = source.iter_batches(ROWS_AT_ONCE)
+    batches = source.iter_batches(MASK_BATCH_ROWS)
     seen = downloaded = written = 0
-    with finished(out / "triplets.parquet") as part, table_writer(part, TRIPLETS) as writer:
-        for batch in track(batches, -(-source.metadata.num_rows // ROWS_AT_ONCE), "mask triplets"):
-            pairs = check(pa.Table.from_batches([batch]), IMAGES, "images.parquet").to_pylist()
+    with atomic_path(out / "triplets.parquet") as part, table_writer(part, TRIPLETS_SCHEMA) as writer:
+        for batch in track(batches, -(-source.metadata.num_rows // MASK_BATCH_ROWS), "mask triplets"):
+            pairs = check_table(pa.Table.from_batches([batch]), IMAGES_SCHEMA, "images.parquet").to_pylist()
             there = [pair for pair in pairs if pair["status"] == "ok"]
             rows = [_triplet(spec, pair) for pair in there if choice.holds(pair["image_key"])]
-            writer.write_table(table_of(rows, TRIPLETS))
+            writer.write_table(checked_table(rows, TRIPLETS_SCHEMA))
             seen, downloaded, written = seen + len(pairs), downloaded + len(there), written + len(rows)
         choice.refuse_strangers("mask_triplets")
     filtered = {"left_out_by_filters": downloaded - written} if keep is not None else {}

@@ -20,37 +20,37 @@ from zscir.pipeline.stage import stage
 from zscir.runtime.errors import RequestError
 from zscir.runtime.progress import track
 from zscir.runtime.schemas import (
-    CANDIDATES,
-    IMAGES,
-    REJECTS,
+    CANDIDATES_SCHEMA,
+    IMAGES_SCHEMA,
+    REJECTS_SCHEMA,
+    checked_table,
     read_rows,
     read_table,
-    table_of,
     table_writer,
     write_table,
 )
 from zscir.runtime.specs import Spec
-from zscir.store.artifacts import Artifact, Facts, finished
+from zscir.store.artifacts import Artifact, Facts, atomic_path
 
-Floats = NDArray[np.float32]
-Share = Annotated[float, Field(ge=0, le=1)]
+_Floats = NDArray[np.float32]
+Quantile = Annotated[float, Field(ge=0, le=1)]
 SAMPLE_PAIRS, SAMPLE_ROWS = 100_000, 2_000
-FILES = ("rejects.parquet", "candidates.parquet")
+MINED_FILES = ("rejects.parquet", "candidates.parquet")
 BLOCK_ROWS, BLOCK_COLUMNS, SHARD_ROWS = 1_024, 16_384, 16_384
 
 
-class Window(Spec):
+class SimilarityWindow(Spec):
     """Which similarities are of use: ``low`` <= cosine < ``high``. Where they are not given they are measured, because
     they depend on the encoder: ``low`` as a quantile of random pairs, ``high`` as a quantile of nearest neighbours.
     """
 
     low: float | None = None
     high: float | None = None
-    low_quantile: Share = 0.8
-    high_quantile: Share = 0.99
+    low_quantile: Quantile = 0.8
+    high_quantile: Quantile = 0.99
 
     @model_validator(mode="after")
-    def _not_empty(self) -> "Window":
+    def _not_empty(self) -> "SimilarityWindow":
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise ValueError(f"low = {self.low} must be below high = {self.high}")
         return self
@@ -59,8 +59,8 @@ class Window(Spec):
 class MineSpec(Spec):
     """``neighbours``: how many by image and by caption. ``uses_per_image``: as reference and as target together."""
 
-    image: Window = Window()
-    text: Window = Window()
+    image: SimilarityWindow = SimilarityWindow()
+    text: SimilarityWindow = SimilarityWindow()
     neighbours: Annotated[int, Field(ge=1, le=1000)] = 20
     targets_per_reference: Annotated[int, Field(ge=1)] = 3
     uses_per_image: Annotated[int, Field(ge=1)] = 5
@@ -72,13 +72,13 @@ class MineSpec(Spec):
 class _Space:
     """Unit vectors [N, D] and the measured window of their cosines."""
 
-    vectors: Floats
+    vectors: _Floats
     low: float
     high: float
 
-    def closeness(self, cosine: Floats) -> Floats:
+    def closeness(self, cosine: _Floats) -> _Floats:
         """Where a cosine lies in the window, 0 to 1."""
-        closeness: Floats = np.clip((cosine - self.low) / max(self.high - self.low, 1e-9), 0, 1)
+        closeness: _Floats = np.clip((cosine - self.low) / max(self.high - self.low, 1e-9), 0, 1)
         return closeness
 
 
@@ -87,17 +87,17 @@ def mine_pairs(spec: MineSpec, images: Artifact, embed: Artifact, out: Path) -> 
     """Write ``candidates.parquet`` (by reference, best target first) and ``rejects.parquet`` (per image and reason)."""
     keys, captions = _embedded(images, embed)
     spaces = [
-        _measured(np.load(embed.path(name), mmap_mode="r", allow_pickle=False), window, spec.seed, len(keys))
+        _measure_space(np.load(embed.path(name), mmap_mode="r", allow_pickle=False), window, spec.seed, len(keys))
         for name, window in (("image.npy", spec.image), ("text.npy", spec.text))
     ]
-    if not all((out / name).exists() for name in FILES):
+    if not all((out / name).exists() for name in MINED_FILES):
         reasons: dict[str, Counter[int]] = {}
         options = _options(spec, spaces, captions, out, reasons)
-        _write(out, _choose(spec, options, keys, reasons), keys, captions, reasons)
+        _write(out, _assign_pairs(spec, options, keys, reasons), keys, captions, reasons)
     for path in out.glob("neighbours-*.npy"):
         path.unlink()
     counts: Counter[str] = Counter()
-    for row in read_rows(out / "rejects.parquet", REJECTS):
+    for row in read_rows(out / "rejects.parquet", REJECTS_SCHEMA):
         counts[row["reason"]] += int(row["detail"].split()[0])
     return {
         "rows": pq.read_metadata(out / "candidates.parquet").num_rows,
@@ -113,7 +113,7 @@ def mine_pairs(spec: MineSpec, images: Artifact, embed: Artifact, out: Path) -> 
 
 def _embedded(images: Artifact, embed: Artifact) -> tuple[list[str], list[str]]:
     """Image keys in the order of the vectors, and their captions."""
-    table = read_table(images.path("images.parquet"), IMAGES)
+    table = read_table(images.path("images.parquet"), IMAGES_SCHEMA)
     caption: dict[str, str] = {}
     for key, text in zip(table.column("image_key").to_pylist(), table.column("text").to_pylist(), strict=True):
         caption.setdefault(key, text)
@@ -124,7 +124,7 @@ def _embedded(images: Artifact, embed: Artifact) -> tuple[list[str], list[str]]:
     return keys, [caption[key] for key in keys]
 
 
-def _measured(vectors: Floats, window: Window, seed: int, rows: int) -> _Space:
+def _measure_space(vectors: _Floats, window: SimilarityWindow, seed: int, rows: int) -> _Space:
     """The space of ``vectors`` with its window; what the spec leaves open is measured on a seeded sample."""
     if vectors.ndim != 2 or len(vectors) != rows:
         raise RequestError(f"mine_pairs: vectors of shape {vectors.shape} do not fit {rows} keys")
@@ -139,19 +139,22 @@ def _measured(vectors: Floats, window: Window, seed: int, rows: int) -> _Space:
         low = float(np.quantile(np.concatenate(blocks), window.low_quantile))
     if high is None:
         sample = np.sort(rng.choice(rows, size=min(SAMPLE_ROWS, rows), replace=False))
-        blocks = [nearest(vectors, sample[i : i + BLOCK_ROWS], 1, -2, 2)[1] for i in range(0, len(sample), BLOCK_ROWS)]
+        blocks = [
+            nearest_in_window(vectors, sample[i : i + BLOCK_ROWS], 1, -2, 2)[1]
+            for i in range(0, len(sample), BLOCK_ROWS)
+        ]
         high = float(np.quantile(np.concatenate(blocks), window.high_quantile))
     return _Space(vectors, low, high)
 
 
-def _cosines(vectors: Floats, one: NDArray[Any], other: NDArray[Any]) -> Floats:
-    cosines: Floats = np.einsum("nd,nd->n", vectors[one], vectors[other])
+def _cosines(vectors: _Floats, one: NDArray[Any], other: NDArray[Any]) -> _Floats:
+    cosines: _Floats = np.einsum("nd,nd->n", vectors[one], vectors[other])
     return cosines
 
 
-def nearest(
-    vectors: Floats, rows: NDArray[Any], count: int, low: float, high: float
-) -> tuple[NDArray[np.int32], Floats]:
+def nearest_in_window(
+    vectors: _Floats, rows: NDArray[Any], count: int, low: float, high: float
+) -> tuple[NDArray[np.int32], _Floats]:
     """([B, k] rows or -1, [B, k] cosines): the ``count`` nearest with ``low`` <= cosine < ``high``, best first."""
     ids = np.full((len(rows), count), -1, dtype=np.int32)
     best = np.full((len(rows), count), -np.inf, dtype=np.float32)
@@ -179,16 +182,18 @@ def _neighbours(spec: MineSpec, spaces: list[_Space], first: int, last: int, pat
         blocks = []
         for start in range(first, last, BLOCK_ROWS):
             rows = np.arange(start, min(start + BLOCK_ROWS, last))
-            found = [nearest(space.vectors, rows, spec.neighbours, space.low, space.high)[0] for space in spaces]
+            found = [
+                nearest_in_window(space.vectors, rows, spec.neighbours, space.low, space.high)[0] for space in spaces
+            ]
             blocks.append(np.concatenate(found, axis=1))
-        with finished(path) as part, part.open("wb") as stream:
+        with atomic_path(path) as part, part.open("wb") as stream:
             np.save(stream, np.concatenate(blocks), allow_pickle=False)
     loaded: NDArray[np.int32] = np.load(path, allow_pickle=False)
     return loaded
 
 
 @dataclass(frozen=True)
-class _Option:
+class _TargetOption:
     target: int
     image: float
     text: float
@@ -196,23 +201,23 @@ class _Option:
 
 def _options(
     spec: MineSpec, spaces: list[_Space], captions: list[str], out: Path, reasons: dict[str, Counter[int]]
-) -> list[list[_Option]]:
+) -> list[list[_TargetOption]]:
     """For each image its possible targets, the closest (by image and caption together) first."""
     plain = [" ".join(caption.lower().split()) for caption in captions]
     starts = range(0, len(captions), SHARD_ROWS)
-    options: list[list[_Option]] = []
+    options: list[list[_TargetOption]] = []
     for first in track(starts, len(starts), "mine pairs"):
         last = min(first + SHARD_ROWS, len(captions))
         found = _neighbours(spec, spaces, first, last, out / f"neighbours-{first // SHARD_ROWS:05d}.npy")
         for reference, row in zip(range(first, last), found, strict=True):
             targets = np.unique(row[row >= 0])
-            options.append(list(_possible(reference, targets, spaces, plain, reasons)))
+            options.append(list(_target_options(reference, targets, spaces, plain, reasons)))
     return options
 
 
-def _possible(
+def _target_options(
     reference: int, targets: NDArray[np.int32], spaces: list[_Space], plain: list[str], reasons: dict[str, Counter[int]]
-) -> Iterator[_Option]:
+) -> Iterator[_TargetOption]:
     """``targets`` that are no copies of ``reference``, closest first; ties by row number."""
     image, text = (space.vectors[targets] @ space.vectors[reference] for space in spaces)
     closeness = spaces[0].closeness(image) + spaces[1].closeness(text)
@@ -225,20 +230,20 @@ def _possible(
         elif text[place] >= spaces[1].high:
             _count(reasons, "near_same_caption", reference)
         else:
-            yield _Option(target, float(image[place]), float(text[place]))
+            yield _TargetOption(target, float(image[place]), float(text[place]))
 
 
 def _count(reasons: dict[str, Counter[int]], reason: str, row: int) -> None:
     reasons.setdefault(reason, Counter())[row] += 1
 
 
-def _choose(
-    spec: MineSpec, options: list[list[_Option]], keys: list[str], reasons: dict[str, Counter[int]]
-) -> list[tuple[int, _Option]]:
+def _assign_pairs(
+    spec: MineSpec, options: list[list[_TargetOption]], keys: list[str], reasons: dict[str, Counter[int]]
+) -> list[tuple[int, _TargetOption]]:
     """Pairs within the limits: in each round every image, in a drawn order, takes its best free target."""
     order = sorted(range(len(keys)), key=lambda row: sha256(f"{spec.seed}\n{keys[row]}".encode()).digest())
     uses: Counter[int] = Counter()
-    chosen: list[tuple[int, _Option]] = []
+    chosen: list[tuple[int, _TargetOption]] = []
     waiting = [list(reversed(one)) for one in options]
     for _ in range(spec.targets_per_reference):
         for row in order:
@@ -258,22 +263,26 @@ def _choose(
 
 
 def _write(
-    out: Path, chosen: list[tuple[int, _Option]], keys: list[str], captions: list[str], reasons: dict[str, Counter[int]]
+    out: Path,
+    chosen: list[tuple[int, _TargetOption]],
+    keys: list[str],
+    captions: list[str],
+    reasons: dict[str, Counter[int]],
 ) -> None:
-    with finished(out / "candidates.parquet") as part, table_writer(part, CANDIDATES) as writer:
+    with atomic_path(out / "candidates.parquet") as part, table_writer(part, CANDIDATES_SCHEMA) as writer:
         for first in range(0, len(chosen), SHARD_ROWS):
             rows = [_candidate(row, option, keys, captions) for row, option in chosen[first : first + SHARD_ROWS]]
-            writer.write_table(table_of(rows, CANDIDATES))
+            writer.write_table(checked_table(rows, CANDIDATES_SCHEMA))
     rejects = [
         {"stage": "mine_pairs", "id": keys[row], "reason": reason, "detail": f"{count} pairs"}
         for reason, counts in sorted(reasons.items())
         for row, count in sorted(counts.items())
     ]
-    with finished(out / "rejects.parquet") as part:
-        write_table(part, REJECTS, rejects)
+    with atomic_path(out / "rejects.parquet") as part:
+        write_table(part, REJECTS_SCHEMA, rejects)
 
 
-def _candidate(row: int, option: _Option, keys: list[str], captions: list[str]) -> dict[str, Any]:
+def _candidate(row: int, option: _TargetOption, keys: list[str], captions: list[str]) -> dict[str, Any]:
     reference, target = keys[row], keys[option.target]
     return {
         "candidate_id": sha256(f"{reference}\n{target}".encode()).hexdigest()[:32],

@@ -9,27 +9,43 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from zscir.data.images.decode import BadImage, decode, encode_jpeg, probe, shrink
-from zscir.data.images.shards import ShardReader, Span, check_name, write_shard
-from zscir.data.readers.sql_joins import literal, query
+from zscir.data.images.decode import BadImage, decode_image, encode_jpeg, read_image_header, resize_short_side
+from zscir.data.images.shards import MemberSpan, ShardReader, check_member_name, write_shard
+from zscir.data.readers.sql_joins import escape_glob, query_tables
 from zscir.pipeline.stage import stage
 from zscir.runtime.errors import StageError
 from zscir.runtime.progress import track
-from zscir.runtime.schemas import PACKED, REJECTS, TRIPLETS, read_rows, schema_of, table_of, table_writer, write_table
-from zscir.runtime.specs import Spec
-from zscir.store.artifacts import Artifact, Facts, finished
-
-PLACE = {"shard": "str", "offset": "i64", "size": "i64", "status": "str", "error_class": "str"}
-NUMBERS = {"mask_seed": "i64?", "mask_ratio": "f64?"}
-JOINED = schema_of(
-    **{name: NUMBERS.get(name, "str?") for name in TRIPLETS.names},
-    **{f"{role}_{name}": f"{kind}?" for role in ("reference", "target") for name, kind in PLACE.items()},
+from zscir.runtime.schemas import (
+    PACKED_SCHEMA,
+    REJECTS_SCHEMA,
+    TRIPLETS_SCHEMA,
+    checked_table,
+    read_rows,
+    schema_of,
+    table_writer,
+    write_table,
 )
-INDEX = PACKED
-IN_JSON = (
-    "text", "source", "reference_key", "target_key", "reference_caption", "target_caption", "mask_seed", "mask_ratio",
-)  # fmt: skip
-PARTS = ".parts"  # per finished shard: its index rows and its rejects
+from zscir.runtime.specs import Spec
+from zscir.store.artifacts import Artifact, Facts, atomic_path
+
+LOCATION_COLUMNS = {"shard": "str", "offset": "i64", "size": "i64", "status": "str", "error_class": "str"}
+NUMBER_COLUMNS = {"mask_seed": "i64?", "mask_ratio": "f64?"}
+JOINED_SCHEMA = schema_of(
+    **{name: NUMBER_COLUMNS.get(name, "str?") for name in TRIPLETS_SCHEMA.names},
+    **{f"{role}_{name}": f"{kind}?" for role in ("reference", "target") for name, kind in LOCATION_COLUMNS.items()},
+)
+INDEX_SCHEMA = PACKED_SCHEMA
+JSON_FIELDS = (
+    "text",
+    "source",
+    "reference_key",
+    "target_key",
+    "reference_caption",
+    "target_caption",
+    "mask_seed",
+    "mask_ratio",
+)
+SHARD_PARTS_FOLDER = ".parts"  # per finished shard: its index rows and its rejects
 
 
 class PackSpec(Spec):
@@ -50,30 +66,36 @@ def pack(spec: PackSpec, triplets: Artifact, images: Artifact, out: Path) -> Fac
     with ShardReader(images.path) as reader, ThreadPoolExecutor(os.cpu_count()) as pool:
         for number, rows in enumerate(track(_groups(spec, triplets, images, out), None, "pack (shards)")):
             name = f"{number:05d}"
-            if not (out / PARTS / f"{name}.rejects.parquet").exists():
+            if not (out / SHARD_PARTS_FOLDER / f"{name}.rejects.parquet").exists():
                 _write(spec, name, rows, reader, pool, out)
             shards = number + 1
-    kept = _joined(out, shards, "index", INDEX)
-    left_out = _joined(out, shards, "rejects", REJECTS)
+    kept = _join_parts(out, shards, "index", INDEX_SCHEMA)
+    left_out = _join_parts(out, shards, "rejects", REJECTS_SCHEMA)
     return {"rows": kept, "rejects": left_out, "shards": len(list(out.glob("*.tar")))}
 
 
 def _groups(spec: PackSpec, triplets: Artifact, images: Artifact, out: Path) -> Iterator[list[dict[str, Any]]]:
     """The triplets of each shard, in their order, with the places of their images (nulls where there are none)."""
-    places = ", ".join(f"{role}.{name} AS {role}_{name}" for role in ("reference", "target") for name in PLACE)
+    places = ", ".join(
+        f"{role}.{name} AS {role}_{name}" for role in ("reference", "target") for name in LOCATION_COLUMNS
+    )
     sql = f"""
         WITH known AS (
-            SELECT image_key, {", ".join(f'first("{name}" ORDER BY file_row_number) AS "{name}"' for name in PLACE)}
+            SELECT image_key,
+                {", ".join(f'first("{name}" ORDER BY file_row_number) AS "{name}"' for name in LOCATION_COLUMNS)}
             FROM read_parquet($images, file_row_number = true) GROUP BY image_key
         )
-        SELECT {", ".join(f"t.{name}" for name in TRIPLETS.names)}, {places}
+        SELECT {", ".join(f"t.{name}" for name in TRIPLETS_SCHEMA.names)}, {places}
         FROM read_parquet($triplets, file_row_number = true) t
         LEFT JOIN known reference ON reference.image_key = t.reference_key
         LEFT JOIN known target ON target.image_key = t.target_key
         ORDER BY t.file_row_number
     """  # noqa: S608 - names of our own schemas
-    files = {"triplets": literal(triplets.path("triplets.parquet")), "images": literal(images.path("images.parquet"))}
-    for table in query(sql, out, spec.shard_rows, JOINED, **files):
+    files = {
+        "triplets": escape_glob(triplets.path("triplets.parquet")),
+        "images": escape_glob(images.path("images.parquet")),
+    }
+    for table in query_tables(sql, out, spec.shard_rows, JOINED_SCHEMA, **files):
         yield table.to_pylist()
 
 
@@ -85,23 +107,23 @@ def _write(
     def bytes_of(row: dict[str, Any]) -> dict[str, bytes] | str:
         return _images(spec, row, reader)
 
-    usable = [row for row in rows if _lacks(row) is None]
+    usable = [row for row in rows if _missing_image(row) is None]
     packed = list(zip(usable, pool.map(bytes_of, usable), strict=True))
     good = [(row, data) for row, data in packed if isinstance(data, dict)]
-    bad = [(row["triplet_id"], "no_image", why) for row in rows if (why := _lacks(row)) is not None]
+    bad = [(row["triplet_id"], "no_image", why) for row in rows if (why := _missing_image(row)) is not None]
     bad += [(row["triplet_id"], "bad_image", data) for row, data in packed if isinstance(data, str)]
-    spans: list[Span] = []
+    spans: list[MemberSpan] = []
     if good:
-        with finished(out / f"{name}.tar") as part:
+        with atomic_path(out / f"{name}.tar") as part:
             spans = write_shard(part, (member for row, data in good for member in _members(row, data)))
     found = {span.name: span for span in spans}
-    with finished(out / PARTS / f"{name}.index.parquet") as part:
-        write_table(part, INDEX, [_index_row(row, found, f"{name}.tar") for row, _ in good])
-    with finished(out / PARTS / f"{name}.rejects.parquet") as part:
-        write_table(part, REJECTS, [{"stage": "pack", "id": i, "reason": r, "detail": d} for i, r, d in bad])
+    with atomic_path(out / SHARD_PARTS_FOLDER / f"{name}.index.parquet") as part:
+        write_table(part, INDEX_SCHEMA, [_index_row(row, found, f"{name}.tar") for row, _ in good])
+    with atomic_path(out / SHARD_PARTS_FOLDER / f"{name}.rejects.parquet") as part:
+        write_table(part, REJECTS_SCHEMA, [{"stage": "pack", "id": i, "reason": r, "detail": d} for i, r, d in bad])
 
 
-def _lacks(row: dict[str, Any]) -> str | None:
+def _missing_image(row: dict[str, Any]) -> str | None:
     """Which image of a triplet is not there, and why; None when both are."""
     for role in ("reference", "target"):
         if row[f"{role}_status"] != "ok":
@@ -124,37 +146,40 @@ def _images(spec: PackSpec, row: dict[str, Any], reader: ShardReader) -> dict[st
 
 
 def _shrunk(data: bytes, size_px: int, quality: int) -> bytes:
-    header = probe(data)
+    header = read_image_header(data)
     if header.format == "JPEG" and header.upright and min(header.width, header.height) <= size_px:
         return data
-    return encode_jpeg(shrink(decode(data), size_px), quality)
+    return encode_jpeg(resize_short_side(decode_image(data), size_px), quality)
 
 
 def _members(row: dict[str, Any], data: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
     key = row["triplet_id"]
     if "." in key or "/" in key:
         raise StageError(f"pack: the triplet id {key!r} holds a dot or a slash; WebDataset would cut it there")
-    check_name(key)
-    yield f"{key}.json", json.dumps({name: row[name] for name in IN_JSON}, sort_keys=True, ensure_ascii=False).encode()
+    check_member_name(key)
+    yield (
+        f"{key}.json",
+        json.dumps({name: row[name] for name in JSON_FIELDS}, sort_keys=True, ensure_ascii=False).encode(),
+    )
     for role, image in data.items():
         yield f"{key}.{role}.jpg", image
 
 
-def _index_row(row: dict[str, Any], found: dict[str, Span], shard: str) -> dict[str, Any]:
+def _index_row(row: dict[str, Any], found: dict[str, MemberSpan], shard: str) -> dict[str, Any]:
     places: dict[str, Any] = {"shard": shard, "target_offset": None, "target_size": None}
     for role in ("reference", "target"):
         span = found.get(f"{row['triplet_id']}.{role}.jpg")
         if span is not None:
             places |= {f"{role}_offset": span.offset, f"{role}_size": span.size}
-    return {name: places[name] if name in places else row[name] for name in INDEX.names}
+    return {name: places[name] if name in places else row[name] for name in INDEX_SCHEMA.names}
 
 
-def _joined(out: Path, shards: int, kind: str, schema: Any) -> int:
+def _join_parts(out: Path, shards: int, kind: str, schema: Any) -> int:
     """Write ``kind``.parquet from the parts of all shards and return its number of rows."""
     rows = 0
-    with finished(out / f"{kind}.parquet") as part, table_writer(part, schema) as writer:
+    with atomic_path(out / f"{kind}.parquet") as part, table_writer(part, schema) as writer:
         for number in range(shards):
-            table = table_of(read_rows(out / PARTS / f"{number:05d}.{kind}.parquet", schema), schema)
+            table = checked_table(read_rows(out / SHARD_PARTS_FOLDER / f"{number:05d}.{kind}.parquet", schema), schema)
             writer.write_table(table)
             rows += table.num_rows
     return rows

@@ -12,17 +12,26 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from zscir.llm.answer import Answer, AnswerError, read_answer
-from zscir.llm.backend_protocol import failure_kind, unwrap_reply
-from zscir.llm.filters import Tally, normalised, why_not
+from zscir.llm.backend_protocol import error_kind, unwrap_reply
+from zscir.llm.filters import ParseTally, instruction_reject_reason, normalise_instruction
 from zscir.pipeline.stage import stage
 from zscir.runtime.errors import RequestError
 from zscir.runtime.progress import track
-from zscir.runtime.schemas import CANDIDATES, REJECTS, RESPONSES, TRIPLETS, check, read_table, table_of, table_writer
+from zscir.runtime.schemas import (
+    CANDIDATES_SCHEMA,
+    REJECTS_SCHEMA,
+    RESPONSES_SCHEMA,
+    TRIPLETS_SCHEMA,
+    check_table,
+    checked_table,
+    read_table,
+    table_writer,
+)
 from zscir.runtime.specs import Spec
-from zscir.store.artifacts import Artifact, Facts, finished
+from zscir.store.artifacts import Artifact, Facts, atomic_path
 
-ROWS_AT_ONCE = 5_000
-Row = dict[str, Any]
+PARSE_BATCH_ROWS = 5_000
+_Row = dict[str, Any]
 
 
 class ParseSpec(Spec):
@@ -48,18 +57,18 @@ def parse_llm(
     parser = _Parser(spec, _Pairs(candidates), _directions(spec, embed))
     names = [name for name in responses.files(".parquet") if name.startswith("responses")]
     total = sum(pq.ParquetFile(responses.path(name)).metadata.num_rows for name in names)
-    batches = (batch for name in names for batch in pq.ParquetFile(responses.path(name)).iter_batches(ROWS_AT_ONCE))
+    batches = (batch for name in names for batch in pq.ParquetFile(responses.path(name)).iter_batches(PARSE_BATCH_ROWS))
     with (
-        finished(out / "triplets.parquet") as kept,
-        finished(out / "rejects.parquet") as dropped,
-        table_writer(kept, TRIPLETS) as triplets,
-        table_writer(dropped, REJECTS) as rejects,
+        atomic_path(out / "triplets.parquet") as kept,
+        atomic_path(out / "rejects.parquet") as dropped,
+        table_writer(kept, TRIPLETS_SCHEMA) as triplets,
+        table_writer(dropped, REJECTS_SCHEMA) as rejects,
     ):
-        for batch in track(batches, -(-total // ROWS_AT_ONCE), "parse"):
-            rows = check(pa.Table.from_batches([batch]), RESPONSES, "responses.parquet").to_pylist()
+        for batch in track(batches, -(-total // PARSE_BATCH_ROWS), "parse"):
+            rows = check_table(pa.Table.from_batches([batch]), RESPONSES_SCHEMA, "responses.parquet").to_pylist()
             made, refused = parser.parse(rows)
-            triplets.write_table(table_of(made, TRIPLETS))
-            rejects.write_table(table_of(refused, REJECTS))
+            triplets.write_table(checked_table(made, TRIPLETS_SCHEMA))
+            rejects.write_table(checked_table(refused, REJECTS_SCHEMA))
     return {"responses": total, **parser.tally.facts()}
 
 
@@ -67,10 +76,10 @@ class _Pairs:
     """The candidates by id, as an Arrow table and a dictionary of row numbers."""
 
     def __init__(self, candidates: Artifact) -> None:
-        self.table = read_table(candidates.path("candidates.parquet"), CANDIDATES)
+        self.table = read_table(candidates.path("candidates.parquet"), CANDIDATES_SCHEMA)
         self.number = {name: row for row, name in enumerate(self.table.column("candidate_id").to_pylist())}
 
-    def of(self, responses: list[Row]) -> Iterator[tuple[Row, Row]]:
+    def of(self, responses: list[_Row]) -> Iterator[tuple[_Row, _Row]]:
         """(response, its candidate); RequestError when a response belongs to other candidates."""
         names = [row["response_id"].rpartition(":")[0] for row in responses]
         strange = [name for name in names if name not in self.number]
@@ -114,12 +123,12 @@ class _Parser:
 
     def __init__(self, spec: ParseSpec, pairs: _Pairs, directions: _Directions | None) -> None:
         self.spec, self.pairs, self.directions = spec, pairs, directions
-        self.tally = Tally()
+        self.tally = ParseTally()
 
-    def parse(self, responses: list[Row]) -> tuple[list[Row], list[Row]]:
+    def parse(self, responses: list[_Row]) -> tuple[list[_Row], list[_Row]]:
         """(triplets, rejects) of some responses."""
-        triplets: list[Row] = []
-        rejects: list[Row] = []
+        triplets: list[_Row] = []
+        rejects: list[_Row] = []
         for response, pair in self.pairs.of(responses):
             answer, reason, detail = self._answer(response, pair)
             self.tally.asked(pair["image_similarity"], refused=reason == "refusal")
@@ -129,10 +138,10 @@ class _Parser:
                 self._instructions(response, pair, answer, triplets, rejects)
         return triplets, rejects
 
-    def _answer(self, response: Row, pair: Row) -> tuple[Answer | None, str, str]:
+    def _answer(self, response: _Row, pair: _Row) -> tuple[Answer | None, str, str]:
         """(answer, "", "") or (None, reason, detail) where the whole pair is rejected."""
         if response["error"] is not None:
-            return None, failure_kind(response["error"]), response["error"]
+            return None, error_kind(response["error"]), response["error"]
         try:
             answer = read_answer(unwrap_reply(response["response"] or ""))
         except AnswerError as error:
@@ -141,7 +150,7 @@ class _Parser:
             return None, "not_json", "the response is not one that ask_llm writes"
         if not answer.valid:
             return None, "refusal", answer.reason
-        if len({normalised(text).lower() for text in answer.instructions}) < len(answer.instructions):
+        if len({normalise_instruction(text).lower() for text in answer.instructions}) < len(answer.instructions):
             return None, "same_instructions", " | ".join(answer.instructions)
         if self.spec.max_type_share is not None and self.tally.is_full(answer.edit_type, self.spec.max_type_share):
             return None, "edit_type_too_common", answer.edit_type
@@ -151,14 +160,16 @@ class _Parser:
                 return None, "direction", "not embedded" if cosine is None else f"cosine {cosine:.3f}"
         return answer, "", ""
 
-    def _instructions(self, response: Row, pair: Row, answer: Answer, triplets: list[Row], rejects: list[Row]) -> None:
+    def _instructions(
+        self, response: _Row, pair: _Row, answer: Answer, triplets: list[_Row], rejects: list[_Row]
+    ) -> None:
         """The first ``per_pair`` good instructions become triplets, bad ones before them rejects."""
         made = 0
         for number, instruction in enumerate(answer.instructions):
             if made == self.spec.per_pair:
                 break
-            text = normalised(instruction)
-            reason = why_not(text, self.spec.min_words, self.spec.max_words)
+            text = normalise_instruction(instruction)
+            reason = instruction_reject_reason(text, self.spec.min_words, self.spec.max_words)
             if not reason and self.tally.uses(text) >= self.spec.max_uses:
                 reason = "text_used_too_often"
             if reason:
@@ -168,12 +179,12 @@ class _Parser:
             triplets.append(_triplet(response, pair, text))
             made += 1
 
-    def _reject(self, name: str, reason: str, detail: str) -> Row:
+    def _reject(self, name: str, reason: str, detail: str) -> _Row:
         self.tally.reject(reason)
         return {"stage": "parse_llm", "id": name, "reason": reason, "detail": detail[:300]}
 
 
-def _triplet(response: Row, pair: Row, text: str) -> Row:
+def _triplet(response: _Row, pair: _Row, text: str) -> _Row:
     identity = f"{response['response_id']}\n{text}"
     return {
         "triplet_id": sha256(identity.encode()).hexdigest()[:32],

@@ -10,13 +10,15 @@ from typing import Any
 import pyarrow as pa
 
 from zscir.pipeline.stage import stage
-from zscir.runtime.schemas import table_of, table_writer
+from zscir.runtime.schemas import checked_table, table_writer
 from zscir.store.artifacts import Facts
-from zscir.tabletop.scenes import rng_of
+from zscir.tabletop.scenes import derive_rng
 from zscir.tabletop.spec import TabletopSpec
-from zscir.tabletop.web import HOST, fate_of, is_sibling, url_of, web_caption
+from zscir.tabletop.web import TABLETOP_ORIGIN, is_sibling, url_fault, url_of, web_caption
 
-URLS = pa.schema([pa.field("url", pa.string()), pa.field("caption", pa.string()), pa.field("licence", pa.string())])
+URL_LIST_SCHEMA = pa.schema(
+    [pa.field("url", pa.string()), pa.field("caption", pa.string()), pa.field("licence", pa.string())]
+)
 _LICENCES = ("CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0", None)
 _ROWS_PER_GROUP = 50_000
 
@@ -25,19 +27,19 @@ _ROWS_PER_GROUP = 50_000
 def tabletop(spec: TabletopSpec, out: Path) -> Facts:
     """Write ``urls.parquet``; facts count its rows, its bad rows by sort and its siblings."""
     counts = dict.fromkeys(("rows", "duplicate", "blank", "malformed", "broken", "siblings"), 0)
-    with table_writer(out / "urls.parquet", URLS) as writer:
+    with table_writer(out / "urls.parquet", URL_LIST_SCHEMA) as writer:
         for start in range(0, spec.scenes, _ROWS_PER_GROUP):
             rows: list[dict[str, Any]] = []
             for index in range(start, min(start + _ROWS_PER_GROUP, spec.scenes)):
                 rows += _rows_of(spec, index, counts)
-            writer.write_table(table_of(rows, URLS))
+            writer.write_table(checked_table(rows, URL_LIST_SCHEMA))
             counts["rows"] += len(rows)
     return {"scenes": spec.scenes, **counts}
 
 
 def _rows_of(spec: TabletopSpec, index: int, counts: dict[str, int]) -> Iterator[dict[str, Any]]:
     """The row of scene ``index``, spoilt or doubled by chance as the rows of real lists are."""
-    rng = rng_of(spec.seed, "web row", index)
+    rng = derive_rng(spec.seed, "web row", index)
     row = {"url": url_of(spec, index), "caption": web_caption(spec, index), "licence": rng.choice(_LICENCES)}
     counts["siblings"] += is_sibling(spec, index)
     chance = rng.random()
@@ -46,9 +48,11 @@ def _rows_of(spec: TabletopSpec, index: int, counts: dict[str, int]) -> Iterator
         row["caption"] = rng.choice(("", "   ", None))
     elif chance < spec.blank_share + spec.malformed_share:
         counts["malformed"] += 1
-        row["url"] = rng.choice((f"{HOST[5:]}/{index}.jpg", f"http:/{index}.jpg", f"file:///{index}.jpg", "", None))
+        row["url"] = rng.choice(
+            (f"{TABLETOP_ORIGIN[5:]}/{index}.jpg", f"http:/{index}.jpg", f"file:///{index}.jpg", "", None)
+        )
     else:
-        counts["broken"] += fate_of(spec, index) != "ok"
+        counts["broken"] += url_fault(spec, index) != "ok"
     yield row
     if rng.random() < spec.duplicate_share:
         counts["duplicate"] += 1

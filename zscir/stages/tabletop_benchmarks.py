@@ -14,7 +14,7 @@ from zscir.data.images.shards import write_shard
 from zscir.pipeline.stage import stage
 from zscir.runtime.schemas import write_table
 from zscir.store.artifacts import Facts
-from zscir.tabletop.exhibits import Exhibition, bytes_of
+from zscir.tabletop.exhibits import TabletopBenchmark, image_bytes
 from zscir.tabletop.spec import TabletopBenchmarksSpec
 from zscir.tabletop.write_circo import build_circo
 from zscir.tabletop.write_cirr import build_cirr
@@ -51,12 +51,12 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
-def _write_images(spec: TabletopBenchmarksSpec, exhibition: Exhibition, folder: Path) -> int:
+def _write_images(spec: TabletopBenchmarksSpec, exhibition: TabletopBenchmark, folder: Path) -> int:
     exhibits = sorted(exhibition.exhibits, key=lambda one: one.member)
 
     def members() -> Iterator[tuple[str, bytes]]:
         for one in exhibits:
-            yield one.member, bytes_of(spec.seed, spec.size_px, exhibition.benchmark, one)
+            yield one.member, image_bytes(spec.seed, spec.size_px, exhibition.benchmark, one)
 
     spans = write_shard(folder / "images.tar", members())
     rows = [

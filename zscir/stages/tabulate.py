@@ -7,23 +7,43 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from zscir.benchmarks.comparability import sheet_of, split_protocol
-from zscir.evaluation.score_tables import control_of, grid_of, markdown, missing_controls, wide_rows
-from zscir.evaluation.significance import Asked, asked_of, compared, paired
+from zscir.benchmarks.comparability import comparison_group_of, split_protocol
+from zscir.evaluation.score_tables import (
+    build_score_grid,
+    control_kind,
+    missing_controls,
+    score_tables_markdown,
+    wide_rows,
+)
+from zscir.evaluation.significance import (
+    HeadlineValues,
+    collect_headline_values,
+    paired_test_rows,
+    paired_tests_markdown,
+)
 from zscir.pipeline.stage import stage
-from zscir.runtime.schemas import INTERVALS, PER_QUERY, SCORES, read_rows, schema_of, write_table
+from zscir.runtime.schemas import INTERVALS_SCHEMA, PER_QUERY_SCHEMA, SCORES_SCHEMA, read_rows, schema_of, write_table
 from zscir.runtime.specs import Spec
 from zscir.store.artifacts import Artifact, Facts
 
-TABLE = schema_of(
+SCORE_TABLE_SCHEMA = schema_of(
     evaluation="i64", method="str", backbone="str", benchmark="str", split="str", ranking="str", texts="str",
     preprocessing="str", metric="str", value="f64", n="i64", hits="i64?", low="f64?", high="f64?", control="str?",
     allow_missing="i64?",
 )  # fmt: skip
-PAIRS = schema_of(
-    first="i64", second="i64", benchmark="str", split="str", ranking="str", metric="str", difference="f64", won="i64",
-    lost="i64", n="i64", p_value="f64",
-)  # fmt: skip
+PAIRED_TESTS_SCHEMA = schema_of(
+    first="i64",
+    second="i64",
+    benchmark="str",
+    split="str",
+    ranking="str",
+    metric="str",
+    difference="f64",
+    won="i64",
+    lost="i64",
+    n="i64",
+    p_value="f64",
+)
 
 
 class TabulateSpec(Spec):
@@ -41,11 +61,13 @@ def tabulate(spec: TabulateSpec, scores: list[Artifact], out: Path) -> Facts:
     """
     evaluations = [_rows(one) for one in scores]
     rows = [_row(number, row) for number, own in enumerate(evaluations) for row in own]
-    write_table(out / "table.parquet", TABLE, rows)
-    grid = grid_of(evaluations)
-    pairs = list(paired([_asked(one, own) for one, own in zip(scores, evaluations, strict=True)]))
-    write_table(out / "pairs.parquet", PAIRS, pairs)
-    (out / "table.md").write_text(markdown(grid, spec.title) + compared(grid, pairs), encoding="utf-8")
+    write_table(out / "table.parquet", SCORE_TABLE_SCHEMA, rows)
+    grid = build_score_grid(evaluations)
+    pairs = list(paired_test_rows([_paired_test_input(one, own) for one, own in zip(scores, evaluations, strict=True)]))
+    write_table(out / "pairs.parquet", PAIRED_TESTS_SCHEMA, pairs)
+    (out / "table.md").write_text(
+        score_tables_markdown(grid, spec.title) + paired_tests_markdown(grid, pairs), encoding="utf-8"
+    )
     (out / "table.csv").write_text(_csv(wide_rows(grid)), encoding="utf-8", newline="")
     lacking = len(missing_controls(grid, grid.sheets()))
     return {"rows": len(rows), "evaluations": len(scores), **({"controls_missing": lacking} if lacking else {})}
@@ -53,20 +75,20 @@ def tabulate(spec: TabulateSpec, scores: list[Artifact], out: Path) -> Facts:
 
 def _rows(evaluation: Artifact) -> list[dict[str, Any]]:
     if "intervals.parquet" in evaluation.entries:
-        return read_rows(evaluation.path("intervals.parquet"), INTERVALS)
-    return read_rows(evaluation.path("scores.parquet"), SCORES)
+        return read_rows(evaluation.path("intervals.parquet"), INTERVALS_SCHEMA)
+    return read_rows(evaluation.path("scores.parquet"), SCORES_SCHEMA)
 
 
-def _asked(evaluation: Artifact, rows: list[dict[str, Any]]) -> Asked:
+def _paired_test_input(evaluation: Artifact, rows: list[dict[str, Any]]) -> HeadlineValues:
     """What paired tests need to know of an evaluation."""
     there = "per_query.parquet" in evaluation.entries
-    values = read_rows(evaluation.path("per_query.parquet"), PER_QUERY) if there else []
-    return asked_of(values, {(row["benchmark"], row["split"]): sheet_of(row) for row in rows})
+    values = read_rows(evaluation.path("per_query.parquet"), PER_QUERY_SCHEMA) if there else []
+    return collect_headline_values(values, {(row["benchmark"], row["split"]): comparison_group_of(row) for row in rows})
 
 
 def _row(number: int, row: dict[str, Any]) -> dict[str, Any]:
     ranking, texts, preprocessing = split_protocol(row["protocol"])
-    kept = {name: value for name, value in row.items() if name != "protocol"} | {"control": control_of(row)}
+    kept = {name: value for name, value in row.items() if name != "protocol"} | {"control": control_kind(row)}
     return {"evaluation": number, "ranking": ranking, "texts": texts, "preprocessing": preprocessing, **kept}
 
 

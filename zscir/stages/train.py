@@ -16,9 +16,9 @@ def train(
     ``data`` is a pack: masked or plain pairs for clip, pli and tscir_map, triplets for tscir_compose. ``backbone`` is
     the clip checkpoint to start from or to keep frozen; ``init`` the mapping that tscir_compose continues.
     """
-    from zscir.training.job import Course
-    from zscir.training.launch import on_ranks, ranks_for
+    from zscir.training.job import TrainJob
+    from zscir.training.launch import resolve_rank_count, train_on_ranks
 
-    course = Course(spec, out, data, backbone, init)
-    count = ranks_for(spec.batch_size)
-    return course.run() if count == 1 else on_ranks(count, course)
+    course = TrainJob(spec, out, data, backbone, init)
+    count = resolve_rank_count(spec.batch_size)
+    return course.run() if count == 1 else train_on_ranks(count, course)

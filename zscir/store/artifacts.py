@@ -18,11 +18,11 @@ from typing import Any
 from pydantic import ValidationError, field_validator
 
 from zscir.runtime.errors import RequestError, StageError
-from zscir.runtime.specs import Spec, canonical_json, digest_of
-from zscir.store.list_files import listed, sha256_of
+from zscir.runtime.specs import Spec, canonical_json, json_digest
+from zscir.store.list_files import list_files, sha256_of
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+MANIFEST_FORMAT = 1
 # What a stage reports about its artifact: counts and measures as JSON values.
 Facts = dict[str, Any]
 
@@ -78,7 +78,7 @@ class InputEntry(Spec):
 class Manifest(Spec):
     """What closes an artifact. Nothing here says when, where or how fast it was made."""
 
-    format: int = FORMAT
+    format: int = MANIFEST_FORMAT
     stage: str
     stage_version: int
     key: str
@@ -98,7 +98,7 @@ class Artifact:
     digest: str
     entries: dict[str, FileEntry]
     facts: dict[str, Any] = field(default_factory=dict)
-    source: "Folder | Any" = None
+    source: "FolderSource | Any" = None
     manifest: Manifest | None = None
 
     @classmethod
@@ -107,20 +107,20 @@ class Artifact:
         root = Path(path)
         if not root.exists():
             raise RequestError(f"{root}: no such file or folder")
-        return cls.of_entries(root, scan(root)) if root.is_dir() else cls.of_files([root], str(root))
+        return cls.of_entries(root, scan_folder(root)) if root.is_dir() else cls.of_files([root], str(root))
 
     @classmethod
     def of_files(cls, paths: list[Path], where: str) -> "Artifact":
         """A view of files of one folder; RequestError when there are none."""
         if not paths:
             raise RequestError(f"{where}: no file matches")
-        return cls.of_entries(paths[0].parent, scan(paths[0].parent, paths))
+        return cls.of_entries(paths[0].parent, scan_folder(paths[0].parent, paths))
 
     @classmethod
     def of_entries(cls, root: Path, entries: list[FileEntry]) -> "Artifact":
         """A view of files of one folder whose sizes and digests are known."""
         digest = digest_of_files(entries)
-        return cls("file", digest, digest, {entry.path: entry for entry in entries}, source=Folder(root))
+        return cls("file", digest, digest, {entry.path: entry for entry in entries}, source=FolderSource(root))
 
     def files(self, suffix: str = "") -> list[str]:
         """The names that end in ``suffix``, sorted; from the manifest, never from a listing."""
@@ -131,7 +131,9 @@ class Artifact:
         if name not in self.entries:
             raise RequestError(f"artifact {self.stage}/{self.key[:12]} has no file {name!r}; it has {self.files()[:8]}")
         entry = self.entries[name].model_copy(update={"path": path})
-        return Artifact(self.stage, self.key, digest_of_files([entry]), {path: entry}, source=Member(self, name))
+        return Artifact(
+            self.stage, self.key, digest_of_files([entry]), {path: entry}, source=SingleFileSource(self, name)
+        )
 
     def path(self, name: str) -> Path:
         """A local path of one file; RequestError if the artifact has no such file."""
@@ -142,7 +144,7 @@ class Artifact:
 
 
 @dataclass(frozen=True)
-class Folder:
+class FolderSource:
     """Files that lie on this machine already."""
 
     root: Path
@@ -153,7 +155,7 @@ class Folder:
 
 
 @dataclass(frozen=True)
-class Member:
+class SingleFileSource:
     """One file of a whole artifact, under another name."""
 
     whole: Artifact
@@ -166,17 +168,18 @@ class Member:
 
 def digest_of_files(entries: list[FileEntry]) -> str:
     """The content digest of an artifact: SHA-256 over the sorted (name, size, SHA-256) of its files."""
-    return digest_of(sorted([entry.path, entry.size, entry.sha256] for entry in entries))
+    return json_digest(sorted([entry.path, entry.size, entry.sha256] for entry in entries))
 
 
-def scan(root: Path, chosen: list[Path] | None = None) -> list[FileEntry]:
-    """The files under ``root``, hashed, sorted by name; which of them count is what ``listed`` says."""
+def scan_folder(root: Path, chosen: list[Path] | None = None) -> list[FileEntry]:
+    """The files under ``root``, hashed, sorted by name; which of them count is what ``list_files`` says."""
     return [
-        FileEntry(path=name, size=found.st_size, sha256=sha256_of(path)) for name, path, found in listed(root, chosen)
+        FileEntry(path=name, size=found.st_size, sha256=sha256_of(path))
+        for name, path, found in list_files(root, chosen)
     ]
 
 
-def refuse_odd_files(root: Path) -> None:
+def check_file_types(root: Path) -> None:
     """StageError when a stage left what an artifact cannot hold: a symbolic link, or a manifest of its own."""
     for path in root.rglob("*"):
         if path.is_symlink():
@@ -185,14 +188,14 @@ def refuse_odd_files(root: Path) -> None:
         raise StageError(f"{root}: a stage may not write a file named {MANIFEST}")
 
 
-def drop_parts(root: Path) -> None:
+def remove_partial_files(root: Path) -> None:
     """Remove half-written ``.part`` files; dot names stay, since a stage keeps there what it needs to go on."""
     for path in sorted(root.rglob("*.part")):
         if path.is_file() or path.is_symlink():
             path.unlink()
 
 
-def sweep(root: Path) -> None:
+def remove_scratch_files(root: Path) -> None:
     """Remove everything that is no part of the artifact: ``.part`` files and dot names."""
     for path in sorted(root.rglob("*"), reverse=True):
         if path.name.startswith(".") or path.suffix == ".part":
@@ -200,7 +203,7 @@ def sweep(root: Path) -> None:
 
 
 @contextmanager
-def finished(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path; on success it is flushed to disk and renamed to ``path``, on failure removed.
 
     If ``path`` exists it is whole: a resumed stage may skip it.
@@ -209,14 +212,14 @@ def finished(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield part
-        flush(part)
+        fsync_path(part)
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
 
 
-def flush(path: Path) -> None:
+def fsync_path(path: Path) -> None:
     """Wait until a file (or a folder's list of names) is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -230,7 +233,7 @@ def flush(path: Path) -> None:
 
 def make_key(stage: str, version: int, spec: Spec, inputs: dict[str, str]) -> str:
     """The identity of what a stage would make: its name, version, literals and the digests of its inputs by role."""
-    return digest_of([stage, version, spec.literals(), inputs])
+    return json_digest([stage, version, spec.literals(), inputs])
 
 
 def parse_manifest(text: str, where: str) -> Manifest:
@@ -243,7 +246,7 @@ def parse_manifest(text: str, where: str) -> Manifest:
     except ValidationError as error:
         raise DamagedManifest(f"{where}: manifest damaged: {error.errors()[0]['msg']}") from None
     inputs = {role: entry.digest for role, entry in manifest.inputs.items()}
-    if digest_of([manifest.stage, manifest.stage_version, manifest.spec, inputs]) != manifest.key:
+    if json_digest([manifest.stage, manifest.stage_version, manifest.spec, inputs]) != manifest.key:
         raise DamagedManifest(f"{where}: manifest damaged: its spec and inputs do not give its key")
     if digest_of_files(list(manifest.files)) != manifest.digest:
         raise DamagedManifest(f"{where}: manifest damaged: its files do not give its digest")
@@ -256,9 +259,10 @@ def _refuse_newer(text: str, where: str) -> None:
     except ValueError:
         return
     found = values.get("format") if isinstance(values, dict) else None
-    if isinstance(found, int) and found > FORMAT:
+    if isinstance(found, int) and found > MANIFEST_FORMAT:
         raise RequestError(
-            f"{where}: manifest format {found}, this zscir reads up to {FORMAT}; upgrade it, or use another store"
+            f"{where}: manifest format {found}, this zscir reads up to {MANIFEST_FORMAT}; upgrade it, "
+            "or use another store"
         )
 
 
@@ -269,6 +273,6 @@ def manifest_text(manifest: Manifest) -> str:
     return canonical_json(values) + "\n"
 
 
-def short_name(uri: str) -> str:
+def store_folder_name(uri: str) -> str:
     """A short, stable folder name for a store's address (for caches and scratch folders)."""
     return sha256(uri.encode()).hexdigest()[:16]

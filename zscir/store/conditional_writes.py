@@ -9,117 +9,117 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from zscir.store.retrying_fs import Patient, answer_of
+from zscir.store.retrying_fs import RetryingFileSystem, error_response
 
-REFUSED = (409, 412)  # 409: another conditional write of the same object is under way at this moment
-GONE = {"NoSuchKey", "404"}
+CONFLICT_STATUSES = (409, 412)  # 409: another conditional write of the same object is under way at this moment
+MISSING_CODES = {"NoSuchKey", "404"}
 
 
-class Changed(Exception):
+class PreconditionFailed(Exception):
     """The object is not, or no longer, what the condition says: somebody else wrote or removed it."""
 
 
-class NoConditions(Exception):
+class ConditionsUnsupported(Exception):
     """The endpoint says that it does not know conditional writes."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class ObjectVersion:
     """An object as it was at one moment."""
 
     etag: str
     text: str
 
 
-def read(fs: Patient, path: str) -> Seen | None:
+def read_object(fs: RetryingFileSystem, path: str) -> ObjectVersion | None:
     """A small object and its ETag, or None when there is none."""
     bucket, key, _ = fs.split_path(path)
 
-    async def get() -> Seen:
+    async def get() -> ObjectVersion:
         answer = await fs._call_s3("get_object", Bucket=bucket, Key=key)
         try:
-            return Seen(str(answer["ETag"]), (await answer["Body"].read()).decode(errors="replace"))
+            return ObjectVersion(str(answer["ETag"]), (await answer["Body"].read()).decode(errors="replace"))
         finally:
             answer["Body"].close()
 
     try:
-        seen: Seen = _ask(fs, get)
+        seen: ObjectVersion = _s3_request(fs, get)
     except FileNotFoundError as error:
-        if answer_of(error)[1] in GONE:
+        if error_response(error)[1] in MISSING_CODES:
             return None
         raise
     return seen
 
 
-def write(fs: Patient, path: str, data: bytes, etag: str | None) -> str:
+def write_object(fs: RetryingFileSystem, path: str, data: bytes, etag: str | None) -> str:
     """Write over the object with this ETag, or where nothing is (None); return the new ETag.
 
     Raises Changed when the condition does not hold, NoConditions when the endpoint refuses the header.
     """
     bucket, key, _ = fs.split_path(path)
     condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
-    with _refusals():
-        return str(_ask(fs, fs._call_s3, "put_object", Bucket=bucket, Key=key, Body=data, **condition)["ETag"])
+    with _translate_conflicts():
+        return str(_s3_request(fs, fs._call_s3, "put_object", Bucket=bucket, Key=key, Body=data, **condition)["ETag"])
 
 
-def remove(fs: Patient, path: str, etag: str) -> None:
+def remove_object(fs: RetryingFileSystem, path: str, etag: str) -> None:
     """Remove the object with this ETag; Changed when it is another one by now.
 
     An endpoint that knows no conditional removal (many know the writes only) removes whatever is there.
     """
     bucket, key, _ = fs.split_path(path)
     try:
-        with _refusals():
-            _ask(fs, fs._call_s3, "delete_object", Bucket=bucket, Key=key, IfMatch=etag)
-    except NoConditions:
+        with _translate_conflicts():
+            _s3_request(fs, fs._call_s3, "delete_object", Bucket=bucket, Key=key, IfMatch=etag)
+    except ConditionsUnsupported:
         fs.rm_file(path)
 
 
-def put_new(fs: Patient, local: str, path: str) -> None:
+def create_object(fs: RetryingFileSystem, local: str, path: str) -> None:
     """Upload a file where nothing is; Changed when something is. Big files go in parts, the condition on the last."""
-    with _refusals():
+    with _translate_conflicts():
         fs.put_file(local, path, mode="create")
 
 
-def etag_of(fs: Patient, path: str) -> str | None:
+def etag_of(fs: RetryingFileSystem, path: str) -> str | None:
     """The ETag of an object of any size, or None when there is none."""
     bucket, key, _ = fs.split_path(path)
     try:
-        return str(_ask(fs, fs._call_s3, "head_object", Bucket=bucket, Key=key)["ETag"])
+        return str(_s3_request(fs, fs._call_s3, "head_object", Bucket=bucket, Key=key)["ETag"])
     except FileNotFoundError:
         return None
 
 
-def supported(fs: Patient, path: str, etag: str, data: bytes) -> bool:
+def supports_conditions(fs: RetryingFileSystem, path: str, etag: str, data: bytes) -> bool:
     """Whether the endpoint keeps to conditions, tried on an object of ours that has this ETag and these bytes.
 
     An endpoint that ignores the headers would write what is there already.
     """
     for condition in (None, '"00000000000000000000000000000000"'):
         try:
-            write(fs, path, data, condition)
-        except Changed:
+            write_object(fs, path, data, condition)
+        except PreconditionFailed:
             continue
-        except NoConditions:
+        except ConditionsUnsupported:
             return False
         return False
     return True
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def _translate_conflicts() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        status, code = answer_of(error)
-        if status in REFUSED or code in GONE:
-            raise Changed(str(error)) from error
+        status, code = error_response(error)
+        if status in CONFLICT_STATUSES or code in MISSING_CODES:
+            raise PreconditionFailed(str(error)) from error
         if status == 501 or code == "NotImplemented":
-            raise NoConditions(str(error)) from error
+            raise ConditionsUnsupported(str(error)) from error
         raise
 
 
-def _ask(fs: Patient, request: Callable[..., Any], *args: Any, **words: Any) -> Any:
+def _s3_request(fs: RetryingFileSystem, request: Callable[..., Any], *args: Any, **words: Any) -> Any:
     """The answer to one of s3fs's own requests, which live on its own event loop."""
     from fsspec.asyn import sync
 

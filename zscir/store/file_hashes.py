@@ -13,53 +13,53 @@ from pathlib import Path
 from typing import Any
 
 from zscir.runtime.errors import RequestError
-from zscir.runtime.progress import note
-from zscir.store.artifacts import Artifact, FileEntry, finished, short_name
-from zscir.store.list_files import listed, sha256_of
+from zscir.runtime.progress import log_info
+from zscir.store.artifacts import Artifact, FileEntry, atomic_path, store_folder_name
+from zscir.store.list_files import list_files, sha256_of
 
-FORMAT = 1
-SETTLED_NS = 2_000_000_000  # some file systems count time in steps of two seconds
-Marks = tuple[int, ...]
+HASH_CACHE_FORMAT = 1
+MIN_MTIME_AGE_NS = 2_000_000_000  # some file systems count time in steps of two seconds
+StatFields = tuple[int, ...]
 
 # The last look at each folder in this process; a run looks at the same folder before every step that reads it.
-_LOOKS: dict[tuple[str, ...], tuple[list[tuple[str, Marks]], Artifact]] = {}
+_SCAN_CACHE: dict[tuple[str, ...], tuple[list[tuple[str, StatFields]], Artifact]] = {}
 
 
-def outside(paths: list[Path], where: str, cache: Path) -> Artifact:
+def hash_files_cached(paths: list[Path], where: str, cache: Path) -> Artifact:
     """A view of one folder, or of files of one folder; as ``Artifact.of_folder`` and ``of_files``, but remembering."""
     if not paths:
         raise RequestError(f"{where}: no such file or folder; no file matches")
     root, chosen = (paths[0], None) if paths[0].is_dir() else (paths[0].parent, paths)
-    found = [(name, path, _marks(seen)) for name, path, seen in listed(root, chosen)]
+    found = [(name, path, _stat_fields(seen)) for name, path, seen in list_files(root, chosen)]
     asked = tuple(str(path.absolute()) for path in paths)
     signature = [(name, marks) for name, _, marks in found]
-    last = _LOOKS.get(asked)
+    last = _SCAN_CACHE.get(asked)
     if last is not None and last[0] == signature:
         return last[1]
-    memory = Memory(cache / "digests" / f"{short_name(str(root.absolute()))}.json")
+    memory = HashCache(cache / "digests" / f"{store_folder_name(str(root.absolute()))}.json")
     entries = [FileEntry(path=name, size=marks[0], sha256=memory.digest(path, marks)) for name, path, marks in found]
     memory.keep(only={path for _, path, _ in found} if chosen is None else None)
     artifact = Artifact.of_entries(root, entries)
     if not memory.unsettled:
-        _LOOKS[asked] = signature, artifact
+        _SCAN_CACHE[asked] = signature, artifact
     return artifact
 
 
-class Memory:
+class HashCache:
     """The digests that one file of the cache remembers, by path; a damaged one remembers nothing."""
 
     def __init__(self, file: Path) -> None:
         self.file, self.unsettled, self._news = file, False, False
-        self._known = _read(file)
+        self._known = _read_cache(file)
 
-    def digest(self, path: str, marks: Marks) -> str:
+    def digest(self, path: str, marks: StatFields) -> str:
         """The SHA-256 of a file that the file system describes by ``marks``."""
         known = self._known.get(path)
         if isinstance(known, list) and known[:-1] == [*marks]:
             return str(known[-1])
         before = time.time_ns()
         digest = sha256_of(path)
-        settled = before - max(marks[1:3]) > SETTLED_NS and _marks(os.stat(path)) == marks
+        settled = before - max(marks[1:3]) > MIN_MTIME_AGE_NS and _stat_fields(os.stat(path)) == marks
         self.unsettled |= not settled
         self._news |= settled or known is not None
         self._known.pop(path, None)
@@ -75,21 +75,21 @@ class Memory:
             return
         own = self.file.with_name(f"{self.file.name}.{os.getpid()}-{threading.get_ident()}")
         try:
-            with finished(own) as part:
-                part.write_text(json.dumps({"format": FORMAT, "files": self._known}), encoding="utf-8")
+            with atomic_path(own) as part:
+                part.write_text(json.dumps({"format": HASH_CACHE_FORMAT, "files": self._known}), encoding="utf-8")
             os.replace(own, self.file)
         except OSError as error:
-            note(f"{self.file}: digests are not remembered ({error.strerror}); files will be read again next time")
+            log_info(f"{self.file}: digests are not remembered ({error.strerror}); files will be read again next time")
 
 
-def _marks(seen: os.stat_result) -> Marks:
+def _stat_fields(seen: os.stat_result) -> StatFields:
     return seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino, seen.st_dev
 
 
-def _read(file: Path) -> dict[str, list[Any]]:
+def _read_cache(file: Path) -> dict[str, list[Any]]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    files = values.get("files") if isinstance(values, dict) and values.get("format") == FORMAT else None
+    files = values.get("files") if isinstance(values, dict) and values.get("format") == HASH_CACHE_FORMAT else None
     return files if isinstance(files, dict) else {}

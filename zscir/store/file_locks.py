@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from zscir.runtime.progress import note
+from zscir.runtime.progress import log_info
 
-BOOT = Path("/proc/sys/kernel/random/boot_id")
+BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
 
 @contextmanager
-def locked(folder: Path, what: str) -> Iterator[str]:
+def file_lock(folder: Path, what: str) -> Iterator[str]:
     """Hold the lock of a work folder; ``what`` is being made there, for the message of who has to wait.
 
     Gives a name of this very lock: whoever held a lock of the same name before is gone. It is empty where the system
@@ -31,19 +31,19 @@ def locked(folder: Path, what: str) -> Iterator[str]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        note(f"{what}: {_read(holder)} is making this; waiting")
+        log_info(f"{what}: {_read_lock_holder(holder)} is making this; waiting")
         lock.acquire()
     try:
         holder.write_text(f"{platform.node()} (process {os.getpid()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC)")
-        yield name_of(Path(lock.lock_file))
+        yield lock_file_id(Path(lock.lock_file))
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
 
 
 @contextmanager
-def locked_if_free(folder: Path) -> Iterator[str | None]:
-    """As ``locked``, without waiting: None when somebody holds the lock at this moment."""
+def try_file_lock(folder: Path) -> Iterator[str | None]:
+    """As ``file_lock``, without waiting: None when somebody holds the lock at this moment."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(f"{folder}.lock")
@@ -54,21 +54,21 @@ def locked_if_free(folder: Path) -> Iterator[str | None]:
         yield None
         return
     try:
-        yield name_of(Path(lock.lock_file))
+        yield lock_file_id(Path(lock.lock_file))
     finally:
         lock.release()
 
 
-def name_of(lock_file: Path) -> str:
+def lock_file_id(lock_file: Path) -> str:
     """The boot of this machine and the file's number on its disk: no other file anywhere has both."""
     try:
         found = lock_file.stat()
-        return f"{BOOT.read_text().strip()}:{found.st_dev}:{found.st_ino}"
+        return f"{BOOT_ID_FILE.read_text().strip()}:{found.st_dev}:{found.st_ino}"
     except OSError:
         return ""
 
 
-def _read(holder: Path) -> str:
+def _read_lock_holder(holder: Path) -> str:
     try:
         return holder.read_text(errors="replace") or "another process"
     except OSError:

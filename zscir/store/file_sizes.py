@@ -7,7 +7,7 @@ from functools import partial
 from stat import S_ISREG
 from typing import Any
 
-LISTINGS = 16
+PARALLEL_LISTINGS = 16
 
 
 def sizes_on_disk(paths: Iterable[str]) -> dict[str, int]:
@@ -18,7 +18,7 @@ def sizes_on_disk(paths: Iterable[str]) -> dict[str, int]:
 def sizes_in_bucket(fs: Any, paths: Mapping[str, str]) -> dict[str, int]:
     """The same for files and the folders in which they lie: each is listed in one round trip, many at the same time."""
     folders = sorted(set(paths.values()))
-    with ThreadPoolExecutor(LISTINGS) as pool:
+    with ThreadPoolExecutor(PARALLEL_LISTINGS) as pool:
         found = list(pool.map(partial(fs.find, detail=True), folders))
     return {path: int(info["size"]) for there in found for path, info in there.items()}
 

@@ -9,15 +9,15 @@ from typing import Any
 
 from zscir.runtime.errors import RequestError
 from zscir.store.artifacts import MANIFEST, DamagedManifest, Manifest, parse_manifest
-from zscir.store.storage_errors import problems
+from zscir.store.storage_errors import translate_storage_errors
 from zscir.store.store import Store
 
-READERS = 16  # manifests that are read at the same time
+MANIFEST_READERS = 16  # manifests that are read at the same time
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class Lying:
+class ObjectStat:
     """One file of a store: its size in bytes, and its date by the store's clock."""
 
     size: int
@@ -25,12 +25,12 @@ class Lying:
 
 
 @dataclass(frozen=True)
-class Heap:
+class StoredArtifact:
     """What lies under one key of one stage, by name; an artifact if a manifest is among it."""
 
     stage: str
     key: str
-    files: dict[str, Lying]
+    files: dict[str, ObjectStat]
 
     @property
     def dated(self) -> datetime | None:
@@ -50,7 +50,7 @@ class Heap:
 
 
 @dataclass(frozen=True)
-class Read:
+class StoredManifest:
     """The manifest of a heap as it was read: its text, and what it says, or why it says nothing."""
 
     text: str
@@ -59,51 +59,51 @@ class Read:
     needs: frozenset[str] = field(default_factory=frozenset)  # keys of its inputs, and of those that lend it files
 
 
-def check_there(store: Store) -> None:
+def check_store_exists(store: Store) -> None:
     """RequestError when nothing lies at the store's address: more likely a wrong word than an empty store."""
-    with problems(store.uri):
+    with translate_storage_errors(store.uri):
         there = store.fs.exists(store.root) and bool(store.fs.ls(store.root, detail=False))
     if not there:
         raise RequestError(f"store {store.uri}: nothing lies there; check --store / ZSCIR_STORE")
 
 
-def heaps(store: Store, stage: str | None = None) -> Iterator[Heap]:
+def list_stored_artifacts(store: Store, stage: str | None = None) -> Iterator[StoredArtifact]:
     """What lies under every key of the store, or of one stage, sorted; nothing else in the store is a heap."""
     for name in store.folders() if stage is None else [stage]:
-        yield from _heaps_of(store, name)
+        yield from _stored_artifacts_of(store, name)
 
 
-def _heaps_of(store: Store, stage: str) -> Iterator[Heap]:
-    found: dict[str, dict[str, Lying]] = {}
+def _stored_artifacts_of(store: Store, stage: str) -> Iterator[StoredArtifact]:
+    found: dict[str, dict[str, ObjectStat]] = {}
     if not store.remote:  # a folder without a file is no object anywhere, but lies on a disk all the same
-        with problems(store.uri):
+        with translate_storage_errors(store.uri):
             empty = [path.rsplit("/", 1)[1] for path in store.fs.glob(store.address(stage, "*"))]
         found = {key: {} for key in empty if _KEY.fullmatch(key)}
-    for name, one in listed(store, stage).items():
+    for name, one in list_objects(store, stage).items():
         key, _, inner = name.partition("/")
         if inner and _KEY.fullmatch(key):
             found.setdefault(key, {})[inner] = one
     for key, files in sorted(found.items()):
-        yield Heap(stage, key, files)
+        yield StoredArtifact(stage, key, files)
 
 
-def listed(store: Store, *parts: str) -> dict[str, Lying]:
+def list_objects(store: Store, *parts: str) -> dict[str, ObjectStat]:
     """Name below a folder of the store -> size and date of every file in it, at any depth."""
     top = store.address(*parts)
-    with problems(store.uri):
+    with translate_storage_errors(store.uri):
         found = store.fs.find(top, detail=True)
-    return {path[len(top) + 1 :]: Lying(int(info["size"]), _date(info)) for path, info in found.items()}
+    return {path[len(top) + 1 :]: ObjectStat(int(info["size"]), _date(info)) for path, info in found.items()}
 
 
-def read_all(store: Store, wanted: list[Heap]) -> dict[tuple[str, str], Read]:
+def read_stored_manifests(store: Store, wanted: list[StoredArtifact]) -> dict[tuple[str, str], StoredManifest]:
     """(stage, key) -> the manifest of every heap that has one, as it is now."""
     asked = [(one.stage, one.key) for one in wanted if one.dated is not None]
-    with ThreadPoolExecutor(READERS if store.remote else 1) as pool:
-        found = pool.map(lambda name: read_one(store, *name), asked)
+    with ThreadPoolExecutor(MANIFEST_READERS if store.remote else 1) as pool:
+        found = pool.map(lambda name: read_stored_manifest(store, *name), asked)
         return {name: one for name, one in zip(asked, found, strict=True) if one is not None}
 
 
-def read_one(store: Store, stage: str, key: str) -> Read | None:
+def read_stored_manifest(store: Store, stage: str, key: str) -> StoredManifest | None:
     """The manifest under one key; None where there is none. RequestError when a newer zscir wrote it."""
     text = store.read_text(stage, key, MANIFEST)
     if text is None:
@@ -111,12 +111,12 @@ def read_one(store: Store, stage: str, key: str) -> Read | None:
     try:
         manifest = parse_manifest(text, f"{store.uri}/{stage}/{key}/{MANIFEST}")
     except DamagedManifest as error:
-        return Read(text, None, str(error))
+        return StoredManifest(text, None, str(error))
     if (manifest.stage, manifest.key) != (stage, key):
-        return Read(text, None, f"manifest of another artifact: {manifest.stage}/{manifest.key[:12]}")
+        return StoredManifest(text, None, f"manifest of another artifact: {manifest.stage}/{manifest.key[:12]}")
     inputs = [one.key for one in manifest.inputs.values()]
     homes = [entry.home.split("/")[1] for entry in manifest.files if entry.home]
-    return Read(text, manifest, "", frozenset([*inputs, *homes]))
+    return StoredManifest(text, manifest, "", frozenset([*inputs, *homes]))
 
 
 def _date(info: dict[str, Any]) -> datetime:

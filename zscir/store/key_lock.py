@@ -4,23 +4,23 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from zscir.store.file_locks import locked, locked_if_free
-from zscir.store.leases import Leases
+from zscir.store.file_locks import file_lock, try_file_lock
+from zscir.store.leases import LeaseManager
 
 
 @contextmanager
-def held(scratch: Path, leases: Leases | None, stage: str, key: str) -> Iterator[None]:
+def hold_key(scratch: Path, leases: LeaseManager | None, stage: str, key: str) -> Iterator[None]:
     """Hold a key of the store whose work folders lie in ``scratch``; wait while somebody else does."""
-    with locked(scratch / stage / key, f"{stage} {key[:12]}") as lock, ExitStack() as stack:
+    with file_lock(scratch / stage / key, f"{stage} {key[:12]}") as lock, ExitStack() as stack:
         if leases is not None:
             stack.enter_context(leases.hold(stage, key, lock))
         yield
 
 
 @contextmanager
-def held_if_free(scratch: Path, leases: Leases | None, stage: str, key: str) -> Iterator[bool]:
-    """As ``held``, without waiting: False when somebody holds the key at this moment."""
-    with locked_if_free(scratch / stage / key) as lock, ExitStack() as stack:
+def try_hold_key(scratch: Path, leases: LeaseManager | None, stage: str, key: str) -> Iterator[bool]:
+    """As ``hold_key``, without waiting: False when somebody holds the key at this moment."""
+    with try_file_lock(scratch / stage / key) as lock, ExitStack() as stack:
         free = lock is not None
         if lock is not None and leases is not None:
             free = stack.enter_context(leases.hold_if_free(stage, key, lock))

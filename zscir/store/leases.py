@@ -19,24 +19,32 @@ from secrets import token_hex
 from pydantic import ValidationError
 
 from zscir.runtime.errors import StageError
-from zscir.runtime.progress import note
+from zscir.runtime.progress import log_info
 from zscir.runtime.specs import Spec, canonical_json
-from zscir.store.conditional_writes import Changed, NoConditions, Seen, read, remove, supported, write
-from zscir.store.retrying_fs import Patient
-from zscir.store.storage_errors import problems
+from zscir.store.conditional_writes import (
+    ConditionsUnsupported,
+    ObjectVersion,
+    PreconditionFailed,
+    read_object,
+    remove_object,
+    supports_conditions,
+    write_object,
+)
+from zscir.store.retrying_fs import RetryingFileSystem
+from zscir.store.storage_errors import translate_storage_errors
 
-FOLDER = ".leases"
-RENEWALS = 3  # in one term: two may fail, and the lease is still good
-TRUSTED = 0.5  # share of a term for which the holder trusts its last renewal without asking
-FIRST_LOOK_S = 0.2
-LONGEST_LOOK_S = 5.0
+LEASE_FOLDER = ".leases"
+RENEWALS_PER_TERM = 3  # in one term: two may fail, and the lease is still good
+TRUSTED_SHARE_OF_TERM = 0.5  # share of a term for which the holder trusts its last renewal without asking
+FIRST_LEASE_POLL_S = 0.2
+MAX_LEASE_POLL_S = 5.0
 
 
 class LeaseLost(StageError):
     """Another process took the key over while this one was away; what this one made must not be committed."""
 
 
-class Holder(Spec):
+class LeaseHolder(Spec):
     """Who holds a key. The times are for people to read; nothing is decided by them."""
 
     token: str
@@ -54,7 +62,7 @@ class Holder(Spec):
         return f"{self.host} (process {self.pid}, since {self.since})"
 
 
-def steady_s() -> float:
+def boottime_s() -> float:
     """Seconds on a clock that nobody sets and that, where the system has one, runs on while the machine sleeps."""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime(clock)
@@ -63,7 +71,7 @@ def steady_s() -> float:
 class Lease:
     """A key that this process holds; a thread renews it until ``release``."""
 
-    def __init__(self, fs: Patient, path: str, holder: Holder, etag: str, renewed_at_s: float) -> None:
+    def __init__(self, fs: RetryingFileSystem, path: str, holder: LeaseHolder, etag: str, renewed_at_s: float) -> None:
         self.fs = fs
         self.path = path
         self.holder = holder
@@ -77,11 +85,11 @@ class Lease:
 
     def age_s(self) -> float:
         """Seconds since the last renewal was sent."""
-        return steady_s() - self._renewed_at_s
+        return boottime_s() - self._renewed_at_s
 
     def check(self) -> None:
         """LeaseLost unless the key is still ours; asks the store only when the last renewal is a while ago."""
-        if self._lost or self.age_s() > self.holder.term_s * TRUSTED:
+        if self._lost or self.age_s() > self.holder.term_s * TRUSTED_SHARE_OF_TERM:
             self.confirm()
 
     def confirm(self) -> None:
@@ -97,13 +105,13 @@ class Lease:
         self._over.set()
         with self._one_at_a_time:
             if not self._lost:
-                with suppress(Changed, StageError), problems(self.path):
-                    remove(self.fs, self.path, self.etag)
+                with suppress(PreconditionFailed, StageError), translate_storage_errors(self.path):
+                    remove_object(self.fs, self.path, self.etag)
         self._thread.join()
 
     def _renew_on(self) -> None:
         told = False
-        while not self._over.wait(self.holder.term_s / RENEWALS) and not self._lost:
+        while not self._over.wait(self.holder.term_s / RENEWALS_PER_TERM) and not self._lost:
             with self._one_at_a_time:
                 if self._over.is_set() or self._lost:
                     return
@@ -112,39 +120,41 @@ class Lease:
                     told = False
                 except StageError as error:
                     if not told:
-                        note(
+                        log_info(
                             f"{self.path}: cannot renew the lease now ({error}); asked again before anything is closed"
                         )
                     told = True
 
     def _renew(self) -> None:
-        began_s = steady_s()
+        began_s = boottime_s()
         term = timedelta(seconds=self.holder.term_s)
-        holder = self.holder.model_copy(update={"beat": self.holder.beat + 1, "until": _clock(term)})
-        with problems(self.path):
+        holder = self.holder.model_copy(update={"beat": self.holder.beat + 1, "until": _utc_text(term)})
+        with translate_storage_errors(self.path):
             try:
-                etag = write(self.fs, self.path, _bytes(holder), self.etag)
-            except Changed:
-                seen = read(self.fs, self.path)
-                if seen is None or _holder(seen, self.holder.term_s).token != holder.token:
+                etag = write_object(self.fs, self.path, _holder_bytes(holder), self.etag)
+            except PreconditionFailed:
+                seen = read_object(self.fs, self.path)
+                if seen is None or _parse_holder(seen, self.holder.term_s).token != holder.token:
                     self._lost = self._explain(seen)
                     return
                 etag = seen.etag  # our own renewal, whose answer was lost on the way
         self.holder, self.etag, self._renewed_at_s = holder, etag, began_s
 
-    def _explain(self, seen: Seen | None) -> str:
-        other = "somebody" if seen is None else _holder(seen, self.holder.term_s).words()
+    def _explain(self, seen: ObjectVersion | None) -> str:
+        other = "somebody" if seen is None else _parse_holder(seen, self.holder.term_s).words()
         ago = f"{self.age_s():.0f} s after our last sign of life"
         return f"{self.path}: taken over by {other}, {ago}; what was made here is not committed"
 
 
-Way = Callable[[str, Holder, str], tuple[Holder, str, float]]  # a lease's path, what to write, for whom: see _wait
+AcquireFn = Callable[
+    [str, LeaseHolder, str], tuple[LeaseHolder, str, float]
+]  # a lease's path, what to write, for whom: see _wait
 
 
-class Leases:
+class LeaseManager:
     """The keys of one store on S3 that this process holds."""
 
-    def __init__(self, uri: str, fs: Patient, root: str, term_s: float) -> None:
+    def __init__(self, uri: str, fs: RetryingFileSystem, root: str, term_s: float) -> None:
         self._uri = uri
         self._fs = fs
         self._root = root
@@ -166,14 +176,14 @@ class Leases:
         with ExitStack() as stack:
             try:
                 stack.enter_context(self._held_as(stage, key, lock, self._once))
-            except Changed:
+            except PreconditionFailed:
                 free = False
             else:
                 free = True
             yield free
 
     @contextmanager
-    def _held_as(self, stage: str, key: str, lock: str, get: Way) -> Iterator[None]:
+    def _held_as(self, stage: str, key: str, lock: str, get: AcquireFn) -> Iterator[None]:
         lease = None if self._works is False else self._acquire(stage, key, lock, get)
         if lease is None:
             yield
@@ -189,94 +199,103 @@ class Leases:
         """The lease on a key that is held now; None where the endpoint knows no conditional writes."""
         return self._held.get((stage, key))
 
-    def _acquire(self, stage: str, key: str, lock: str, get: Way) -> Lease | None:
-        path = f"{self._root}/{FOLDER}/{stage}/{key}.json"
-        now = _clock()
-        mine = Holder(
-            token=token_hex(8), host=platform.node(), pid=os.getpid(), since=now,
-            until=_clock(timedelta(seconds=self._term_s)), term_s=self._term_s, lock=lock,
-        )  # fmt: skip
-        with problems(self._uri):
+    def _acquire(self, stage: str, key: str, lock: str, get: AcquireFn) -> Lease | None:
+        path = f"{self._root}/{LEASE_FOLDER}/{stage}/{key}.json"
+        now = _utc_text()
+        mine = LeaseHolder(
+            token=token_hex(8),
+            host=platform.node(),
+            pid=os.getpid(),
+            since=now,
+            until=_utc_text(timedelta(seconds=self._term_s)),
+            term_s=self._term_s,
+            lock=lock,
+        )
+        with translate_storage_errors(self._uri):
             try:
                 holder, etag, began_s = get(path, mine, f"{stage} {key[:12]}")
                 if self._works is None:
-                    self._works = supported(self._fs, path, etag, _bytes(holder))
-            except NoConditions:
+                    self._works = supports_conditions(self._fs, path, etag, _holder_bytes(holder))
+            except ConditionsUnsupported:
                 self._works = False
         if self._works:
             return Lease(self._fs, path, holder, etag, began_s)
-        note(
+        log_info(
             f"store {self._uri}: the endpoint knows no conditional writes, so two machines that want the same at the "
             "same time may both make it; the bytes are equal, the work is done twice"
         )
-        with suppress(FileNotFoundError), problems(self._uri):
+        with suppress(FileNotFoundError), translate_storage_errors(self._uri):
             self._fs.rm_file(path)
         return None
 
-    def _once(self, path: str, mine: Holder, what: str) -> tuple[Holder, str, float]:
+    def _once(self, path: str, mine: LeaseHolder, what: str) -> tuple[LeaseHolder, str, float]:
         """As ``_wait``, without waiting; Changed when the key is somebody else's."""
-        sent_s = steady_s()
+        sent_s = boottime_s()
         try:
-            return mine, write(self._fs, path, _bytes(mine), None), sent_s
-        except Changed:
-            seen = read(self._fs, path)
-            holder = None if seen is None else _holder(seen, mine.term_s)
+            return mine, write_object(self._fs, path, _holder_bytes(mine), None), sent_s
+        except PreconditionFailed:
+            seen = read_object(self._fs, path)
+            holder = None if seen is None else _parse_holder(seen, mine.term_s)
             if seen is None or holder is None or (holder.token != mine.token and not holder.lock == mine.lock != ""):
                 raise
             if holder.token == mine.token:
                 return mine, seen.etag, sent_s  # our own writing, whose answer was lost on the way
-            return mine, write(self._fs, path, _bytes(mine), seen.etag), sent_s  # of a process of ours that was killed
+            return (
+                mine,
+                write_object(self._fs, path, _holder_bytes(mine), seen.etag),
+                sent_s,
+            )  # of a process of ours that was killed
 
-    def _wait(self, path: str, mine: Holder, what: str) -> tuple[Holder, str, float]:
+    def _wait(self, path: str, mine: LeaseHolder, what: str) -> tuple[LeaseHolder, str, float]:
         """Until the key is ours: (what we wrote, its ETag, when we sent it)."""
-        seen: Seen | None = None
+        seen: ObjectVersion | None = None
         since_s = sent_s = 0.0
-        told, look_s = False, FIRST_LOOK_S
+        told, look_s = False, FIRST_LEASE_POLL_S
         while True:
-            began_s = steady_s()
-            now = read(self._fs, path) if sent_s else None  # the first time a look would be one request too many
+            began_s = boottime_s()
+            now = read_object(self._fs, path) if sent_s else None  # the first time a look would be one request too many
             if now is None:
-                sent_s = steady_s()
-                with suppress(Changed):
-                    return mine, write(self._fs, path, _bytes(mine), None), sent_s
+                sent_s = boottime_s()
+                with suppress(PreconditionFailed):
+                    return mine, write_object(self._fs, path, _holder_bytes(mine), None), sent_s
                 continue
             if seen is None or seen.etag != now.etag:
-                seen, since_s = now, steady_s()
-            holder = _holder(now, mine.term_s)
+                seen, since_s = now, boottime_s()
+            holder = _parse_holder(now, mine.term_s)
             if holder.token == mine.token:
                 return holder, now.etag, sent_s  # our own writing, whose answer was lost on the way
             gone = holder.lock == mine.lock != ""
             if gone or began_s - since_s >= holder.term_s:
                 if not gone:
-                    note(f"{what}: {holder.words()} gave no sign for {holder.term_s:.0f} s; taking it over")
+                    log_info(f"{what}: {holder.words()} gave no sign for {holder.term_s:.0f} s; taking it over")
                 next_one = mine.model_copy(update={"attempt": holder.attempt + 1})
-                sent_s = steady_s()
-                with suppress(Changed):
-                    return next_one, write(self._fs, path, _bytes(next_one), now.etag), sent_s
+                sent_s = boottime_s()
+                with suppress(PreconditionFailed):
+                    return next_one, write_object(self._fs, path, _holder_bytes(next_one), now.etag), sent_s
                 continue
             if not told:
-                note(f"{what}: {holder.words()} is making this; waiting")
+                log_info(f"{what}: {holder.words()} is making this; waiting")
                 told = True
             time.sleep(look_s * random.uniform(0.5, 1.5))
-            look_s = min(1.5 * look_s, LONGEST_LOOK_S, holder.term_s / 4)
+            look_s = min(1.5 * look_s, MAX_LEASE_POLL_S, holder.term_s / 4)
 
 
-def term_s(seen: Seen) -> float:
+def lease_term_s(seen: ObjectVersion) -> float:
     """The term of a lease that was read; 0 when it cannot be read."""
-    return _holder(seen, 0.0).term_s
+    return _parse_holder(seen, 0.0).term_s
 
 
-def _holder(seen: Seen, term_s: float) -> Holder:
+def _parse_holder(seen: ObjectVersion, term_s: float) -> LeaseHolder:
     """Who is written in a lease; somebody unknown, for our own term, when it cannot be read."""
     try:
-        return Holder.model_validate_json(seen.text)
+        return LeaseHolder.model_validate_json(seen.text)
     except ValidationError:
-        return Holder(token="", host="somebody unknown", pid=0, since="?", until="?", term_s=term_s)
+        return LeaseHolder(token="", host="somebody unknown", pid=0, since="?", until="?", term_s=term_s)
 
 
-def _bytes(holder: Holder) -> bytes:
+def _holder_bytes(holder: LeaseHolder) -> bytes:
     return canonical_json(holder.literals()).encode()
 
 
-def _clock(ahead: timedelta = timedelta(0)) -> str:
+def _utc_text(ahead: timedelta = timedelta(0)) -> str:
     return (datetime.now(UTC) + ahead).isoformat(timespec="seconds")

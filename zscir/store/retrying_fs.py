@@ -6,23 +6,28 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
 
-from zscir.runtime.progress import note
+from zscir.runtime.progress import log_info
 
 T = TypeVar("T")
-FIRST_WAIT_S = 0.2
-LONGEST_WAIT_S = 10.0
-BUSY = (429, 500, 502, 503, 504)
+FIRST_STORE_WAIT_S = 0.2
+MAX_STORE_WAIT_S = 10.0
+BUSY_STATUSES = (429, 500, 502, 503, 504)
 BUSY_CODES = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable"}
 # By name: the libraries below fsspec are imported by nobody but fsspec.
-AWAY = {
-    "botocore.exceptions.HTTPClientError", "botocore.exceptions.ConnectionError",
-    "botocore.parsers.ResponseParserError", "aiohttp.client_exceptions.ClientConnectionError",
-    "aiohttp.client_exceptions.ClientPayloadError", "builtins.ConnectionError", "builtins.TimeoutError",
-    "http.client.IncompleteRead", "socket.gaierror",
-}  # fmt: skip
+UNREACHABLE_ERRORS = {
+    "botocore.exceptions.HTTPClientError",
+    "botocore.exceptions.ConnectionError",
+    "botocore.parsers.ResponseParserError",
+    "aiohttp.client_exceptions.ClientConnectionError",
+    "aiohttp.client_exceptions.ClientPayloadError",
+    "builtins.ConnectionError",
+    "builtins.TimeoutError",
+    "http.client.IncompleteRead",
+    "socket.gaierror",
+}
 
 
-def answer_of(error: BaseException) -> tuple[int, str]:
+def error_response(error: BaseException) -> tuple[int, str]:
     """HTTP status and S3 error code of what the store answered; (0, "") when it did not answer."""
     for one in (error, error.__cause__):
         response = getattr(one, "response", None)
@@ -32,36 +37,36 @@ def answer_of(error: BaseException) -> tuple[int, str]:
     return 0, ""
 
 
-def is_away(error: BaseException) -> bool:
+def is_store_unreachable(error: BaseException) -> bool:
     """Whether the store could not be reached or was too busy, so that the same call may succeed later."""
-    status, code = answer_of(error)
+    status, code = error_response(error)
     if status:
-        return status in BUSY or code in BUSY_CODES
+        return status in BUSY_STATUSES or code in BUSY_CODES
     kinds = [kind for one in (error, error.__cause__) if one is not None for kind in type(one).__mro__]
-    return any(f"{kind.__module__}.{kind.__name__}" in AWAY for kind in kinds)
+    return any(f"{kind.__module__}.{kind.__name__}" in UNREACHABLE_ERRORS for kind in kinds)
 
 
-def patiently(call: Callable[[], T], patience_s: float) -> T:
+def call_with_backoff(call: Callable[[], T], patience_s: float) -> T:
     """What ``call`` gives; while the store is away it is called again, with growing, random pauses, for at most
     ``patience_s`` seconds. The last error is raised. ``call`` must be one that may be done twice.
     """
     deadline = time.monotonic() + patience_s
-    wait_s = FIRST_WAIT_S
+    wait_s = FIRST_STORE_WAIT_S
     told = False
     while True:
         try:
             return call()
         except Exception as error:
-            if not is_away(error) or time.monotonic() >= deadline:
+            if not is_store_unreachable(error) or time.monotonic() >= deadline:
                 raise
             if not told:
-                note(f"the store is away ({type(error).__name__}: {error}); trying for up to {patience_s:.0f} s")
+                log_info(f"the store is away ({type(error).__name__}: {error}); trying for up to {patience_s:.0f} s")
                 told = True
         time.sleep(min(wait_s * random.uniform(0.5, 1.5), max(0.0, deadline - time.monotonic())))
-        wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+        wait_s = min(2 * wait_s, MAX_STORE_WAIT_S)
 
 
-class Patient:
+class RetryingFileSystem:
     """A file system of fsspec whose calls are patient; all else is the file system's own."""
 
     def __init__(self, fs: Any, patience_s: float) -> None:
@@ -70,7 +75,7 @@ class Patient:
 
     def until_answered(self, call: Callable[[], T]) -> T:
         """What ``call`` gives, patiently."""
-        return patiently(call, self._patience_s)
+        return call_with_backoff(call, self._patience_s)
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._fs, name)

@@ -7,22 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from zscir.runtime.errors import StageError, TransientError
-from zscir.store.retrying_fs import is_away
+from zscir.store.retrying_fs import is_store_unreachable
 
 
 @contextmanager
-def problems(uri: str) -> Iterator[None]:
+def translate_storage_errors(uri: str) -> Iterator[None]:
     """Turn what the storage layer raises into a StageError that names the store."""
     try:
         yield
     except (OSError, TimeoutError) as error:
-        raise _told(uri, error) from error
+        raise _as_stage_error(uri, error) from error
     except Exception as error:
         if type(error).__module__.split(".")[0] in {"botocore", "aiobotocore", "aiohttp", "fsspec", "s3fs"}:
-            raise _told(uri, error) from error
+            raise _as_stage_error(uri, error) from error
         raise
 
 
-def _told(uri: str, error: Exception) -> StageError:
-    kind = TransientError if is_away(error) else StageError
+def _as_stage_error(uri: str, error: Exception) -> StageError:
+    kind = TransientError if is_store_unreachable(error) else StageError
     return kind(f"store {uri}: {type(error).__name__}: {error}")

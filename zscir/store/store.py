@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zscir.runtime.errors import RequestError, StageError
-from zscir.runtime.settings import LEASE_S, PATIENCE_S, Settings
+from zscir.runtime.settings import LEASE_S, STORE_RETRY_S, Settings
 from zscir.runtime.specs import Spec
 from zscir.store.artifacts import (
     MANIFEST,
@@ -21,25 +21,25 @@ from zscir.store.artifacts import (
     FileEntry,
     InputEntry,
     Manifest,
+    atomic_path,
+    check_file_types,
     digest_of_files,
-    drop_parts,
-    finished,
-    flush,
+    fsync_path,
     manifest_text,
     parse_manifest,
-    refuse_odd_files,
-    scan,
-    short_name,
-    sweep,
+    remove_partial_files,
+    remove_scratch_files,
+    scan_folder,
+    store_folder_name,
 )
 from zscir.store.file_sizes import sizes_in_bucket, sizes_on_disk
-from zscir.store.key_lock import held
-from zscir.store.leases import Leases
-from zscir.store.retrying_fs import Patient
-from zscir.store.storage_errors import problems
-from zscir.store.upload import upload
+from zscir.store.key_lock import hold_key
+from zscir.store.leases import LeaseManager
+from zscir.store.retrying_fs import RetryingFileSystem
+from zscir.store.storage_errors import translate_storage_errors
+from zscir.store.upload import upload_folder
 
-LINEAGE = "lineage"
+LINEAGE_FOLDER = "lineage"
 NO_ARTIFACT = "no artifact"
 CHECK_TIMEOUT_S = 20.0
 SCHEMES = ("s3", "file")
@@ -55,7 +55,7 @@ REMOTE_OPTIONS = {
 
 
 @dataclass(frozen=True)
-class Found:
+class LookupResult:
     """What a look into the store gave: an artifact, or why there is none."""
 
     artifact: Artifact | None
@@ -65,24 +65,24 @@ class Found:
 class Store:
     """A place that keeps artifacts and lineage, through fsspec; ``open_store`` makes one."""
 
-    def __init__(self, uri: str, cache: Path, patience_s: float = PATIENCE_S, lease_s: float = LEASE_S) -> None:
+    def __init__(self, uri: str, cache: Path, patience_s: float = STORE_RETRY_S, lease_s: float = LEASE_S) -> None:
         import fsspec
 
         self.uri = uri.rstrip("/")
         self.remote = "://" in uri and not uri.startswith("file://")
         self.fs: Any
         self.fs, self.root = fsspec.core.url_to_fs(self.uri, **(REMOTE_OPTIONS if self.remote else {}))
-        self.leases: Leases | None = None
+        self.leases: LeaseManager | None = None
         if self.remote:
-            self.fs = Patient(self.fs, patience_s)
-            self.leases = Leases(self.uri, self.fs, self.root, lease_s)
-        self.scratch = cache / "scratch" / short_name(self.uri) if self.remote else Path(self.root) / ".work"
-        self.local_copies = cache / "artifacts" / short_name(self.uri)
+            self.fs = RetryingFileSystem(self.fs, patience_s)
+            self.leases = LeaseManager(self.uri, self.fs, self.root, lease_s)
+        self.scratch = cache / "scratch" / store_folder_name(self.uri) if self.remote else Path(self.root) / ".work"
+        self.local_copies = cache / "artifacts" / store_folder_name(self.uri)
 
     def check(self) -> None:
         """Raise RequestError unless the store can be listed and, if it is a folder, written to; nothing is written."""
         self.check_listed()
-        if not self.remote and not os.access(_nearest(Path(self.root)), os.W_OK | os.X_OK):
+        if not self.remote and not os.access(_nearest_existing(Path(self.root)), os.W_OK | os.X_OK):
             raise RequestError(
                 f"store {self.uri}: no permission to write there; check --store / ZSCIR_STORE and who may write to it"
             )
@@ -90,10 +90,10 @@ class Store:
     def check_listed(self) -> None:
         """As ``check``, for who only reads."""
         try:
-            with problems(self.uri):
+            with translate_storage_errors(self.uri):
                 if self.remote:
                     self._list_one_object()
-                elif not (nearest := _nearest(Path(self.root))).is_dir():
+                elif not (nearest := _nearest_existing(Path(self.root))).is_dir():
                     raise RequestError(f"store {self.uri}: {nearest} is a file, not a folder")
         except StageError as error:
             raise RequestError(f"{error}; check --store / ZSCIR_STORE, the endpoint and the credentials") from None
@@ -121,7 +121,7 @@ class Store:
 
     def read_bytes(self, *parts: str) -> bytes | None:
         """A small file, or None when there is none."""
-        with problems(self.uri):
+        with translate_storage_errors(self.uri):
             try:
                 return bytes(self.fs.cat_file(self.address(*parts)))
             except FileNotFoundError:
@@ -129,7 +129,7 @@ class Store:
 
     def folders(self, *parts: str) -> list[str]:
         """The names of the folders in a folder, sorted; none where it is not there."""
-        with problems(self.uri):
+        with translate_storage_errors(self.uri):
             try:
                 found = self.fs.ls(self.address(*parts), detail=True)
             except FileNotFoundError:
@@ -140,39 +140,33 @@ class Store:
     def write_file(self, local: Path, *parts: str) -> None:
         """Put one file under its final name in one step, so that a reader sees the old or the new, never half."""
         target = self.address(*parts)
-        with problems(self.uri):
+        with translate_storage_errors(self.uri):
             if self.remote:
                 self.fs.put_file(str(local), target)
             else:
                 own = Path(target).with_name(f".{parts[-1]}.{os.getpid()}-{threading.get_ident()}")
-                with finished(own) as part:
+                with atomic_path(own) as part:
                     shutil.copyfile(local, part)
                 os.replace(own, target)
 
-    def look(self, stage: str, key: str, verify: bool = False) -> Found:
+    def look(self, stage: str, key: str, verify: bool = False) -> LookupResult:
         """The artifact of this key if its manifest is there and its files are (sizes; digests with ``verify``)."""
         text = self.read_text(stage, key, MANIFEST)
         if text is None:
-            return Found(None, NO_ARTIFACT)
+            return LookupResult(None, NO_ARTIFACT)
         try:
             manifest = parse_manifest(text, f"{self.uri}/{stage}/{key}/{MANIFEST}")
         except DamagedManifest as error:
-            return Found(None, str(error))
+            return LookupResult(None, str(error))
         if (manifest.stage, manifest.key) != (stage, key):
-            return Found(None, f"manifest of another artifact: {manifest.stage}/{manifest.key[:12]}")
+            return LookupResult(None, f"manifest of another artifact: {manifest.stage}/{manifest.key[:12]}")
         problem = self._compare(stage, key, manifest)
         artifact = Artifact(
-            stage,
-            key,
-            manifest.digest,
-            {entry.path: entry for entry in manifest.files},
-            manifest.facts,
-            self,
-            manifest,
+            stage, key, manifest.digest, {entry.path: entry for entry in manifest.files}, manifest.facts, self, manifest
         )
         if not problem and verify:
             problem = self._compare_digests(artifact)
-        return Found(None if problem else artifact, problem)
+        return LookupResult(None if problem else artifact, problem)
 
     def get(self, stage: str, key: str) -> Artifact:
         """The artifact of this key; RequestError with the reason when it is not whole."""
@@ -193,7 +187,7 @@ class Store:
 
         A run under way replaces its tables at any moment; a reader that opens a file twice needs one that stays.
         """
-        return self._copy(self._glob(LINEAGE, "*", f"{name}.parquet"), scratch)
+        return self._copy(self._glob(LINEAGE_FOLDER, "*", f"{name}.parquet"), scratch)
 
     def artifact_files(self, name: str, scratch: Path) -> list[str]:
         """Local paths of the file ``name`` of every artifact that has one; half-made ones have no manifest."""
@@ -207,7 +201,7 @@ class Store:
         return self.address(entry.home) if entry.home else self.address(stage, key, entry.path)
 
     def _glob(self, *parts: str) -> list[str]:
-        with problems(self.uri):
+        with translate_storage_errors(self.uri):
             found = self.fs.glob("/".join([glob.escape(self.root), *parts]))
         return sorted(path for path in found if "/." not in path[len(self.root) :])
 
@@ -216,7 +210,7 @@ class Store:
         for path in found:
             local = scratch / path[len(self.root) + 1 :]
             local.parent.mkdir(parents=True, exist_ok=True)
-            with problems(self.uri):
+            with translate_storage_errors(self.uri):
                 self.fs.get_file(path, str(local))
             copies.append(str(local))
         return copies
@@ -230,7 +224,7 @@ class Store:
         local = self.local_copies / place
         if not (local.exists() and local.stat().st_size == entry.size):
             own = local.with_name(f"{local.name}.{os.getpid()}-{threading.get_ident()}")
-            with problems(self.uri), finished(own) as part:
+            with translate_storage_errors(self.uri), atomic_path(own) as part:
                 self.fs.get_file(remote, str(part))
                 if _sha256(part) != entry.sha256:
                     raise StageError(
@@ -246,33 +240,47 @@ class Store:
         On S3 that is one of all machines: ``commit`` raises LeaseLost if another took over while this one was away.
         """
         folder = self.scratch / stage / key
-        with held(self.scratch, self.leases, stage, key):
+        with hold_key(self.scratch, self.leases, stage, key):
             for trash in self.scratch.glob(f".trash-{key}-*"):
                 shutil.rmtree(trash)
             folder.mkdir(exist_ok=True)
-            drop_parts(folder)
+            remove_partial_files(folder)
             (folder / MANIFEST).unlink(missing_ok=True)
             yield folder
 
-    def commit(self, folder: Path, stage: str, version: int, key: str, spec: Spec, inputs: dict[str, Artifact],
-               facts: dict[str, Any], lent: Sequence[FileEntry] = ()) -> Artifact:  # fmt: skip
+    def commit(
+        self,
+        folder: Path,
+        stage: str,
+        version: int,
+        key: str,
+        spec: Spec,
+        inputs: dict[str, Artifact],
+        facts: dict[str, Any],
+        lent: Sequence[FileEntry] = (),
+    ) -> Artifact:
         """Close a finished work folder: hash and flush its files, manifest last, one rename (or PUTs).
 
         ``lent`` are files of other artifacts of this store that belong to this one too, without a copy.
         """
-        sweep(folder)
-        refuse_odd_files(folder)
-        entries = sorted([*scan(folder), *lent], key=lambda entry: entry.path)
+        remove_scratch_files(folder)
+        check_file_types(folder)
+        entries = sorted([*scan_folder(folder), *lent], key=lambda entry: entry.path)
         manifest = Manifest(
-            stage=stage, stage_version=version, key=key, digest=digest_of_files(entries), spec=spec.literals(),
+            stage=stage,
+            stage_version=version,
+            key=key,
+            digest=digest_of_files(entries),
+            spec=spec.literals(),
             inputs={role: InputEntry(stage=one.stage, key=one.key, digest=one.digest) for role, one in inputs.items()},
-            files=tuple(entries), facts=facts,
-        )  # fmt: skip
+            files=tuple(entries),
+            facts=facts,
+        )
         for path in [folder, *folder.rglob("*")]:
-            flush(path)
-        with finished(folder / MANIFEST) as part:
+            fsync_path(path)
+        with atomic_path(folder / MANIFEST) as part:
             part.write_text(manifest_text(manifest), encoding="utf-8")
-        with problems(self.uri):
+        with translate_storage_errors(self.uri):
             (self._upload if self.remote else self._rename)(folder, stage, key, manifest)
         return self.get(stage, key)
 
@@ -284,12 +292,12 @@ class Store:
             os.rename(final, trash)
             shutil.rmtree(trash)
         os.rename(folder, final)
-        flush(final.parent)
+        fsync_path(final.parent)
 
     def _upload(self, folder: Path, stage: str, key: str, manifest: Manifest) -> None:
         names = [entry.path for entry in manifest.files if entry.home is None]
         lease = self.leases.of(stage, key) if self.leases is not None else None
-        upload(self.fs, folder, names, MANIFEST, self.address(stage, key), lease)
+        upload_folder(self.fs, folder, names, MANIFEST, self.address(stage, key), lease)
         shutil.rmtree(folder)
 
     def _compare(self, stage: str, key: str, manifest: Manifest) -> str:
@@ -297,7 +305,7 @@ class Store:
         paths = {  # file -> the folder of the artifact in which it lies: this one, or one that lends it
             self._home(stage, key, entry): self.address(*(entry.home or own).split("/")[:2]) for entry in manifest.files
         }
-        with problems(self.uri):
+        with translate_storage_errors(self.uri):
             sizes = sizes_in_bucket(self.fs, paths) if self.remote else sizes_on_disk(paths)
         for entry in manifest.files:
             size = sizes.get(self._home(stage, key, entry))
@@ -310,7 +318,7 @@ class Store:
     def _compare_digests(self, artifact: Artifact) -> str:
         for name, entry in artifact.entries.items():
             home = self._home(artifact.stage, artifact.key, entry)
-            with problems(self.uri), self.fs.open(home, "rb") as stream:
+            with translate_storage_errors(self.uri), self.fs.open(home, "rb") as stream:
                 if _sha256_of(stream) != entry.sha256:
                     return f"file damaged: {name} does not have the digest in the manifest"
         return ""
@@ -339,7 +347,7 @@ def _sha256_of(stream: Any) -> str:
     return total.hexdigest()
 
 
-def _nearest(path: Path) -> Path:
+def _nearest_existing(path: Path) -> Path:
     """The nearest existing file or folder at or above ``path``."""
     while not path.exists():
         path = path.absolute().parent

@@ -10,21 +10,21 @@ from errno import EACCES, EPERM, EROFS
 from pathlib import Path
 
 from zscir.runtime.errors import StageError
-from zscir.store.storage_errors import problems
+from zscir.store.storage_errors import translate_storage_errors
 from zscir.store.store import Store
 
 
-def now_of(store: Store) -> datetime:
+def store_now(store: Store) -> datetime:
     """The time by the store's own clock; StageError where it cannot be asked (a disk: not written to)."""
     if not store.remote:
         return _now_on_disk(store)
-    with problems(store.uri):
+    with translate_storage_errors(store.uri):
         bucket, _, prefix = store.root.partition("/")
         answer = store.fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
-        return _date_of(answer) or datetime.now(UTC)
+        return _response_date(answer) or datetime.now(UTC)
 
 
-def times_of(store: Store, *parts: str) -> tuple[datetime, datetime] | None:
+def file_time_and_now(store: Store, *parts: str) -> tuple[datetime, datetime] | None:
     """When a file of the store was written and what time it is now, both by the store's clock.
 
     None when there is none, or when the store's clock cannot be read: on a shared disk that takes the right to write.
@@ -33,12 +33,12 @@ def times_of(store: Store, *parts: str) -> tuple[datetime, datetime] | None:
     if not store.remote:
         return _times_on_disk(Path(path))
     bucket, key, _ = store.fs.split_path(path)
-    with problems(store.uri):
+    with translate_storage_errors(store.uri):
         try:
             answer = store.fs.call_s3("head_object", Bucket=bucket, Key=key)
         except FileNotFoundError:
             return None
-    now = _date_of(answer)
+    now = _response_date(answer)
     return (answer["LastModified"], now) if now else None
 
 
@@ -49,7 +49,7 @@ def disk_now(folder: Path) -> datetime:
 
 
 def _now_on_disk(store: Store) -> datetime:
-    with problems(store.uri):
+    with translate_storage_errors(store.uri):
         try:
             return disk_now(Path(store.root))
         except OSError as error:
@@ -68,6 +68,6 @@ def _times_on_disk(path: Path) -> tuple[datetime, datetime] | None:
         return None
 
 
-def _date_of(answer: dict[str, dict[str, dict[str, str]]]) -> datetime | None:
+def _response_date(answer: dict[str, dict[str, dict[str, str]]]) -> datetime | None:
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     return parsedate_to_datetime(date) if date else None

@@ -10,14 +10,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from zscir.runtime.errors import StageError
-from zscir.store.conditional_writes import Changed, etag_of, put_new, remove
+from zscir.store.conditional_writes import PreconditionFailed, create_object, etag_of, remove_object
 from zscir.store.leases import Lease
-from zscir.store.retrying_fs import Patient
+from zscir.store.retrying_fs import RetryingFileSystem
 
-TRIES = 5
+MAX_UPLOAD_TRIES = 5
 
 
-def upload(fs: Patient, folder: Path, names: Sequence[str], closing: str, target: str, lease: Lease | None) -> None:
+def upload_folder(
+    fs: RetryingFileSystem, folder: Path, names: Sequence[str], closing: str, target: str, lease: Lease | None
+) -> None:
     """Put ``names`` of ``folder`` and then the file ``closing`` under ``target``.
 
     LeaseLost when another process took the key over: what it has committed is not changed, and what it commits later
@@ -31,25 +33,25 @@ def upload(fs: Patient, folder: Path, names: Sequence[str], closing: str, target
             fs.put_file(str(folder / name), f"{target}/{name}")
         return
     lease.check()
-    _clear(fs, f"{target}/{closing}", lease)
+    _remove_own_object(fs, f"{target}/{closing}", lease)
     for name in [*names, closing]:
-        _put(fs, folder / name, f"{target}/{name}", lease)
+        _put_file(fs, folder / name, f"{target}/{name}", lease)
     lease.check()  # who slept just before the last request: the new holder will replace all of it
 
 
-def _put(fs: Patient, local: Path, path: str, lease: Lease) -> None:
-    for _ in range(TRIES):
+def _put_file(fs: RetryingFileSystem, local: Path, path: str, lease: Lease) -> None:
+    for _ in range(MAX_UPLOAD_TRIES):
         lease.check()
-        with suppress(Changed):
-            return put_new(fs, str(local), path)
-        _clear(fs, path, lease)
+        with suppress(PreconditionFailed):
+            return create_object(fs, str(local), path)
+        _remove_own_object(fs, path, lease)
     raise StageError(f"{path}: something is written there again and again by nobody who holds the key; try again")
 
 
-def _clear(fs: Patient, path: str, lease: Lease) -> None:
+def _remove_own_object(fs: RetryingFileSystem, path: str, lease: Lease) -> None:
     """Remove what lies there, if it is what lay there while the key was ours."""
     etag = etag_of(fs, path)
     if etag is not None:
         lease.check()
-        with suppress(Changed):
-            remove(fs, path, etag)
+        with suppress(PreconditionFailed):
+            remove_object(fs, path, etag)

@@ -2,7 +2,7 @@
 
 from random import Random
 
-from zscir.tabletop.scenes import Scene, Thing
+from zscir.tabletop.scenes import Scene, SceneObject
 
 NOUNS = {"sphere": ("sphere", "ball")}
 ADJECTIVES = {"big": ("big", "large"), "small": ("small", "little"), "spotted": ("spotted", "dotted")}
@@ -14,9 +14,11 @@ GROUND_PHRASES = {
     "sand": ("on sand", "on the sand"),
     "tiled floor": ("on a tiled floor", "on the tiled floor"),
 }
-PLACE_PHRASES = {place: (f"at the {place}", f"in the {place} corner") for place in (
-    "top left", "top right", "bottom left", "bottom right")}  # fmt: skip
-_SHAPES_OF_CAPTION = {"sentence": 40, "photo": 20, "tags": 14, "partial": 14, "count": 10, "listing": 6}
+PLACE_PHRASES = {
+    place: (f"at the {place}", f"in the {place} corner")
+    for place in ("top left", "top right", "bottom left", "bottom right")
+}
+_CAPTION_FORM_WEIGHTS = {"sentence": 40, "photo": 20, "tags": 14, "partial": 14, "count": 10, "listing": 6}
 
 
 def word_for(rng: Random, value: str) -> str:
@@ -30,12 +32,12 @@ def article(phrase: str) -> str:
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
-def joined(phrases: list[str]) -> str:
+def join_phrases(phrases: list[str]) -> str:
     """Phrases as an English list."""
     return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
 
 
-def name_of(rng: Random, thing: Thing, detail: float) -> str:
+def describe_object(rng: Random, thing: SceneObject, detail: float) -> str:
     """Words for ``thing`` without an article; ``detail`` is the chance that size and texture are told."""
     words = []
     if rng.random() < detail:
@@ -49,17 +51,17 @@ def name_of(rng: Random, thing: Thing, detail: float) -> str:
 
 def caption_of(rng: Random, scene: Scene) -> str:
     """One caption of ``scene``."""
-    form = rng.choices(list(_SHAPES_OF_CAPTION), list(_SHAPES_OF_CAPTION.values()))[0]
+    form = rng.choices(list(_CAPTION_FORM_WEIGHTS), list(_CAPTION_FORM_WEIGHTS.values()))[0]
     detail = rng.choice((1.0, 0.9, 0.5, 0.2))
     things = list(scene.things)
     rng.shuffle(things)
     if form == "tags":
-        return ", ".join([*(name_of(rng, thing, detail) for thing in things), scene.ground])
+        return ", ".join([*(describe_object(rng, thing, detail) for thing in things), scene.ground])
     if form == "partial":
         return _partial(rng, scene, things, detail)
     if form == "listing":
         return _listing(rng, scene, things[0])
-    told = joined([_told(rng, thing, detail) for thing in things])
+    told = join_phrases([_object_phrase(rng, thing, detail) for thing in things])
     if form == "count" and len(things) > 1:
         return f"{COUNT_WORDS[len(things)]} {rng.choice(('objects', 'things'))} {_ground(rng, scene)}: {told}"
     where = f" {_ground(rng, scene)}" if rng.random() < 0.85 else ""
@@ -68,23 +70,23 @@ def caption_of(rng: Random, scene: Scene) -> str:
     return f"{told}{where}" if rng.random() < 0.7 else f"{(told + where).capitalize()}."
 
 
-def _told(rng: Random, thing: Thing, detail: float) -> str:
+def _object_phrase(rng: Random, thing: SceneObject, detail: float) -> str:
     place = f" {rng.choice(PLACE_PHRASES[thing.place])}" if rng.random() < 0.22 * detail else ""
-    return article(name_of(rng, thing, detail)) + place
+    return article(describe_object(rng, thing, detail)) + place
 
 
 def _ground(rng: Random, scene: Scene) -> str:
     return rng.choice(GROUND_PHRASES[scene.ground])
 
 
-def _partial(rng: Random, scene: Scene, things: list[Thing], detail: float) -> str:
+def _partial(rng: Random, scene: Scene, things: list[SceneObject], detail: float) -> str:
     """A caption that leaves things out, or leaves out the ground."""
     chosen = things[: max(1, len(things) - 1)]
-    told = joined([article(name_of(rng, thing, detail)) for thing in chosen])
+    told = join_phrases([article(describe_object(rng, thing, detail)) for thing in chosen])
     return f"{told} {_ground(rng, scene)}" if rng.random() < 0.5 else told
 
 
-def _listing(rng: Random, scene: Scene, thing: Thing) -> str:
+def _listing(rng: Random, scene: Scene, thing: SceneObject) -> str:
     """The first thing as a shop lists it; the words for the attributes' names occur nowhere else."""
     rows = [f"{thing.colour} color", f"{word_for(rng, thing.texture)} pattern"]
     told = [f"{word_for(rng, thing.shape)} shape", *rng.sample(rows, rng.choice((1, 2)))]

@@ -11,47 +11,47 @@ from typing import Any
 
 from zscir.tabletop.edits import draw_edit_into
 from zscir.tabletop.scenes import (
-    PLACES,
+    SCENE_PLACES,
     SHAPES,
     Scene,
-    Thing,
+    SceneObject,
+    draw_object,
     draw_scene,
-    draw_thing,
     held_out,
     is_sound,
     make_scene,
 )
 
-Query = dict[str, Any]
-Test = Callable[[Scene], bool]
+ObjectTaskEntry = dict[str, Any]
+SceneTest = Callable[[Scene], bool]
 COCO_IDS = range(1_000, 1_000_000)
-LISTED = 14  # gallery items; the target is shown beside them
-SCENES_PER_QUERY = 2 + LISTED
+OBJECT_GALLERY_SIZE = 14  # gallery items; the target is shown beside them
+SCENES_PER_QUERY = 2 + OBJECT_GALLERY_SIZE
 
 
-class Wall:
+class ScenePool:
     """The scenes that object tasks show, and their ids; queries share scenes where they can."""
 
     def __init__(self, rng: Random, queries: int) -> None:
         self.id_of: dict[Scene, int] = {}
         self._ids = iter(rng.sample(COCO_IDS, 2 * queries * SCENES_PER_QUERY))
 
-    def item(self, scene: Scene) -> Query:
+    def item(self, scene: Scene) -> ObjectTaskEntry:
         """As the annotations name it; a scene not yet shown gets an id."""
         if scene not in self.id_of:
             self.id_of[scene] = next(self._ids)
         return {"val_image_id": self.id_of[scene]}
 
     def query(
-        self, rng: Random, condition: str, reference: Scene, target: Scene, close: list[Scene | None], right: Test
-    ) -> Query:
+        self, rng: Random, condition: str, reference: Scene, target: Scene, close: list[Scene | None], right: SceneTest
+    ) -> ObjectTaskEntry:
         """A query whose gallery holds ``close`` and other scenes; none of them is ``right``."""
         possible = dict.fromkeys(scene for scene in close if scene is not None and not right(scene))
         listed = [scene for scene in possible if scene not in (reference, target)]
         shown = list(self.id_of)
-        while len(listed) < LISTED:
+        while len(listed) < OBJECT_GALLERY_SIZE:
             # Half of the others were shown before, as soon as there are enough: galleries overlap as real ones do.
-            old = len(shown) > 4 * LISTED and rng.random() < 0.8
+            old = len(shown) > 4 * OBJECT_GALLERY_SIZE and rng.random() < 0.8
             scene = rng.choice(shown) if old else draw_scene(rng, True)
             if scene not in (reference, target, *listed) and not right(scene):
                 listed.append(scene)
@@ -64,7 +64,7 @@ class Wall:
         }
 
 
-def focus_object(rng: Random, wall: Wall) -> Query:
+def focus_object(rng: Random, wall: ScenePool) -> ObjectTaskEntry:
     """The target shows the reference's thing of the named shape, with all else different."""
     while True:
         reference = draw_scene(rng, True, (2, 3))
@@ -75,7 +75,7 @@ def focus_object(rng: Random, wall: Wall) -> Query:
                 return query
 
 
-def _focus_on(rng: Random, wall: Wall, reference: Scene, thing: Thing) -> Query | None:
+def _focus_on(rng: Random, wall: ScenePool, reference: Scene, thing: SceneObject) -> ObjectTaskEntry | None:
     company = [other for other in reference.things if other != thing]
 
     def elsewhere(scene: Scene) -> bool:
@@ -84,13 +84,13 @@ def _focus_on(rng: Random, wall: Wall, reference: Scene, thing: Thing) -> Query 
     target = _scene_with(rng, [thing], elsewhere)
     if target is None:
         return None
-    alike = [_scene_with(rng, company, _anything, reference.ground) for _ in range(3)]
-    namesakes = [replace(draw_thing(rng, thing.place), shape=thing.shape) for _ in range(3)]
-    close = [*alike, *(_scene_with(rng, [one], _anything) for one in namesakes)]
+    alike = [_scene_with(rng, company, _any_scene, reference.ground) for _ in range(3)]
+    namesakes = [replace(draw_object(rng, thing.place), shape=thing.shape) for _ in range(3)]
+    close = [*alike, *(_scene_with(rng, [one], _any_scene) for one in namesakes)]
     return wall.query(rng, thing.shape, reference, target, close, lambda scene: _shows_any(scene, [thing]))
 
 
-def change_object(rng: Random, wall: Wall) -> Query:
+def change_object(rng: Random, wall: ScenePool) -> ObjectTaskEntry:
     """The target is the reference's scene with a thing of the named shape more."""
     while True:
         reference = draw_scene(rng, True, (1, 2, 3))
@@ -101,7 +101,9 @@ def change_object(rng: Random, wall: Wall) -> Query:
             continue
         close = [_edited(rng, reference), _edited(rng, reference), _with_more(rng, reference, rng.choice(absent))]
         close += [_edited(rng, target) for _ in range(5)]
-        close += [_scene_with(rng, [replace(draw_thing(rng, PLACES[0]), shape=shape)], _anything) for _ in range(2)]
+        close += [
+            _scene_with(rng, [replace(draw_object(rng, SCENE_PLACES[0]), shape=shape)], _any_scene) for _ in range(2)
+        ]
         return wall.query(rng, shape, reference, target, close, _adds(reference, shape))
 
 
@@ -110,11 +112,11 @@ def _edited(rng: Random, scene: Scene) -> Scene | None:
     return None if edit is None else edit.after
 
 
-def _anything(_scene: Scene) -> bool:
+def _any_scene(_scene: Scene) -> bool:
     return True
 
 
-def _adds(reference: Scene, shape: str) -> Test:
+def _adds(reference: Scene, shape: str) -> SceneTest:
     """Whether a scene shows a thing of ``shape`` beside all that the reference shows."""
 
     def right(scene: Scene) -> bool:
@@ -125,18 +127,18 @@ def _adds(reference: Scene, shape: str) -> Test:
     return right
 
 
-def _shows_any(scene: Scene, things: list[Thing]) -> bool:
+def _shows_any(scene: Scene, things: list[SceneObject]) -> bool:
     """Whether a thing of the same colour and shape as one of ``things`` is in the scene."""
     return bool({thing.kind for thing in scene.things} & {thing.kind for thing in things})
 
 
-def _scene_with(rng: Random, things: list[Thing], fits: Test, ground: str | None = None) -> Scene | None:
+def _scene_with(rng: Random, things: list[SceneObject], fits: SceneTest, ground: str | None = None) -> Scene | None:
     """A held-out scene that shows ``things`` (size and place may differ) and perhaps more."""
     for _ in range(60):
         base = draw_scene(rng, True)
         extra = list(base.things)[: rng.choice((0, 1, 1, 2))]
-        count = min(len(PLACES), len(things) + len(extra))
-        places = rng.sample(PLACES, count)
+        count = min(len(SCENE_PLACES), len(things) + len(extra))
+        places = rng.sample(SCENE_PLACES, count)
         drawn = [replace(thing, place=place) for thing, place in zip([*things, *extra], places, strict=False)]
         scene = make_scene(ground or base.ground, drawn)
         if is_sound(scene) and held_out(scene) and fits(scene):
@@ -146,9 +148,9 @@ def _scene_with(rng: Random, things: list[Thing], fits: Test, ground: str | None
 
 def _with_more(rng: Random, scene: Scene, shape: str) -> Scene | None:
     """The scene with one thing of ``shape`` more, or None where no such scene is held out."""
-    free = [place for place in PLACES if place not in {thing.place for thing in scene.things}]
+    free = [place for place in SCENE_PLACES if place not in {thing.place for thing in scene.things}]
     for _ in range(60):
-        more = replace(draw_thing(rng, rng.choice(free)), shape=shape)
+        more = replace(draw_object(rng, rng.choice(free)), shape=shape)
         result = make_scene(scene.ground, (*scene.things, more))
         if is_sound(result) and held_out(result):
             return result

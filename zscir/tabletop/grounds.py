@@ -6,7 +6,7 @@ from random import Random
 
 from PIL import Image, ImageDraw
 
-from zscir.tabletop.scenes import rng_of
+from zscir.tabletop.scenes import derive_rng
 
 TILE_PX = 256
 Rgb = tuple[int, int, int]
@@ -17,7 +17,7 @@ def tile_of(ground: str) -> Image.Image:
     """The RGB tile of ``ground``; repeat it in both directions to cover any canvas."""
     base, draw = _GROUNDS[ground]
     tile = Image.new("RGB", (TILE_PX, TILE_PX), base)
-    draw(rng_of(0, "ground", ground), ImageDraw.Draw(tile), base)
+    draw(derive_rng(0, "ground", ground), ImageDraw.Draw(tile), base)
     return tile
 
 

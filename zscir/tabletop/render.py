@@ -13,11 +13,11 @@ from PIL import Image, ImageDraw
 
 from zscir.tabletop.grounds import TILE_PX, tile_of
 from zscir.tabletop.outlines import Polygon, inner_lines_of, outline_of, shades_of
-from zscir.tabletop.scenes import Scene, Thing
+from zscir.tabletop.scenes import Scene, SceneObject
 
-Rgb = tuple[int, int, int]
-SCALE = 2
-RGB_OF_COLOUR: dict[str, Rgb] = {
+_Rgb = tuple[int, int, int]
+SUPERSAMPLING = 2
+RGB_OF_COLOUR: dict[str, _Rgb] = {
     "red": (214, 28, 32),
     "orange": (245, 130, 20),
     "yellow": (250, 222, 40),
@@ -39,10 +39,10 @@ _CENTRE_OF_PLACE = {
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedObject:
     """A thing with the centre, radius and tilt (pixels, radians) at which it is drawn."""
 
-    thing: Thing
+    thing: SceneObject
     x: float
     y: float
     radius: float
@@ -59,15 +59,15 @@ def size_of(rng: Random, size_px: int) -> tuple[int, int]:
     return round(size_px * rng.uniform(0.85, 1.3)), round(size_px * rng.uniform(0.85, 1.3))
 
 
-def layout_of(rng: Random, scene: Scene, width: int, height: int) -> list[Placed]:
+def layout_of(rng: Random, scene: Scene, width: int, height: int) -> list[PlacedObject]:
     """Where each thing lies, with a little jitter of centre, radius and tilt."""
     return [_place(rng, thing, width, height) for thing in scene.things]
 
 
-def _place(rng: Random, thing: Thing, width: int, height: int) -> Placed:
+def _place(rng: Random, thing: SceneObject, width: int, height: int) -> PlacedObject:
     centre_x, centre_y = _CENTRE_OF_PLACE[thing.place]
     shorter = min(width, height)
-    return Placed(
+    return PlacedObject(
         thing,
         x=centre_x * width + rng.uniform(-0.03, 0.03) * shorter,
         y=centre_y * height + rng.uniform(-0.03, 0.03) * shorter,
@@ -76,21 +76,21 @@ def _place(rng: Random, thing: Thing, width: int, height: int) -> Placed:
     )
 
 
-def picture_of(rng: Random, scene: Scene, width: int, height: int) -> tuple[Image.Image, list[Placed]]:
+def picture_of(rng: Random, scene: Scene, width: int, height: int) -> tuple[Image.Image, list[PlacedObject]]:
     """The RGB picture of ``scene`` and where its things lie."""
     placed = layout_of(rng, scene, width, height)
-    canvas = _ground(rng, scene.ground, width * SCALE, height * SCALE)
+    canvas = _ground(rng, scene.ground, width * SUPERSAMPLING, height * SUPERSAMPLING)
     for one in placed:
         _draw(canvas, one, rng.uniform(0.9, 1.08))
-    return canvas.reduce(SCALE), placed
+    return canvas.reduce(SUPERSAMPLING), placed
 
 
 def jpeg_of(rng: Random, scene: Scene, width: int, height: int) -> bytes:
     """The picture of ``scene`` as a JPEG."""
-    return encoded(picture_of(rng, scene, width, height)[0], "JPEG")
+    return encode_picture(picture_of(rng, scene, width, height)[0], "JPEG")
 
 
-def encoded(image: Image.Image, form: str) -> bytes:
+def encode_picture(image: Image.Image, form: str) -> bytes:
     """``image`` as the bytes of a "JPEG" or a "PNG" file."""
     buffer = BytesIO()
     options = {"quality": 88} if form == "JPEG" else {"compress_level": 3}
@@ -108,14 +108,14 @@ def _ground(rng: Random, ground: str, width: int, height: int) -> Image.Image:
     return canvas
 
 
-def _draw(canvas: Image.Image, placed: Placed, brightness: float) -> None:
+def _draw(canvas: Image.Image, placed: PlacedObject, brightness: float) -> None:
     """Paint one thing: its shadow, then its marked and shaded surface through the outline, then its lines."""
-    radius = placed.radius * SCALE
+    radius = placed.radius * SUPERSAMPLING
     half = int(radius * 1.15) + 2
-    left, top = round(placed.x * SCALE) - half, round(placed.y * SCALE) - half
+    left, top = round(placed.x * SUPERSAMPLING) - half, round(placed.y * SUPERSAMPLING) - half
     shape = placed.thing.shape
     mask = _mask(tuple(_turned(polygon, radius, placed.tilt, half) for polygon in outline_of(shape)), 2 * half)
-    canvas.paste((60, 60, 60), (left + SCALE, top + 2 * SCALE), mask.point(_HALF))
+    canvas.paste((60, 60, 60), (left + SUPERSAMPLING, top + 2 * SUPERSAMPLING), mask.point(_HALF))
     surface = _surface(placed.thing, brightness, radius, 2 * half)
     for polygon, lift in shades_of(shape):
         _shade(surface, _turned(polygon, radius, placed.tilt, half), lift)
@@ -143,7 +143,7 @@ def _mask(polygons: tuple[Polygon, ...], side: int) -> Image.Image:
     return mask
 
 
-def _surface(thing: Thing, brightness: float, radius: float, side: int) -> Image.Image:
+def _surface(thing: SceneObject, brightness: float, radius: float, side: int) -> Image.Image:
     base = RGB_OF_COLOUR[thing.colour]
     colour = tuple(min(255, round(value * brightness)) for value in base)
     surface = Image.new("RGB", (side, side), colour)

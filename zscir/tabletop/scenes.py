@@ -11,9 +11,9 @@ from random import Random
 SHAPES = ("sphere", "cube", "cone", "star", "ring", "heart", "cross")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black")
 TEXTURES = ("plain", "striped", "spotted")
-SIZES = ("small", "big")
+OBJECT_SIZES = ("small", "big")
 GROUNDS = ("wooden table", "grass", "snow", "sand", "tiled floor")
-PLACES = ("top left", "top right", "bottom left", "bottom right")
+SCENE_PLACES = ("top left", "top right", "bottom left", "bottom right")
 
 HELD_OUT_ONE_IN = 4
 _COUNTS = (1, 2, 3, 4)
@@ -21,7 +21,7 @@ _COUNT_WEIGHTS = (40, 38, 15, 7)
 
 
 @dataclass(frozen=True, order=True)
-class Thing:
+class SceneObject:
     """One object of a scene; ``place`` is the quarter of the picture in which it lies."""
 
     place: str
@@ -41,7 +41,7 @@ class Scene:
     """A ground and its things, sorted by place."""
 
     ground: str
-    things: tuple[Thing, ...]
+    things: tuple[SceneObject, ...]
 
     @property
     def key(self) -> str:
@@ -55,13 +55,13 @@ class Scene:
         return self.ground, tuple(sorted((t.shape, t.colour, t.texture, t.size) for t in self.things))
 
 
-def rng_of(seed: int, *names: str | int) -> Random:
+def derive_rng(seed: int, *names: str | int) -> Random:
     """A generator of its own for (seed, names); streams of different names are independent."""
     text = "\n".join(str(part) for part in (seed, *names))
     return Random(int.from_bytes(sha256(text.encode()).digest()[:16], "big"))
 
 
-def make_scene(ground: str, things: list[Thing] | tuple[Thing, ...]) -> Scene:
+def make_scene(ground: str, things: list[SceneObject] | tuple[SceneObject, ...]) -> Scene:
     """The scene of these things in canonical order."""
     return Scene(ground, tuple(sorted(things)))
 
@@ -78,28 +78,28 @@ def is_sound(scene: Scene) -> bool:
     return 1 <= len(scene.things) == len(places) == len(kinds)
 
 
-def draw_thing(rng: Random, place: str, texture: str | None = None) -> Thing:
+def draw_object(rng: Random, place: str, texture: str | None = None) -> SceneObject:
     """Any thing at ``place``; half of the things are plain."""
     drawn = texture or rng.choices(TEXTURES, (50, 25, 25))[0]
-    return Thing(place, rng.choice(SHAPES), rng.choice(COLOURS), drawn, rng.choice(SIZES))
+    return SceneObject(place, rng.choice(SHAPES), rng.choice(COLOURS), drawn, rng.choice(OBJECT_SIZES))
 
 
 def draw_scene(rng: Random, for_benchmarks: bool, counts: tuple[int, ...] = _COUNTS) -> Scene:
     """A scene of the held-out part or of the other part; in half of the scenes all things share one texture."""
     weights = [_COUNT_WEIGHTS[count - 1] for count in counts]
     while True:
-        places = rng.sample(PLACES, rng.choices(counts, weights)[0])
+        places = rng.sample(SCENE_PLACES, rng.choices(counts, weights)[0])
         texture = rng.choices(TEXTURES, (50, 25, 25))[0] if rng.random() < 0.5 else None
-        scene = make_scene(rng.choice(GROUNDS), [draw_thing(rng, place, texture) for place in places])
+        scene = make_scene(rng.choice(GROUNDS), [draw_object(rng, place, texture) for place in places])
         if is_sound(scene) and held_out(scene) == for_benchmarks:
             return scene
 
 
-def without(scene: Scene, thing: Thing) -> Scene:
+def without_object(scene: Scene, thing: SceneObject) -> Scene:
     """The scene with one thing less."""
     return make_scene(scene.ground, [other for other in scene.things if other != thing])
 
 
-def with_change(scene: Scene, thing: Thing, **changes: str) -> Scene:
+def with_object(scene: Scene, thing: SceneObject, **changes: str) -> Scene:
     """The scene in which ``thing`` has other attributes."""
     return make_scene(scene.ground, [replace(t, **changes) if t == thing else t for t in scene.things])

@@ -15,14 +15,14 @@ from threading import Event, Lock, Thread
 from urllib.parse import urlsplit
 
 from zscir.tabletop.spec import TabletopSpec
-from zscir.tabletop.web import fate_of, web_jpeg
+from zscir.tabletop.web import url_fault, web_jpeg
 
 _PATH = re.compile(r"/(\d{1,18})/(\d{1,18})\.jpg")
 _PAGE = b"<!doctype html><title>Moved</title><p>This picture has moved. Please accept our cookies.</p>\n"
 
 
 @contextmanager
-def serving(spec: TabletopSpec, port: int = 0) -> Iterator[int]:
+def serve_tabletop(spec: TabletopSpec, port: int = 0) -> Iterator[int]:
     """Serve the pictures of ``spec`` on 127.0.0.1 while the block runs; gives the port (0 asks for a free one).
 
     On leaving, hanging and idle connections are closed and every thread has ended.
@@ -55,7 +55,7 @@ class _Server(ThreadingHTTPServer):
         with self._lock:
             self._live.add(connection)
         if self.closing.is_set():
-            _shut(connection)
+            _shut_down_socket(connection)
 
     def closed(self, connection: socket.socket) -> None:
         with self._lock:
@@ -66,7 +66,7 @@ class _Server(ThreadingHTTPServer):
         self.closing.set()
         with self._lock:
             for connection in self._live:
-                _shut(connection)
+                _shut_down_socket(connection)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that goes away is no event; anything else is a fault of the server and is shown."""
@@ -74,7 +74,7 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
-def _shut(connection: socket.socket) -> None:
+def _shut_down_socket(connection: socket.socket) -> None:
     try:
         connection.shutdown(socket.SHUT_RDWR)
     except OSError:
@@ -118,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, "text/html", _PAGE)
             return
         index = int(found[2])
-        match fate_of(spec, index):
+        match url_fault(spec, index):
             case "ok":
                 self._send(200, "image/jpeg", web_jpeg(spec, index))
             case "missing":

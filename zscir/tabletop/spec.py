@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from zscir.runtime.specs import Spec
 
-Share = Annotated[float, Field(ge=0, le=1)]
+UrlShare = Annotated[float, Field(ge=0, le=1)]
 
 
 class TabletopSpec(Spec):
@@ -16,26 +16,26 @@ class TabletopSpec(Spec):
     scenes: Annotated[int, Field(ge=1)] = 6000
     size_px: Annotated[int, Field(ge=32, le=1024)] = 96  # sides vary between 0.85 and 1.3 of it
     sibling_share: Annotated[float, Field(ge=0, le=0.75)] = 0.5  # scenes that are an edit of another scene
-    missing_share: Share = 0.02  # 404
-    server_error_share: Share = 0.01  # 500
-    html_share: Share = 0.01  # a page instead of an image, with status 200
-    truncated_share: Share = 0.01  # half a JPEG that claims to be whole
-    reset_share: Share = 0.005  # the connection breaks in the middle of the body
-    hang_share: Share = 0.002  # nothing comes for ``hang_s`` seconds
+    missing_share: UrlShare = 0.02  # 404
+    server_error_share: UrlShare = 0.01  # 500
+    html_share: UrlShare = 0.01  # a page instead of an image, with status 200
+    truncated_share: UrlShare = 0.01  # half a JPEG that claims to be whole
+    reset_share: UrlShare = 0.005  # the connection breaks in the middle of the body
+    hang_share: UrlShare = 0.002  # nothing comes for ``hang_s`` seconds
     hang_s: Annotated[float, Field(gt=0)] = 60.0
-    duplicate_share: Share = 0.01  # rows of the list that occur twice
-    blank_share: Share = 0.005  # rows without a caption
-    malformed_share: Share = 0.005  # rows whose URL is not one
+    duplicate_share: UrlShare = 0.01  # rows of the list that occur twice
+    blank_share: UrlShare = 0.005  # rows without a caption
+    malformed_share: UrlShare = 0.005  # rows whose URL is not one
 
     @model_validator(mode="after")
     def _shares_fit(self) -> "TabletopSpec":
-        broken = sum(share for _, share in fates_of(self))
+        broken = sum(share for _, share in url_fault_shares(self))
         if broken > 1:
             raise ValueError(f"the shares of broken URLs add up to {broken:g}; at most 1 is possible")
         return self
 
 
-def fates_of(spec: TabletopSpec) -> list[tuple[str, float]]:
+def url_fault_shares(spec: TabletopSpec) -> list[tuple[str, float]]:
     """(fate, share) of every way in which a URL may be broken."""
     return [
         ("missing", spec.missing_share),

@@ -7,57 +7,57 @@ so that caption differences between similar pictures exist to be mined, as among
 from zscir.tabletop.captions import caption_of
 from zscir.tabletop.edits import draw_edit_into
 from zscir.tabletop.render import jpeg_of, size_of
-from zscir.tabletop.scenes import Scene, draw_scene, rng_of
-from zscir.tabletop.spec import TabletopSpec, fates_of
+from zscir.tabletop.scenes import Scene, derive_rng, draw_scene
+from zscir.tabletop.spec import TabletopSpec, url_fault_shares
 
-HOST = "http://tabletop.test"
-FAMILY = 4
+TABLETOP_ORIGIN = "http://tabletop.test"
+SCENES_PER_FAMILY = 4
 
 
 def url_of(spec: TabletopSpec, index: int) -> str:
     """The stable address of picture ``index``; only the server's port differs between runs."""
-    return f"{HOST}/{spec.seed}/{index}.jpg"
+    return f"{TABLETOP_ORIGIN}/{spec.seed}/{index}.jpg"
 
 
 def is_sibling(spec: TabletopSpec, index: int) -> bool:
     """Whether scene ``index`` is drawn as an edit of its family's first scene."""
-    chance = spec.sibling_share * FAMILY / (FAMILY - 1)
-    return index % FAMILY != 0 and rng_of(spec.seed, "web sibling", index).random() < chance
+    chance = spec.sibling_share * SCENES_PER_FAMILY / (SCENES_PER_FAMILY - 1)
+    return index % SCENES_PER_FAMILY != 0 and derive_rng(spec.seed, "web sibling", index).random() < chance
 
 
 def web_scene(spec: TabletopSpec, index: int) -> Scene:
     """Scene ``index`` of the web list; never a held-out one."""
     if is_sibling(spec, index):
-        rng = rng_of(spec.seed, "web edit", index)
-        scene = _fresh(spec, index - index % FAMILY)
+        rng = derive_rng(spec.seed, "web edit", index)
+        scene = _draw_independent_scene(spec, index - index % SCENES_PER_FAMILY)
         for _ in range(rng.choice((1, 1, 1, 2))):
             edit = draw_edit_into(rng, scene, for_benchmarks=False)
             scene = scene if edit is None else edit.after
         return scene
-    return _fresh(spec, index)
+    return _draw_independent_scene(spec, index)
 
 
-def _fresh(spec: TabletopSpec, index: int) -> Scene:
-    return draw_scene(rng_of(spec.seed, "web scene", index), for_benchmarks=False)
+def _draw_independent_scene(spec: TabletopSpec, index: int) -> Scene:
+    return draw_scene(derive_rng(spec.seed, "web scene", index), for_benchmarks=False)
 
 
 def web_caption(spec: TabletopSpec, index: int) -> str:
     """The caption of scene ``index``; half of the siblings are phrased as their family's first scene is."""
-    like_first = is_sibling(spec, index) and rng_of(spec.seed, "web phrasing", index).random() < 0.5
-    phrasing = index - index % FAMILY if like_first else index
-    return caption_of(rng_of(spec.seed, "web caption", phrasing), web_scene(spec, index))
+    like_first = is_sibling(spec, index) and derive_rng(spec.seed, "web phrasing", index).random() < 0.5
+    phrasing = index - index % SCENES_PER_FAMILY if like_first else index
+    return caption_of(derive_rng(spec.seed, "web caption", phrasing), web_scene(spec, index))
 
 
 def web_jpeg(spec: TabletopSpec, index: int) -> bytes:
     """The JPEG of scene ``index``."""
-    rng = rng_of(spec.seed, "web picture", index)
+    rng = derive_rng(spec.seed, "web picture", index)
     return jpeg_of(rng, web_scene(spec, index), *size_of(rng, spec.size_px))
 
 
-def fate_of(spec: TabletopSpec, index: int) -> str:
+def url_fault(spec: TabletopSpec, index: int) -> str:
     """ "ok", or the way in which the URL of ``index`` is broken."""
-    point = rng_of(spec.seed, "web fate", index).random()
-    for fate, share in fates_of(spec):
+    point = derive_rng(spec.seed, "web fate", index).random()
+    for fate, share in url_fault_shares(spec):
         point -= share
         if point < 0:
             return fate

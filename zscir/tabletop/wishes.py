@@ -7,25 +7,27 @@ not say is free. It carries the two texts of a CIRCO query and the semantic aspe
 from dataclasses import dataclass, replace
 from random import Random
 
-from zscir.tabletop.captions import COUNT_WORDS, GROUND_PHRASES, article, joined, word_for
+from zscir.tabletop.captions import COUNT_WORDS, GROUND_PHRASES, article, join_phrases, word_for
 from zscir.tabletop.edits import draw_edit
 from zscir.tabletop.scenes import (
     COLOURS,
     GROUNDS,
-    PLACES,
-    SIZES,
+    OBJECT_SIZES,
+    SCENE_PLACES,
     TEXTURES,
     Scene,
-    Thing,
-    draw_thing,
+    SceneObject,
+    draw_object,
     held_out,
     is_sound,
     make_scene,
 )
 from zscir.tabletop.wording import kind_name
 
-Part = tuple[tuple[str, str], ...]  # attributes and values that one thing must have; always with colour and shape
-CHANGES = {
+ObjectPattern = tuple[
+    tuple[str, str], ...
+]  # attributes and values that one thing must have; always with colour and shape
+ASPECT_OF_CHANGE = {
     "ground": "spatial_relations_background",
     "add": "addition",
     "add on ground": "addition",
@@ -42,14 +44,14 @@ _CHANGES_BY_COUNT = {
     1: ("ground", "add", "add on ground", "count", *_ATTRIBUTE_CHANGES, *_ATTRIBUTE_CHANGES),
     2: ("ground", "add", "add on ground", "count", "without", "without"),
 }
-_LOOK = ("shape", "colour", "texture")
+_APPEARANCE = ("shape", "colour", "texture")
 
 
 @dataclass(frozen=True)
-class Wish:
+class TargetCondition:
     """What a scene must show, and how a person says so."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[ObjectPattern, ...]
     ground: str | None
     count: int | None
     absent: str | None
@@ -63,24 +65,24 @@ class Wish:
             self.ground in (None, scene.ground)
             and self.count in (None, len(scene.things))
             and all(thing.shape != self.absent for thing in scene.things)
-            and all(any(_has(thing, part) for thing in scene.things) for part in self.parts)
+            and all(any(_matches(thing, part) for thing in scene.things) for part in self.parts)
         )
 
 
-def _has(thing: Thing, part: Part) -> bool:
+def _matches(thing: SceneObject, part: ObjectPattern) -> bool:
     return all(getattr(thing, name) == value for name, value in part)
 
 
-def _part(thing: Thing, *names: str) -> Part:
+def _pattern_of(thing: SceneObject, *names: str) -> ObjectPattern:
     return tuple((name, getattr(thing, name)) for name in names)
 
 
-def draw_wish(rng: Random, reference: Scene) -> Wish | None:
+def draw_condition(rng: Random, reference: Scene) -> TargetCondition | None:
     """A wish about a scene of one or two things that it does not meet itself, or None where the change does not fit."""
     change = rng.choice(_CHANGES_BY_COUNT[len(reference.things)])
-    kept = tuple(_part(thing, *_LOOK) for thing in reference.things)
-    concept = joined([article(kind_name(thing)) for thing in reference.things])
-    plain = Wish(kept, None, None, None, "", concept, (CHANGES[change],))
+    kept = tuple(_pattern_of(thing, *_APPEARANCE) for thing in reference.things)
+    concept = join_phrases([article(kind_name(thing)) for thing in reference.things])
+    plain = TargetCondition(kept, None, None, None, "", concept, (ASPECT_OF_CHANGE[change],))
     if change in ("ground", "add", "add on ground", "count"):
         wish = _about_scene(rng, reference, change, plain)
     elif change == "without":
@@ -90,21 +92,21 @@ def draw_wish(rng: Random, reference: Scene) -> Wish | None:
     return wish if wish is not None and not wish.met_by(reference) else None
 
 
-def _about_scene(rng: Random, reference: Scene, change: str, wish: Wish) -> Wish | None:
+def _about_scene(rng: Random, reference: Scene, change: str, wish: TargetCondition) -> TargetCondition | None:
     """Other ground, one more thing, both, or a number of things."""
     them = "them" if len(reference.things) > 1 else "it"
     ground = rng.choice([name for name in GROUNDS if name != reference.ground])
     lies = f"{rng.choice(('is', 'lies', 'was photographed'))} {rng.choice(GROUND_PHRASES[ground])}"
-    extra = draw_thing(rng, PLACES[0])
-    has = f"has {article(_spoken(rng, extra))} next to {them}"
-    parts = (*wish.parts, _part(extra, "shape", "colour"))
+    extra = draw_object(rng, SCENE_PLACES[0])
+    has = f"has {article(_describe(rng, extra))} next to {them}"
+    parts = (*wish.parts, _pattern_of(extra, "shape", "colour"))
     if change == "ground":
         old = f" instead of {rng.choice(GROUND_PHRASES[reference.ground])}" if rng.random() < 0.4 else ""
         return replace(wish, ground=ground, caption=lies + old)
     if extra.kind in {thing.kind for thing in reference.things} and change != "count":
         return None
     if change == "add":
-        return replace(wish, parts=parts, caption=rng.choice((has, f"also shows {article(_spoken(rng, extra))}")))
+        return replace(wish, parts=parts, caption=rng.choice((has, f"also shows {article(_describe(rng, extra))}")))
     if change == "add on ground":
         caption = rng.choice((f"{lies} and {has}", f"{has} and {lies}"))
         aspects = ("addition", "spatial_relations_background", "statement_with_conjunction")
@@ -115,11 +117,11 @@ def _about_scene(rng: Random, reference: Scene, change: str, wish: Wish) -> Wish
     return replace(wish, count=count, ground=ground, caption=caption) if count <= 4 else None
 
 
-def _spoken(rng: Random, thing: Thing) -> str:
+def _describe(rng: Random, thing: SceneObject) -> str:
     return f"{thing.colour} {word_for(rng, thing.shape)}"
 
 
-def _without(rng: Random, reference: Scene, wish: Wish) -> Wish | None:
+def _without(rng: Random, reference: Scene, wish: TargetCondition) -> TargetCondition | None:
     """All but one of the things, and nothing of that one's shape."""
     gone = rng.choice(reference.things)
     rest = [thing for thing in reference.things if thing != gone]
@@ -128,28 +130,30 @@ def _without(rng: Random, reference: Scene, wish: Wish) -> Wish | None:
     caption = rng.choice(("has no {noun}", "does not have the {noun}", "is shown without the {noun}"))
     return replace(
         wish,
-        parts=tuple(_part(thing, *_LOOK) for thing in rest),
+        parts=tuple(_pattern_of(thing, *_APPEARANCE) for thing in rest),
         absent=gone.shape,
         caption=caption.format(noun=word_for(rng, gone.shape)),
-        concept=joined([article(kind_name(thing)) for thing in rest]),
+        concept=join_phrases([article(kind_name(thing)) for thing in rest]),
     )
 
 
-_FREED = {
+_CHANGED_ATTRIBUTE = {
     "retexture": ("texture", TEXTURES),
     "recolour": ("colour", COLOURS),
-    "resize": ("size", SIZES),
-    "move": ("place", PLACES),
+    "resize": ("size", OBJECT_SIZES),
+    "move": ("place", SCENE_PLACES),
 }
 
 
-def _about_thing(rng: Random, reference: Scene, thing: Thing, change: str, wish: Wish) -> Wish:
+def _about_thing(
+    rng: Random, reference: Scene, thing: SceneObject, change: str, wish: TargetCondition
+) -> TargetCondition:
     """A lone thing looks otherwise or lies elsewhere; its ground stays."""
-    name, values = _FREED[change]
+    name, values = _CHANGED_ATTRIBUTE[change]
     old = getattr(thing, name)
     new = rng.choice([value for value in values if value != old])
     told = thing if name == "size" or name == "place" else replace(thing, **{name: new})
-    part = tuple({**dict(_part(told, *_LOOK)), name: new}.items())
+    part = tuple({**dict(_pattern_of(told, *_APPEARANCE)), name: new}.items())
     word, was = word_for(rng, new), word_for(rng, old)
     caption = {
         "retexture": rng.choice((f"is {word}", f"has a {word} look")),
@@ -164,12 +168,12 @@ def _about_thing(rng: Random, reference: Scene, thing: Thing, change: str, wish:
     return replace(wish, parts=(part,), ground=reference.ground, caption=caption, concept=concept)
 
 
-def draw_granting(rng: Random, wish: Wish, ground: str, tries: int = 300) -> Scene | None:
+def draw_matching_scene(rng: Random, wish: TargetCondition, ground: str, tries: int = 300) -> Scene | None:
     """A held-out scene that meets ``wish``; a free ground is most often ``ground``."""
     for _ in range(tries):
         count = wish.count or min(4, len(wish.parts) + rng.choice((0, 0, 0, 1)))
-        places = rng.sample(PLACES, count)
-        things = [draw_thing(rng, place) for place in places]
+        places = rng.sample(SCENE_PLACES, count)
+        things = [draw_object(rng, place) for place in places]
         for n, part in enumerate(wish.parts):
             things[n] = replace(things[n], **dict(part))
         here = wish.ground or (ground if rng.random() < 0.6 else rng.choice(GROUNDS))
@@ -179,10 +183,10 @@ def draw_granting(rng: Random, wish: Wish, ground: str, tries: int = 300) -> Sce
     return None
 
 
-def draw_near_miss(rng: Random, wish: Wish, reference: Scene, tries: int = 100) -> Scene | None:
+def draw_near_miss(rng: Random, wish: TargetCondition, reference: Scene, tries: int = 100) -> Scene | None:
     """A held-out scene that fails ``wish`` narrowly: like the reference, or like an answer but for one edit."""
     for _ in range(tries):
-        start = reference if rng.random() < 0.4 else draw_granting(rng, wish, reference.ground)
+        start = reference if rng.random() < 0.4 else draw_matching_scene(rng, wish, reference.ground)
         edit = None if start is None else draw_edit(rng, start)
         if edit is not None and held_out(edit.after) and not wish.met_by(edit.after):
             return edit.after

@@ -6,16 +6,9 @@ sentence) and ``terse`` ("is red and not blue", as in FashionIQ).
 
 from random import Random
 
-from zscir.tabletop.captions import (
-    COUNT_WORDS,
-    GROUND_PHRASES,
-    PLACE_PHRASES,
-    article,
-    joined,
-    word_for,
-)
-from zscir.tabletop.edits import ATTRIBUTE_OF, Edit
-from zscir.tabletop.scenes import Scene, Thing
+from zscir.tabletop.captions import COUNT_WORDS, GROUND_PHRASES, PLACE_PHRASES, article, join_phrases, word_for
+from zscir.tabletop.edits import EDITED_ATTRIBUTE, SceneEdit
+from zscir.tabletop.scenes import Scene, SceneObject
 
 # {the}: the thing as it was, no longer than needed to tell it from the others, or "it". {noun}: the same without
 # article, never "it". {a_new}: the new thing in full.
@@ -49,11 +42,7 @@ SENTENCES: dict[str, dict[str, tuple[str, ...]]] = {
             "I need {the} to be {is_}, not {was}",
             "a {is_} {noun} instead of the {was} one",
         ),
-        "move": (
-            "move {the} to the {place}",
-            "put {the} in the {place} corner",
-            "{the} sits at the {place} now",
-        ),
+        "move": ("move {the} to the {place}", "put {the} in the {place} corner", "{the} sits at the {place} now"),
         "add": (
             "add {a_new}{at}",
             "there is also {a_new}{at}",
@@ -107,14 +96,14 @@ SENTENCES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
-def sentence_of(rng: Random, edit: Edit, manner: str, tell_place: bool = False) -> str:
+def sentence_of(rng: Random, edit: SceneEdit, manner: str, tell_place: bool = False) -> str:
     """One sentence that asks for ``edit``; ``tell_place`` makes an addition say where."""
     template = rng.choice(SENTENCES[manner][edit.kind])
     said = template.format(**_fields(rng, edit, tell_place))
     # In a scene of several things, "is red" must say what is.
-    named = edit.old if edit.kind in ATTRIBUTE_OF and len(edit.before.things) > 1 else None
+    named = edit.old if edit.kind in EDITED_ATTRIBUTE and len(edit.before.things) > 1 else None
     if manner == "terse" and named is not None:
-        return f"the {short_name(rng, edit.before, named)} {_as_clause(said)}"
+        return f"the {shortest_name(rng, edit.before, named)} {_as_clause(said)}"
     return said
 
 
@@ -122,25 +111,25 @@ def _as_clause(said: str) -> str:
     return said if said.startswith(("is ", "has ", "sits ")) else f"is {said}"
 
 
-def short_name(rng: Random, scene: Scene, thing: Thing) -> str:
+def shortest_name(rng: Random, scene: Scene, thing: SceneObject) -> str:
     """The shortest words that name ``thing`` in ``scene``; now and then with its colour though not needed."""
     alike = [other for other in scene.things if other.shape == thing.shape]
     noun = word_for(rng, thing.shape)
     return f"{thing.colour} {noun}" if len(alike) > 1 or rng.random() < 0.35 else noun
 
 
-def full_name(rng: Random, thing: Thing) -> str:
+def full_name(rng: Random, thing: SceneObject) -> str:
     """All attributes of ``thing``; an untold texture is plain."""
     texture = [] if thing.texture == "plain" else [word_for(rng, thing.texture)]
     return " ".join([word_for(rng, thing.size), *texture, thing.colour, word_for(rng, thing.shape)])
 
 
-def kind_name(thing: Thing) -> str:
+def kind_name(thing: SceneObject) -> str:
     """Texture (unless plain), colour and shape, without synonyms."""
     return " ".join([*([thing.texture] if thing.texture != "plain" else []), thing.colour, thing.shape])
 
 
-def _fields(rng: Random, edit: Edit, tell_place: bool) -> dict[str, str]:
+def _fields(rng: Random, edit: SceneEdit, tell_place: bool) -> dict[str, str]:
     """What a template may mention; every field is there, the unfit ones are empty."""
     before = edit.before
     several = len(before.things) > 1
@@ -149,11 +138,11 @@ def _fields(rng: Random, edit: Edit, tell_place: bool) -> dict[str, str]:
     fields["objects"] = "objects" if several else "object"
     fields["count"] = COUNT_WORDS[len(before.things)]
     if edit.kind == "remove":
-        fields["rest"] = joined([f"the {short_name(rng, before, t)}" for t in edit.after.things])
+        fields["rest"] = join_phrases([f"the {shortest_name(rng, before, t)}" for t in edit.after.things])
     fields["on_ground"] = rng.choice(GROUND_PHRASES[edit.after.ground])
     fields["on_old"] = rng.choice(GROUND_PHRASES[before.ground])
     if edit.old is not None:
-        fields["noun"] = short_name(rng, before, edit.old)
+        fields["noun"] = shortest_name(rng, before, edit.old)
         # Of a lone thing people say "it": then only the picture tells what it is.
         fields["the"] = f"the {fields['noun']}" if several or rng.random() < 0.4 else "it"
         fields["a_shape"] = article(edit.old.shape)
@@ -167,10 +156,10 @@ def _fields(rng: Random, edit: Edit, tell_place: bool) -> dict[str, str]:
     return fields
 
 
-def _values(rng: Random, edit: Edit, fields: dict[str, str]) -> None:
-    if edit.kind in ATTRIBUTE_OF and edit.old is not None and edit.new is not None:
-        fields["was"] = word_for(rng, getattr(edit.old, ATTRIBUTE_OF[edit.kind]))
-        fields["is_"] = word_for(rng, getattr(edit.new, ATTRIBUTE_OF[edit.kind]))
+def _values(rng: Random, edit: SceneEdit, fields: dict[str, str]) -> None:
+    if edit.kind in EDITED_ATTRIBUTE and edit.old is not None and edit.new is not None:
+        fields["was"] = word_for(rng, getattr(edit.old, EDITED_ATTRIBUTE[edit.kind]))
+        fields["is_"] = word_for(rng, getattr(edit.new, EDITED_ATTRIBUTE[edit.kind]))
     if edit.kind in ("recolour all", "retexture all"):
         attribute = "colour" if edit.kind == "recolour all" else "texture"
         fields["is_"] = word_for(rng, getattr(edit.after.things[0], attribute))

@@ -9,44 +9,44 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from zscir.tabletop.edits import ATTRIBUTE_OF, Edit, draw_edit_into, repeated, rival_of, undone
-from zscir.tabletop.exhibits import Exhibit, Exhibition
-from zscir.tabletop.scenes import Scene, draw_scene, held_out, rng_of
+from zscir.tabletop.edits import EDITED_ATTRIBUTE, SceneEdit, draw_edit_into, inverse_edit, near_miss_edit, repeat_edit
+from zscir.tabletop.exhibits import BenchmarkImage, TabletopBenchmark
+from zscir.tabletop.scenes import Scene, derive_rng, draw_scene, held_out
 from zscir.tabletop.spec import TabletopBenchmarksSpec
 from zscir.tabletop.wording import sentence_of
 
-MEMBERS = 6
+IMAGES_PER_SET = 6
 MAX_QUERIES_PER_SET = 5
 SETS_PER_THEME = 5
-_TURNABLE = (*ATTRIBUTE_OF, "add", "remove", "ground")
-Way = tuple[Edit, ...]  # one edit, or two that follow each other
+_INVERTIBLE_KINDS = (*EDITED_ATTRIBUTE, "add", "remove", "ground")
+EditPath = tuple[SceneEdit, ...]  # one edit, or two that follow each other
 
 
 @dataclass(frozen=True)
-class Family:
+class ImageSet:
     """Six distinct scenes, and the ways that lead from one to another in one step and in two."""
 
     scenes: list[Scene]
-    steps: list[Way]
-    double_steps: list[Way]
+    steps: list[EditPath]
+    double_steps: list[EditPath]
 
 
-def build_cirr(spec: TabletopBenchmarksSpec) -> Exhibition:
+def build_cirr(spec: TabletopBenchmarksSpec) -> TabletopBenchmark:
     """The val and test1 splits; test1 holds no answers."""
-    shown = Exhibition("cirr")
+    shown = TabletopBenchmark("cirr")
     seen: set[object] = set()
     number = 0
     for split, sets in (("val", spec.cirr_sets), ("test1", spec.cirr_test_sets)):
-        rng = rng_of(spec.seed, "cirr", split)
+        rng = derive_rng(spec.seed, "cirr", split)
         queries: list[dict[str, Any]] = []
-        exhibits: list[Exhibit] = []
+        exhibits: list[BenchmarkImage] = []
         themes = [draw_scene(rng, True) for _ in range(-(-sets // SETS_PER_THEME))]
         for n in range(sets):
-            family = draw_family(rng, themes[n // SETS_PER_THEME], seen)
-            names = [f"{_prefix(split)}-{number}-{n // 2}-img{n % 2}" for n in range(MEMBERS)]
+            family = draw_image_set(rng, themes[n // SETS_PER_THEME], seen)
+            names = [f"{_prefix(split)}-{number}-{n // 2}-img{n % 2}" for n in range(IMAGES_PER_SET)]
             drawn = _queries(rng, family, names, number, spec.cirr_queries_per_set)
             queries += [query if split == "val" else _unanswered(query) for query in drawn]
-            exhibits += [Exhibit(name, f"{name}.png", s) for name, s in zip(names, family.scenes, strict=True)]
+            exhibits += [BenchmarkImage(name, f"{name}.png", s) for name, s in zip(names, family.scenes, strict=True)]
             number += 1
         shown.annotations[f"captions/cap.rc2.{split}.json"] = queries
         rng.shuffle(exhibits)
@@ -60,7 +60,7 @@ def _prefix(split: str) -> str:
     return {"val": "dev", "test1": "test1"}[split]
 
 
-def draw_family(rng: Random, theme: Scene, seen: set[object]) -> Family:
+def draw_image_set(rng: Random, theme: Scene, seen: set[object]) -> ImageSet:
     """A family near ``theme`` of which no member was seen before; its members are added to ``seen``."""
     while True:
         root = theme
@@ -70,39 +70,39 @@ def draw_family(rng: Random, theme: Scene, seen: set[object]) -> Family:
         family = _draw_square(rng, root)
         if family is not None:
             loose = {scene.unplaced for scene in family.scenes}
-            if len(set(family.scenes)) == MEMBERS and not loose & seen:
+            if len(set(family.scenes)) == IMAGES_PER_SET and not loose & seen:
                 seen |= loose
                 return family
 
 
-def _draw_square(rng: Random, root: Scene) -> Family | None:
+def _draw_square(rng: Random, root: Scene) -> ImageSet | None:
     """The root, two edits, both, and the near misses; ways are the square's sides, its diagonals, and detours."""
     first, second = draw_edit_into(rng, root, True), draw_edit_into(rng, root, True)
     if first is None or second is None:
         return None
-    second_after_first, first_after_second = repeated(second, first.after), repeated(first, second.after)
+    second_after_first, first_after_second = repeat_edit(second, first.after), repeat_edit(first, second.after)
     if second_after_first is None or first_after_second is None:
         return None
     both = second_after_first.after
-    misses = [rival_of(rng, first, True), rival_of(rng, second, True)]
+    misses = [near_miss_edit(rng, first, True), near_miss_edit(rng, second, True)]
     if both != first_after_second.after or not held_out(both) or None in misses:
         return None
     near = [miss for miss in misses if miss is not None]
     steps = [first, second, second_after_first, first_after_second, *near]
-    double_steps: list[Way] = [(first, second_after_first)]
-    double_steps += [(undone(a), b) for a, b in ((first, second), near) if a.kind in _TURNABLE]
+    double_steps: list[EditPath] = [(first, second_after_first)]
+    double_steps += [(inverse_edit(a), b) for a, b in ((first, second), near) if a.kind in _INVERTIBLE_KINDS]
     scenes = [root, first.after, second.after, both, *(miss.after for miss in near)]
-    return Family(scenes, [(step,) for step in steps], double_steps)
+    return ImageSet(scenes, [(step,) for step in steps], double_steps)
 
 
-def _queries(rng: Random, family: Family, names: list[str], set_id: int, count: int) -> list[dict[str, Any]]:
+def _queries(rng: Random, family: ImageSet, names: list[str], set_id: int, count: int) -> list[dict[str, Any]]:
     """``count`` queries; about half ask for two steps at once, and some single steps are walked backwards."""
     name_of = dict(zip(family.scenes, names, strict=True))
-    members = rng.sample(names, MEMBERS)
-    rank_of = dict(zip(rng.sample(names, MEMBERS), range(MEMBERS), strict=True))
+    members = rng.sample(names, IMAGES_PER_SET)
+    rank_of = dict(zip(rng.sample(names, IMAGES_PER_SET), range(IMAGES_PER_SET), strict=True))
     double = rng.sample(family.double_steps, min(count // 2, len(family.double_steps)))
-    single: list[Way] = [
-        (undone(step),) if step.kind in _TURNABLE and rng.random() < 0.3 else (step,)
+    single: list[EditPath] = [
+        (inverse_edit(step),) if step.kind in _INVERTIBLE_KINDS and rng.random() < 0.3 else (step,)
         for (step,) in rng.sample(family.steps, count - len(double))
     ]
     return [
@@ -110,7 +110,7 @@ def _queries(rng: Random, family: Family, names: list[str], set_id: int, count: 
             "pairid": set_id * MAX_QUERIES_PER_SET + n,
             "reference": name_of[way[0].before],
             "target_hard": name_of[way[-1].after],
-            "target_soft": _soft(rng, way, family, name_of),
+            "target_soft": _soft_targets(rng, way, family, name_of),
             "caption": _caption(rng, way, family),
             "img_set": {
                 "id": set_id,
@@ -123,7 +123,7 @@ def _queries(rng: Random, family: Family, names: list[str], set_id: int, count: 
     ]
 
 
-def _caption(rng: Random, way: Way, family: Family) -> str:
+def _caption(rng: Random, way: EditPath, family: ImageSet) -> str:
     """What leads from the reference to the target; an addition says where if another member has it elsewhere."""
     place = sum(scene.unplaced == way[-1].after.unplaced for scene in family.scenes) > 1
     if len(way) == 1:
@@ -131,7 +131,7 @@ def _caption(rng: Random, way: Way, family: Family) -> str:
     return " and ".join(sentence_of(rng, edit, "brief", tell_place=place) for edit in way)
 
 
-def _soft(rng: Random, way: Way, family: Family, name_of: dict[Scene, str]) -> dict[str, float]:
+def _soft_targets(rng: Random, way: EditPath, family: ImageSet, name_of: dict[Scene, str]) -> dict[str, float]:
     """The target counts 1.0; now and then another member was judged too: half right, or wrong."""
     labels = {name_of[way[-1].after]: 1.0}
     others = [scene for scene in family.scenes if scene not in (way[0].before, way[-1].after)]

@@ -23,12 +23,12 @@ from zscir.runtime.errors import TransientError
 BUCKET_NUMBERS = 32 * 1024 * 1024  # gradients that travel together: 128 MB of float32 beside the model
 
 
-class PeerGone(TransientError):
+class PeerLostError(TransientError):
     """Another rank is gone, so that nothing comes back from it; what became of that one is the reason to be told."""
 
 
 @dataclass(frozen=True)
-class Ranks:
+class RankGroup:
     """Which of how many this process is. By itself it is the first of one, and nothing here does anything."""
 
     rank: int = 0
@@ -70,12 +70,12 @@ class Ranks:
                 gradient.copy_(part.view_as(gradient))
 
 
-ALONE = Ranks()
+SINGLE_RANK = RankGroup()
 
 
 class _Gathered(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, ranks: Ranks) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, ranks: RankGroup) -> Tensor:
         ctx.ranks = ranks
         whole = rows.new_empty((ranks.count * len(rows), *rows.shape[1:]))
         with _together():
@@ -119,7 +119,7 @@ def _together() -> Iterator[None]:
             raise torch.OutOfMemoryError(str(error)) from error
         if isinstance(error, torch.AcceleratorError):
             raise
-        raise PeerGone(f"another rank is gone: {error}") from error
+        raise PeerLostError(f"another rank is gone: {error}") from error
 
 
 def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
@@ -137,7 +137,7 @@ def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
 class WholeBatchNorm(nn.BatchNorm2d):
     """Batch norm whose mean and variance are those of the whole batch, on any device (torch's own is for GPUs only)."""
 
-    ranks = ALONE
+    ranks = SINGLE_RANK
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] normalised per channel; in training also the running mean and (unbiased) variance move."""
@@ -159,7 +159,7 @@ class WholeBatchNorm(nn.BatchNorm2d):
         self.running_var.lerp_(variance * (numbers / (numbers - 1)), self.momentum or 0.0)
 
 
-def join_batch_norms(method: nn.Module, ranks: Ranks) -> None:
+def join_batch_norms(method: nn.Module, ranks: RankGroup) -> None:
     """Let every batch norm see the whole batch; names and tensors stay what they are."""
     for module in method.modules():
         if type(module) is nn.BatchNorm2d and ranks.count > 1:

@@ -12,23 +12,23 @@ from torch import Tensor
 
 from zscir.data.images.shards import ShardReader
 from zscir.methods.counter_rng import shuffled
-from zscir.methods.image_tensors import decode
+from zscir.methods.image_tensors import decode_to_square
 from zscir.methods.protocol import Batch
-from zscir.methods.specs import PixelSpec
+from zscir.methods.specs import ModelPixelSpec
 from zscir.runtime.errors import RequestError
 from zscir.store.artifacts import Artifact
-from zscir.training.collectives import ALONE, Ranks
+from zscir.training.collectives import SINGLE_RANK, RankGroup
 
-INDEX = "index.parquet"
-COLUMNS = (
+PACK_INDEX_FILE = "index.parquet"
+PACK_COLUMNS = (
     "triplet_id", "shard", "reference_offset", "reference_size", "target_offset", "target_size", "reference_key",
     "target_key", "text", "reference_caption", "mask_seed", "mask_ratio",
 )  # fmt: skip
 CACHE_BYTES = 512 * 1024 * 1024
-AHEAD = 4
+PREFETCH_BATCHES = 4
 THREADS = 2
 
-Pixels = NDArray[np.uint8]
+SquareArray = NDArray[np.uint8]
 
 
 class Pack:
@@ -37,25 +37,25 @@ class Pack:
     Decoded images are kept while they fit ``cache_bytes``, so a small pack is decoded once.
     """
 
-    def __init__(self, data: Artifact, pixels: PixelSpec, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, data: Artifact, pixels: ModelPixelSpec, cache_bytes: int = CACHE_BYTES) -> None:
         self.rows = _read_index(data)
         self.pixels = pixels
         self._reader = ShardReader(data.path)
-        self._cache: dict[str, Pixels] = {}
+        self._cache: dict[str, SquareArray] = {}
         self._room = cache_bytes // (3 * pixels.size_px**2)
         self.mask_ratio = _one_ratio(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def image(self, row: dict[str, Any], role: str) -> Pixels:
+    def image(self, row: dict[str, Any], role: str) -> SquareArray:
         """[3, S, S] of the row's reference or target; a row without a target of its own has its reference there."""
         stored = role if row[f"{role}_offset"] is not None else "reference"
         key = row[f"{stored}_key"]
         if key in self._cache:
             return self._cache[key]
         data = self._reader.read(row["shard"], row[f"{stored}_offset"], row[f"{stored}_size"])
-        pixels = decode(data, self.pixels, f"{row['shard']}: {stored} of triplet {row['triplet_id']}")
+        pixels = decode_to_square(data, self.pixels, f"{row['shard']}: {stored} of triplet {row['triplet_id']}")
         if len(self._cache) < self._room:
             self._cache[key] = pixels
         return pixels
@@ -93,12 +93,12 @@ def texts_of(data: Artifact) -> Iterator[str]:
 
 
 def _read_index(data: Artifact) -> list[dict[str, Any]]:
-    path = data.path(INDEX)
+    path = data.path(PACK_INDEX_FILE)
     present = pq.read_schema(path).names
-    missing = [name for name in COLUMNS if name not in present]
+    missing = [name for name in PACK_COLUMNS if name not in present]
     if missing:
         raise RequestError(f"{path}: columns missing {missing}; training reads what the stage pack writes")
-    rows: list[dict[str, Any]] = pq.read_table(path, columns=list(COLUMNS)).to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(path, columns=list(PACK_COLUMNS)).to_pylist()
     if not rows:
         raise RequestError(f"{path}: the pack is empty; look at the rejects of the stages before it")
     return rows
@@ -127,7 +127,9 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     return count // batch_size
 
 
-def batches(pack: Pack, start: int, stop: int, batch_size: int, seed: int, ranks: Ranks = ALONE) -> Iterator[Batch]:
+def training_batches(
+    pack: Pack, start: int, stop: int, batch_size: int, seed: int, ranks: RankGroup = SINGLE_RANK
+) -> Iterator[Batch]:
     """This rank's share of the batches of steps start..stop-1; a few are decoded ahead in threads, in order."""
 
     def make(step: int) -> Batch:
@@ -139,8 +141,10 @@ def batches(pack: Pack, start: int, stop: int, batch_size: int, seed: int, ranks
 
 
 def _ahead(pool: ThreadPoolExecutor, make: Callable[[int], Batch], start: int, stop: int) -> Iterator[Batch]:
-    waiting: list[Future[Batch]] = [pool.submit(make, step) for step in range(start, min(start + AHEAD, stop))]
+    waiting: list[Future[Batch]] = [
+        pool.submit(make, step) for step in range(start, min(start + PREFETCH_BATCHES, stop))
+    ]
     for step in range(start, stop):
-        if step + AHEAD < stop:
-            waiting.append(pool.submit(make, step + AHEAD))
+        if step + PREFETCH_BATCHES < stop:
+            waiting.append(pool.submit(make, step + PREFETCH_BATCHES))
         yield waiting.pop(0).result()

@@ -10,19 +10,19 @@ from typing import Any
 from zscir.methods.build import new_method, origin_of
 from zscir.methods.checkpoint import save_checkpoint, towers_of
 from zscir.runtime.progress import track
-from zscir.runtime.schemas import CURVE, write_table
+from zscir.runtime.schemas import CURVE_SCHEMA, write_table
 from zscir.store.artifacts import Artifact, FileEntry
-from zscir.training.collectives import ALONE, Ranks
+from zscir.training.collectives import SINGLE_RANK, RankGroup
 from zscir.training.data import Pack, texts_of
-from zscir.training.loop import SAVE_EVERY_S, Plan, Show, fit, planned_steps
+from zscir.training.loop import SAVE_EVERY_S, ProgressFn, TrainPlan, fit, planned_steps
 from zscir.training.specs import TrainSpec
 
-Facts = dict[str, Any]
+TrainFacts = dict[str, Any]
 ROLES = ("data", "backbone", "init")
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainJob:
     """What is to be trained, from what, and the folder for its files and for the state to go on from."""
 
     spec: TrainSpec
@@ -32,13 +32,13 @@ class Course:
     init: Artifact | None = None
     save_every_s: float = SAVE_EVERY_S
 
-    def run(self, ranks: Ranks = ALONE, show: Show = track) -> Facts:
+    def run(self, ranks: RankGroup = SINGLE_RANK, show: ProgressFn = track) -> TrainFacts:
         """Train, as one rank of many or alone; the first rank writes the files and returns the stage's facts."""
         spec = self.spec
         method = new_method(spec.method, spec.seed, self.backbone, self.init, texts_of(self.data))
         pack = Pack(self.data, towers_of(method).pixels)
         steps = planned_steps(len(pack), spec.batch_size, spec.epochs, spec.steps)
-        plan = Plan(steps, spec.batch_size, spec.seed, spec.optim, spec.precision == "bfloat16")
+        plan = TrainPlan(steps, spec.batch_size, spec.seed, spec.optim, spec.precision == "bfloat16")
         curve = fit(method, pack, plan, self.out, self.save_every_s, ranks, show)
         pack.close()
         if not ranks.leads:
@@ -46,7 +46,7 @@ class Course:
         origin = origin_of(spec.method, self.backbone, self.init)
         numbers = save_checkpoint(method, self.out, spec.storage == "float16", origin)
         rows = [{"step": step, "name": name, "value": value} for step, name, value in curve.rows]
-        write_table(self.out / "curve.parquet", CURVE, rows)
+        write_table(self.out / "curve.parquet", CURVE_SCHEMA, rows)
         return {"rows": len(pack), "steps": steps, "parameters": numbers}
 
     def literals(self) -> dict[str, Any]:
@@ -60,7 +60,7 @@ class Course:
         }
 
     @classmethod
-    def parse(cls, values: dict[str, Any], where: str) -> "Course":
+    def parse(cls, values: dict[str, Any], where: str) -> "TrainJob":
         """The course that ``literals`` described."""
         inputs = {role: _artifact(one) for role, one in values["inputs"].items()}
         spec = TrainSpec.parse(values["spec"], where)
@@ -68,7 +68,7 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Located:
+class LocalFiles:
     """Files that lie on this machine, each wherever it is."""
 
     paths: dict[str, str]
@@ -90,4 +90,4 @@ def _located(artifact: Artifact) -> dict[str, Any]:
 
 def _artifact(values: dict[str, Any]) -> Artifact:
     entries = {one["path"]: FileEntry.parse(one, "a file of an input") for one in values["files"]}
-    return Artifact(values["stage"], values["key"], values["digest"], entries, source=Located(values["paths"]))
+    return Artifact(values["stage"], values["key"], values["digest"], entries, source=LocalFiles(values["paths"]))

@@ -17,18 +17,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from zscir.runtime.child_processes import end_all
+from zscir.runtime.child_processes import terminate_all
 from zscir.runtime.errors import RequestError
-from zscir.runtime.progress import note, track
+from zscir.runtime.progress import log_info, track
 from zscir.runtime.settings import Settings
-from zscir.training.job import Course, Facts
-from zscir.training.rank_errors import what_happened
+from zscir.training.job import TrainFacts, TrainJob
+from zscir.training.rank_errors import error_of_ranks
 
-FOLDER, LOG = ".ranks", "log"
-PATIENCE_S = 10.0
+RANKS_FOLDER, LAUNCHER_LOG = ".ranks", "log"
+RANK_EXIT_GRACE_S = 10.0
 
 
-def ranks_for(batch_size: int) -> int:
+def resolve_rank_count(batch_size: int) -> int:
     """On how many ranks to train, as ``ZSCIR_RANKS`` says; RequestError when they cannot share a batch evenly."""
     count = Settings.from_env().ranks
     if count is None:
@@ -47,23 +47,23 @@ def _cuda_devices() -> int:
     return max(1, torch.cuda.device_count())
 
 
-def on_ranks(count: int, course: Course) -> Facts:
+def train_on_ranks(count: int, course: TrainJob) -> TrainFacts:
     """Run ``course`` on ``count`` ranks; the facts, or what stopped the first of them that stopped.
 
     A rank that is killed is a TransientError: the next attempt goes on from the last state that was saved.
     """
-    folder = course.out / FOLDER
+    folder = course.out / RANKS_FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "course.json").write_text(json.dumps(course.literals()), encoding="utf-8")
-    note(f"train {course.spec.method.name}: on {count} ranks")
+    log_info(f"train {course.spec.method.name}: on {count} ranks")
     _give_back_gpu_memory()
     with _launched(count, folder) as launcher:
-        _follow(iter(launcher.stdout or ()))
+        _relay_progress(iter(launcher.stdout or ()))
         code = launcher.wait()
     if code:
-        raise what_happened(folder, count, _exits(folder), code, folder / LOG)
-    facts: Facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        raise error_of_ranks(folder, count, _exits(folder), code, folder / LAUNCHER_LOG)
+    facts: TrainFacts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     return facts
 
 
@@ -87,10 +87,18 @@ def _exits(folder: Path) -> dict[int, int] | None:
 def _launched(count: int, folder: Path) -> Iterator["subprocess.Popen[str]"]:
     """The launcher at work, with its ranks. On the way out they are ended if they are still there, and waited for."""
     words = [sys.executable, "-m", "zscir.training.worker", "launch", str(os.getpid()), str(count), str(folder)]
-    with (folder / LOG).open("wb") as log, subprocess.Popen(
-        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
-        env=os.environ | _environment(count),
-    ) as launcher:  # fmt: skip
+    with (
+        (folder / LAUNCHER_LOG).open("wb") as log,
+        subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+            env=os.environ | _environment(count),
+        ) as launcher,
+    ):
         try:
             yield launcher
         finally:
@@ -102,7 +110,7 @@ def _end(launcher: "subprocess.Popen[str]") -> None:
 
     if launcher.poll() is None:
         process = psutil.Process(launcher.pid)
-        end_all([*process.children(recursive=True), process], PATIENCE_S)
+        terminate_all([*process.children(recursive=True), process], RANK_EXIT_GRACE_S)
     for _ in launcher.stdout or ():  # what a rank had still to say; the end comes with that of the last of them
         pass
 
@@ -123,10 +131,10 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _follow(lines: Iterator[str]) -> None:
+def _relay_progress(lines: Iterator[str]) -> None:
     """Show what the first rank tells, as if it had been done here, until there will be no more."""
     for line in lines:
-        news = _news(line)
+        news = _progress_message(line)
         if "steps" in news:
             for _ in track(_steps(lines), news["steps"], news["label"]):
                 pass
@@ -134,13 +142,13 @@ def _follow(lines: Iterator[str]) -> None:
 
 def _steps(lines: Iterable[str]) -> Iterator[None]:
     for line in lines:
-        if "step" in _news(line):
+        if "step" in _progress_message(line):
             yield
 
 
-def _news(line: str) -> dict[str, Any]:
+def _progress_message(line: str) -> dict[str, Any]:
     """The news in a line; a note is passed on here."""
     news: dict[str, Any] = json.loads(line) if line.startswith("{") else {"note": line.rstrip()}
     if "note" in news:
-        note(news["note"])
+        log_info(news["note"])
     return news

@@ -15,23 +15,23 @@ from typing import Any
 import torch
 
 from zscir.methods.checkpoint import Trainable, default_device
-from zscir.methods.counter_rng import stream
+from zscir.methods.counter_rng import random_stream
 from zscir.methods.protocol import Batch
 from zscir.runtime.errors import StageError
-from zscir.runtime.progress import note, track
-from zscir.training.collectives import ALONE, Ranks, join_batch_norms
-from zscir.training.data import Pack, batches, steps_per_epoch
-from zscir.training.optim import lr_at, new_optimiser, trained
-from zscir.training.resume import Curve, load_state, save_state
+from zscir.runtime.progress import log_info, track
+from zscir.training.collectives import SINGLE_RANK, RankGroup, join_batch_norms
+from zscir.training.data import Pack, steps_per_epoch, training_batches
+from zscir.training.optim import lr_at, new_optimiser, trainable_parameters
+from zscir.training.resume import TrainingCurve, load_state, save_state
 from zscir.training.specs import OptimSpec
 
 SAVE_EVERY_S = 15.0
 SAVE_SHARE = 0.05
-Show = Callable[[Iterable[Any], int | None, str], Iterator[Any]]
+ProgressFn = Callable[[Iterable[Any], int | None, str], Iterator[Any]]
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainPlan:
     """How long and how: ``steps`` updates of ``batch_size`` triplets."""
 
     steps: int
@@ -47,8 +47,15 @@ def planned_steps(count: int, batch_size: int, epochs: int, steps: int | None) -
     return whole if steps is None else min(whole, steps)
 
 
-def fit(method: Trainable, pack: Pack, plan: Plan, out: Path, save_every_s: float = SAVE_EVERY_S,
-        ranks: Ranks = ALONE, show: Show = track) -> Curve:  # fmt: skip
+def fit(
+    method: Trainable,
+    pack: Pack,
+    plan: TrainPlan,
+    out: Path,
+    save_every_s: float = SAVE_EVERY_S,
+    ranks: RankGroup = SINGLE_RANK,
+    show: ProgressFn = track,
+) -> TrainingCurve:
     """Train ``method`` in place and return its curve. State for a resumed run is kept under ``out/.resume``."""
     method.to(default_device()).train()
     join_batch_norms(method, ranks)
@@ -56,10 +63,10 @@ def fit(method: Trainable, pack: Pack, plan: Plan, out: Path, save_every_s: floa
     done, curve = load_state(out, method, optimiser)
     _agree(done, ranks)
     if done:
-        note(f"train {method.name}: goes on after step {done} of {plan.steps}")
+        log_info(f"train {method.name}: goes on after step {done} of {plan.steps}")
     saver = _Saver(save_every_s)
     per_epoch = steps_per_epoch(len(pack), plan.batch_size)
-    work = batches(pack, done, plan.steps, plan.batch_size, plan.seed, ranks)
+    work = training_batches(pack, done, plan.steps, plan.batch_size, plan.seed, ranks)
     for step, batch in enumerate(show(work, plan.steps - done, f"train {method.name}"), start=done):
         lr = lr_at(step, plan.steps, per_epoch, plan.optim)
         curve.add(step, {"lr": lr, **_update(method, optimiser, batch, plan, step, lr, ranks)})
@@ -69,26 +76,33 @@ def fit(method: Trainable, pack: Pack, plan: Plan, out: Path, save_every_s: floa
     return curve
 
 
-def _agree(done: int, ranks: Ranks) -> None:
+def _agree(done: int, ranks: RankGroup) -> None:
     """StageError unless every rank goes on after the same step."""
     steps = ranks.gather(torch.tensor([done], device=default_device())).tolist()
     if set(steps) != {done}:
         raise StageError(f"the ranks found different states to go on from: after the steps {steps}")
 
 
-def _update(method: Trainable, optimiser: torch.optim.Optimizer, batch: Batch, plan: Plan, step: int, lr: float,
-            ranks: Ranks) -> dict[str, float]:  # fmt: skip
+def _update(
+    method: Trainable,
+    optimiser: torch.optim.Optimizer,
+    batch: Batch,
+    plan: TrainPlan,
+    step: int,
+    lr: float,
+    ranks: RankGroup,
+) -> dict[str, float]:
     """One update; the measured parts of the loss, which are those of the whole batch."""
-    torch.manual_seed(stream("step", plan.seed, step, *ranks.draws) >> 1)
+    torch.manual_seed(random_stream("step", plan.seed, step, *ranks.draws) >> 1)
     for group in optimiser.param_groups:
         group["lr"] = lr
     with torch.autocast(default_device().type, torch.bfloat16, enabled=plan.bfloat16):
         parts = method.loss(batch, ranks.gather)
     optimiser.zero_grad(set_to_none=True)
     torch.autograd.backward(parts["loss"])
-    ranks.average_gradients(trained(method).values())
+    ranks.average_gradients(trainable_parameters(method).values())
     if plan.optim.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(trained(method).values(), plan.optim.clip_norm)
+        torch.nn.utils.clip_grad_norm_(trainable_parameters(method).values(), plan.optim.clip_norm)
     optimiser.step()
     values = {name: float(value.detach()) for name, value in parts.items()}
     if not math.isfinite(values["loss"]):
@@ -105,7 +119,9 @@ class _Saver:
     def due(self) -> bool:
         return time.monotonic() - self._last >= self._wait_s
 
-    def timed(self, out: Path, method: Trainable, optimiser: torch.optim.Optimizer, step: int, curve: Curve) -> None:
+    def timed(
+        self, out: Path, method: Trainable, optimiser: torch.optim.Optimizer, step: int, curve: TrainingCurve
+    ) -> None:
         begun = time.monotonic()
         save_state(out, method, optimiser, step, curve)
         self._last = time.monotonic()

@@ -10,17 +10,20 @@ from zscir.training.specs import OptimSpec
 STAIR_EPOCHS, STAIR_START = 5, 0.01
 
 
-def trained(method: nn.Module) -> dict[str, nn.Parameter]:
+def trainable_parameters(method: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that take a gradient, by name."""
     return {name: parameter for name, parameter in method.named_parameters() if parameter.requires_grad}
 
 
 def new_optimiser(method: nn.Module, spec: OptimSpec) -> torch.optim.AdamW:
     """AdamW over the trained parameters, those with a ``no_decay`` name in a group of their own."""
-    free = {name for name in trained(method) if any(mark in name for mark in spec.no_decay)}
+    free = {name for name in trainable_parameters(method) if any(mark in name for mark in spec.no_decay)}
     groups = [
-        {"params": [p for name, p in trained(method).items() if name not in free], "weight_decay": spec.weight_decay},
-        {"params": [p for name, p in trained(method).items() if name in free], "weight_decay": 0.0},
+        {
+            "params": [p for name, p in trainable_parameters(method).items() if name not in free],
+            "weight_decay": spec.weight_decay,
+        },
+        {"params": [p for name, p in trainable_parameters(method).items() if name in free], "weight_decay": 0.0},
     ]
     filled = [group for group in groups if group["params"]]
     return torch.optim.AdamW(filled, lr=spec.lr, betas=spec.betas, eps=spec.eps, fused=True)

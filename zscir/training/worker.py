@@ -24,7 +24,7 @@ MONITOR_EVERY_S = 0.1
 LOOPBACK = "127.0.0.1"
 
 
-def launch(asker: int, count: int, folder: Path) -> None:
+def run_launcher(asker: int, count: int, folder: Path) -> None:
     """Start ``count`` ranks and wait; when one ends badly all are ended, and ``exits.json`` says how each did.
 
     Asked to end by a signal, this process ends the ranks and then by that signal, as who is killed does.
@@ -33,12 +33,19 @@ def launch(asker: int, count: int, folder: Path) -> None:
     from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 
-    from zscir.store.artifacts import finished
+    from zscir.store.artifacts import atomic_path
 
     die_with_parent(asker)
     words = ("-m", "zscir.training.worker", "train", str(os.getpid()), str(folder))
-    spec = WorkerSpec("train", count, _rendezvous(), entrypoint=sys.executable, args=words, max_restarts=0,
-                      monitor_interval=MONITOR_EVERY_S)  # fmt: skip
+    spec = WorkerSpec(
+        "train",
+        count,
+        _rendezvous(),
+        entrypoint=sys.executable,
+        args=words,
+        max_restarts=0,
+        monitor_interval=MONITOR_EVERY_S,
+    )
     agent = LocalElasticAgent(spec, DefaultLogsSpecs(log_dir=str(folder / "elastic")))
     try:
         result = agent.run()
@@ -48,7 +55,7 @@ def launch(asker: int, count: int, folder: Path) -> None:
         raise
     if result.is_failed():
         exits = {rank: failure.exitcode for rank, failure in result.failures.items()}
-        with finished(folder / "exits.json") as part:
+        with atomic_path(folder / "exits.json") as part:
             part.write_text(json.dumps(exits), encoding="utf-8")
         raise SystemExit(1)
 
@@ -71,34 +78,34 @@ def _rendezvous() -> Any:
     return Loopback(LOOPBACK, port, 0, 1, "zscir", 600)
 
 
-def train(launcher: int, folder: Path) -> None:
+def train_rank(launcher: int, folder: Path) -> None:
     """Train as the rank that the environment names; the first one tells what it does, and leaves ``facts.json``."""
     die_with_parent(launcher)
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     news = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what torch or a driver prints is no news
-    from zscir.training.rank_errors import reported
+    from zscir.training.rank_errors import run_and_report
 
-    code = reported(lambda: _trained(rank, count, folder, news), folder, rank)
+    code = run_and_report(lambda: _trained(rank, count, folder, news), folder, rank)
     os._exit(code)  # the others need nothing of this one any more, and the transport would wait for them
 
 
 def _trained(rank: int, count: int, folder: Path, news: TextIO) -> None:
-    from zscir.store.artifacts import finished
-    from zscir.training.collectives import Ranks
-    from zscir.training.job import Course
+    from zscir.store.artifacts import atomic_path
+    from zscir.training.collectives import RankGroup
+    from zscir.training.job import TrainJob
 
-    show = _telling(news) if rank == 0 else _silent
-    join(rank, count)
+    show = _progress_writer(news) if rank == 0 else _no_progress
+    join_process_group(rank, count)
     where = folder / "course.json"
-    course = Course.parse(json.loads(where.read_text(encoding="utf-8")), str(where))
-    facts = course.run(Ranks(rank, count), show)
+    course = TrainJob.parse(json.loads(where.read_text(encoding="utf-8")), str(where))
+    facts = course.run(RankGroup(rank, count), show)
     if rank == 0:
-        with finished(folder / "facts.json") as part:
+        with atomic_path(folder / "facts.json") as part:
             part.write_text(json.dumps(facts), encoding="utf-8")
 
 
-def join(rank: int, count: int) -> None:
+def join_process_group(rank: int, count: int) -> None:
     """Join the others: over NCCL with a CUDA device for each rank, over gloo where there is none."""
     import torch
     import torch.distributed as dist
@@ -115,7 +122,7 @@ def join(rank: int, count: int) -> None:
         dist.init_process_group("gloo")
 
 
-class _Notes(logging.Handler):
+class _ProgressLogHandler(logging.Handler):
     """Log lines become news."""
 
     def __init__(self, news: TextIO) -> None:
@@ -127,10 +134,10 @@ class _Notes(logging.Handler):
         self._news.write(json.dumps({"note": record.getMessage()}) + "\n")
 
 
-def _telling(news: TextIO) -> Any:
+def _progress_writer(news: TextIO) -> Any:
     """A way to show progress: lines that the process that asked turns into a bar or log lines of its own."""
     logger = logging.getLogger("zscir")
-    logger.addHandler(_Notes(news))
+    logger.addHandler(_ProgressLogHandler(news))
     logger.setLevel(logging.INFO)
 
     def tell(items: Iterable[Any], total: int | None, label: str) -> Iterator[Any]:
@@ -142,17 +149,17 @@ def _telling(news: TextIO) -> Any:
     return tell
 
 
-def _silent(items: Iterable[Any], total: int | None, label: str) -> Iterator[Any]:
+def _no_progress(items: Iterable[Any], total: int | None, label: str) -> Iterator[Any]:
     yield from items
 
 
-def main(words: list[str]) -> None:
+def worker_main(words: list[str]) -> None:
     """Be the launcher, or a rank."""
     if words[0] == "launch":
-        launch(int(words[1]), int(words[2]), Path(words[3]))
+        run_launcher(int(words[1]), int(words[2]), Path(words[3]))
     else:
-        train(int(words[1]), Path(words[2]))
+        train_rank(int(words[1]), Path(words[2]))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    worker_main(sys.argv[1:])

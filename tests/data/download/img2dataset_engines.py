@@ -11,7 +11,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zscir.data.download.img2dataset_job import Job
+from zscir.data.download.img2dataset_job import Img2datasetJob
 
 
 def fake_img2dataset(folder: Path, code: str) -> Path:
@@ -64,8 +64,10 @@ def wait_for(what: Callable[[], Any], timeout_s: float = 60.0) -> Any:
     return found
 
 
-def job(folder: Path, urls: list[str], shards: int = 1) -> Job:
+def job(folder: Path, urls: list[str], shards: int = 1) -> Img2datasetJob:
     """A job for these URLs in this folder."""
     folder.mkdir(exist_ok=True)
     pq.write_table(pa.table({"url": urls}), folder / "urls.parquet")
-    return Job(folder / "urls.parquet", folder / "raw", max(2, len(urls) // shards), shards, {"image_size": 64})
+    return Img2datasetJob(
+        folder / "urls.parquet", folder / "raw", max(2, len(urls) // shards), shards, {"image_size": 64}
+    )

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zscir.data.download.chunks import URLS, chunk, cut, distinct, write_chunks
-from zscir.runtime.schemas import PAIRS, table_of, write_table
+from zscir.data.download.chunks import URLS_SCHEMA, content_defined_chunks, distinct_urls, read_chunk, write_chunks
+from zscir.runtime.schemas import PAIRS_SCHEMA, checked_table, write_table
 
 
 def key(url: str) -> str:
@@ -16,12 +16,12 @@ def key(url: str) -> str:
 
 def urls_table(numbers: list[int]) -> pa.Table:
     rows = [{"image_key": key(f"u{number}"), "url": f"u{number}", "text": str(number)} for number in numbers]
-    return table_of(rows, URLS)
+    return checked_table(rows, URLS_SCHEMA)
 
 
 def groups(numbers: list[int], chunk_rows: int, batch: int = 10_000) -> list[list[str]]:
     tables = [urls_table(numbers[first : first + batch]) for first in range(0, len(numbers), batch)]
-    return [table.column("url").to_pylist() for table in cut(tables, chunk_rows)]
+    return [table.column("url").to_pylist() for table in content_defined_chunks(tables, chunk_rows)]
 
 
 def pairs_in(folder: Path, rows: list[tuple[str, str]]) -> Path:
@@ -29,14 +29,14 @@ def pairs_in(folder: Path, rows: list[tuple[str, str]]) -> Path:
         {"pair_id": f"p{number}", "url": url, "text": text, "source": "s", "source_row": number}
         for number, (url, text) in enumerate(rows)
     ]
-    write_table(folder / "pairs.parquet", PAIRS, table)
+    write_table(folder / "pairs.parquet", PAIRS_SCHEMA, table)
     return folder / "pairs.parquet"
 
 
 def test_chunks_hold_distinct_urls_with_their_first_texts_sorted_by_key(tmp_path: Path) -> None:
     rows = [("u1", "a"), ("u2", "b"), ("u1", "c"), ("\N{SNOWMAN}", "d"), ("u2", "e"), ("u4", "f"), ("u5", "g")]
-    count, urls = write_chunks(distinct(pairs_in(tmp_path, rows), tmp_path), tmp_path, 100)
-    chunks = [chunk(tmp_path / f"{number:05d}.parquet") for number in range(count)]
+    count, urls = write_chunks(distinct_urls(pairs_in(tmp_path, rows), tmp_path), tmp_path, 100)
+    chunks = [read_chunk(tmp_path / f"{number:05d}.parquet") for number in range(count)]
     assert urls == 5
     assert sorted((t.url, t.text) for one in chunks for t in one) == sorted(
         [("u1", "a"), ("u2", "b"), ("\N{SNOWMAN}", "d"), ("u4", "f"), ("u5", "g")]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.hostile_images import IMAGES, many_scans, picture, saved
 from tests.faults.matrix import Measured
-from zscir.data.download.decode_sandbox import Trial
+from zscir.data.download.decode_sandbox import DecodeSandbox
 
 Children = Callable[[], list[psutil.Process]]
 
@@ -23,8 +23,8 @@ def children() -> Children:
 
 
 @pytest.fixture
-def trial(children: Children) -> Iterator[Trial]:
-    trial = Trial(limit_s=1.0)
+def trial(children: Children) -> Iterator[DecodeSandbox]:
+    trial = DecodeSandbox(limit_s=1.0)
     yield trial
     trial.close()
     assert not children()
@@ -39,13 +39,15 @@ def decoders() -> list[psutil.Process]:
     return found
 
 
-def test_images_and_what_is_none_are_survived_by_one_child(trial: Trial, children: Children) -> None:
+def test_images_and_what_is_none_are_survived_by_one_child(trial: DecodeSandbox, children: Children) -> None:
     for data in (saved(picture(), "JPEG"), saved(picture(), "PNG"), IMAGES["cut.jpg"](), b"", b"not an image"):
         assert trial.survives(data)
     assert len(children()) == 1
 
 
-def test_an_image_that_takes_for_ever_is_not_survived_and_the_next_one_is(trial: Trial, measured: Measured) -> None:
+def test_an_image_that_takes_for_ever_is_not_survived_and_the_next_one_is(
+    trial: DecodeSandbox, measured: Measured
+) -> None:
     """Each of the scans is a pass over four million pixels."""
     assert trial.survives(saved(picture(), "JPEG"))
     began = time.monotonic()
@@ -59,7 +61,7 @@ def test_an_image_that_takes_for_ever_is_not_survived_and_the_next_one_is(trial:
     )
 
 
-def test_an_image_over_which_the_child_dies_is_not_survived(trial: Trial, children: Children) -> None:
+def test_an_image_over_which_the_child_dies_is_not_survived(trial: DecodeSandbox, children: Children) -> None:
     assert trial.survives(saved(picture(), "JPEG"))
     [child] = children()
     child.kill()
@@ -69,7 +71,7 @@ def test_an_image_over_which_the_child_dies_is_not_survived(trial: Trial, childr
 
 
 def test_closing_ends_a_decoding_that_is_under_way(children: Children) -> None:
-    trial = Trial(limit_s=600.0)
+    trial = DecodeSandbox(limit_s=600.0)
     assert trial.survives(b"")
     verdicts: list[bool] = []
     thread = threading.Thread(target=lambda: verdicts.append(trial.survives(many_scans(20_000, side_px=2000))))

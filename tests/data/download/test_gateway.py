@@ -9,9 +9,9 @@ import pytest
 
 from tests.faults.hostile_images import picture, saved
 from tests.faults.hostile_server import HostileServer
-from zscir.data.download.decode_sandbox import Trial
+from zscir.data.download.decode_sandbox import DecodeSandbox
 from zscir.data.download.fetch_spec import FetchSpec
-from zscir.data.download.gateway import Gateway, Outcome, memory_bytes
+from zscir.data.download.gateway import FetchOutcome, Gateway, download_memory_bytes
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +40,13 @@ def test_a_key_that_is_expected_gives_the_image_of_its_url(server: HostileServer
     image = saved(picture(5), "JPEG")
     assert gateway.outcome("k1") is None
     assert ask(gateway, "k1") == (200, image)
-    assert gateway.outcome("k1") == Outcome(None, None, 200, 1, 64, 48, sha256(image).hexdigest())
+    assert gateway.outcome("k1") == FetchOutcome(None, None, 200, 1, 64, 48, sha256(image).hexdigest())
 
 
 def test_a_failure_is_answered_with_its_class_and_kept(server: HostileServer, gateway: Gateway) -> None:
     gateway.expect({"k1": server.url("/status/404"), "k2": server.url("/image/html.jpg")})
     assert ask(gateway, "k1")[0] == ask(gateway, "k2")[0] == 424
-    assert gateway.outcome("k1") == Outcome("http_404", "HTTP status 404", 404, 1)
+    assert gateway.outcome("k1") == FetchOutcome("http_404", "HTTP status 404", 404, 1)
     assert gateway.outcome("k2").error_class == "not_image"  # type: ignore[union-attr]
 
 
@@ -121,13 +121,13 @@ def test_many_large_bodies_come_through_a_small_memory(server: HostileServer, mo
 @pytest.mark.parametrize(("setting", "bytes_"), [("", 512 << 20), ("7", 7 << 20), ("0", 512 << 20), ("x", 512 << 20)])
 def test_the_memory_is_a_setting(monkeypatch: pytest.MonkeyPatch, setting: str, bytes_: int) -> None:
     monkeypatch.setenv("ZSCIR_DOWNLOAD_MEMORY_MB", setting)
-    assert memory_bytes() == bytes_
+    assert download_memory_bytes() == bytes_
 
 
 def test_as_long_as_somebody_waits_for_an_answer_there_is_news(
     server: HostileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zscir.data.download.gateway.BEAT_S", 0.05)
+    monkeypatch.setattr("zscir.data.download.gateway.PROGRESS_INTERVAL_S", 0.05)
     with ThreadPoolExecutor(1) as pool, Gateway(FetchSpec(allow_hosts=server.hosts)) as gateway:
         gateway.expect({"k1": server.url("/hang/news")})
         waiting = pool.submit(ask, gateway, "k1")
@@ -144,7 +144,7 @@ def test_an_image_that_takes_the_decoder_down_fails_alone_once_its_chunk_is_dist
     urls = {"bad": server.url("/photo/3000/3000/1.jpg"), "good": server.url("/ok/1.jpg")}
     other = {"other": server.url("/photo/3000/3000/2.jpg")}
     with Gateway(FetchSpec(allow_hosts=server.hosts)) as gateway:
-        gateway._trial = Trial(limit_s=0.01)
+        gateway._trial = DecodeSandbox(limit_s=0.01)
         gateway.distrust(urls.values())
         gateway.expect(urls | other)
         assert [ask(gateway, key)[0] for key in ("bad", "good", "other")] == [424, 200, 200]

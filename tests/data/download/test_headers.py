@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from zscir.data.download.headers import back_off_s, retry_after_s, robots_refuse, user_agent
+from zscir.data.download.headers import back_off_s, refusing_directive, retry_after_s, user_agent
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from zscir.data.download.headers import back_off_s, retry_after_s, robots_refuse
     ],
 )  # fmt: skip
 def test_x_robots_tag_speaks_to_us_when_it_names_nobody_or_us(headers: list[str], directive: str | None) -> None:
-    assert robots_refuse(headers) == directive
+    assert refusing_directive(headers) == directive
 
 
 @pytest.mark.parametrize(

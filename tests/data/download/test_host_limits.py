@@ -7,18 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.download.leaping_clock import leap, now
-from zscir.data.download.failures import Failure
+from zscir.data.download.failures import FetchFailure
 from zscir.data.download.fetch_spec import FetchSpec
-from zscir.data.download.host_limits import Hosts, Patience
+from zscir.data.download.host_limits import HostLimits, WaitBudget
 
-Answer = Callable[[int], Failure | None]  # to the n-th request, from 0
+Answer = Callable[[int], FetchFailure | None]  # to the n-th request, from 0
 
 
 class Host:
     """A made-up host that takes its time for each request, and keeps a log of when it was asked."""
 
     def __init__(self, spec: FetchSpec, answer: Answer, takes_s: float = 0.1) -> None:
-        self.hosts, self.spec = Hosts(spec), spec
+        self.hosts, self.spec = HostLimits(spec), spec
         self.answer, self.takes_s = answer, takes_s
         self.asked_at: list[float] = []
         self.now = self.most = 0
@@ -26,7 +26,7 @@ class Host:
     async def ask(self, name: str = "a.test", wait_s: float | None = None) -> str:
         """The error class of one request, "" when it is answered."""
         try:
-            async with self.hosts.turn(name, Patience(self.spec.wait_s() if wait_s is None else wait_s)):
+            async with self.hosts.turn(name, WaitBudget(self.spec.wait_s() if wait_s is None else wait_s)):
                 number = len(self.asked_at)
                 self.asked_at.append(now())
                 self.now += 1
@@ -36,7 +36,7 @@ class Host:
                 failure = self.answer(number)
                 if failure:
                     raise failure
-        except Failure as failure:
+        except FetchFailure as failure:
             return failure.error_class
         return ""
 
@@ -44,12 +44,12 @@ class Host:
         return await asyncio.gather(*(self.ask() for _ in range(count)))
 
 
-def busy(retry_after_s: float | None = None) -> Failure:
-    return Failure("http_429", "HTTP status 429", 429, retry_after_s)
+def busy(retry_after_s: float | None = None) -> FetchFailure:
+    return FetchFailure("http_429", "HTTP status 429", 429, retry_after_s)
 
 
-def silent() -> Failure:
-    return Failure("timeout", "not done within 30 s")
+def silent() -> FetchFailure:
+    return FetchFailure("timeout", "not done within 30 s")
 
 
 def test_a_host_is_asked_at_most_so_many_times_at_once_and_then_forgotten() -> None:
@@ -64,10 +64,10 @@ def test_a_host_is_asked_at_most_so_many_times_at_once_and_then_forgotten() -> N
 
 def test_who_asked_first_is_let_in_first_and_who_gives_up_takes_no_place() -> None:
     async def line() -> None:
-        hosts, order = Hosts(FetchSpec(per_host=1)), []
+        hosts, order = HostLimits(FetchSpec(per_host=1)), []
 
         async def ask(number: int) -> None:
-            async with hosts.turn("a.test", Patience(9)):
+            async with hosts.turn("a.test", WaitBudget(9)):
                 order.append(number)
                 await asyncio.sleep(1)
 
@@ -169,7 +169,7 @@ def test_a_host_with_a_limit_that_it_does_not_tell_is_found_out_without_much_los
     async def limited() -> None:
         log: list[float] = []
 
-        def answer(_: int) -> Failure | None:
+        def answer(_: int) -> FetchFailure | None:
             if sum(now() - at < 1 for at in log[-10:]) >= 10:
                 return busy()
             log.append(now())
@@ -220,7 +220,7 @@ def test_one_request_finds_out_that_a_host_is_up_again() -> None:
 @pytest.mark.parametrize("kind", ["http_404", "http_500", "not_image", "robots_tag", "too_large"])
 def test_a_host_that_answers_at_all_is_neither_busy_nor_down(kind: str) -> None:
     async def alive() -> None:
-        host = Host(FetchSpec(per_host=4, breaker_failures=2), lambda _: Failure(kind, "no"))
+        host = Host(FetchSpec(per_host=4, breaker_failures=2), lambda _: FetchFailure(kind, "no"))
         began = now()
         assert await host.ask_often(40) == [kind] * 40
         assert now() - began == pytest.approx(1.0)
@@ -269,7 +269,7 @@ def test_a_cancelled_request_says_nothing_about_the_host() -> None:
 
 
 def test_hosts_that_failed_once_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zscir.data.download.host_limits.TIDY_AT", 50)
+    monkeypatch.setattr("zscir.data.download.host_limits.MAX_IDLE_HOSTS", 50)
 
     async def many() -> None:
         host = Host(FetchSpec(), lambda number: silent() if number else busy(3600.0), takes_s=20.0)

@@ -13,7 +13,7 @@ import pytest
 from tests.faults.hostile_images import IMAGES, LEFT, RIGHT, picture, saved
 from tests.faults.hostile_server import SLOW_TLS, HostileServer, slow_tls
 from zscir.data.download.fetch_spec import FetchSpec
-from zscir.data.download.gateway import Gateway, Outcome
+from zscir.data.download.gateway import FetchOutcome, Gateway
 
 WHITE = (255, 255, 255)
 LIGHT = (142, 142, 206)  # RIGHT, half of it, on white
@@ -98,7 +98,7 @@ def ask(gateway: Gateway, key: str) -> bytes:
         return b""
 
 
-Got = dict[str, tuple[bytes, Outcome | None]]
+Got = dict[str, tuple[bytes, FetchOutcome | None]]
 
 
 @pytest.fixture(scope="module")
@@ -175,4 +175,4 @@ def test_a_handshake_that_never_ends_costs_one_url_its_deadline() -> None:
     with slow_tls() as port, Gateway(FetchSpec(allow_hosts=(f"{SLOW_TLS}:{port}",), deadline_s=1.0)) as gateway:
         gateway.expect({"k": f"https://{SLOW_TLS}:{port}/1.jpg"})
         assert ask(gateway, "k") == b""
-        assert gateway.outcome("k") == Outcome("timeout", "not done within 1 s", None, 1)
+        assert gateway.outcome("k") == FetchOutcome("timeout", "not done within 1 s", None, 1)

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from tests.faults.hostile_server import SLOW_TLS, HostileServer, slow_tls
 from zscir.data.download.fetch_spec import FetchSpec
-from zscir.data.download.http_client import Client, Fetched
+from zscir.data.download.http_client import FetchResult, HttpClient
 
 QUICK = {"deadline_s": 2.0, "retries": 1, "backoff_s": 0.02, "max_bytes": 1_000_000}
 
@@ -32,11 +32,11 @@ def server() -> Iterator[HostileServer]:
         yield server
 
 
-def fetch(server: HostileServer, *paths: str, **limits: object) -> list[Fetched]:
+def fetch(server: HostileServer, *paths: str, **limits: object) -> list[FetchResult]:
     spec = FetchSpec.model_validate({**QUICK, "allow_hosts": server.hosts, **limits}, strict=False)
 
-    async def all_of_them() -> list[Fetched]:
-        async with Client(spec) as client:
+    async def all_of_them() -> list[FetchResult]:
+        async with HttpClient(spec) as client:
             return await asyncio.gather(*(client.fetch(server.url(path)) for path in paths))
 
     return asyncio.run(all_of_them())
@@ -154,8 +154,8 @@ def test_a_url_keeps_what_it_was_answered_itself(server: HostileServer) -> None:
 
 
 def test_a_url_that_cannot_be_asked_was_asked_for_no_time(server: HostileServer) -> None:
-    async def private() -> list[Fetched]:
-        async with Client(FetchSpec()) as client:
+    async def private() -> list[FetchResult]:
+        async with HttpClient(FetchSpec()) as client:
             return [await client.fetch(url) for url in ("http://10.0.0.1/", "file:///etc/passwd", server.url("/ok/1"))]
 
     assert [one.attempts for one in asyncio.run(private())] == [0, 0, 0]
@@ -169,9 +169,9 @@ def test_no_host_is_asked_faster_than_the_spec_allows(server: HostileServer) -> 
 
 
 def test_when_the_chunk_is_over_a_url_is_too_whatever_it_waits_for(server: HostileServer) -> None:
-    async def late() -> list[Fetched]:
+    async def late() -> list[FetchResult]:
         spec = FetchSpec(allow_hosts=server.hosts, per_host=1)
-        async with Client(spec) as client:
+        async with HttpClient(spec) as client:
             ends_at = asyncio.get_running_loop().time() + 0.5
             paths = ["/hang/late", "/hang/queued", "/busy/always?after=9", "/ok/1.jpg"]
             return await asyncio.gather(*(client.fetch(server.url(path), ends_at=ends_at) for path in paths))
@@ -240,8 +240,8 @@ def shake_hands(listener: socket.socket, context: ssl.SSLContext) -> None:
 
 
 def test_what_one_answer_leaves_on_a_connection_is_not_the_end_of_the_next_url(server: HostileServer) -> None:
-    async def one_after_the_other() -> list[Fetched]:
-        async with Client(FetchSpec(allow_hosts=server.hosts, per_host=1)) as client:
+    async def one_after_the_other() -> list[FetchResult]:
+        async with HttpClient(FetchSpec(allow_hosts=server.hosts, per_host=1)) as client:
             got = [await client.fetch(server.url("/leftover"))]
             return got + [await client.fetch(server.url(f"/slow/0.2?{n}", "127.0.0.1")) for n in range(3)]
 
@@ -252,8 +252,8 @@ def test_a_certificate_that_nobody_signed_is_not_accepted(tmp_path: Path) -> Non
     with self_signed(tmp_path) as port:
         spec = FetchSpec(allow_hosts=(f"localhost:{port}",), retries=3)
 
-        async def one() -> Fetched:
-            async with Client(spec) as client:
+        async def one() -> FetchResult:
+            async with HttpClient(spec) as client:
                 return await client.fetch(f"https://localhost:{port}/1.jpg")
 
         got = asyncio.run(one())
@@ -265,8 +265,8 @@ def test_a_handshake_that_drips_costs_the_urls_deadline() -> None:
     with slow_tls() as port:
         spec = FetchSpec(allow_hosts=(f"{SLOW_TLS}:{port}",), deadline_s=1.0)
 
-        async def one() -> Fetched:
-            async with Client(spec) as client:
+        async def one() -> FetchResult:
+            async with HttpClient(spec) as client:
                 return await client.fetch(f"https://{SLOW_TLS}:{port}/1.jpg")
 
         began = time.monotonic()

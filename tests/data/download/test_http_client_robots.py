@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.hostile_server import HostileServer
 from zscir.data.download.fetch_spec import FetchSpec
-from zscir.data.download.http_client import Client, Fetched
+from zscir.data.download.http_client import FetchResult, HttpClient
 
 QUICK: dict[str, Any] = {"deadline_s": 2.0, "retries": 1, "backoff_s": 0.02, "robots_txt": True, "max_wait_s": 0.0}
 
@@ -19,17 +19,17 @@ def server() -> Iterator[HostileServer]:
         yield server
 
 
-def fetch(server: HostileServer, *urls: str, **limits: Any) -> list[Fetched]:
+def fetch(server: HostileServer, *urls: str, **limits: Any) -> list[FetchResult]:
     spec = FetchSpec(**{**QUICK, "allow_hosts": server.hosts, **limits})
 
-    async def all_of_them() -> list[Fetched]:
-        async with Client(spec) as client:
+    async def all_of_them() -> list[FetchResult]:
+        async with HttpClient(spec) as client:
             return await asyncio.gather(*(client.fetch(url) for url in urls))
 
     return asyncio.run(all_of_them())
 
 
-def classes(got: list[Fetched]) -> list[str | None]:
+def classes(got: list[FetchResult]) -> list[str | None]:
     return [one.failure.error_class if one.failure else None for one in got]
 
 

@@ -16,8 +16,8 @@ from tests.data.download.img2dataset_engines import fake_img2dataset, job, jobs_
 from tests.faults.downloads import download, pairs_in, spec_for
 from tests.faults.hostile_server import HostileServer
 from tests.faults.matrix import Measured
-from zscir.data.download.img2dataset_job import processes, raw_shards, threads
-from zscir.data.download.img2dataset_pool import close_engine
+from zscir.data.download.img2dataset_job import download_processes, download_raw_shards, download_threads
+from zscir.data.download.img2dataset_pool import close_img2dataset
 from zscir.runtime.errors import StageError
 
 # Leaves, as the real one does after SIGINT, a truncated tar beside a table and statistics, and exits with 0.
@@ -42,9 +42,9 @@ BROKEN = "raise ImportError('half of it is missing')\n"
 @pytest.fixture
 def instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     """Make the next engine find code as img2dataset."""
-    close_engine()
+    close_img2dataset()
     yield lambda code: monkeypatch.setenv("PYTHONPATH", str(fake_img2dataset(tmp_path, code)))
-    close_engine()
+    close_img2dataset()
 
 
 def good(server: HostileServer, count: int = 4) -> list[str]:
@@ -57,7 +57,7 @@ def hanging(server: HostileServer) -> list[str]:
 
 def shards_of(folder: Path, urls: list[str], stall_s: float = 60.0) -> list[int]:
     """The raw shards of one job, about which there is no news but themselves."""
-    return list(raw_shards(job(folder, urls), lambda: 0.0, stall_s))
+    return list(download_raw_shards(job(folder, urls), lambda: 0.0, stall_s))
 
 
 @pytest.mark.parametrize("code", [LIAR, QUITTER, FAINTER], ids=["a truncated tar", "nothing at all", "an exception"])
@@ -93,7 +93,7 @@ def test_a_job_whose_worker_was_killed_is_ended_when_it_stands_still(
     """img2dataset itself would wait for the dead worker for ever."""
     monkeypatch.setenv("ZSCIR_DOWNLOAD_PROCESSES", "2")
     with HostileServer() as server:
-        shards = raw_shards(job(tmp_path, hanging(server), shards=2), lambda: when_asked(server), 1.0)
+        shards = download_raw_shards(job(tmp_path, hanging(server), shards=2), lambda: when_asked(server), 1.0)
         assert list(shards) == []
         assert len(server.requests) == 4
     assert jobs_now() == []
@@ -148,7 +148,7 @@ def test_leaving_early_ends_all_processes_of_the_job_and_no_others(
 ) -> None:
     monkeypatch.setenv("ZSCIR_DOWNLOAD_PROCESSES", "2")
     with HostileServer() as server:
-        shards = raw_shards(job(tmp_path, hanging(server), shards=2), lambda: leave_when_asked(server), 600.0)
+        shards = download_raw_shards(job(tmp_path, hanging(server), shards=2), lambda: leave_when_asked(server), 600.0)
         with pytest.raises(KeyboardInterrupt):
             next(shards)
         assert jobs_now() == []
@@ -168,7 +168,7 @@ def test_jobs_run_at_the_same_time_and_one_that_stands_still_is_ended_alone(tmp_
     others_done = threading.Event()
     with HostileServer() as server, ThreadPoolExecutor(5) as pool:
         news = lambda: 0.0 if others_done.is_set() else time.monotonic()  # noqa: E731
-        stuck = pool.submit(list, raw_shards(job(tmp_path / "stuck", hanging(server)), news, 0.5))
+        stuck = pool.submit(list, download_raw_shards(job(tmp_path / "stuck", hanging(server)), news, 0.5))
         wait_for(lambda: server.requests)
         [stuck_process] = jobs_now()
         gated = [server.url(f"/gated/{number}.jpg") for number in range(4)]
@@ -207,7 +207,7 @@ def test_a_killed_engine_ends_its_jobs_early_and_the_next_one_is_new(
 
 def test_an_engine_outlives_the_thread_that_needed_it_first(tmp_path: Path) -> None:
     """Linux would take the end of the thread that started it for the end of its parent."""
-    close_engine()
+    close_img2dataset()
     with HostileServer() as server:
         thread = threading.Thread(target=shards_of, args=(tmp_path / "first", good(server)))
         thread.start()
@@ -232,11 +232,11 @@ def test_many_jobs_leave_no_file_no_thread_no_process_and_no_memory(tmp_path: Pa
 
 
 def test_workers_are_bounded_by_cores_shards_and_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert processes(1) == 1
-    assert processes(10_000) == os.cpu_count()
+    assert download_processes(1) == 1
+    assert download_processes(10_000) == os.cpu_count()
     monkeypatch.setenv("ZSCIR_DOWNLOAD_PROCESSES", "3")
     monkeypatch.setenv("ZSCIR_DOWNLOAD_THREADS", "5")
-    assert (processes(2), processes(9), threads()) == (2, 3, 5)
+    assert (download_processes(2), download_processes(9), download_threads()) == (2, 3, 5)
     monkeypatch.setenv("ZSCIR_DOWNLOAD_PROCESSES", "many")
     monkeypatch.setenv("ZSCIR_DOWNLOAD_THREADS", "0")
-    assert (processes(10_000), threads()) == (os.cpu_count(), 64)
+    assert (download_processes(10_000), download_threads()) == (os.cpu_count(), 64)

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from tests.data.download.img2dataset_engines import fake_img2dataset, job, jobs_now, session_of, the_engine, wait_for
-from zscir.data.download.img2dataset_job import raw_shards
-from zscir.data.download.img2dataset_pool import Engine, Run, close_engine, running
+from zscir.data.download.img2dataset_job import download_raw_shards
+from zscir.data.download.img2dataset_pool import Img2datasetProcess, RunningJob, close_img2dataset, run_img2dataset
 from zscir.runtime.errors import StageError
 
 REPO = Path(__file__).parents[3]
@@ -111,12 +111,12 @@ def test_a_fork_of_ours_has_an_engine_of_its_own(tmp_path: Path) -> None:
 def fake_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """The environment in which engines of this process run the sleeper."""
     monkeypatch.setenv("PYTHONPATH", str(fake_img2dataset(tmp_path, SLEEPER)))
-    close_engine()
+    close_img2dataset()
     yield dict(os.environ)
-    close_engine()
+    close_img2dataset()
 
 
-def asleep(engine: Engine, folder: Path) -> Run:
+def asleep(engine: Img2datasetProcess, folder: Path) -> RunningJob:
     """A job of ``engine`` that is under way."""
     folder.mkdir()
     run = engine.start(folder / ".log", {})
@@ -126,7 +126,7 @@ def asleep(engine: Engine, folder: Path) -> Run:
 
 
 def test_an_engine_that_is_not_needed_ends_by_itself(fake_engine: dict[str, str], tmp_path: Path) -> None:
-    engine = Engine(fake_engine, idle_s=0.1)
+    engine = Img2datasetProcess(fake_engine, idle_s=0.1)
     child = the_engine()
     wait_for(lambda: not engine.open)
     assert engine.start(tmp_path / "log", {}) is None
@@ -134,7 +134,7 @@ def test_an_engine_that_is_not_needed_ends_by_itself(fake_engine: dict[str, str]
 
 
 def test_an_engine_with_a_long_job_does_not_rest(fake_engine: dict[str, str], tmp_path: Path) -> None:
-    engine = Engine(fake_engine, idle_s=0.1)
+    engine = Img2datasetProcess(fake_engine, idle_s=0.1)
     run = asleep(engine, tmp_path / "job")
     time.sleep(0.4)
     assert engine.open
@@ -146,7 +146,7 @@ def test_an_engine_with_a_long_job_does_not_rest(fake_engine: dict[str, str], tm
 
 
 def test_closing_ends_jobs_that_are_under_way(fake_engine: dict[str, str], tmp_path: Path) -> None:
-    engine = Engine(fake_engine)
+    engine = Img2datasetProcess(fake_engine)
     child, run = the_engine(), asleep(engine, tmp_path / "job")
     wait_for(lambda: jobs_now() == [run.pid])  # a job may have begun before the engine has told which it is
     engine.close()
@@ -162,7 +162,7 @@ def test_a_job_is_over_even_where_the_engine_does_not_answer(tmp_path: Path, mon
     suspended = Event()
     with ThreadPoolExecutor(1) as pool:
         news = lambda: 0.0 if suspended.is_set() else time.monotonic()  # noqa: E731
-        result = pool.submit(list, raw_shards(job(tmp_path, ["http://127.0.0.1:9/"] * 2), news, 1.0))
+        result = pool.submit(list, download_raw_shards(job(tmp_path, ["http://127.0.0.1:9/"] * 2), news, 1.0))
         wait_for(lambda: began(tmp_path / "raw"))
         child = the_engine()
         child.suspend()
@@ -172,8 +172,8 @@ def test_a_job_is_over_even_where_the_engine_does_not_answer(tmp_path: Path, mon
 
 
 def test_without_python_there_is_no_engine_and_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    close_engine()
+    close_img2dataset()
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     why = r"does not start: .*No such file or directory: '/no/such/python'"
-    with pytest.raises(StageError, match=why), running(tmp_path / "log", {}):
+    with pytest.raises(StageError, match=why), run_img2dataset(tmp_path / "log", {}):
         pass

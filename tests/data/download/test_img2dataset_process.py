@@ -16,7 +16,7 @@ import pytest
 from tests.data.download.img2dataset_engines import fake_img2dataset
 from tests.faults.hostile_images import deep_png, picture, rotated_jpeg, saved
 from tests.faults.hostile_server import HostileServer
-from zscir.data.download.img2dataset_process import LINE, fetch
+from zscir.data.download.img2dataset_process import GATEWAY_CONNECTION, download_from_gateway
 
 REPO = Path(__file__).parents[3]
 COMPARISON = """
@@ -73,7 +73,7 @@ def test_pixels_and_bodies_are_those_of_img2dataset_itself(tmp_path: Path) -> No
 def line() -> Iterator[None]:
     """The connection of this thread, closed in the end."""
     yield
-    LINE.close()
+    GATEWAY_CONNECTION.close()
 
 
 @contextmanager
@@ -108,7 +108,7 @@ HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 300\r\n\r\nabc"
 
 
 def outcome(url: str) -> object:
-    number, stream, error = fetch((7, url))
+    number, stream, error = download_from_gateway((7, url))
     assert number == 7
     return error if stream is None else stream.getvalue()
 

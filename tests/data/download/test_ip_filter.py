@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zscir.data.download.failures import Failure
-from zscir.data.download.ip_filter import CheckedResolver, check_url, refusal
+from zscir.data.download.failures import FetchFailure
+from zscir.data.download.ip_filter import PublicAddressResolver, check_url, forbidden_address_reason
 
 NOBODY: frozenset[tuple[str, int]] = frozenset()
 
@@ -28,18 +28,18 @@ NOBODY: frozenset[tuple[str, int]] = frozenset()
     ],
 )  # fmt: skip
 def test_addresses_that_are_not_public_are_refused(address: str, why: str) -> None:
-    assert refusal(address) == why
+    assert forbidden_address_reason(address) == why
 
 
 @pytest.mark.parametrize("address", ["93.184.216.34", "8.8.8.8", "2606:2800:220:1::1", "64:ff9b::808:808"])
 def test_public_addresses_may_be_asked(address: str) -> None:
-    assert refusal(address) is None
+    assert forbidden_address_reason(address) is None
 
 
 @given(st.ip_addresses())
 def test_whatever_python_calls_not_global_is_refused(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
     if not ip.is_global or ip.is_multicast:
-        assert refusal(str(ip)) is not None or str(ip).startswith("64:ff9b:")
+        assert forbidden_address_reason(str(ip)) is not None or str(ip).startswith("64:ff9b:")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_whatever_python_calls_not_global_is_refused(ip: ipaddress.IPv4Address |
     ],
 )  # fmt: skip
 def test_a_url_with_a_forbidden_address_in_any_spelling_is_refused(url: str) -> None:
-    with pytest.raises(Failure) as refused:
+    with pytest.raises(FetchFailure) as refused:
         check_url(url, NOBODY)
     assert refused.value.error_class == "forbidden_address"
     assert not refused.value.transient
@@ -64,7 +64,7 @@ def test_a_url_with_a_forbidden_address_in_any_spelling_is_refused(url: str) -> 
      "http://", "http:///a.jpg", "http://[::1/a", "http://example.org:99999/", "javascript:alert(1)"],
 )  # fmt: skip
 def test_only_http_urls_with_a_host_are_asked(url: str) -> None:
-    with pytest.raises(Failure) as refused:
+    with pytest.raises(FetchFailure) as refused:
         check_url(url, NOBODY)
     assert refused.value.error_class == "bad_url"
 
@@ -72,37 +72,37 @@ def test_only_http_urls_with_a_host_are_asked(url: str) -> None:
 def test_an_allowed_host_counts_with_its_port_only() -> None:
     allowed = frozenset({("127.0.0.1", 8000)})
     assert check_url("http://127.0.0.1:8000/a", allowed) == "127.0.0.1"
-    with pytest.raises(Failure):
+    with pytest.raises(FetchFailure):
         check_url("http://127.0.0.1:8001/a", allowed)
 
 
-def resolve(resolver: CheckedResolver, host: str, port: int) -> list[str]:
+def resolve(resolver: PublicAddressResolver, host: str, port: int) -> list[str]:
     return [one["host"] for one in asyncio.run(resolver.resolve(host, port, socket.AF_UNSPEC))]
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.1", "2130706433", "0x7f.1"])
 def test_names_and_spellings_that_lead_to_loopback_are_refused(host: str) -> None:
-    with pytest.raises(Failure, match="is loopback"):
-        resolve(CheckedResolver(NOBODY, {}), host, 80)
+    with pytest.raises(FetchFailure, match="is loopback"):
+        resolve(PublicAddressResolver(NOBODY, {}), host, 80)
 
 
 def test_an_allowed_name_may_have_a_private_address_at_its_port_only() -> None:
-    resolver = CheckedResolver(frozenset({("localhost", 8000)}), {})
+    resolver = PublicAddressResolver(frozenset({("localhost", 8000)}), {})
     assert set(resolve(resolver, "localhost", 8000)) <= {"127.0.0.1", "::1"}
-    with pytest.raises(Failure, match="is loopback"):
+    with pytest.raises(FetchFailure, match="is loopback"):
         resolve(resolver, "localhost", 8001)
 
 
 def test_a_pinned_name_is_looked_up_nowhere() -> None:
-    resolver = CheckedResolver(NOBODY, {("tabletop.test", 80): ("127.0.0.1", 4321)})
+    resolver = PublicAddressResolver(NOBODY, {("tabletop.test", 80): ("127.0.0.1", 4321)})
     [found] = asyncio.run(resolver.resolve("tabletop.test", 80))
     assert (found["host"], found["port"]) == ("127.0.0.1", 4321)
-    with pytest.raises(Failure, match="no such host"):
+    with pytest.raises(FetchFailure, match="no such host"):
         resolve(resolver, "other.test", 80)
 
 
 def test_no_socket_is_made_for_an_address_that_nobody_vouched_for() -> None:
-    resolver = CheckedResolver(NOBODY, {("tabletop.test", 80): ("127.0.0.1", 4321)})
+    resolver = PublicAddressResolver(NOBODY, {("tabletop.test", 80): ("127.0.0.1", 4321)})
     resolver.socket_for((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 4321))).close()
     for address in ("127.0.0.1", "10.0.0.1", "localhost", "127.1"):
         with pytest.raises(PermissionError):

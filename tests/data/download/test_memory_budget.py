@@ -5,12 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.download.leaping_clock import leap
-from zscir.data.download.memory_budget import Lease, Memory
+from zscir.data.download.memory_budget import MemoryBudget, MemoryLease
 
 
 def test_what_fits_is_granted_at_once_and_what_does_not_waits() -> None:
     async def three() -> None:
-        memory = Memory(100)
+        memory = MemoryBudget(100)
         big, small, late = memory.lease(), memory.lease(wanted=False), memory.lease(wanted=False)
         assert big.fits(80)
         assert small.fits(20)
@@ -29,7 +29,7 @@ def test_what_fits_is_granted_at_once_and_what_does_not_waits() -> None:
 
 def test_one_that_somebody_waits_for_may_go_beyond_and_no_other() -> None:
     async def beyond() -> None:
-        memory = Memory(100)
+        memory = MemoryBudget(100)
         ahead, first, second = memory.lease(wanted=False), memory.lease(), memory.lease()
         assert ahead.fits(100)
         assert first.fits(70)
@@ -47,7 +47,7 @@ def test_one_that_somebody_waits_for_may_go_beyond_and_no_other() -> None:
 
 def test_what_waits_is_granted_when_somebody_comes_to_want_it() -> None:
     async def wanted() -> None:
-        memory = Memory(100)
+        memory = MemoryBudget(100)
         full, ahead = memory.lease(), memory.lease(wanted=False)
         assert full.fits(100)
         waiting = asyncio.create_task(ahead.need(50))
@@ -61,7 +61,7 @@ def test_what_waits_is_granted_when_somebody_comes_to_want_it() -> None:
 
 def test_who_gives_up_waiting_is_granted_nothing() -> None:
     async def gives_up() -> None:
-        memory = Memory(100)
+        memory = MemoryBudget(100)
         full, other = memory.lease(), memory.lease(wanted=False)
         assert full.fits(100)
         waiting = asyncio.create_task(other.need(50))
@@ -79,9 +79,9 @@ def test_who_gives_up_waiting_is_granted_nothing() -> None:
 def test_all_bodies_end_and_at_most_one_goes_beyond_the_total(seed: int, total: int, bodies: int) -> None:
     """Bodies of up to 100 bytes grow step by step, whatever the total; some of them only come to be wanted later."""
     rng = random.Random(seed)
-    memory, most = Memory(total), 0
+    memory, most = MemoryBudget(total), 0
 
-    async def grow(lease: Lease) -> None:
+    async def grow(lease: MemoryLease) -> None:
         nonlocal most
         for size in sorted(rng.randrange(1, 100) for _ in range(3)):
             await lease.need(size)
@@ -91,7 +91,7 @@ def test_all_bodies_end_and_at_most_one_goes_beyond_the_total(seed: int, total: 
         await asyncio.sleep(rng.random())
         lease.release()
 
-    async def want(lease: Lease) -> None:
+    async def want(lease: MemoryLease) -> None:
         await asyncio.sleep(5 * rng.random())
         lease.want()
 

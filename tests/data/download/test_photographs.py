@@ -7,11 +7,11 @@ import numpy as np
 from tests.faults.downloads import download
 from tests.faults.hostile_server import HostileServer
 from zscir.data.download.specs import DownloadSpec
-from zscir.data.images.decode import decode
+from zscir.data.images.decode import decode_image
 from zscir.data.images.shards import ShardReader
-from zscir.runtime.schemas import TRIPLETS, read_rows, write_table
+from zscir.runtime.schemas import TRIPLETS_SCHEMA, read_rows, write_table
 from zscir.stages.ingest import IngestSpec, ingest
-from zscir.stages.pack import INDEX, PackSpec, pack
+from zscir.stages.pack import INDEX_SCHEMA, PackSpec, pack
 from zscir.store.artifacts import Artifact
 
 
@@ -44,11 +44,11 @@ def test_photographs_of_all_sizes_come_through(tmp_path: Path) -> None:
         }
         for n, row in enumerate(rows)
     ]  # fmt: skip
-    write_table(made(tmp_path / "triplets") / "triplets.parquet", TRIPLETS, triplets)
+    write_table(made(tmp_path / "triplets") / "triplets.parquet", TRIPLETS_SCHEMA, triplets)
     packed = made(tmp_path / "packed")
     given = {"triplets": Artifact.of_folder(tmp_path / "triplets"), "images": images.artifact}
     assert pack(PackSpec(size_px=128, shard_rows=15), **given, out=packed) == {"rows": 40, "rejects": 0, "shards": 3}
     with ShardReader(lambda shard: packed / shard) as reader:
-        for row, stored in zip(read_rows(packed / "index.parquet", INDEX), rows, strict=True):
-            image = decode(reader.read(row["shard"], row["reference_offset"], row["reference_size"]))
+        for row, stored in zip(read_rows(packed / "index.parquet", INDEX_SCHEMA), rows, strict=True):
+            image = decode_image(reader.read(row["shard"], row["reference_offset"], row["reference_size"]))
             assert min(image.size) == min(128, stored["width"], stored["height"])

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.download.leaping_clock import leap, now
-from zscir.data.download.memory_budget import Lease, Memory
-from zscir.data.download.prefetch import UNDER_WAY, Ahead
+from zscir.data.download.memory_budget import MemoryBudget, MemoryLease
+from zscir.data.download.prefetch import MAX_PREFETCHES, Prefetcher
 
 
 class World:
@@ -20,7 +20,7 @@ class World:
         self.now: Counter[str] = Counter()
         self.most: Counter[str] = Counter()
 
-    async def run(self, url: str, lease: Lease, ends_at: float) -> str:
+    async def run(self, url: str, lease: MemoryLease, ends_at: float) -> str:
         host = url.split("/")[2]
         self.runs.append(url)
         self.now.update([host, "all"])
@@ -43,7 +43,7 @@ def urls(host: str, count: int) -> dict[str, str]:
     return {f"{host}-{number}": f"http://{host}/{number}" for number in range(count)}
 
 
-async def ask(ahead: Ahead[str], key: str) -> str | None:
+async def ask(ahead: Prefetcher[str], key: str) -> str | None:
     async with ahead.result(key) as result:
         return result
 
@@ -51,7 +51,7 @@ async def ask(ahead: Ahead[str], key: str) -> str | None:
 def test_each_url_is_run_once_whoever_comes_first() -> None:
     async def once() -> None:
         world = World()
-        ahead = Ahead(world.run, Memory(10**6), 2)
+        ahead = Prefetcher(world.run, MemoryBudget(10**6), 2)
         expected = urls("a.test", 20)
         ahead.expect(expected, 1000.0)
         got = await asyncio.gather(*(ask(ahead, key) for key in reversed(expected)))
@@ -67,7 +67,7 @@ def test_a_slow_host_keeps_no_other_from_its_turn() -> None:
 
     async def slow_host() -> None:
         world = World({"slow.test": 100.0})
-        ahead = Ahead(world.run, Memory(10**6), 8)
+        ahead = Prefetcher(world.run, MemoryBudget(10**6), 8)
         expected = urls("slow.test", 900) | urls("a.test", 50) | urls("b.test", 50)
         ahead.expect(expected, 10**6)
         began = now()
@@ -87,12 +87,12 @@ def test_a_slow_host_keeps_no_other_from_its_turn() -> None:
 def test_nobody_runs_ahead_of_more_than_the_limits() -> None:
     async def limits() -> None:
         world = World()
-        ahead = Ahead(world.run, Memory(10**6), 3)
+        ahead = Prefetcher(world.run, MemoryBudget(10**6), 3)
         for number in range(200):
             ahead.expect(urls(f"h{number}.test", 5), 1000.0)
         await asyncio.sleep(100)
         assert len(world.runs) == 1000
-        assert world.most.pop("all") == UNDER_WAY
+        assert world.most.pop("all") == MAX_PREFETCHES
         assert set(world.most.values()) == {2, 3} or set(world.most.values()) == {3}
 
     leap(limits())
@@ -100,8 +100,8 @@ def test_nobody_runs_ahead_of_more_than_the_limits() -> None:
 
 def test_results_that_nobody_asks_for_fill_half_of_the_memory_at_most() -> None:
     async def unasked() -> None:
-        world, memory = World(body=100), Memory(1000)
-        ahead = Ahead(world.run, memory, 1)
+        world, memory = World(body=100), MemoryBudget(1000)
+        ahead = Prefetcher(world.run, memory, 1)
         expected = urls("a.test", 50)
         ahead.expect(expected, 10**6)
         await asyncio.sleep(100)
@@ -118,7 +118,7 @@ def test_results_that_nobody_asks_for_fill_half_of_the_memory_at_most() -> None:
 def test_when_the_time_of_a_chunk_is_over_all_its_urls_are_and_no_others() -> None:
     async def deadline() -> None:
         world = World({"slow.test": 7.0})
-        ahead = Ahead(world.run, Memory(10**6), 1)
+        ahead = Prefetcher(world.run, MemoryBudget(10**6), 1)
         await asyncio.sleep(3)
         ahead.expect(urls("slow.test", 100), 10.0)
         ahead.expect(urls("other.test", 30), 1000.0)
@@ -134,8 +134,8 @@ def test_when_the_time_of_a_chunk_is_over_all_its_urls_are_and_no_others() -> No
 
 def test_what_is_forgotten_is_ended_and_known_no_more() -> None:
     async def forgotten() -> None:
-        world, memory = World({"a.test": 50.0}), Memory(1000)
-        ahead = Ahead(world.run, memory, 2)
+        world, memory = World({"a.test": 50.0}), MemoryBudget(1000)
+        ahead = Prefetcher(world.run, memory, 2)
         ahead.expect(urls("a.test", 6) | urls("b.test", 1), 1000.0)
         await asyncio.sleep(2)
         ahead.forget([*urls("a.test", 6), "never there"])
@@ -151,8 +151,8 @@ def test_what_is_forgotten_is_ended_and_known_no_more() -> None:
 
 def test_who_goes_away_leaves_the_result_for_the_next() -> None:
     async def gone() -> None:
-        world, memory = World(), Memory(1000)
-        ahead = Ahead(world.run, memory, 2)
+        world, memory = World(), MemoryBudget(1000)
+        ahead = Prefetcher(world.run, memory, 2)
         ahead.expect(urls("a.test", 1), 1000.0)
         first = asyncio.create_task(ask(ahead, "a.test-0"))
         await asyncio.sleep(0.5)
@@ -166,8 +166,8 @@ def test_who_goes_away_leaves_the_result_for_the_next() -> None:
 
 def test_asking_twice_fetches_twice_and_expecting_again_begins_anew() -> None:
     async def twice() -> None:
-        world, memory = World(), Memory(1000)
-        ahead = Ahead(world.run, memory, 2)
+        world, memory = World(), MemoryBudget(1000)
+        ahead = Prefetcher(world.run, memory, 2)
         ahead.expect(urls("a.test", 1), 1000.0)
         await ask(ahead, "a.test-0")
         await ask(ahead, "a.test-0")
@@ -183,10 +183,10 @@ def test_asking_twice_fetches_twice_and_expecting_again_begins_anew() -> None:
 
 def test_a_url_without_a_host_has_its_turn_too() -> None:
     async def odd() -> None:
-        async def run(url: str, lease: Lease, ends_at: float) -> str:
+        async def run(url: str, lease: MemoryLease, ends_at: float) -> str:
             return url
 
-        ahead = Ahead(run, Memory(1000), 2)
+        ahead = Prefetcher(run, MemoryBudget(1000), 2)
         ahead.expect({"a": "http://[broken", "b": "", "c": "mailto:x"}, 9.0)
         assert [await ask(ahead, key) for key in "abc"] == ["http://[broken", "", "mailto:x"]
 
@@ -199,12 +199,12 @@ def test_everybody_who_asks_is_answered_whatever_the_order_and_the_memory(data: 
     hosts = data.draw(st.lists(st.sampled_from("abc"), min_size=1, max_size=30))
     expected = {f"k{number}": f"http://{host}/{number}" for number, host in enumerate(hosts)}
     order = data.draw(st.permutations(list(expected)))
-    memory = Memory(data.draw(st.integers(1, 400)))
+    memory = MemoryBudget(data.draw(st.integers(1, 400)))
     threads = data.draw(st.integers(1, 6))
 
     async def askers() -> None:
         world = World({"a": 0.5, "b": 10.0}, body=100)
-        ahead, left, got = Ahead(world.run, memory, 2), list(order), {}
+        ahead, left, got = Prefetcher(world.run, memory, 2), list(order), {}
 
         async def asker() -> None:
             while left:

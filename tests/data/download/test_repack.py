@@ -9,21 +9,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.faults.hostile_images import picture, saved
-from zscir.data.download.chunks import Target
-from zscir.data.download.gateway import Outcome
-from zscir.data.download.merge_chunks import RECORD
-from zscir.data.download.repack import repack, verify
-from zscir.data.images.shards import BadShard, Span, index
+from zscir.data.download.chunks import ChunkUrl
+from zscir.data.download.gateway import FetchOutcome
+from zscir.data.download.merge_chunks import RECORD_SCHEMA
+from zscir.data.download.repack import repack, verify_tar
+from zscir.data.images.shards import BadShard, MemberSpan, index_shard
 from zscir.runtime.schemas import read_rows
 
 TARGETS = tuple(
-    Target(sha256(url.encode()).hexdigest(), url, f"text {number}")
+    ChunkUrl(sha256(url.encode()).hexdigest(), url, f"text {number}")
     for number, url in enumerate(f"http://a.test/{number}.jpg" for number in range(4))
 )
-FETCHED = Outcome(None, None, 200, 1, 640, 480, "0" * 64)
+FETCHED = FetchOutcome(None, None, 200, 1, 640, 480, "0" * 64)
 OUTCOMES = {
     TARGETS[0].image_key: FETCHED,
-    TARGETS[1].image_key: Outcome("http_404", "HTTP status 404", 404, 1),
+    TARGETS[1].image_key: FetchOutcome("http_404", "HTTP status 404", 404, 1),
     TARGETS[2].image_key: FETCHED,
     TARGETS[3].image_key: FETCHED,
 }
@@ -52,7 +52,7 @@ SAID = {1: "HTTP Error 424: http_404", 3: "Image  decoding\nerror"}
 def run(folder: Path, order: list[int]) -> tuple[list[dict], Path]:
     raw = raw_shard(folder / "raw", STORED, SAID, order)
     assert repack(raw, TARGETS, OUTCOMES.get, folder) == 2
-    return read_rows(folder / "record.parquet", RECORD), folder / "images.tar"
+    return read_rows(folder / "record.parquet", RECORD_SCHEMA), folder / "images.tar"
 
 
 def test_every_url_has_a_row_and_every_image_lies_where_it_says(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_every_url_has_a_row_and_every_image_lies_where_it_says(tmp_path: Path) 
 
 def test_members_are_sorted_and_say_nothing_of_the_run(tmp_path: Path) -> None:
     _, tar = run(tmp_path, [2, 0])
-    names = [span.name for span in index(tar)]
+    names = [span.name for span in index_shard(tar)]
     assert names == sorted(names)
     assert len(names) == 6
     assert b"4711" not in tar.read_bytes()
@@ -105,7 +105,7 @@ def test_a_shard_whose_urls_were_never_asked_for_is_refused(tmp_path: Path) -> N
 def test_an_image_that_img2dataset_lost_is_a_failure_of_the_engine(tmp_path: Path) -> None:
     raw = raw_shard(tmp_path / "raw", {0: STORED[0], 3: b"no image at all"}, {}, [0, 3])
     repack(raw, TARGETS, OUTCOMES.get, tmp_path)
-    rows = read_rows(tmp_path / "record.parquet", RECORD)
+    rows = read_rows(tmp_path / "record.parquet", RECORD_SCHEMA)
     assert [row["error_class"] for row in rows] == [None, "http_404", "engine", "engine"]
 
 
@@ -113,23 +113,23 @@ def test_a_chunk_without_an_image_has_a_record_and_no_tar(tmp_path: Path) -> Non
     raw = raw_shard(tmp_path / "raw", {}, SAID, [])
     assert repack(raw, TARGETS, OUTCOMES.get, tmp_path) == 0
     assert not (tmp_path / "images.tar").exists()
-    assert len(read_rows(tmp_path / "record.parquet", RECORD)) == 4
+    assert len(read_rows(tmp_path / "record.parquet", RECORD_SCHEMA)) == 4
 
 
 def test_a_finished_tar_that_differs_from_its_record_is_noticed(tmp_path: Path) -> None:
     rows, tar = run(tmp_path, [0, 2])
     spans = {
-        row["image_key"]: Span(f"{row['image_key']}.jpg", row["offset"], row["size"])
+        row["image_key"]: MemberSpan(f"{row['image_key']}.jpg", row["offset"], row["size"])
         for row in rows
         if row["status"] == "ok"
     }
     digests = {row["image_key"]: row["sha256"] for row in rows}
-    verify(tar, spans, digests)
+    verify_tar(tar, spans, digests)
     whole = bytearray(tar.read_bytes())
     whole[rows[0]["offset"] + 5] ^= 1
     tar.write_bytes(whole)
     with pytest.raises(BadShard, match="not what was written"):
-        verify(tar, spans, digests)
+        verify_tar(tar, spans, digests)
     first, *rest = spans
     with pytest.raises(BadShard):
-        verify(tar, {first: spans[first]} if rest else {}, digests)
+        verify_tar(tar, {first: spans[first]} if rest else {}, digests)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zscir.data.download.resize import ImageSpec, to_jpeg
+from zscir.data.download.resize import ResizeSpec, resize_to_jpeg
 from zscir.data.images.decode import BadImage
 from zscir.stages.download import DownloadSpec
 
@@ -62,7 +62,7 @@ def test_every_resize_mode_gives_the_bytes_that_img2dataset_gives(tmp_path: Path
     assert len(told) == len(asked) == 30 * 5 * 3
     for name, mode, size, bigger, keep in asked:
         values = {"resize_mode": mode, "image_size": size, "only_if_bigger": bigger, "keep_jpegs": keep}
-        data, width, height = to_jpeg(names[name], ImageSpec.parse(values, name))
+        data, width, height = resize_to_jpeg(names[name], ResizeSpec.parse(values, name))
         assert [sha256(data).hexdigest(), width, height] == told[f"{name} {mode} {size} {bigger} {keep}"], (
             name,
             values,
@@ -70,20 +70,20 @@ def test_every_resize_mode_gives_the_bytes_that_img2dataset_gives(tmp_path: Path
 
 
 def test_a_kept_jpeg_keeps_its_bytes_and_a_small_png_does_not() -> None:
-    spec = ImageSpec(keep_jpegs=True)
+    spec = ResizeSpec(keep_jpegs=True)
     jpeg, png = picture(40, 30, "RGB", "JPEG"), picture(40, 30, "RGB", "PNG")
-    assert to_jpeg(jpeg, spec) == (jpeg, 40, 30)
-    assert to_jpeg(png, spec)[0][:3] == b"\xff\xd8\xff"
+    assert resize_to_jpeg(jpeg, spec) == (jpeg, 40, 30)
+    assert resize_to_jpeg(png, spec)[0][:3] == b"\xff\xd8\xff"
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", picture(40, 30, "RGB", "JPEG")[:600]])
 def test_what_opencv_cannot_read_is_a_bad_image(data: bytes) -> None:
     with pytest.raises(BadImage) as caught:
-        to_jpeg(data, ImageSpec())
+        resize_to_jpeg(data, ResizeSpec())
     assert caught.value.reason == "bad_image"
 
 
 def test_the_fields_and_their_defaults_are_those_of_a_download() -> None:
-    for name, field in ImageSpec.model_fields.items():
+    for name, field in ResizeSpec.model_fields.items():
         theirs = DownloadSpec.model_fields[name]
         assert (field.default, field.annotation, field.metadata) == (theirs.default, theirs.annotation, theirs.metadata)

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.download.leaping_clock import leap
-from zscir.data.download.failures import Failure
-from zscir.data.download.robots import KEEP_S, TRY_AGAIN_S, Robots, Rules, parse
+from zscir.data.download.failures import FetchFailure
+from zscir.data.download.robots import ROBOTS_KEEP_S, ROBOTS_RETRY_S, RobotsCache, RobotsRules, parse_robots
 
 SITE = "http://site.test"
 
 
 def allows(text: str, path: str, agent: str = "zscir") -> bool:
-    return parse(text, agent).allow(SITE + path)
+    return parse_robots(text, agent).allow(SITE + path)
 
 
 def lines(*of: str) -> str:
@@ -102,8 +102,7 @@ def test_rules_before_any_agent_and_files_that_are_no_rules_say_nothing() -> Non
 
 
 @given(
-    st.lists(st.tuples(st.booleans(), st.text("ab*$", min_size=1, max_size=5)), max_size=4),
-    st.text("ab", max_size=6),
+    st.lists(st.tuples(st.booleans(), st.text("ab*$", min_size=1, max_size=5)), max_size=4), st.text("ab", max_size=6)
 )
 def test_rules_decide_as_regular_expressions_would(rules: list[tuple[bool, str]], path: str) -> None:
     text = lines(*(f"{'Allow' if allow else 'Disallow'}: /{pattern}" for allow, pattern in rules))
@@ -114,7 +113,7 @@ def test_rules_decide_as_regular_expressions_would(rules: list[tuple[bool, str]]
         expression += re.escape("$" * (dollars - 1)) if dollars else ""
         expression = expression.replace(r"\*", ".*") + ("$" if dollars else "")
         if re.match(expression, "/" + path):
-            length = len(parse(lines(f"Allow: /{pattern}"), "zscir").lines[0][1])
+            length = len(parse_robots(lines(f"Allow: /{pattern}"), "zscir").lines[0][1])
             best = max(best, (length, allow))
     assert allows(text, "/" + path) is best[1]
 
@@ -128,22 +127,22 @@ def test_a_pattern_made_to_take_for_ever_takes_no_time() -> None:
 class Site:
     """Hosts whose robots.txt is what a test says, and a log of who was asked."""
 
-    def __init__(self, answer: str | Failure) -> None:
+    def __init__(self, answer: str | FetchFailure) -> None:
         self.answer = answer
         self.asked: list[str] = []
-        self.robots = Robots(self.fetch, "zscir")
+        self.robots = RobotsCache(self.fetch, "zscir")
 
     async def fetch(self, url: str) -> bytes:
         self.asked.append(url)
         await asyncio.sleep(1)
-        if isinstance(self.answer, Failure):
+        if isinstance(self.answer, FetchFailure):
             raise self.answer
         return self.answer.encode()
 
     async def check(self, url: str) -> str:
         try:
             await self.robots.check(url)
-        except Failure as failure:
+        except FetchFailure as failure:
             return failure.error_class
         return ""
 
@@ -177,29 +176,36 @@ def test_who_goes_away_does_not_take_the_file_from_the_others() -> None:
 @pytest.mark.parametrize(
     ("failure", "error_class"),
     [
-        (Failure("http_404", "", 404), ""), (Failure("http_403", "", 403), ""), (Failure("http_410", "", 410), ""),
-        (Failure("too_many_redirects", "", 302), ""), (Failure("forbidden_address", "", 302), ""),
-        (Failure("http_503", "", 503), "robots_unreachable"), (Failure("http_500", "", 500), "robots_unreachable"),
-        (Failure("http_429", "", 429), "robots_unreachable"), (Failure("timeout", ""), "robots_unreachable"),
-        (Failure("connect", ""), "robots_unreachable"), (Failure("host_down", ""), "robots_unreachable"),
-        (Failure("dns", ""), "dns"), (Failure("tls", ""), "tls"),
-        (Failure("forbidden_address", ""), "forbidden_address"),
+        (FetchFailure("http_404", "", 404), ""),
+        (FetchFailure("http_403", "", 403), ""),
+        (FetchFailure("http_410", "", 410), ""),
+        (FetchFailure("too_many_redirects", "", 302), ""),
+        (FetchFailure("forbidden_address", "", 302), ""),
+        (FetchFailure("http_503", "", 503), "robots_unreachable"),
+        (FetchFailure("http_500", "", 500), "robots_unreachable"),
+        (FetchFailure("http_429", "", 429), "robots_unreachable"),
+        (FetchFailure("timeout", ""), "robots_unreachable"),
+        (FetchFailure("connect", ""), "robots_unreachable"),
+        (FetchFailure("host_down", ""), "robots_unreachable"),
+        (FetchFailure("dns", ""), "dns"),
+        (FetchFailure("tls", ""), "tls"),
+        (FetchFailure("forbidden_address", ""), "forbidden_address"),
     ],
-)  # fmt: skip
-def test_no_file_allows_everything_and_an_unreachable_one_nothing(failure: Failure, error_class: str) -> None:
+)
+def test_no_file_allows_everything_and_an_unreachable_one_nothing(failure: FetchFailure, error_class: str) -> None:
     assert leap(Site(failure).check(f"{SITE}/a")) == error_class
 
 
 def test_a_file_is_kept_for_a_day_and_an_unreachable_one_asked_for_again_soon() -> None:
     async def ages() -> None:
-        site = Site(Failure("http_503", "", 503))
+        site = Site(FetchFailure("http_503", "", 503))
         assert await site.check(f"{SITE}/a") == "robots_unreachable"
         site.answer = lines("Disallow: /no")
         assert await site.check(f"{SITE}/a") == "robots_unreachable"
-        await asyncio.sleep(TRY_AGAIN_S)
+        await asyncio.sleep(ROBOTS_RETRY_S)
         assert await site.check(f"{SITE}/a") == ""
         site.answer = lines("Disallow: /")
-        await asyncio.sleep(KEEP_S - 10)
+        await asyncio.sleep(ROBOTS_KEEP_S - 10)
         assert await site.check(f"{SITE}/a") == ""
         await asyncio.sleep(20)
         assert await site.check(f"{SITE}/a") == "robots_txt"
@@ -208,11 +214,11 @@ def test_a_file_is_kept_for_a_day_and_an_unreachable_one_asked_for_again_soon() 
 
 
 def test_no_rules_allow_everything() -> None:
-    assert Rules().allow("http://site.test")
+    assert RobotsRules().allow("http://site.test")
 
 
 def test_the_files_of_all_hosts_take_only_so_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zscir.data.download.robots.KEEP_BYTES", 50_000)
+    monkeypatch.setattr("zscir.data.download.robots.ROBOTS_CACHE_BYTES", 50_000)
 
     async def many() -> None:
         site = Site(lines(*(f"Disallow: /{number}" for number in range(40))))  # about 9 kB

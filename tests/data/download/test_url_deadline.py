@@ -3,12 +3,12 @@ import asyncio
 import pytest
 
 from tests.data.download.leaping_clock import leap, now
-from zscir.data.download.url_deadline import Clock
+from zscir.data.download.url_deadline import UrlDeadline
 
 
 def test_a_clock_runs_only_inside_its_blocks() -> None:
     async def blocks() -> None:
-        clock, began = Clock(10.0), now()
+        clock, began = UrlDeadline(10.0), now()
         async with clock:
             await asyncio.sleep(6)
         await asyncio.sleep(100)
@@ -25,7 +25,7 @@ def test_a_clock_runs_only_inside_its_blocks() -> None:
 
 def test_a_stopped_clock_takes_no_time_and_then_goes_on() -> None:
     async def stopped() -> None:
-        clock, began = Clock(10.0), now()
+        clock, began = UrlDeadline(10.0), now()
 
         async def stops() -> None:
             async with clock:
@@ -43,7 +43,7 @@ def test_a_stopped_clock_takes_no_time_and_then_goes_on() -> None:
 
 def test_somebody_elses_time_out_is_not_mistaken_for_its_own() -> None:
     async def nested() -> None:
-        clock = Clock(10.0)
+        clock = UrlDeadline(10.0)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(3), clock, clock.stopped():
                 await asyncio.sleep(5)

@@ -7,24 +7,24 @@ from PIL import Image
 
 from tests.stages.albums import choice_of, download_of, jpeg, key, saved, view
 from zscir.data.images import fingerprints as module
-from zscir.data.images.decode import BadImage, decode
-from zscir.data.images.fingerprints import Read, fingerprints, of_download
-from zscir.data.images.phash import hashes_of, look
+from zscir.data.images.decode import BadImage, decode_image
+from zscir.data.images.fingerprints import ReadImageBytes, fingerprint_download, fingerprint_images
+from zscir.data.images.phash import dct_hashes, luminance_and_colours
 from zscir.data.images.shards import BadShard
 
 
-def reads(*pictures: bytes) -> list[Read]:
+def reads(*pictures: bytes) -> list[ReadImageBytes]:
     return [partial(bytes, one) for one in pictures]
 
 
 def hash_of(data: bytes) -> int:
-    return int(hashes_of(look(decode(data))[0][None])[0])
+    return int(dct_hashes(luminance_and_colours(decode_image(data))[0][None])[0])
 
 
 def test_a_fingerprint_is_the_hash_of_the_decoded_picture_and_of_its_mirror_image(tmp_path: Path) -> None:
     pictures = [saved(view(seed), "PNG") for seed in range(3)]
     mirrored = [saved(view(seed).transpose(Image.Transpose.FLIP_LEFT_RIGHT), "PNG") for seed in range(3)]
-    seen = fingerprints(reads(*pictures), 3, tmp_path, "toy")
+    seen = fingerprint_images(reads(*pictures), 3, tmp_path, "toy")
     assert seen.prints.hashes.tolist() == [hash_of(one) for one in pictures]
     apart = np.bitwise_count(seen.mirrored ^ np.array([hash_of(one) for one in mirrored], dtype=np.uint64))
     assert apart.max() <= 2
@@ -36,7 +36,7 @@ def test_what_cannot_be_decoded_has_a_reason_and_the_others_keep_their_rows(tmp_
     def nothing() -> bytes:
         raise BadImage("too_many_bytes", "too many")
 
-    seen = fingerprints(
+    seen = fingerprint_images(
         [*reads(b"no picture", jpeg(view(1))[:900]), nothing, *reads(jpeg(view(1)))], 4, tmp_path, "toy"
     )
     assert [seen.reject(row)[0] for row in range(3)] == ["not_image", "bad_image", "too_many_bytes"]  # type: ignore[index]
@@ -46,9 +46,9 @@ def test_what_cannot_be_decoded_has_a_reason_and_the_others_keep_their_rows(tmp_
 
 
 def test_a_killed_run_goes_on_after_its_last_whole_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PART_PICTURES", 2)
+    monkeypatch.setattr(module, "PART_IMAGES", 2)
     pictures = [*(jpeg(view(seed)) for seed in range(4)), b"no picture", jpeg(view(5)), jpeg(view(6))]
-    whole = fingerprints(reads(*pictures), 7, tmp_path / "whole", "toy")
+    whole = fingerprint_images(reads(*pictures), 7, tmp_path / "whole", "toy")
     asked: list[int] = []
 
     def read(number: int) -> bytes:
@@ -58,10 +58,10 @@ def test_a_killed_run_goes_on_after_its_last_whole_part(tmp_path: Path, monkeypa
         return pictures[number]
 
     with pytest.raises(KeyboardInterrupt):
-        fingerprints([partial(read, number) for number in range(7)], 7, tmp_path / "killed", "toy")
+        fingerprint_images([partial(read, number) for number in range(7)], 7, tmp_path / "killed", "toy")
     (tmp_path / "again").touch()
     asked.clear()
-    again = fingerprints([partial(read, number) for number in range(7)], 7, tmp_path / "killed", "toy")
+    again = fingerprint_images([partial(read, number) for number in range(7)], 7, tmp_path / "killed", "toy")
     assert sorted(asked) == [2, 3, 4, 5, 6]
     assert again.prints.hashes.tolist() == whole.prints.hashes.tolist()
     assert again.mirrored.tolist() == whole.mirrored.tolist()
@@ -70,14 +70,14 @@ def test_a_killed_run_goes_on_after_its_last_whole_part(tmp_path: Path, monkeypa
 
 
 def test_no_pictures_have_no_fingerprints(tmp_path: Path) -> None:
-    seen = fingerprints([], 0, tmp_path, "toy")
+    seen = fingerprint_images([], 0, tmp_path, "toy")
     assert (len(seen.prints), seen.prints.colours.shape, seen.good().tolist()) == (0, (0, 48), [])
 
 
 def test_the_images_of_a_download_come_in_their_order_and_once(tmp_path: Path) -> None:
     pictures = [jpeg(view(seed)) for seed in range(5)]
     images = download_of(tmp_path / "images", [*pictures[:2], None, *pictures[3:]], lambda number: ["a", "b"])
-    keys, seen = of_download("toy", images, choice_of(tmp_path / "keep", [1, 3, 4]), tmp_path / "parts")
+    keys, seen = fingerprint_download("toy", images, choice_of(tmp_path / "keep", [1, 3, 4]), tmp_path / "parts")
     assert keys == [key(1), key(3), key(4)]
     assert seen.prints.hashes.tolist() == [hash_of(pictures[number]) for number in (1, 3, 4)]
 
@@ -87,4 +87,4 @@ def test_a_truncated_shard_stops_the_stage_rather_than_dropping_its_images(tmp_p
     shard = tmp_path / "images" / "00001.tar"
     shard.write_bytes(shard.read_bytes()[:2000])
     with pytest.raises(BadShard, match=r"00001\.tar.* truncated"):
-        of_download("toy", images, None, tmp_path / "parts")
+        fingerprint_download("toy", images, None, tmp_path / "parts")

@@ -12,34 +12,42 @@ from scipy.fft import dctn
 
 from tests.stages.albums import cropped, jpeg, lit, scaled, view
 from zscir.data.images import phash
-from zscir.data.images.decode import decode, decode_small
-from zscir.data.images.phash import ANY_COLOURS, Hashes, Prints, first_of_each, hashes_of, look, near
+from zscir.data.images.decode import decode_image, decode_reduced
+from zscir.data.images.phash import (
+    ANY_COLOUR_DISTANCE,
+    HashArray,
+    PerceptualHashes,
+    dct_hashes,
+    first_of_each_group,
+    luminance_and_colours,
+    near_duplicate_pairs,
+)
 
 NO_COLOURS = 0  # every cell of the toys below is 0
 
 
-def prints(hashes: Any, colours: Any = None) -> Prints:
+def prints(hashes: Any, colours: Any = None) -> PerceptualHashes:
     array = np.array(hashes, dtype=np.uint64).reshape(-1)
     cells = np.zeros((len(array), 48), dtype=np.uint8)
     if colours is not None:
         cells[:] = np.array(colours, dtype=np.uint8).reshape(-1, 1)
-    return Prints(array, cells)
+    return PerceptualHashes(array, cells)
 
 
 def hash_of(image: Image.Image) -> int:
-    return int(hashes_of(look(image)[0][None])[0])
+    return int(dct_hashes(luminance_and_colours(image)[0][None])[0])
 
 
 def apart(one: int, other: int) -> int:
     return (one ^ other).bit_count()
 
 
-def alike(one: Prints, row: int, other: Prints, place: int, radius: int, colours: int) -> bool:
+def alike(one: PerceptualHashes, row: int, other: PerceptualHashes, place: int, radius: int, colours: int) -> bool:
     cells = np.abs(one.colours[row].astype(int) - other.colours[place].astype(int)).max()
     return apart(int(one.hashes[row]), int(other.hashes[place])) <= radius and cells <= colours
 
 
-def kept_first(given: Prints, radius: int, colours: int) -> list[int]:
+def kept_first(given: PerceptualHashes, radius: int, colours: int) -> list[int]:
     """The definition, in so many words."""
     owner: list[int] = []
     for row in range(len(given)):
@@ -48,7 +56,7 @@ def kept_first(given: Prints, radius: int, colours: int) -> list[int]:
     return owner
 
 
-def clustered(draw: Callable[[Any], Any]) -> Prints:
+def clustered(draw: Callable[[Any], Any]) -> PerceptualHashes:
     """Hashes around a few centres, so that chains and ties are common."""
     centres = draw(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=3))
     members = st.tuples(st.sampled_from(centres), st.sets(st.integers(0, 63), max_size=6), st.sampled_from([0, 40, 90]))
@@ -60,7 +68,7 @@ clusters = st.composite(clustered)()
 
 
 def test_a_hash_says_which_low_frequencies_are_above_their_median() -> None:
-    luminance = look(view(0))[0]
+    luminance = luminance_and_colours(view(0))[0]
     waves = dctn(luminance.astype(float), type=2)[1:9, 1:9].reshape(-1)
     bits = waves > np.median(waves)
     assert hash_of(view(0)) == int(np.packbits(bits).view("<u8")[0])
@@ -68,15 +76,15 @@ def test_a_hash_says_which_low_frequencies_are_above_their_median() -> None:
 
 
 def test_a_hash_is_of_one_picture_whatever_stands_beside_it() -> None:
-    luminance = np.stack([look(view(seed))[0] for seed in range(5)])
-    assert hashes_of(luminance).tolist() == [hash_of(view(seed)) for seed in range(5)]
-    assert hashes_of(luminance[:0]).shape == (0,)
+    luminance = np.stack([luminance_and_colours(view(seed))[0] for seed in range(5)])
+    assert dct_hashes(luminance).tolist() == [hash_of(view(seed)) for seed in range(5)]
+    assert dct_hashes(luminance[:0]).shape == (0,)
 
 
 def test_mirrored_luminance_has_the_hash_of_the_mirrored_picture() -> None:
     image = view(3)
     turned = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    mirrored = int(hashes_of(look(image)[0][None, :, ::-1])[0])
+    mirrored = int(dct_hashes(luminance_and_colours(image)[0][None, :, ::-1])[0])
     assert apart(mirrored, hash_of(turned)) <= 2
     assert apart(mirrored, hash_of(image)) > 16
 
@@ -88,7 +96,7 @@ def test_an_even_picture_has_no_bits() -> None:
 def test_colours_are_the_means_of_cells() -> None:
     image = Image.new("RGB", (40, 40), (10, 20, 30))
     image.paste((200, 100, 50), (0, 0, 10, 10))
-    cells = look(image)[1].reshape(4, 4, 3)
+    cells = luminance_and_colours(image)[1].reshape(4, 4, 3)
     assert cells[0, 0].tolist() == [200, 100, 50]
     assert cells[3, 3].tolist() == [10, 20, 30]
 
@@ -96,7 +104,7 @@ def test_colours_are_the_means_of_cells() -> None:
 @pytest.mark.parametrize(
     ("change", "radius"),
     [
-        (lambda image: decode(jpeg(image, 50)), 4),
+        (lambda image: decode_image(jpeg(image, 50)), 4),
         (lambda image: scaled(image, 0.5), 4),
         (lambda image: scaled(image, 2), 2),
         (lambda image: lit(image, 1.1), 4),
@@ -120,15 +128,21 @@ def test_other_pictures_are_far_apart() -> None:
 
 def test_a_jpeg_that_is_decoded_small_has_nearly_the_same_hash() -> None:
     data = jpeg(view(1, 640, 480))
-    small = decode_small(data, 64)
+    small = decode_reduced(data, 64)
     assert small.size == (80, 60) or small.size == (160, 120)
-    assert apart(hash_of(small), hash_of(decode(data))) <= 2
+    assert apart(hash_of(small), hash_of(decode_image(data))) <= 2
 
 
 @settings(deadline=None, max_examples=60)
-@given(clusters, clusters, st.integers(0, 12), st.sampled_from([0, 45, ANY_COLOURS]))
-def test_near_finds_every_pair_and_no_other(one: Prints, other: Prints, radius: int, colours: int) -> None:
-    found = {pair for rows, places in near(one, other, radius, colours) for pair in zip(rows, places, strict=True)}
+@given(clusters, clusters, st.integers(0, 12), st.sampled_from([0, 45, ANY_COLOUR_DISTANCE]))
+def test_near_finds_every_pair_and_no_other(
+    one: PerceptualHashes, other: PerceptualHashes, radius: int, colours: int
+) -> None:
+    found = {
+        pair
+        for rows, places in near_duplicate_pairs(one, other, radius, colours)
+        for pair in zip(rows, places, strict=True)
+    }
     rows, places = range(len(one)), range(len(other))
     assert found == {(r, p) for r in rows for p in places if alike(one, r, other, p, radius, colours)}
 
@@ -144,41 +158,45 @@ def test_every_plan_of_tables_finds_hashes_that_differ_anywhere(radius: int, mon
         assert len(masks) <= 1_000
         monkeypatch.setattr(phash, "_masks", lambda *_, masks=masks: masks)
         found = {
-            pair for rows, others in near(prints(hashes), changed, radius) for pair in zip(rows, others, strict=True)
+            pair
+            for rows, others in near_duplicate_pairs(prints(hashes), changed, radius)
+            for pair in zip(rows, others, strict=True)
         }
         assert {(row, row) for row in range(60)} <= found
         monkeypatch.undo()
 
 
 @settings(deadline=None, max_examples=80)
-@given(clusters, st.integers(0, 10), st.sampled_from([0, 45, ANY_COLOURS]))
-def test_the_first_of_those_that_look_alike_is_kept(given: Prints, radius: int, colours: int) -> None:
-    assert first_of_each(given, radius, colours).tolist() == kept_first(given, radius, colours)
+@given(clusters, st.integers(0, 10), st.sampled_from([0, 45, ANY_COLOUR_DISTANCE]))
+def test_the_first_of_those_that_look_alike_is_kept(given: PerceptualHashes, radius: int, colours: int) -> None:
+    assert first_of_each_group(given, radius, colours).tolist() == kept_first(given, radius, colours)
 
 
 @settings(deadline=None, max_examples=40)
 @given(clusters, st.integers(0, 8))
-def test_blocks_and_crowds_change_nothing(given: Prints, radius: int) -> None:
+def test_blocks_and_crowds_change_nothing(given: PerceptualHashes, radius: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(phash, "_BLOCK_ROWS", 7)
         patch.setattr(phash, "_MOST_EDGES", 3)
         patch.setattr(phash, "_PARTS", 2)
         patch.setattr(phash, "_PAIRS_AT_ONCE", 5)
-        assert first_of_each(given, radius, ANY_COLOURS).tolist() == kept_first(given, radius, ANY_COLOURS)
+        assert first_of_each_group(given, radius, ANY_COLOUR_DISTANCE).tolist() == kept_first(
+            given, radius, ANY_COLOUR_DISTANCE
+        )
 
 
 def test_nothing_is_chained_through_what_is_left_out() -> None:
     line = prints([0, 0b11, 0b1111, 0b111111])  # each two bits from the next
-    assert first_of_each(line, 2, NO_COLOURS).tolist() == [0, 0, 2, 2]
+    assert first_of_each_group(line, 2, NO_COLOURS).tolist() == [0, 0, 2, 2]
 
 
 def test_equal_luminance_in_other_colours_is_another_picture() -> None:
     pair = prints([5, 5, 5], [100, 160, 120])
-    assert first_of_each(pair, 0, 48).tolist() == [0, 1, 0]
-    assert first_of_each(pair, 0, ANY_COLOURS).tolist() == [0, 0, 0]
+    assert first_of_each_group(pair, 0, 48).tolist() == [0, 1, 0]
+    assert first_of_each_group(pair, 0, ANY_COLOUR_DISTANCE).tolist() == [0, 0, 0]
 
 
-def planted(count: int, share: float, radius: int) -> tuple[Hashes, NDArray[np.int64]]:
+def planted(count: int, share: float, radius: int) -> tuple[HashArray, NDArray[np.int64]]:
     """Random hashes, a share of them earlier ones with up to ``radius`` bits turned, and [N] of which row each is."""
     rng = np.random.default_rng(radius)
     hashes = rng.integers(0, 2**64, count, dtype=np.uint64)
@@ -195,7 +213,7 @@ def planted(count: int, share: float, radius: int) -> tuple[Hashes, NDArray[np.i
 def test_many_hashes_are_compared_in_seconds(count: int, radius: int) -> None:
     hashes, source = planted(count, 0.1, radius)
     start = time.process_time()
-    owner = first_of_each(prints(hashes), radius, ANY_COLOURS)
+    owner = first_of_each_group(prints(hashes), radius, ANY_COLOUR_DISTANCE)
     assert time.process_time() - start < 20  # measured: about one; all pairs of the first would be 2 x 10^10
     copies = source != np.arange(len(source))
     assert (owner[copies] == source[copies]).mean() > 0.999  # a random hash may be near by chance
@@ -206,5 +224,5 @@ def test_a_crowd_of_pictures_that_look_alike_is_soon_told() -> None:
     rng = np.random.default_rng(0)
     crowd = [sum(1 << int(bit) for bit in rng.choice(64, 4, replace=False)) for _ in range(20_000)]
     start = time.process_time()
-    assert set(first_of_each(prints([0, *crowd]), 8, ANY_COLOURS)) == {0}
+    assert set(first_of_each_group(prints([0, *crowd]), 8, ANY_COLOUR_DISTANCE)) == {0}
     assert time.process_time() - start < 20

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zscir.data.images.shards import BadShard, ShardReader, Span, index, is_whole, members, write_shard
+from zscir.data.images.shards import (
+    BadShard,
+    MemberSpan,
+    ShardReader,
+    index_shard,
+    is_complete_tar,
+    read_members,
+    write_shard,
+)
 from zscir.runtime.errors import StageError
 
 SOME = [("a.jpg", b"12345"), ("a.json", b"{}"), ("b.jpg", b""), ("b.txt", b"x" * 1000)]
@@ -16,7 +24,7 @@ def test_a_shard_says_where_each_member_lies(tmp_path: Path) -> None:
     spans = write_shard(tmp_path / "0.tar", SOME)
     whole = (tmp_path / "0.tar").read_bytes()
     assert [(span.name, whole[span.offset : span.offset + span.size]) for span in spans] == SOME
-    assert index(tmp_path / "0.tar") == spans
+    assert index_shard(tmp_path / "0.tar") == spans
 
 
 def test_long_names_do_not_shift_the_offsets(tmp_path: Path) -> None:
@@ -52,12 +60,12 @@ def test_a_truncated_shard_is_never_read_as_a_whole_one(tmp_path_factory: pytest
     write_shard(path, SOME)
     path.write_bytes(path.read_bytes()[:cut])
     try:
-        found = [(span.name, data) for span, data in members(path)]
+        found = [(span.name, data) for span, data in read_members(path)]
     except BadShard:
         return
     # tarfile takes a cut between two members for the end: what it gave is right, and is_whole tells the rest
     assert found == SOME[: len(found)]
-    assert found == SOME or not is_whole(path)
+    assert found == SOME or not is_complete_tar(path)
 
 
 def strange(entry: tarfile.TarInfo, data: bytes = b"") -> bytes:
@@ -72,7 +80,7 @@ def strange(entry: tarfile.TarInfo, data: bytes = b"") -> bytes:
 def test_a_foreign_tar_with_an_escaping_name_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "0.tar").write_bytes(strange(tarfile.TarInfo(name)))
     with pytest.raises(BadShard, match="may not hold"):
-        index(tmp_path / "0.tar")
+        index_shard(tmp_path / "0.tar")
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
@@ -81,20 +89,25 @@ def test_only_regular_files_are_members(tmp_path: Path, kind: bytes) -> None:
     entry.type, entry.linkname = kind, "/etc/passwd"
     (tmp_path / "0.tar").write_bytes(strange(entry))
     with pytest.raises(BadShard, match="not a regular file"):
-        index(tmp_path / "0.tar")
+        index_shard(tmp_path / "0.tar")
 
 
 def test_a_member_larger_than_the_limit_is_refused_unread(tmp_path: Path) -> None:
     write_shard(tmp_path / "0.tar", [("a", b"x" * 2000)])
     with pytest.raises(BadShard, match="2000 bytes; allowed are 1999"):
-        list(members(tmp_path / "0.tar", max_member_bytes=1999))
+        list(read_members(tmp_path / "0.tar", max_member_bytes=1999))
 
 
 def test_a_reader_gives_exactly_the_span_or_an_error(tmp_path: Path) -> None:
     [span, *_] = write_shard(tmp_path / "0.tar", SOME)
     with ShardReader(lambda name: tmp_path / name) as reader:
         assert reader.read("0.tar", span.offset, span.size) == b"12345"
-        for wrong in (Span("", -1, 1), Span("", 0, -1), Span("", 10_239, 2), Span("", 0, 10**12)):
+        for wrong in (
+            MemberSpan("", -1, 1),
+            MemberSpan("", 0, -1),
+            MemberSpan("", 10_239, 2),
+            MemberSpan("", 0, 10**12),
+        ):
             with pytest.raises(BadShard):
                 reader.read("0.tar", wrong.offset, wrong.size)
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zscir.data.readers.json_documents import Join, Problem, field_of, rows_in
-from zscir.data.readers.url_lists import Layout, Row, rows_of
+from zscir.data.readers.json_documents import RowProblem, TableJoin, field_of, read_json_document
+from zscir.data.readers.url_lists import ListLayout, ListRow, read_list_rows
 from zscir.runtime.errors import RequestError
 
 JSON = st.recursive(
@@ -22,28 +22,28 @@ JSON = st.recursive(
 SHAPES = [{}, {"indent": 2}, {"separators": (",", ":")}, {"ensure_ascii": False}]
 
 
-def read(folder: Path, content: str, layout: Layout, name: str = "a.json") -> list[Row]:
+def read(folder: Path, content: str, layout: ListLayout, name: str = "a.json") -> list[ListRow]:
     data = content.encode("utf-8", "surrogateescape")
     (folder / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
-    return list(rows_of(folder / name, name, layout))
+    return list(read_list_rows(folder / name, name, layout))
 
 
 @given(rows=st.lists(JSON, max_size=6), shape=st.sampled_from(SHAPES))
 def test_a_list_gives_the_values_that_the_whole_document_has(rows: list[Any], shape: dict[str, Any]) -> None:
-    assert list(rows_in(json.dumps(rows, **shape), "a", None, (), ["x"])) == rows
+    assert list(read_json_document(json.dumps(rows, **shape), "a", None, (), ["x"])) == rows
 
 
 @given(others=st.dictionaries(st.text(max_size=3), JSON, max_size=4), rows=st.lists(JSON, max_size=5),
        shape=st.sampled_from(SHAPES))  # fmt: skip
 def test_a_named_list_is_found_wherever_it_stands(others: dict[str, Any], rows: list[Any], shape: Any) -> None:
     document = {**others, "rows": rows, "z": [1, {"rows": [0]}]}
-    assert list(rows_in(json.dumps(document, **shape), "a", "rows", (), ["x"])) == rows
+    assert list(read_json_document(json.dumps(document, **shape), "a", "rows", (), ["x"])) == rows
 
 
 @given(rows=st.lists(st.tuples(JSON, JSON), max_size=6), shape=st.sampled_from(SHAPES))
 def test_lists_side_by_side_give_the_values_of_one_place(rows: list[tuple[Any, Any]], shape: dict[str, Any]) -> None:
     document = {"u": [u for u, _ in rows], "users": 3, "t": [t for _, t in rows]}
-    found = list(rows_in(json.dumps(document, **shape), "a", None, (), ["t", "u"]))
+    found = list(read_json_document(json.dumps(document, **shape), "a", None, (), ["t", "u"]))
     assert found == [{"t": t, "u": u} for u, t in rows]
 
 
@@ -53,12 +53,12 @@ def test_a_join_is_the_row_that_another_list_has_for_a_key() -> None:
         "images": [{"id": 8, "url": "u8", "l": "b"}, {"id": 9, "url": "u9", "l": "a"}],
         "licences": [{"id": "a", "name": "CC0"}],
     }
-    joins = (Join("images", "image_id", "id"), Join("licences", "images.l", "id"))
-    one, two, odd, none, number = rows_in(json.dumps(document), "a", "notes", joins, [])
+    joins = (TableJoin("images", "image_id", "id"), TableJoin("licences", "images.l", "id"))
+    one, two, odd, none, number = read_json_document(json.dumps(document), "a", "notes", joins, [])
     assert (one["c"], one["images"]["url"], one["licences"]["name"]) == ("one", "u9", "CC0")
-    assert two == Problem("no row of 'licences' has id = 'b'")
-    assert odd == Problem("no row of 'images' has id = [9]")
-    assert none == Problem("no row of 'images' has id = None")
+    assert two == RowProblem("no row of 'licences' has id = 'b'")
+    assert odd == RowProblem("no row of 'images' has id = [9]")
+    assert none == RowProblem("no row of 'images' has id = None")
     assert number == 7
 
 
@@ -73,7 +73,7 @@ def test_a_join_is_the_row_that_another_list_has_for_a_key() -> None:
 def test_a_join_that_could_mean_two_rows_or_none_is_refused(images: Any, words: str) -> None:
     text = json.dumps({"notes": [{"image_id": 1}], "images": images})
     with pytest.raises(RequestError, match=words):
-        list(rows_in(text, "a", "notes", (Join("images", "image_id", "id"),), []))
+        list(read_json_document(text, "a", "notes", (TableJoin("images", "image_id", "id"),), []))
 
 
 @pytest.mark.parametrize(
@@ -90,19 +90,19 @@ def test_a_path_leads_into_objects_and_lists(row: Any, column: str, expected: An
 
 def test_a_document_is_a_list_like_any_other(tmp_path: Path) -> None:
     rows = [{"image": "1.jpg", "talk": [{"v": "q"}, {"v": "a"}]}, "text", 3, {"image": "2.jpg"}, [1]]
-    layout = Layout("image", "talk.1.v")
+    layout = ListLayout("image", "talk.1.v")
     for name in ("a.json", "a.JSON.gz"):
         assert read(tmp_path, json.dumps(rows), layout, name) == [
-            Row(1, "1.jpg", "a"), Row(2, problem="a JSON str, not an object"),
-            Row(3, problem="a JSON int, not an object"), Row(4, "2.jpg", None),
-            Row(5, problem="a JSON list, not an object"),
+            ListRow(1, "1.jpg", "a"), ListRow(2, problem="a JSON str, not an object"),
+            ListRow(3, problem="a JSON int, not an object"), ListRow(4, "2.jpg", None),
+            ListRow(5, problem="a JSON list, not an object"),
         ]  # fmt: skip
 
 
 def test_a_byte_order_mark_and_bad_encoding_spoil_no_other_row(tmp_path: Path) -> None:
     text = '\ufeff[{"url": "u1", "text": "t\udcff"}, {"url": "u2", "text": "t"}]'
-    first, second = read(tmp_path, text, Layout("url", "text"))
-    assert (first.url, second) == ("u1", Row(2, "u2", "t"))
+    first, second = read(tmp_path, text, ListLayout("url", "text"))
+    assert (first.url, second) == ("u1", ListRow(2, "u2", "t"))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_document_that_is_not_what_it_should_be_is_named_with_the_reason(
     tmp_path: Path, content: str, words: str
 ) -> None:
     with pytest.raises(RequestError, match=words) as caught:
-        read(tmp_path, content, Layout("url", "text"))
+        read(tmp_path, content, ListLayout("url", "text"))
     assert str(caught.value).startswith("a.json: ")
 
 
@@ -131,7 +131,7 @@ def test_rows_are_not_all_in_memory_at_once() -> None:
     row = {"url": "http://a.test/" + "x" * 50, "more": list(range(20)), "deep": {"a": ["b"] * 10}}
     text = json.dumps({"skipped": [row] * 5_000, "rows": [row] * 5_000})
     tracemalloc.start()
-    count = sum(1 for _ in rows_in(text, "a", "rows", (), []))
+    count = sum(1 for _ in read_json_document(text, "a", "rows", (), []))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert count == 5_000

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zscir.data.readers.pairs import NoPair, clean_text, clean_url, file_url
+from zscir.data.readers.pairs import PairError, clean_text, clean_url, file_url
 
 ANY = st.one_of(st.none(), st.integers(), st.binary(max_size=20), st.text(max_size=40), st.just("http://a.test/1 2"))
 
@@ -21,7 +21,7 @@ def test_a_picture_has_one_url_however_its_path_is_written(path: str, url: str) 
 
 @pytest.mark.parametrize("path", ["", ".", "/", "/a.jpg", "../a", "a/..", "a\\b", "a\x00b", "a\tb", "~/../a"])
 def test_a_path_that_could_lead_out_of_the_folder_makes_no_url(path: str) -> None:
-    with pytest.raises(NoPair) as caught:
+    with pytest.raises(PairError) as caught:
         file_url(path)
     assert caught.value.reason == "bad_path"
 
@@ -30,7 +30,7 @@ def test_a_path_that_could_lead_out_of_the_folder_makes_no_url(path: str) -> Non
 def test_what_comes_through_is_an_address_of_the_kind_that_the_spec_asks_for(value: object, prefix: str) -> None:
     try:
         url = clean_url(value, prefix)
-    except NoPair as bad:
+    except PairError as bad:
         bad.detail.encode()
         return
     assert url.startswith("file:" if prefix.startswith("file:") else ("http://", "https://"))
@@ -42,7 +42,7 @@ def test_what_comes_through_is_an_address_of_the_kind_that_the_spec_asks_for(val
 def test_a_text_that_comes_through_has_the_asked_length(value: object, least: int) -> None:
     try:
         text = clean_text(value, least, 30)
-    except NoPair:
+    except PairError:
         return
     assert least <= len(text) <= 30
     assert text == text.strip()

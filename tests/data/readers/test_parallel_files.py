@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from zscir.data.readers.parallel_files import rows_by_line, rows_by_name
-from zscir.data.readers.url_lists import MAX_LINE_BYTES, Row
+from zscir.data.readers.url_lists import MAX_LINE_BYTES, ListRow
 from zscir.runtime.errors import RequestError
 from zscir.store.artifacts import Artifact
 
@@ -20,7 +20,7 @@ def put(folder: Path, **files: bytes) -> Artifact:
     return Artifact.of_folder(folder)
 
 
-def by_line(files: Artifact, wanted: tuple[str, ...] = ("url", "caption")) -> list[tuple[str, Row]]:
+def by_line(files: Artifact, wanted: tuple[str, ...] = ("url", "caption")) -> list[tuple[str, ListRow]]:
     return [(one.file, one.row) for one in rows_by_line(files.files(), files.path, NAMES, list(wanted))]
 
 
@@ -28,9 +28,9 @@ def test_the_nth_lines_are_the_nth_row_whatever_stands_in_them(tmp_path: Path) -
     captions = 'one\u2028with a separator of Unicode\nt\x85wo\r\n\nfour, "quoted"\tand so on'.encode()
     files = put(tmp_path / "in", a_urls__txt=b"u1\nu2\nu3\nu4\n", a_captions__txt__gz=gzip.compress(captions))
     assert by_line(files) == [
-        ("a_urls.txt", Row(1, b"u1", "one\u2028with a separator of Unicode".encode())),
-        ("a_urls.txt", Row(2, b"u2", "t\x85wo".encode())), ("a_urls.txt", Row(3, b"u3", b"")),
-        ("a_urls.txt", Row(4, b"u4", b'four, "quoted"\tand so on')),
+        ("a_urls.txt", ListRow(1, b"u1", "one\u2028with a separator of Unicode".encode())),
+        ("a_urls.txt", ListRow(2, b"u2", "t\x85wo".encode())), ("a_urls.txt", ListRow(3, b"u3", b"")),
+        ("a_urls.txt", ListRow(4, b"u4", b'four, "quoted"\tand so on')),
     ]  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
 def test_an_endless_line_is_cut_and_its_neighbours_are_not_moved(tmp_path: Path) -> None:
     files = put(tmp_path / "in", a_urls__txt=b"u1\nu2\n", a_captions__txt=b"x" * (2 * MAX_LINE_BYTES + 7) + b"\ntwo\n")
     (_, first), (_, second) = by_line(files)
-    assert (len(first.text), second) == (MAX_LINE_BYTES, Row(2, b"u2", b"two"))
+    assert (len(first.text), second) == (MAX_LINE_BYTES, ListRow(2, b"u2", b"two"))
 
 
 def test_a_picture_and_the_text_of_its_name_are_a_row(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zscir.data.readers.tar_index import MAX_EXTENSION_BYTES, MAX_TAIL_BYTES, Member, Trouble, walk
+from zscir.data.readers.tar_index import MAX_EXTENSION_BYTES, MAX_TAIL_BYTES, TarMember, TarProblem, read_tar_members
 
 NAMES = st.text(st.characters(min_codepoint=33, max_codepoint=0x4FF, exclude_characters="\\/\x7f"), min_size=1,
                 max_size=150).filter(lambda name: name not in (".", "..") and name.isprintable())  # fmt: skip
@@ -42,8 +42,8 @@ def with_headers(path: Path, *entries: tarfile.TarInfo, good: str = "after.jpg")
     return path
 
 
-def found(path: Path) -> list[Member | Trouble]:
-    return list(walk(path))
+def found(path: Path) -> list[TarMember | TarProblem]:
+    return list(read_tar_members(path))
 
 
 @given(members=st.dictionaries(NAMES, st.binary(max_size=1500), max_size=6), form=FORMATS)
@@ -56,7 +56,7 @@ def test_a_good_tar_is_read_as_the_standard_library_reads_it(
     except ValueError:
         return  # USTAR has no room for this name
     with tarfile.open(path) as tar:
-        expected = [Member(one.name, one.offset_data, one.size) for one in tar]
+        expected = [TarMember(one.name, one.offset_data, one.size) for one in tar]
     assert found(path) == expected
     data = path.read_bytes()
     assert [data[one.offset : one.offset + one.size] for one in expected] == list(members.values())
@@ -79,7 +79,7 @@ def test_a_leading_dot_and_slash_is_no_part_of_the_name_and_folders_are_no_membe
 )
 def test_a_name_that_leaves_its_folder_is_left_out_and_the_next_member_is_read(tmp_path: Path, name: str) -> None:
     bad, good = found(with_headers(tmp_path / "a.tar", header(name)))
-    assert isinstance(bad, Trouble)
+    assert isinstance(bad, TarProblem)
     assert bad.reason == "bad_name"
     assert good.name == "after.jpg"
 
@@ -116,9 +116,9 @@ def test_the_map_of_an_old_sparse_file_is_stepped_over(tmp_path: Path) -> None:
     assert (bad.reason, good.name) == ("odd_member", "after.jpg")
 
 
-def end_of(path: Path) -> Trouble:
+def end_of(path: Path) -> TarProblem:
     last = found(path)[-1]
-    assert isinstance(last, Trouble)
+    assert isinstance(last, TarProblem)
     assert (last.reason, last.name) == ("bad_tar", "")
     return last
 
@@ -180,7 +180,7 @@ def test_a_size_that_cannot_be_ends_the_reading_at_once(tmp_path: Path, field: b
 def test_a_size_in_binary_as_of_files_beyond_8_gib_counts(tmp_path: Path) -> None:
     path = tar_of(tmp_path / "a.tar", {"1.jpg": b"abc", "2.jpg": b"d"})
     resized(path, b"\x80" + (3).to_bytes(11, "big"))
-    assert found(path) == [Member("1.jpg", 512, 3), Member("2.jpg", 1536, 1)]
+    assert found(path) == [TarMember("1.jpg", 512, 3), TarMember("2.jpg", 1536, 1)]
 
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
@@ -216,7 +216,7 @@ def test_a_global_header_may_not_name_all_members(tmp_path: Path) -> None:
     assert "all members" in end_of(path).detail
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT, pax_headers={"comment": "harmless"}) as tar:
         tar.addfile(tarfile.TarInfo("1.jpg"))
-    assert found(path) == [Member("1.jpg", 2048 - 512, 0)]
+    assert found(path) == [TarMember("1.jpg", 2048 - 512, 0)]
 
 
 def test_a_size_in_a_pax_header_counts(tmp_path: Path) -> None:
@@ -249,5 +249,5 @@ def test_any_bytes_end_in_members_and_troubles(tmp_path_factory: pytest.TempPath
     whole = path.read_bytes()
     path.write_bytes(whole[:at] + data + whole[at + len(data) :])
     size = path.stat().st_size
-    for one in walk(path):
-        assert isinstance(one, Trouble) or 0 <= one.offset <= one.offset + one.size <= size
+    for one in read_tar_members(path):
+        assert isinstance(one, TarProblem) or 0 <= one.offset <= one.offset + one.size <= size

@@ -6,15 +6,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from zscir.data.readers.url_lists import MAX_LINE_BYTES, Layout, Row, rows_of
+from zscir.data.readers.url_lists import MAX_LINE_BYTES, ListLayout, ListRow, read_list_rows
 from zscir.runtime.errors import RequestError
 
-LAYOUT = Layout("url", "text")
+LAYOUT = ListLayout("url", "text")
 ROWS = [("http://a.test/1.jpg", "one"), ("http://a.test/2.jpg", "two, too"), ("http://a.test/3.jpg", 'a "red" cup')]
 
 
-def read(path: Path, layout: Layout = LAYOUT) -> list[Row]:
-    return list(rows_of(path, path.name, layout))
+def read(path: Path, layout: ListLayout = LAYOUT) -> list[ListRow]:
+    return list(read_list_rows(path, path.name, layout))
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -23,7 +23,7 @@ def write(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def pairs(rows: list[Row]) -> list[tuple[str, str]]:
+def pairs(rows: list[ListRow]) -> list[tuple[str, str]]:
     return [tuple(v.decode() if isinstance(v, bytes) else v for v in (row.url, row.text)) for row in rows]
 
 
@@ -58,7 +58,7 @@ def test_badly_encoded_parquet_text_spoils_its_own_row_only(tmp_path: Path) -> N
 
 def test_a_file_without_a_header_is_read_by_the_names_given(tmp_path: Path) -> None:
     path = write(tmp_path / "cc.tsv", "a dog\thttp://a.test/1.jpg\na cat\thttp://a.test/2.jpg\n")
-    rows = read(path, Layout("url", "caption", columns=("caption", "url")))
+    rows = read(path, ListLayout("url", "caption", columns=("caption", "url")))
     assert pairs(rows) == [("http://a.test/1.jpg", "a dog"), ("http://a.test/2.jpg", "a cat")]
 
 
@@ -66,7 +66,7 @@ def test_quotes_in_a_tsv_are_plain_characters_unless_asked_for(tmp_path: Path) -
     path = write(tmp_path / "a.tsv", 'url\ttext\nu1\t"open\nu2\t"a ""b"""\n')
     assert [row.text for row in read(path)] == ['"open', '"a ""b"""']
     assert [
-        row.text for row in read(write(path, 'url\ttext\nu2\t"a ""b"""\n'), Layout("url", "text", quoted=True))
+        row.text for row in read(write(path, 'url\ttext\nu2\t"a ""b"""\n'), ListLayout("url", "text", quoted=True))
     ] == ['a "b"']
 
 

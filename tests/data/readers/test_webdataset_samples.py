@@ -11,24 +11,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.readers.made_tars import sample, tar_of
-from zscir.data.readers.webdataset_samples import LeftOut, Reading, Sample, samples_in
+from zscir.data.readers.webdataset_samples import LeftOutMember, SampleLayout, TarSample, read_samples
 
-READING = Reading("url", None, None, 1, 100)
-
-
-def read(tmp_path: Path, *members: Any, reading: Reading = READING) -> list[Sample | LeftOut]:
-    return list(samples_in(tar_of(tmp_path / "a.tar", members), "a.tar", reading))
+READING = SampleLayout("url", None, None, 1, 100)
 
 
-def left_out(found: list[Sample | LeftOut]) -> list[tuple[str, str]]:
-    return [(one.place, one.reason) for one in found if isinstance(one, LeftOut)]
+def read(tmp_path: Path, *members: Any, reading: SampleLayout = READING) -> list[TarSample | LeftOutMember]:
+    return list(read_samples(tar_of(tmp_path / "a.tar", members), "a.tar", reading))
+
+
+def left_out(found: list[TarSample | LeftOutMember]) -> list[tuple[str, str]]:
+    return [(one.place, one.reason) for one in found if isinstance(one, LeftOutMember)]
 
 
 def test_the_text_may_stand_anywhere_in_the_json(tmp_path: Path) -> None:
     talk = [{"from": "human", "value": "Describe this."}, {"from": "gpt", "value": "a bus"}]
-    reading = Reading("url", "conversations.1.value", None, 1, 100)
+    reading = SampleLayout("url", "conversations.1.value", None, 1, 100)
     (one,) = read(tmp_path, ("1.png", b"x"), ("1.json", json.dumps({"conversations": talk})), reading=reading)
-    assert isinstance(one, Sample)
+    assert isinstance(one, TarSample)
     assert (one.text, one.url) == ("a bus", "file:a.tar/1.png")
 
 
@@ -51,13 +51,13 @@ def test_the_text_may_stand_anywhere_in_the_json(tmp_path: Path) -> None:
 def test_a_sample_that_is_none_says_why_and_the_next_is_read(tmp_path: Path, members: list[Any], reason: str) -> None:
     found = read(tmp_path, *members, ("2.jpg", b"x"), ("2.txt", "t"))
     assert left_out(found) == [("a.tar#1", reason)]
-    assert [one.place for one in found if isinstance(one, Sample)] == ["a.tar#2"]
+    assert [one.place for one in found if isinstance(one, TarSample)] == ["a.tar#2"]
 
 
 @pytest.mark.parametrize("url", [None, "", 7, "file:///etc/passwd", "ftp://a.test/1", "a.jpg"])
 def test_a_sample_that_names_no_web_address_is_known_by_its_place(tmp_path: Path, url: object) -> None:
     (one,) = read(tmp_path, ("sub.x/1.jpg", b"x"), ("sub.x/1.json", json.dumps({"url": url})), ("sub.x/1.txt", "t"))
-    assert isinstance(one, Sample)
+    assert isinstance(one, TarSample)
     assert one.url == "file:a.tar/sub.x/1.jpg"
 
 
@@ -76,8 +76,8 @@ def test_pickles_and_other_members_are_counted_and_never_opened(tmp_path: Path) 
     members = [("1.jpg", b"x"), ("1.pyd", trap), ("1.pkl", trap), ("1.cls", "3"), ("1.txt", "t"), ("._1.jpg", b"m"),
                ("2.jpg", b"x"), ("2.cls", "3"), ("2.seg.png", b"x"), ("2.txt", "t"), ("README", "r")]  # fmt: skip
     found = read(tmp_path, *members)
-    assert [one.place for one in found if isinstance(one, Sample)] == ["a.tar#1", "a.tar#2"]
-    assert {one.detail: one.count for one in found if isinstance(one, LeftOut)} == {
+    assert [one.place for one in found if isinstance(one, TarSample)] == ["a.tar#1", "a.tar#2"]
+    assert {one.detail: one.count for one in found if isinstance(one, LeftOutMember)} == {
         "cls": 2, "pkl": 1, "pyd": 1, "seg.png": 1, "no ending": 2,
     }  # fmt: skip
     assert not (tmp_path / "opened").exists()
@@ -96,6 +96,6 @@ def test_every_member_of_any_tar_is_in_a_sample_or_accounted_for(
     folder = tmp_path_factory.mktemp("tars")
     found = read(folder, *((f"{key}.{kind}", data) for key, kind, data in members))
     runs = [key for number, (key, kind, _) in enumerate(members) if number == 0 or members[number - 1][0] != key]
-    ignored = sum(one.count for one in found if isinstance(one, LeftOut) and one.reason == "ignored")
+    ignored = sum(one.count for one in found if isinstance(one, LeftOutMember) and one.reason == "ignored")
     assert ignored == sum(kind in ("cls", "pyd") for _, kind, _ in members)
     assert len(found) - len({kind for _, kind, _ in members if kind in ("cls", "pyd")}) == len(runs)

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from zscir.data.readers.sql_joins import literal, query
+from zscir.data.readers.sql_joins import escape_glob, query_tables
 from zscir.runtime.schemas import read_rows, schema_of, write_table
-from zscir.store.artifacts import finished
+from zscir.store.artifacts import atomic_path
 
-URLS = schema_of(image_key="str", url="str", text="str")
+URLS_SCHEMA = schema_of(image_key="str", url="str", text="str")
 BATCH_ROWS = 50_000
-SMALLEST = 4  # a chunk has at least chunk_rows / SMALLEST rows, except the last
+MIN_CHUNK_DIVISOR = 4  # a chunk has at least chunk_rows / SMALLEST rows, except the last
 
 
 @dataclass(frozen=True)
-class Target:
+class ChunkUrl:
     """One distinct URL of a chunk, with the text of the first pair that has it."""
 
     image_key: str
@@ -27,9 +27,9 @@ class Target:
     text: str
 
 
-def chunk(urls: Path) -> tuple[Target, ...]:
+def read_chunk(urls: Path) -> tuple[ChunkUrl, ...]:
     """The targets of one chunk's list."""
-    return tuple(Target(**row) for row in read_rows(urls, URLS))
+    return tuple(ChunkUrl(**row) for row in read_rows(urls, URLS_SCHEMA))
 
 
 def write_chunks(tables: Iterable[pa.Table], folder: Path, chunk_rows: int) -> tuple[int, int]:
@@ -38,34 +38,34 @@ def write_chunks(tables: Iterable[pa.Table], folder: Path, chunk_rows: int) -> t
     A chunk's rows are sorted by image key: it stays the same when rows change places inside it.
     """
     chunks = urls = 0
-    for rows in cut(tables, chunk_rows):
-        with finished(folder / f"{chunks:05d}.parquet") as part:
-            write_table(part, URLS, rows.sort_by("image_key"))
+    for rows in content_defined_chunks(tables, chunk_rows):
+        with atomic_path(folder / f"{chunks:05d}.parquet") as part:
+            write_table(part, URLS_SCHEMA, rows.sort_by("image_key"))
         chunks, urls = chunks + 1, urls + rows.num_rows
     return chunks, urls
 
 
-def distinct(pairs: Path, scratch: Path) -> Iterator[pa.Table]:
+def distinct_urls(pairs: Path, scratch: Path) -> Iterator[pa.Table]:
     """The distinct URLs of pairs in the order in which they first come, each with its first text."""
     sql = """
         SELECT sha256(url) AS image_key, url, arg_min(text, file_row_number) AS text
         FROM read_parquet($pairs, file_row_number = true)
         GROUP BY url ORDER BY min(file_row_number)
     """
-    return query(sql, scratch, BATCH_ROWS, URLS, pairs=literal(pairs))
+    return query_tables(sql, scratch, BATCH_ROWS, URLS_SCHEMA, pairs=escape_glob(pairs))
 
 
-def cut(tables: Iterable[pa.Table], chunk_rows: int) -> Iterator[pa.Table]:
+def content_defined_chunks(tables: Iterable[pa.Table], chunk_rows: int) -> Iterator[pa.Table]:
     """Groups of consecutive rows, of at most ``chunk_rows``, that end where the hash of a row says.
 
     An end depends on the rows since the end before it, and soon on those near it alone: rows that are
     put in, taken out or appended move the ends around them and leave the other chunks alone.
     """
-    held = URLS.empty_table()
+    held = URLS_SCHEMA.empty_table()
     for table in tables:
         held = pa.concat_tables([held, table])
         start = 0
-        for end in _ends(held, chunk_rows):
+        for end in _chunk_ends(held, chunk_rows):
             yield held.slice(start, end - start)
             start = end
         held = held.slice(start)
@@ -73,9 +73,9 @@ def cut(tables: Iterable[pa.Table], chunk_rows: int) -> Iterator[pa.Table]:
         yield held
 
 
-def _ends(rows: pa.Table, chunk_rows: int) -> Iterator[int]:
+def _chunk_ends(rows: pa.Table, chunk_rows: int) -> Iterator[int]:
     """Where chunks end among these rows; the rest is undecided until more rows are there."""
-    fewest = max(1, chunk_rows // SMALLEST)
+    fewest = max(1, chunk_rows // MIN_CHUNK_DIVISOR)
     every = max(1, (chunk_rows - fewest) // 2)
     size, marks = 0, [int(key[:12], 16) % every == 0 for key in rows.column("image_key").to_pylist()]
     for position, mark in enumerate(marks, start=1):

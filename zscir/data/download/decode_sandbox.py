@@ -15,15 +15,15 @@ import threading
 
 from zscir.runtime.errors import StageError
 
-TRIAL_S = 30.0  # for one image: the largest that is allowed takes a few
-FINE = b"+"
-LENGTH = struct.Struct("<Q")
+DECODE_TIMEOUT_S = 30.0  # for one image: the largest that is allowed takes a few
+DECODED = b"+"
+LENGTH_PREFIX = struct.Struct("<Q")
 
 
-class Trial:
+class DecodeSandbox:
     """One child process, begun when it is needed and again when an image has killed it. Any thread may ask."""
 
-    def __init__(self, limit_s: float = TRIAL_S) -> None:
+    def __init__(self, limit_s: float = DECODE_TIMEOUT_S) -> None:
         self._limit_s = limit_s
         self._child: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
@@ -49,9 +49,11 @@ class Trial:
 def _start(limit_s: float) -> "subprocess.Popen[bytes]":
     child = subprocess.Popen(
         [sys.executable, "-m", "zscir.data.download.decode_sandbox", str(limit_s)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    if child.stdout is None or child.stdout.read(len(FINE)) != FINE:
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    if child.stdout is None or child.stdout.read(len(DECODED)) != DECODED:
         child.communicate()
         raise StageError(
             "the process that tries images did not start; does `python -m zscir.data.download.decode_sandbox 30` work?"
@@ -63,29 +65,29 @@ def _ask(child: "subprocess.Popen[bytes]", image: bytes) -> bool:
     if child.stdin is None or child.stdout is None:
         return False
     with contextlib.suppress(BrokenPipeError):
-        child.stdin.write(LENGTH.pack(len(image)))
+        child.stdin.write(LENGTH_PREFIX.pack(len(image)))
         child.stdin.write(image)
         child.stdin.flush()
-    return child.stdout.read(len(FINE)) == FINE
+    return child.stdout.read(len(DECODED)) == DECODED
 
 
-def main(limit_s: float) -> None:
+def serve_decodes(limit_s: float) -> None:
     """Answer each image with a plus sign; a decoder that hangs ends the process, and so does a parent that is gone."""
     import cv2
     import numpy as np
 
     images, answers = sys.stdin.buffer, sys.stdout.buffer
-    answers.write(FINE)
+    answers.write(DECODED)
     answers.flush()
-    while len(head := images.read(LENGTH.size)) == LENGTH.size:
-        image = images.read(*LENGTH.unpack(head))
+    while len(head := images.read(LENGTH_PREFIX.size)) == LENGTH_PREFIX.size:
+        image = images.read(*LENGTH_PREFIX.unpack(head))
         faulthandler.dump_traceback_later(limit_s, exit=True)
         with contextlib.suppress(cv2.error):
             cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED)
         faulthandler.cancel_dump_traceback_later()
-        answers.write(FINE)
+        answers.write(DECODED)
         answers.flush()
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]))
+    serve_decodes(float(sys.argv[1]))

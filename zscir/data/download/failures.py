@@ -9,10 +9,10 @@ import ssl
 
 # Answers after which the same request may well succeed. 509 and 520 to 524 are what hosting companies made up.
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524}
-BROKE_OFF = (errno.ECONNRESET, errno.EPIPE)
+CONNECTION_LOST_ERRNOS = (errno.ECONNRESET, errno.EPIPE)
 
 # What may pass: worth another attempt, now or in a later round.
-TRANSIENT = {
+TRANSIENT_ERRORS = {
     "timeout": "not done within the URL's deadline",
     "connect": "no connection: refused, unreachable",
     "incomplete": "the connection ended before the whole answer was there",
@@ -25,7 +25,7 @@ TRANSIENT = {
     "engine": "img2dataset lost this URL",
 }
 # What stays: nobody is asked again.
-PERMANENT = {
+PERMANENT_ERRORS = {
     "dns": "no such host",
     "tls": "the certificate or the protocol is not acceptable",
     "bad_url": "not an http or https URL that can be asked",
@@ -43,12 +43,12 @@ PERMANENT = {
 }  # and http_NNN for every status that is not in TRANSIENT_STATUS
 
 
-def transient_classes() -> frozenset[str]:
+def transient_error_classes() -> frozenset[str]:
     """The error classes that a later attempt may cure; every other one (`http_404`, `not_image`, ...) is for good."""
-    return frozenset(TRANSIENT) | {_class_of(status) for status in TRANSIENT_STATUS}
+    return frozenset(TRANSIENT_ERRORS) | {_class_of(status) for status in TRANSIENT_STATUS}
 
 
-class Failure(Exception):
+class FetchFailure(Exception):
     """Why a URL gave no image; ``retry_after_s`` is what the host said about when to come again."""
 
     def __init__(
@@ -63,40 +63,43 @@ class Failure(Exception):
     @property
     def transient(self) -> bool:
         """Whether the same request may succeed later."""
-        return self.error_class in transient_classes()
+        return self.error_class in transient_error_classes()
 
 
-def from_status(status: int, retry_after_s: float | None) -> Failure:
+def failure_from_status(status: int, retry_after_s: float | None) -> FetchFailure:
     """The failure that an HTTP status other than 2xx is."""
-    return Failure(_class_of(status), f"HTTP status {status}", status, retry_after_s)
+    return FetchFailure(_class_of(status), f"HTTP status {status}", status, retry_after_s)
 
 
-def from_client(error: Exception) -> Failure:
+def failure_from_client_error(error: Exception) -> FetchFailure:
     """The failure behind an exception of the HTTP client or of the socket."""
     import aiohttp  # loads every certificate that is trusted, which who only wants the classes need not wait for
 
-    inner = _root(error)
-    if isinstance(inner, Failure):
+    inner = _root_cause(error)
+    if isinstance(inner, FetchFailure):
         return inner
     if isinstance(inner, PermissionError) and inner.errno is None:
-        return Failure("forbidden_address", str(inner))
+        return FetchFailure("forbidden_address", str(inner))
     if isinstance(inner, ssl.SSLError | ssl.CertificateError):
-        return Failure("tls", f"TLS: {getattr(inner, 'verify_message', '') or inner.reason or 'failed'}")
-    if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError) or _number(inner) in BROKE_OFF:
+        return FetchFailure("tls", f"TLS: {getattr(inner, 'verify_message', '') or inner.reason or 'failed'}")
+    if (
+        isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError)
+        or _number(inner) in CONNECTION_LOST_ERRNOS
+    ):
         # One class without a status: whether the reset overtakes the first bytes of the answer is a matter of chance.
-        return Failure("incomplete", "the connection ended before the whole answer was there")
+        return FetchFailure("incomplete", "the connection ended before the whole answer was there")
     if isinstance(error, aiohttp.InvalidURL):
-        return Failure("bad_url", "the client cannot ask this URL")
+        return FetchFailure("bad_url", "the client cannot ask this URL")
     if _number(inner) is not None:
-        return Failure("connect", os.strerror(_number(inner) or 0))
-    return Failure("bad_answer", f"not a valid HTTP answer ({type(error).__name__})")
+        return FetchFailure("connect", os.strerror(_number(inner) or 0))
+    return FetchFailure("bad_answer", f"not a valid HTTP answer ({type(error).__name__})")
 
 
 def _class_of(status: int) -> str:
     return f"http_{status}"
 
 
-def _root(error: Exception) -> BaseException:
+def _root_cause(error: Exception) -> BaseException:
     """aiohttp wraps what happened in its own errors; look at the innermost that says more."""
     inner: BaseException = error
     while True:

@@ -15,27 +15,27 @@ from typing import Self
 
 from aiohttp import web
 
-from zscir.data.download.decode_sandbox import Trial
-from zscir.data.download.failures import TRANSIENT, Failure
+from zscir.data.download.decode_sandbox import DecodeSandbox
+from zscir.data.download.failures import TRANSIENT_ERRORS, FetchFailure
 from zscir.data.download.fetch_spec import MIB, FetchSpec
-from zscir.data.download.http_client import Address, Client, Fetched
-from zscir.data.download.memory_budget import Lease, Memory
-from zscir.data.download.prefetch import Ahead
-from zscir.data.download.validate_image import Vetted, inspect, is_plain, vet
+from zscir.data.download.http_client import FetchResult, HostPort, HttpClient
+from zscir.data.download.memory_budget import MemoryBudget, MemoryLease
+from zscir.data.download.prefetch import Prefetcher
+from zscir.data.download.validate_image import ValidImage, is_plain_image, validate_header, validated_image
 from zscir.runtime.errors import StageError
 
 START_S = 30.0
 BACKLOG = 2048
-BEAT_S = 1.0
-MEMORY_MB = 512
-OPEN_FILES = 8192
-IN_LINE = 2  # URLs begun for each slot of a host: one may be waiting for its next attempt
+PROGRESS_INTERVAL_S = 1.0
+DEFAULT_MEMORY_MB = 512
+MAX_OPEN_FILES = 8192
+PREFETCHES_PER_HOST_SLOT = 2  # URLs begun for each slot of a host: one may be waiting for its next attempt
 BYTES_PER_PIXEL = 12  # that decoding takes for a while: the pixels, a copy with transparency, a copy without
-HERE_BYTES = 1 * MIB  # what takes longer to hash does so in a thread
+MAX_INLINE_HASH_BYTES = 1 * MIB  # what takes longer to hash does so in a thread
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FetchOutcome:
     """What the outside gave for one URL: an image of this size and SHA-256, or a failure."""
 
     error_class: str | None
@@ -48,21 +48,21 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _Found:
-    outcome: Outcome
+class _FetchedImage:
+    outcome: FetchOutcome
     body: bytes = b""
 
 
-def memory_bytes() -> int:
+def download_memory_bytes() -> int:
     """Bytes that bodies may take in one gateway: ``ZSCIR_DOWNLOAD_MEMORY_MB``, else 512 MiB."""
     asked = os.environ.get("ZSCIR_DOWNLOAD_MEMORY_MB", "")
-    return (int(asked) if asked.isdecimal() and int(asked) else MEMORY_MB) * MIB
+    return (int(asked) if asked.isdecimal() and int(asked) else DEFAULT_MEMORY_MB) * MIB
 
 
-def _allow_files() -> None:
+def _raise_open_file_limit() -> None:
     """Let this process have more files open than the usual 1,024: every connection is one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
@@ -70,12 +70,12 @@ def _allow_files() -> None:
 class Gateway:
     """A context manager: the server runs in a thread of its own while it is entered."""
 
-    def __init__(self, spec: FetchSpec, pinned: dict[Address, Address] | None = None) -> None:
+    def __init__(self, spec: FetchSpec, pinned: dict[HostPort, HostPort] | None = None) -> None:
         self._spec = spec
         self._pinned = pinned
-        self._outcomes: dict[str, Outcome] = {}
+        self._outcomes: dict[str, FetchOutcome] = {}
         self._distrusted: set[str] = set()  # URLs
-        self._trial = Trial()
+        self._trial = DecodeSandbox()
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._ready = threading.Event()
@@ -85,7 +85,7 @@ class Gateway:
         self.last_news = time.monotonic()  # when somebody last asked, was answered, or was waiting for an answer
 
     def __enter__(self) -> Self:
-        _allow_files()
+        _raise_open_file_limit()
         self._thread.start()
         if not self._ready.wait(START_S) or not self.port:
             raise StageError("the loopback gateway did not start; is there a free port on 127.0.0.1?")
@@ -108,7 +108,7 @@ class Gateway:
         """
         self._distrusted.update(urls)
 
-    def outcome(self, image_key: str) -> Outcome | None:
+    def outcome(self, image_key: str) -> FetchOutcome | None:
         """What became of a key; None if nobody asked for it."""
         return self._outcomes.get(image_key)
 
@@ -127,9 +127,11 @@ class Gateway:
             self._ready.set()
 
     async def _serve(self) -> None:
-        async with Client(self._spec, self._pinned) as client:
+        async with HttpClient(self._spec, self._pinned) as client:
             self._client = client
-            self._ahead = Ahead(self._find, Memory(memory_bytes()), IN_LINE * self._spec.per_host)
+            self._ahead = Prefetcher(
+                self._find, MemoryBudget(download_memory_bytes()), PREFETCHES_PER_HOST_SLOT * self._spec.per_host
+            )
             app = web.Application()
             app.router.add_get("/{key}", self._answer)
             # Nobody waits for answers any more when this ends; aiohttp reads 0 as "for ever".
@@ -149,7 +151,7 @@ class Gateway:
     async def _beat(self) -> None:
         """As long as somebody waits for an answer, it is we who are at work, within our own deadlines."""
         while True:
-            await asyncio.sleep(BEAT_S)
+            await asyncio.sleep(PROGRESS_INTERVAL_S)
             if self._waiting:
                 self.last_news = time.monotonic()
 
@@ -171,38 +173,40 @@ class Gateway:
             self._waiting -= 1
             self.last_news = time.monotonic()
 
-    async def _find(self, url: str, lease: Lease, ends_at: float) -> _Found:
+    async def _find(self, url: str, lease: MemoryLease, ends_at: float) -> _FetchedImage:
         """What becomes of one URL. The lease holds, at the end, what the body takes."""
         fetched = await self._client.fetch(url, lease, ends_at)
         try:
             vetted = await self._vetted(url, fetched, lease, ends_at)
-        except Failure as failure:
+        except FetchFailure as failure:
             lease.release()
             status = failure.http_status or fetched.http_status
-            return _Found(Outcome(failure.error_class, failure.error, status, fetched.attempts))
+            return _FetchedImage(FetchOutcome(failure.error_class, failure.error, status, fetched.attempts))
         lease.shrink(len(vetted.body))
         size = (vetted.width, vetted.height)
-        return _Found(Outcome(None, None, fetched.http_status, fetched.attempts, *size, vetted.sha256), vetted.body)
+        return _FetchedImage(
+            FetchOutcome(None, None, fetched.http_status, fetched.attempts, *size, vetted.sha256), vetted.body
+        )
 
-    async def _vetted(self, url: str, fetched: Fetched, lease: Lease, ends_at: float) -> Vetted:
+    async def _vetted(self, url: str, fetched: FetchResult, lease: MemoryLease, ends_at: float) -> ValidImage:
         body, limit = fetched.body, self._spec.max_pixels
         if fetched.failure is not None or body is None:
-            raise fetched.failure or Failure("empty", "the body is empty")
+            raise fetched.failure or FetchFailure("empty", "the body is empty")
         try:
-            header = inspect(body, limit)
-            plain = is_plain(body, header)
-            if plain and len(body) <= HERE_BYTES and url not in self._distrusted:
-                return vet(body, header, limit)
+            header = validate_header(body, limit)
+            plain = is_plain_image(body, header)
+            if plain and len(body) <= MAX_INLINE_HASH_BYTES and url not in self._distrusted:
+                return validated_image(body, header, limit)
             async with asyncio.timeout_at(ends_at):
                 if not plain:
                     await lease.need(len(body) + BYTES_PER_PIXEL * header.width * header.height)
-                vetted = await asyncio.to_thread(vet, body, header, limit)
+                vetted = await asyncio.to_thread(validated_image, body, header, limit)
                 if url in self._distrusted and not await asyncio.to_thread(self._trial.survives, vetted.body):
-                    raise Failure("bad_image", "its decoding crashes or does not end", http_status=200)
+                    raise FetchFailure("bad_image", "its decoding crashes or does not end", http_status=200)
                 return vetted
         except TimeoutError:
-            raise Failure("chunk_deadline", TRANSIENT["chunk_deadline"]) from None
-        except (Failure, StageError):
+            raise FetchFailure("chunk_deadline", TRANSIENT_ERRORS["chunk_deadline"]) from None
+        except (FetchFailure, StageError):
             raise
         except Exception as error:  # noqa: BLE001 - what a decoder raises over strangers' bytes costs their URL only
-            raise Failure("bad_image", f"cannot be decoded ({type(error).__name__})", http_status=200) from None
+            raise FetchFailure("bad_image", f"cannot be decoded ({type(error).__name__})", http_status=200) from None

@@ -8,8 +8,8 @@ from email.utils import parsedate_to_datetime
 
 from zscir import __version__
 
-AGENT = "zscir"
-NO_THANKS = {"noai", "noimageai", "noindex", "noimageindex", "none"}
+ROBOTS_AGENT = "zscir"
+NO_USE_DIRECTIVES = {"noai", "noimageai", "noindex", "noimageindex", "none"}
 
 
 def user_agent() -> str:
@@ -17,7 +17,7 @@ def user_agent() -> str:
     contact = os.environ.get("ZSCIR_CONTACT", "").strip()
     if not (contact and contact.isascii() and contact.isprintable()):
         contact = "not given"
-    return f"{AGENT}/{__version__} (image dataset builder; contact: {contact})"
+    return f"{ROBOTS_AGENT}/{__version__} (image dataset builder; contact: {contact})"
 
 
 def back_off_s(attempt: int, first_s: float) -> float:
@@ -38,7 +38,7 @@ def retry_after_s(value: str | None, now: datetime | None = None) -> float | Non
     return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())
 
 
-def robots_refuse(headers: Iterable[str]) -> str | None:
+def refusing_directive(headers: Iterable[str]) -> str | None:
     """The directive among X-Robots-Tag headers that asks us not to use an image, or None.
 
     A header may start with the name of one robot; it speaks to us only if that is ours.
@@ -46,9 +46,9 @@ def robots_refuse(headers: Iterable[str]) -> str | None:
     for header in headers:
         agent, colon, rest = header.partition(":")
         named = bool(colon) and "," not in agent and agent.strip().lower() != "unavailable_after"
-        if named and agent.strip().lower() != AGENT:
+        if named and agent.strip().lower() != ROBOTS_AGENT:
             continue
         for directive in (rest if named else header).split(","):
-            if directive.strip().lower() in NO_THANKS:
+            if directive.strip().lower() in NO_USE_DIRECTIVES:
                 return directive.strip().lower()
     return None

@@ -10,34 +10,34 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from zscir.data.download.failures import TRANSIENT, Failure
+from zscir.data.download.failures import TRANSIENT_ERRORS, FetchFailure
 from zscir.data.download.fetch_spec import BREAKER_FAILURES, BREAKER_S, FetchSpec
 from zscir.data.download.headers import back_off_s
 
-BUSY = {"http_429", "http_503"}
-DOWN = {"timeout", "connect", "incomplete", "dns_unanswered"}
-TIDY_AT = 10_000  # hosts
-LONGEST_S = 600.0  # no back-off of our own is longer
-WIDEN = 0.2  # of a place, per place in use, for each answer: 120 answers from 4 places to 8
+BUSY_ERROR_CLASSES = {"http_429", "http_503"}
+DOWN_ERROR_CLASSES = {"timeout", "connect", "incomplete", "dns_unanswered"}
+MAX_IDLE_HOSTS = 10_000  # hosts
+MAX_BACK_OFF_S = 600.0  # no back-off of our own is longer
+CONCURRENCY_GAIN = 0.2  # of a place, per place in use, for each answer: 120 answers from 4 places to 8
 
 
-class Patience:
+class WaitBudget:
     """The seconds that a URL still has for waiting until hosts are well."""
 
     def __init__(self, left_s: float) -> None:
         self.left_s = left_s
 
 
-class Hosts:
+class HostLimits:
     """All hosts of one event loop; one that is well and in nobody's use is forgotten, any other some day too."""
 
     def __init__(self, spec: FetchSpec) -> None:
         self._spec = spec
         self._hosts: dict[str, _Host] = {}
-        self._tidy_at = TIDY_AT
+        self._tidy_at = MAX_IDLE_HOSTS
 
     @asynccontextmanager
-    async def turn(self, name: str, patience: Patience) -> AsyncIterator[None]:
+    async def turn(self, name: str, patience: WaitBudget) -> AsyncIterator[None]:
         """Wait until ``name`` may be asked, then hold one of its slots; a Failure of the block tells how the host is.
 
         Raises Failure `host_busy` or `host_down` when that would take longer than ``patience``.
@@ -51,7 +51,7 @@ class Hosts:
             began = _now()
             try:
                 yield
-            except Failure as failure:
+            except FetchFailure as failure:
                 host.learn(began, failure)
                 raise
             host.learn(began, None)
@@ -63,7 +63,7 @@ class Hosts:
     def _tidy(self) -> None:
         """Forget hosts that nobody waits for: a list of 10^9 URLs has millions that failed once."""
         self._hosts = {name: host for name, host in self._hosts.items() if host.in_use() or host.shut()}
-        self._tidy_at = max(TIDY_AT, 2 * len(self._hosts))
+        self._tidy_at = max(MAX_IDLE_HOSTS, 2 * len(self._hosts))
 
 
 class _Host:
@@ -98,12 +98,12 @@ class _Host:
         self._inside -= 1
         self._let_in()
 
-    async def wait(self, patience: Patience) -> None:
+    async def wait(self, patience: WaitBudget) -> None:
         """Sleep until the host may be asked. Raises Failure when that is too long for ``patience``."""
         while True:
             while (shut_s := self._shut_until - _now()) > 0:
                 if shut_s > patience.left_s:
-                    raise Failure(self._shut_as, TRANSIENT[self._shut_as])
+                    raise FetchFailure(self._shut_as, TRANSIENT_ERRORS[self._shut_as])
                 patience.left_s -= shut_s
                 await asyncio.sleep(shut_s)
             if self._spec.max_per_s is None:
@@ -114,15 +114,15 @@ class _Host:
             if self._shut_until <= _now():
                 return
 
-    def learn(self, began: float, failure: Failure | None) -> None:
+    def learn(self, began: float, failure: FetchFailure | None) -> None:
         """Draw conclusions from a request that began at that time."""
         kind = failure.error_class if failure else ""
         fresh = began >= self._shut_at
-        if failure and kind in BUSY:
+        if failure and kind in BUSY_ERROR_CLASSES:
             if fresh:
                 self._trip("host_busy", self._spec.backoff_s)
             self._shut_until = max(self._shut_until, _now() + (failure.retry_after_s or 0.0))
-        elif kind in DOWN:
+        elif kind in DOWN_ERROR_CLASSES:
             if kind == "timeout" and _now() - began < self._spec.deadline_s / 2:
                 return  # others had used up most of the URL's time
             self._failures += 1
@@ -132,7 +132,7 @@ class _Host:
             self._failures = 0
             if fresh:
                 self._trips = 0
-                self._width = min(float(self._spec.per_host), self._width + WIDEN / self._width)
+                self._width = min(float(self._spec.per_host), self._width + CONCURRENCY_GAIN / self._width)
 
     def in_use(self) -> bool:
         """Whether somebody asks it or waits to."""
@@ -152,7 +152,7 @@ class _Host:
         self._width = max(1.0, self._width / 2)
         self._shut_as, self._shut_at = why, _now()
         # min: 2.0 ** 1024 is an error
-        self._shut_until = self._shut_at + min(LONGEST_S, back_off_s(min(self._trips, 30), first_s))
+        self._shut_until = self._shut_at + min(MAX_BACK_OFF_S, back_off_s(min(self._trips, 30), first_s))
 
     def _room(self) -> int:
         return 1 if self._trips else int(self._width)

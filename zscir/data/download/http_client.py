@@ -11,68 +11,75 @@ from urllib.parse import urljoin
 import aiohttp
 from yarl import URL
 
-from zscir.data.download.failures import TRANSIENT, Failure, from_client, from_status
+from zscir.data.download.failures import TRANSIENT_ERRORS, FetchFailure, failure_from_client_error, failure_from_status
 from zscir.data.download.fetch_spec import FetchSpec
-from zscir.data.download.headers import AGENT, back_off_s, retry_after_s, robots_refuse, user_agent
-from zscir.data.download.host_limits import BUSY, Hosts, Patience
-from zscir.data.download.ip_filter import CheckedResolver, check_url
-from zscir.data.download.memory_budget import Lease, Memory
-from zscir.data.download.robots import ROBOTS_BYTES, Robots
-from zscir.data.download.url_deadline import Clock
+from zscir.data.download.headers import ROBOTS_AGENT, back_off_s, refusing_directive, retry_after_s, user_agent
+from zscir.data.download.host_limits import BUSY_ERROR_CLASSES, HostLimits, WaitBudget
+from zscir.data.download.ip_filter import PublicAddressResolver, check_url
+from zscir.data.download.memory_budget import MemoryBudget, MemoryLease
+from zscir.data.download.robots import ROBOTS_BYTES, RobotsCache
+from zscir.data.download.url_deadline import UrlDeadline
 
 REDIRECTS = {301, 302, 303, 307, 308}
-READ_BYTES = 64 * 1024
-STEP_BYTES = 1024 * 1024  # by which a body grows whose length nobody announced
-MAX_URL_CHARS = 8192
+BODY_READ_BYTES = 64 * 1024
+BODY_GROWTH_BYTES = 1024 * 1024  # by which a body grows whose length nobody announced
+MAX_REQUEST_URL_CHARS = 8192
 KEEP_ALIVE_S = 4.0  # a connection that nobody uses is an open file; a list may have a new host with every URL
 HEADERS = {"Accept": "image/*,*/*;q=0.8", "Accept-Encoding": "identity"}
-NOT_ASKED = {"host_busy", "host_down", "robots_txt", "robots_unreachable"}
-Address = tuple[str, int]
+UNSENT_ERROR_CLASSES = {"host_busy", "host_down", "robots_txt", "robots_unreachable"}
+HostPort = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Fetched:
+class FetchResult:
     """What came of one URL: ``body`` or ``failure``, the last HTTP status, and how often it was asked for."""
 
     body: bytes | None
-    failure: Failure | None
+    failure: FetchFailure | None
     http_status: int | None
     attempts: int
 
 
 @dataclass
-class _Errand:
+class _FetchState:
     """What one URL (and all that it redirects to) has used up."""
 
-    clock: Clock
-    patience: Patience
-    lease: Lease
+    clock: UrlDeadline
+    patience: WaitBudget
+    lease: MemoryLease
     attempts: int = 0
     robots_file: bool = False  # a robots.txt: asked for without asking, and cut off where it is too long
 
 
-class Client:
+class HttpClient:
     """Fetches URLs; one per event loop. ``pinned`` maps a (host, port) to the loopback address that stands for it."""
 
-    def __init__(self, spec: FetchSpec, pinned: dict[Address, Address] | None = None) -> None:
+    def __init__(self, spec: FetchSpec, pinned: dict[HostPort, HostPort] | None = None) -> None:
         self._spec = spec
         self._allowed = frozenset(
             (host.strip("[]").lower(), int(port)) for host, _, port in (one.rpartition(":") for one in spec.allow_hosts)
         )
-        self._resolver = CheckedResolver(self._allowed, pinned or {})
-        self._hosts = Hosts(spec)
-        self._robots = Robots(self._robots_file, AGENT)
+        self._resolver = PublicAddressResolver(self._allowed, pinned or {})
+        self._hosts = HostLimits(spec)
+        self._robots = RobotsCache(self._robots_file, ROBOTS_AGENT)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(
-            limit=0, keepalive_timeout=KEEP_ALIVE_S, resolver=self._resolver, ttl_dns_cache=60,
+            limit=0,
+            keepalive_timeout=KEEP_ALIVE_S,
+            resolver=self._resolver,
+            ttl_dns_cache=60,
             socket_factory=self._resolver.socket_for,
-        )  # fmt: skip
+        )
         self._session = aiohttp.ClientSession(
-            connector=connector, headers={**HEADERS, "User-Agent": user_agent()}, auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=None), trust_env=False,
-        )  # fmt: skip
+            connector=connector,
+            headers={**HEADERS, "User-Agent": user_agent()},
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),
+            trust_env=False,
+        )
         # aiohttp would ask again, at once and untold, when a server hangs up without an answer: retries are ours.
         self._session._retry_connection = False
         return self
@@ -85,7 +92,7 @@ class Client:
             await self._session.close()
         await self._resolver.close()
 
-    async def fetch(self, url: str, lease: Lease | None = None, ends_at: float | None = None) -> Fetched:
+    async def fetch(self, url: str, lease: MemoryLease | None = None, ends_at: float | None = None) -> FetchResult:
         """Ask until there is an answer that stands: at most ``retries`` more times, only after transient failures.
 
         ``lease`` is what the body takes of the memory, the caller's to release; ``ends_at`` (time of the event loop)
@@ -97,57 +104,59 @@ class Client:
             if ends_at is None or ends_at > asyncio.get_running_loop().time():
                 async with asyncio.timeout_at(ends_at):
                     return await self._persist(url, errand)
-        return Fetched(None, Failure("chunk_deadline", TRANSIENT["chunk_deadline"]), None, errand.attempts)
+        return FetchResult(
+            None, FetchFailure("chunk_deadline", TRANSIENT_ERRORS["chunk_deadline"]), None, errand.attempts
+        )
 
-    def _errand(self, lease: Lease | None, robots_file: bool = False) -> _Errand:
+    def _errand(self, lease: MemoryLease | None, robots_file: bool = False) -> _FetchState:
         spec = self._spec
-        lease = lease or Memory(spec.max_bytes).lease()
-        return _Errand(Clock(spec.deadline_s), Patience(spec.wait_s()), lease, 0, robots_file)
+        lease = lease or MemoryBudget(spec.max_bytes).lease()
+        return _FetchState(UrlDeadline(spec.deadline_s), WaitBudget(spec.wait_s()), lease, 0, robots_file)
 
-    async def _persist(self, url: str, errand: _Errand) -> Fetched:
-        own: Failure | None = None  # what the URL itself was answered last
+    async def _persist(self, url: str, errand: _FetchState) -> FetchResult:
+        own: FetchFailure | None = None  # what the URL itself was answered last
         while True:
             try:
                 body, status = await self._follow(url, errand)
-                return Fetched(body, None, status, errand.attempts)
-            except Failure as failure:
-                if failure.error_class not in NOT_ASKED or own is None:
+                return FetchResult(body, None, status, errand.attempts)
+            except FetchFailure as failure:
+                if failure.error_class not in UNSENT_ERROR_CLASSES or own is None:
                     own = failure
                 wait_s = self._wait_s(failure, errand)
                 if wait_s is None:
-                    return Fetched(None, own, own.http_status, errand.attempts)
+                    return FetchResult(None, own, own.http_status, errand.attempts)
             await asyncio.sleep(wait_s)
             errand.clock.left_s -= wait_s
 
-    def _wait_s(self, failure: Failure, errand: _Errand) -> float | None:
+    def _wait_s(self, failure: FetchFailure, errand: _FetchState) -> float | None:
         """Seconds until the next attempt, or None when there shall be none."""
-        if not failure.transient or failure.error_class in NOT_ASKED or errand.attempts > self._spec.retries:
+        if not failure.transient or failure.error_class in UNSENT_ERROR_CLASSES or errand.attempts > self._spec.retries:
             return None
         if (failure.retry_after_s or 0.0) > self._spec.max_retry_after_s:
             return None
-        if failure.error_class in BUSY:
+        if failure.error_class in BUSY_ERROR_CLASSES:
             return 0.0  # the URL waits with all others of its host
         wait_s = max(back_off_s(errand.attempts, self._spec.backoff_s), failure.retry_after_s or 0.0)
         return wait_s if wait_s < errand.clock.left_s else None
 
-    async def _follow(self, url: str, errand: _Errand) -> tuple[bytes, int]:
+    async def _follow(self, url: str, errand: _FetchState) -> tuple[bytes, int]:
         status: int | None = None
         for hop in range(self._spec.max_redirects + 1):
             try:
                 answer = await self._hop(url, errand, first=hop == 0)
-            except Failure as failure:
+            except FetchFailure as failure:
                 if failure.http_status is None:
                     failure.http_status = status  # of the redirect that led here
                 raise
             if isinstance(answer, bytes):
                 return answer, 200
             url, status = answer
-        raise Failure("too_many_redirects", f"more than {self._spec.max_redirects} redirects", http_status=status)
+        raise FetchFailure("too_many_redirects", f"more than {self._spec.max_redirects} redirects", http_status=status)
 
-    async def _hop(self, url: str, errand: _Errand, first: bool) -> bytes | tuple[str, int]:
+    async def _hop(self, url: str, errand: _FetchState, first: bool) -> bytes | tuple[str, int]:
         """The body behind one URL, or the next URL and the status that redirected to it. Raises Failure."""
-        if len(url) > MAX_URL_CHARS:
-            raise Failure("bad_url", f"longer than {MAX_URL_CHARS} characters")
+        if len(url) > MAX_REQUEST_URL_CHARS:
+            raise FetchFailure("bad_url", f"longer than {MAX_REQUEST_URL_CHARS} characters")
         host = check_url(url, self._allowed)
         if self._spec.robots_txt and not errand.robots_file:
             await self._robots.check(url)
@@ -157,20 +166,20 @@ class Client:
                 async with errand.clock:
                     return await self._ask(url, errand)
             except TimeoutError:
-                raise Failure("timeout", f"not done within {self._spec.deadline_s:g} s") from None
+                raise FetchFailure("timeout", f"not done within {self._spec.deadline_s:g} s") from None
             except (aiohttp.ClientError, OSError) as error:
-                raise from_client(error) from None
+                raise failure_from_client_error(error) from None
             except ValueError as error:
-                raise Failure("bad_url", f"the client cannot ask this URL ({type(error).__name__})") from None
+                raise FetchFailure("bad_url", f"the client cannot ask this URL ({type(error).__name__})") from None
 
-    async def _ask(self, url: str, errand: _Errand) -> bytes | tuple[str, int]:
+    async def _ask(self, url: str, errand: _FetchState) -> bytes | tuple[str, int]:
         if self._session is None:
             raise RuntimeError("enter the Client first")
         async with self._session.get(URL(url), allow_redirects=False) as response:
             if response.status in REDIRECTS and "Location" in response.headers:
                 return _next_url(url, response.headers["Location"], response.status), response.status
             if response.status != 200:
-                raise from_status(response.status, retry_after_s(response.headers.get("Retry-After")))
+                raise failure_from_status(response.status, retry_after_s(response.headers.get("Retry-After")))
             if errand.robots_file:
                 return await _first_bytes(response, ROBOTS_BYTES)
             return await self._body(response, errand)
@@ -182,29 +191,29 @@ class Client:
             raise fetched.failure
         return fetched.body or b""
 
-    async def _body(self, response: aiohttp.ClientResponse, errand: _Errand) -> bytes:
-        directive = robots_refuse(response.headers.getall("X-Robots-Tag", []))
+    async def _body(self, response: aiohttp.ClientResponse, errand: _FetchState) -> bytes:
+        directive = refusing_directive(response.headers.getall("X-Robots-Tag", []))
         if directive:
-            raise Failure("robots_tag", f"X-Robots-Tag says {directive}", http_status=response.status)
+            raise FetchFailure("robots_tag", f"X-Robots-Tag says {directive}", http_status=response.status)
         limit, length = self._spec.max_bytes, response.content_length
         if (length or 0) > limit:
             raise _too_large(limit, response.status)
-        await _room(errand, min(limit, STEP_BYTES if length is None else length))
+        await _lease_body(errand, min(limit, BODY_GROWTH_BYTES if length is None else length))
         data = bytearray()
-        async for block in response.content.iter_chunked(READ_BYTES):
+        async for block in response.content.iter_chunked(BODY_READ_BYTES):
             data += block
             if len(data) > limit:
                 raise _too_large(limit, response.status)
             if len(data) > errand.lease.size:
-                await _room(errand, min(limit, len(data) + STEP_BYTES))
+                await _lease_body(errand, min(limit, len(data) + BODY_GROWTH_BYTES))
         encoding = response.headers.get("Content-Encoding", "").strip().lower()
         if encoding in ("", "identity"):
             return bytes(data)
-        await _room(errand, len(data) + limit)
+        await _lease_body(errand, len(data) + limit)
         return _unpacked(bytes(data), encoding, limit, response.status)
 
 
-async def _room(errand: _Errand, size: int) -> None:
+async def _lease_body(errand: _FetchState, size: int) -> None:
     """Lease memory for a body; waiting for it is not the URL's fault."""
     if not errand.lease.fits(size):
         async with errand.clock.stopped():
@@ -213,7 +222,7 @@ async def _room(errand: _Errand, size: int) -> None:
 
 async def _first_bytes(response: aiohttp.ClientResponse, limit: int) -> bytes:
     data = bytearray()
-    async for block in response.content.iter_chunked(READ_BYTES):
+    async for block in response.content.iter_chunked(BODY_READ_BYTES):
         data += block
         if len(data) >= limit:
             break
@@ -224,22 +233,22 @@ def _next_url(url: str, location: str, status: int) -> str:
     try:
         return urljoin(url, location)
     except ValueError:
-        raise Failure("bad_url", "redirected to what is not a URL", http_status=status) from None
+        raise FetchFailure("bad_url", "redirected to what is not a URL", http_status=status) from None
 
 
 def _unpacked(data: bytes, encoding: str, limit: int, status: int) -> bytes:
     """The body without its content encoding, which we did not ask for; never more than ``limit`` bytes."""
     if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise Failure("bad_encoding", f"content encoding {encoding[:40]!r} was not asked for", http_status=status)
+        raise FetchFailure("bad_encoding", f"content encoding {encoding[:40]!r} was not asked for", http_status=status)
     unzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
     try:
         plain = unzip.decompress(data, limit + 1)
     except zlib.error:
-        raise Failure("bad_encoding", f"the body is not {encoding}", http_status=status) from None
+        raise FetchFailure("bad_encoding", f"the body is not {encoding}", http_status=status) from None
     if len(plain) > limit:
         raise _too_large(limit, status)
     return plain
 
 
-def _too_large(limit: int, status: int) -> Failure:
-    return Failure("too_large", f"more than {limit} bytes", http_status=status)
+def _too_large(limit: int, status: int) -> FetchFailure:
+    return FetchFailure("too_large", f"more than {limit} bytes", http_status=status)

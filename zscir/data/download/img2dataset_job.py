@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zscir.data.download.img2dataset_pool import Run, running
-from zscir.runtime.progress import note
+from zscir.data.download.img2dataset_pool import RunningJob, run_img2dataset
+from zscir.runtime.progress import log_info
 
 POLL_S = 0.1
 LOG_TAIL_BYTES = 2000
-NO_ANSWER_S = 24 * 3600  # img2dataset's own time-out per read: the gateway always answers, when it is a URL's turn
+READ_TIMEOUT_S = 24 * 3600  # img2dataset's own time-out per read: the gateway always answers, when it is a URL's turn
 
 
 @dataclass(frozen=True)
-class Job:
+class Img2datasetJob:
     """One run of img2dataset: the URLs in ``urls`` (one column, `url`) in shards of ``shard_rows`` under ``folder``."""
 
     urls: Path
@@ -29,20 +29,20 @@ class Job:
     options: dict[str, Any]  # what the spec says about pixels, in img2dataset's own names
 
 
-def processes(shards: int) -> int:
+def download_processes(shards: int) -> int:
     """Worker processes: ``ZSCIR_DOWNLOAD_PROCESSES``, else one per core, and never more than there are shards."""
     asked = os.environ.get("ZSCIR_DOWNLOAD_PROCESSES", "")
     wanted = int(asked) if asked.isdecimal() and int(asked) else os.cpu_count() or 1
     return max(1, min(wanted, shards))
 
 
-def threads() -> int:
+def download_threads() -> int:
     """URLs under way per worker process: ``ZSCIR_DOWNLOAD_THREADS``, else 64."""
     asked = os.environ.get("ZSCIR_DOWNLOAD_THREADS", "")
     return int(asked) if asked.isdecimal() and int(asked) else 64
 
 
-def raw_shards(job: Job, news: Callable[[], float], stall_s: float) -> Iterator[int]:
+def download_raw_shards(job: Img2datasetJob, news: Callable[[], float], stall_s: float) -> Iterator[int]:
     """Yield the number of each raw shard when img2dataset calls it done. Any number of threads may do so at a time.
 
     Ends early, with shards missing, when img2dataset dies or nothing at all has happened for ``stall_s``
@@ -52,43 +52,53 @@ def raw_shards(job: Job, news: Callable[[], float], stall_s: float) -> Iterator[
     seen: set[int] = set()
     job.folder.mkdir(parents=True, exist_ok=True)
     log = job.folder / ".log"
-    with running(log, _arguments(job)) as run:
+    with run_img2dataset(log, _arguments(job)) as run:
         began = time.monotonic()
         while len(seen) < job.shards:
             gone = run.over.wait(POLL_S)
-            fresh = sorted(_done(job.folder) - seen)
+            fresh = sorted(_finished_shards(job.folder) - seen)
             for number in fresh:
                 began = time.monotonic()
                 yield number
             seen.update(fresh)
             if gone and not fresh:
-                note(f"download: img2dataset ended early ({_how(run)}); it said: {_last_words(log, run)}")
+                log_info(
+                    f"download: img2dataset ended early ({_exit_description(run)}); it said: {_log_tail(log, run)}"
+                )
                 return
             if time.monotonic() - max(began, news()) > stall_s:
-                note(f"download: img2dataset stood still for {stall_s:.0f} s; starting it anew")
+                log_info(f"download: img2dataset stood still for {stall_s:.0f} s; starting it anew")
                 return
 
 
-def _done(folder: Path) -> set[int]:
+def _finished_shards(folder: Path) -> set[int]:
     return {int(name.partition("_")[0]) for name in os.listdir(folder) if name.endswith("_stats.json")}
 
 
-def _arguments(job: Job) -> dict[str, Any]:
+def _arguments(job: Img2datasetJob) -> dict[str, Any]:
     return {
-        "url_list": str(job.urls), "input_format": "parquet", "url_col": "url",
-        "output_folder": str(job.folder), "output_format": "webdataset",
-        "processes_count": processes(job.shards), "thread_count": threads(),
-        "number_sample_per_shard": job.shard_rows, "max_shard_retry": 0,
-        "timeout": NO_ANSWER_S, "retries": 0,  # time-outs and retries are the gateway's
-        "extract_exif": False, "compute_hash": None, "incremental_mode": "incremental",
+        "url_list": str(job.urls),
+        "input_format": "parquet",
+        "url_col": "url",
+        "output_folder": str(job.folder),
+        "output_format": "webdataset",
+        "processes_count": download_processes(job.shards),
+        "thread_count": download_threads(),
+        "number_sample_per_shard": job.shard_rows,
+        "max_shard_retry": 0,
+        "timeout": READ_TIMEOUT_S,
+        "retries": 0,  # time-outs and retries are the gateway's
+        "extract_exif": False,
+        "compute_hash": None,
+        "incremental_mode": "incremental",
         **job.options,
-    }  # fmt: skip
+    }
 
 
-def _how(run: Run) -> str:
+def _exit_description(run: RunningJob) -> str:
     return "with its engine" if run.exit is None else f"exit code {run.exit}"
 
 
-def _last_words(log: Path, run: Run) -> str:
+def _log_tail(log: Path, run: RunningJob) -> str:
     said = log.read_bytes()[-LOG_TAIL_BYTES:].decode("utf-8", "replace") if log.exists() else ""
     return " | ".join((said.strip() or run.words).strip().split("\n")[-6:])

@@ -20,15 +20,15 @@ from zscir.runtime.errors import StageError
 
 IDLE_S = 60.0
 ANSWER_S = 15.0  # an engine that has not done by then what takes milliseconds is killed
-READ_BYTES = 1 << 16
-TAIL_BYTES = 2000
+REPORT_READ_BYTES = 1 << 16
+STDERR_TAIL_BYTES = 2000
 MIB = 1 << 20
 
 
-class Run:
+class RunningJob:
     """One job in the engine's hands."""
 
-    def __init__(self, number: int, engine: "Engine") -> None:
+    def __init__(self, number: int, engine: "Img2datasetProcess") -> None:
         self.number = number
         self.pid: int | None = None  # of its first process
         self.exit: int | None = None  # minus the signal where one ended it; None where the engine itself is gone
@@ -41,7 +41,7 @@ class Run:
         self._engine.end(self)
 
 
-class Engine:
+class Img2datasetProcess:
     """The child process, its jobs, and a thread that takes its reports."""
 
     def __init__(self, environment: dict[str, str], idle_s: float = IDLE_S) -> None:
@@ -49,7 +49,7 @@ class Engine:
         self._environment = environment
         self._idle_s = idle_s
         self._lock = threading.Lock()
-        self._runs: dict[int, Run] = {}
+        self._runs: dict[int, RunningJob] = {}
         self._count = 0
         self._child: subprocess.Popen[bytes] | None = None
         self.words = ""  # what it wrote last to standard error, once it is gone
@@ -58,18 +58,18 @@ class Engine:
         self._thread.start()
         self._begun.wait()
 
-    def start(self, log: Path, arguments: dict[str, Any]) -> Run | None:
+    def start(self, log: Path, arguments: dict[str, Any]) -> RunningJob | None:
         """Start a job; None when the engine is gone or about to go."""
         with self._lock:
             self._count += 1
-            run = Run(self._count, self)
+            run = RunningJob(self._count, self)
             if not self._ask({"start": run.number, "log": str(log), "arguments": arguments}):
                 return None
             self._runs[run.number] = run
             return run
 
-    def end(self, run: Run) -> None:
-        """See ``Run.end``. An engine that does not answer is ended, with all jobs."""
+    def end(self, run: RunningJob) -> None:
+        """See ``RunningJob.end``. An engine that does not answer is ended, with all jobs."""
         with self._lock:
             if run.number in self._runs:
                 self._ask({"end": run.number})
@@ -111,15 +111,20 @@ class Engine:
 
     def _attend(self, said: IO[bytes]) -> None:
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "zscir.data.download.img2dataset_process", str(os.getpid())], bufsize=0,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, start_new_session=True, env=self._environment,
-        )  # fmt: skip
+            [sys.executable, "-m", "zscir.data.download.img2dataset_process", str(os.getpid())],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            start_new_session=True,
+            env=self._environment,
+        )
         with self._child:
             self.open = True
             self._begun.set()
             self._listen(self._child)
             self._kill()  # it has closed its end, so it is over with it
-        said.seek(max(0, said.seek(0, os.SEEK_END) - TAIL_BYTES))
+        said.seek(max(0, said.seek(0, os.SEEK_END) - STDERR_TAIL_BYTES))
         self.words = said.read().decode("utf-8", "replace")
 
     def _listen(self, child: "subprocess.Popen[bytes]") -> None:
@@ -133,7 +138,7 @@ class Engine:
                 if not selector.select(self._idle_s):
                     self._rest()
                     continue
-                data = os.read(child.stdout.fileno(), READ_BYTES)
+                data = os.read(child.stdout.fileno(), REPORT_READ_BYTES)
                 if not data:
                     break
                 *lines, unfinished = (unfinished + data).split(b"\n")
@@ -182,12 +187,12 @@ class Engine:
 
 
 _LOCK = threading.Lock()
-_ENGINE: Engine | None = None
-_OF_PARENTS: list[Engine] = []  # kept, or Python would bury in a fork what is not its child
+_PROCESS: Img2datasetProcess | None = None
+_INHERITED: list[Img2datasetProcess] = []  # kept, or Python would bury in a fork what is not its child
 
 
 @contextmanager
-def running(log: Path, arguments: dict[str, Any]) -> Iterator[Run]:
+def run_img2dataset(log: Path, arguments: dict[str, Any]) -> Iterator[RunningJob]:
     """Run a job while inside: `download(**arguments)` of img2dataset, which writes to ``log``. May be called anywhere.
 
     Raises StageError when there is no engine to be had.
@@ -199,40 +204,40 @@ def running(log: Path, arguments: dict[str, Any]) -> Iterator[Run]:
         run.end()
 
 
-def _started(log: Path, arguments: dict[str, Any]) -> Run:
+def _started(log: Path, arguments: dict[str, Any]) -> RunningJob:
     for _ in range(2):  # one that is there may have gone to rest, or have been killed, at this very moment
-        engine = _engine()
+        engine = _process()
         run = engine.start(log, arguments)
         if run is not None:
             return run
     raise StageError(f"the process that runs img2dataset does not start: {engine.words or 'it ends at once'}")
 
 
-def _engine() -> Engine:
-    global _ENGINE  # noqa: PLW0603 - one per process is the point of it
+def _process() -> Img2datasetProcess:
+    global _PROCESS  # noqa: PLW0603 - one per process is the point of it
     with _LOCK:
-        if _ENGINE is None or not _ENGINE.open:
-            _ENGINE = Engine(_environment())
-        return _ENGINE
+        if _PROCESS is None or not _PROCESS.open:
+            _PROCESS = Img2datasetProcess(_environment())
+        return _PROCESS
 
 
-def close_engine() -> None:
+def close_img2dataset() -> None:
     """End the engine of this process, if there is one, with its jobs; the next job starts another."""
-    global _ENGINE
+    global _PROCESS
     with _LOCK:
-        engine, _ENGINE = _ENGINE, None
+        engine, _PROCESS = _PROCESS, None
     if engine is not None:
         engine.close()
 
 
-def _forget() -> None:
+def _disown_after_fork() -> None:
     """In a fork of our process: the engine is the parent's, and the thread that listens to it is not here."""
-    global _LOCK, _ENGINE  # noqa: PLW0603
+    global _LOCK, _PROCESS  # noqa: PLW0603
     _LOCK = threading.Lock()
-    if _ENGINE is not None:
-        _ENGINE.disown()
-        _OF_PARENTS.append(_ENGINE)
-        _ENGINE = None
+    if _PROCESS is not None:
+        _PROCESS.disown()
+        _INHERITED.append(_PROCESS)
+        _PROCESS = None
 
 
 def _environment() -> dict[str, str]:
@@ -245,5 +250,5 @@ def _environment() -> dict[str, str]:
     return {**os.environ, **quiet, **single, **keep, "no_proxy": "127.0.0.1"}  # the gateway is reached directly
 
 
-atexit.register(close_engine)
-os.register_at_fork(after_in_child=_forget)
+atexit.register(close_img2dataset)
+os.register_at_fork(after_in_child=_disown_after_fork)

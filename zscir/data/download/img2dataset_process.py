@@ -25,36 +25,36 @@ from multiprocessing.pool import Pool
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from zscir.data.download.job_protocol import adopt_orphans, reserve_output, serve
+from zscir.data.download.job_protocol import adopt_orphans, reserve_stdout, serve_jobs
 from zscir.runtime.child_processes import die_with_parent
 
-NOT_USED: dict[str, types.ModuleType | None] = {
+STUBBED_MODULES: dict[str, types.ModuleType | None] = {
     "torch": None,  # webdataset and albumentations do without
     "huggingface_hub": None,
     "wandb": types.ModuleType("wandb"),  # imported always, used only when asked for
 }
-USED_LATER = ("fsspec.implementations.local", "pyarrow.dataset")  # what img2dataset would import in every job
+PRELOADED_MODULES = ("fsspec.implementations.local", "pyarrow.dataset")  # what img2dataset would import in every job
 # img2dataset makes one of these for every image, always with the same arguments. A fifth of its time is that.
-TRANSFORMS = ("SmallestMaxSize", "LongestMaxSize", "CenterCrop")
-NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-Download = Callable[..., None]
+CACHED_TRANSFORMS = ("SmallestMaxSize", "LongestMaxSize", "CenterCrop")
+NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+DownloadFn = Callable[..., None]
 
 
-class Forking:
+class ForkContext:
     """Stands in for the "spawn" context of multiprocessing. No thread runs yet when workers are forked."""
 
     def __init__(self, method: str) -> None:
         del method
 
-    def Pool(self, processes: int, maxtasksperchild: int) -> "Pool | Here":
+    def Pool(self, processes: int, maxtasksperchild: int) -> "Pool | InProcessPool":
         """Workers that stay until the end: to replace one would fork a process with threads at work."""
         del maxtasksperchild
         if processes == 1:
-            return Here()
+            return InProcessPool()
         return multiprocessing.get_context("fork").Pool(processes, die_with_parent, (os.getpid(),))
 
 
-class Here:
+class InProcessPool:
     """Stands in for a pool of one process: the work is done by who asks for it."""
 
     def __enter__(self) -> Self:
@@ -74,7 +74,7 @@ class Here:
         """Nothing to wait for."""
 
 
-class NoLog:
+class NullLoggerProcess:
     """Stands in for img2dataset's process that reads statistics and prints them."""
 
     def __init__(self, *arguments: object) -> None:
@@ -90,7 +90,7 @@ class NoLog:
         """Nothing to end."""
 
 
-class Line(threading.local):
+class GatewayConnection(threading.local):
     """A thread's connection to the gateway. It stays: to open one costs as much as to send an image over it."""
 
     def __init__(self) -> None:
@@ -125,58 +125,58 @@ class Line(threading.local):
             raise
 
 
-LINE = Line()
+GATEWAY_CONNECTION = GatewayConnection()
 
 
-def fetch(row: tuple[int, str], *_: object) -> tuple[int, BytesIO | None, str | None]:
+def download_from_gateway(row: tuple[int, str], *_: object) -> tuple[int, BytesIO | None, str | None]:
     """Stands in for img2dataset's `download_image`: the number of a URL becomes that, the body, or what went wrong."""
     number, url = row
     try:
-        status, reason, body = LINE.get(url)
+        status, reason, body = GATEWAY_CONNECTION.get(url)
     except (OSError, HTTPException) as error:
         return number, None, str(error) or type(error).__name__
     return (number, BytesIO(body), None) if status == 200 else (number, None, f"{status} {reason}")
 
 
-STAND_INS = (
-    ("img2dataset.distributor", "get_context", Forking),
-    ("img2dataset.main", "LoggerProcess", NoLog),
-    ("img2dataset.downloader", "download_image", fetch),
+IMG2DATASET_PATCHES = (
+    ("img2dataset.distributor", "get_context", ForkContext),
+    ("img2dataset.main", "LoggerProcess", NullLoggerProcess),
+    ("img2dataset.downloader", "download_image", download_from_gateway),
 )
 
 
-def load() -> Download:
+def load_img2dataset() -> DownloadFn:
     """Import img2dataset; its `download`. What that says about success is not believed by anyone."""
-    sys.modules.update(NOT_USED)  # type: ignore[arg-type]  # None makes an import fail, as documented
+    sys.modules.update(STUBBED_MODULES)  # type: ignore[arg-type]  # None makes an import fail, as documented
     from img2dataset import download
 
     if sys.platform == "linux":
-        for name in USED_LATER:
+        for name in PRELOADED_MODULES:
             importlib.import_module(name)
-        for module, name, stand_in in STAND_INS:
+        for module, name, stand_in in IMG2DATASET_PATCHES:
             vars(importlib.import_module(module))[name] = stand_in
         transforms = vars(importlib.import_module("albumentations"))
-        transforms.update({name: functools.cache(transforms[name]) for name in TRANSFORMS})
-    run: Download = download
+        transforms.update({name: functools.cache(transforms[name]) for name in CACHED_TRANSFORMS})
+    run: DownloadFn = download
     return run
 
 
-def forked(download: Download, reports: int, log: str, arguments: dict[str, Any]) -> int:
+def run_forked(download: DownloadFn, reports: int, log: str, arguments: dict[str, Any]) -> int:
     """Run a job in a copy of this process, which has no other thread."""
     parent = os.getpid()
     child = os.fork()
     if child:
-        _lead(child)
+        _lead_process_group(child)
         return child
     code = 1
     try:
         die_with_parent(parent)
-        _lead(0)
+        _lead_process_group(0)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.close(reports)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(os.open(log, NEW_FILE, 0o644), 1)
+        os.dup2(os.open(log, NEW_FILE_FLAGS, 0o644), 1)
         os.dup2(1, 2)
         download(**arguments)
         code = 0
@@ -188,7 +188,7 @@ def forked(download: Download, reports: int, log: str, arguments: dict[str, Any]
         os._exit(code)
 
 
-def _lead(process: int) -> None:
+def _lead_process_group(process: int) -> None:
     """Make a process the first of a new group; parent and child both do, as nobody knows who comes first."""
     try:
         os.setpgid(process, process)
@@ -196,42 +196,45 @@ def _lead(process: int) -> None:
         return
 
 
-def spawned(lifeline: int, log: str, arguments: dict[str, Any]) -> int:
+def run_spawned(lifeline: int, log: str, arguments: dict[str, Any]) -> int:
     """Run a job in a process that imports everything anew, where a fork is not safe (macOS).
 
     ``lifeline`` becomes its standard input: the end of a pipe that closes when the engine is gone.
     """
     words = [sys.executable, "-m", "zscir.data.download.img2dataset_process", str(os.getpid()), json.dumps(arguments)]
-    files = [(os.POSIX_SPAWN_DUP2, lifeline, 0), (os.POSIX_SPAWN_OPEN, 1, log, NEW_FILE, 0o644),
-             (os.POSIX_SPAWN_DUP2, 1, 2)]  # fmt: skip
+    files = [
+        (os.POSIX_SPAWN_DUP2, lifeline, 0),
+        (os.POSIX_SPAWN_OPEN, 1, log, NEW_FILE_FLAGS, 0o644),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
     return os.posix_spawn(sys.executable, words, os.environ, file_actions=files, setpgroup=0)
 
 
-def _end_with_lifeline() -> None:
+def _exit_with_lifeline() -> None:
     while os.read(0, 4096):
         pass
     os.killpg(0, signal.SIGTERM)
 
 
-def main(parent: int, arguments: str | None = None) -> None:
+def run_jobs(parent: int, arguments: str | None = None) -> None:
     """Serve ``parent``, or run one job for it."""
     die_with_parent(parent)
     if arguments is not None:
-        threading.Thread(target=_end_with_lifeline, daemon=True).start()
-        load()(**json.loads(arguments))
+        threading.Thread(target=_exit_with_lifeline, daemon=True).start()
+        load_img2dataset()(**json.loads(arguments))
         return
-    reports = reserve_output()
+    reports = reserve_stdout()
     if sys.platform == "linux":
         adopt_orphans()
-        download = load()
+        download = load_img2dataset()
         gc.collect()
         gc.freeze()  # what is there now is shared with every job as long as no garbage collector touches it
-        serve(functools.partial(forked, download, reports), reports)
+        serve_jobs(functools.partial(run_forked, download, reports), reports)
     else:
         lifeline, _ = os.pipe()  # the other end stays open as long as we are there
-        serve(functools.partial(spawned, lifeline), reports)
+        serve_jobs(functools.partial(run_spawned, lifeline), reports)
     os._exit(0)  # to take a million objects apart would take half a second
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), *sys.argv[2:3])
+    run_jobs(int(sys.argv[1]), *sys.argv[2:3])

@@ -9,15 +9,15 @@ from urllib.parse import urlsplit
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from zscir.data.download.failures import Failure
+from zscir.data.download.failures import FetchFailure
 
 # Where clouds answer with a machine's credentials. Most are link-local or private and refused as such; not this one.
-METADATA = {ip_address("168.63.129.16")}
+METADATA_ADDRESSES = {ip_address("168.63.129.16")}
 NAT64 = 0x0064FF9B << 96
-LOOKUPS = 64  # at the same time: a name server that does not answer holds one of them for many seconds
+MAX_DNS_LOOKUPS = 64  # at the same time: a name server that does not answer holds one of them for many seconds
 
 
-def refusal(address: str) -> str | None:
+def forbidden_address_reason(address: str) -> str | None:
     """Why an IP address may not be asked, or None. What is not plainly an address is refused."""
     try:
         ip = ip_address(address.partition("%")[0])
@@ -25,10 +25,14 @@ def refusal(address: str) -> str | None:
         return "not a plain address"
     ip = _embedded(ip) or ip
     kinds = {
-        "loopback": ip.is_loopback, "link-local": ip.is_link_local, "multicast": ip.is_multicast,
-        "unspecified": ip.is_unspecified, "metadata": ip in METADATA, "private": ip.is_private,
+        "loopback": ip.is_loopback,
+        "link-local": ip.is_link_local,
+        "multicast": ip.is_multicast,
+        "unspecified": ip.is_unspecified,
+        "metadata": ip in METADATA_ADDRESSES,
+        "private": ip.is_private,
         "reserved": ip.is_reserved or not ip.is_global,
-    }  # fmt: skip
+    }
     return next((kind for kind, is_so in kinds.items() if is_so), None)
 
 
@@ -47,15 +51,15 @@ def check_url(url: str, allowed: frozenset[tuple[str, int]]) -> str:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError as error:
-        raise Failure("bad_url", f"not a URL: {error}") from None
+        raise FetchFailure("bad_url", f"not a URL: {error}") from None
     if parts.scheme not in ("http", "https"):
-        raise Failure("bad_url", f"scheme {parts.scheme[:20]!r}; allowed are http and https")
+        raise FetchFailure("bad_url", f"scheme {parts.scheme[:20]!r}; allowed are http and https")
     if not host:
-        raise Failure("bad_url", "no host")
+        raise FetchFailure("bad_url", "no host")
     if (host, port) not in allowed and _looks_like_address(host):
-        why = refusal(host)
+        why = forbidden_address_reason(host)
         if why:
-            raise Failure("forbidden_address", f"{host[:60]} is {why}")
+            raise FetchFailure("forbidden_address", f"{host[:60]} is {why}")
     return host
 
 
@@ -65,7 +69,7 @@ def _looks_like_address(host: str) -> bool:
     return ":" in host or last.isdigit() or last.startswith("0x")
 
 
-class CheckedResolver(AbstractResolver):
+class PublicAddressResolver(AbstractResolver):
     """Looks names up itself and hands on only public addresses, so that what was checked is what is connected to.
 
     ``allowed`` hosts may have any address; ``pinned`` ones are looked up nowhere.
@@ -75,7 +79,7 @@ class CheckedResolver(AbstractResolver):
         self._allowed = allowed
         self._pinned = pinned
         self._vouched: set[tuple[str, int]] = set(pinned.values())
-        self._threads = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="zscir-dns")
+        self._threads = ThreadPoolExecutor(MAX_DNS_LOOKUPS, thread_name_prefix="zscir-dns")
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -88,19 +92,19 @@ class CheckedResolver(AbstractResolver):
         if (host, port) in self._allowed:
             self._vouched.update((address, port) for _, address in found)
             return [_result(host, address, port, kind) for kind, address in found]
-        refused = {address: refusal(address) for _, address in found}
+        refused = {address: forbidden_address_reason(address) for _, address in found}
         public = [_result(host, address, port, kind) for kind, address in found if refused[address] is None]
         if not public:
             address, why = next(iter(refused.items()))
-            raise Failure("forbidden_address", f"{host[:200]} has the address {address}, which is {why}")
+            raise FetchFailure("forbidden_address", f"{host[:200]} has the address {address}, which is {why}")
         return public
 
     def socket_for(self, addr_info: tuple[Any, ...]) -> socket.socket:
         """The last net: a socket for an address that is about to be connected to, or OSError if it is forbidden."""
         family, kind, protocol, _, (address, port, *_) = addr_info
         literally_allowed = (address, port) in self._allowed
-        if (address, port) not in self._vouched and not literally_allowed and refusal(address):
-            raise PermissionError(f"{address} is {refusal(address)}")
+        if (address, port) not in self._vouched and not literally_allowed and forbidden_address_reason(address):
+            raise PermissionError(f"{address} is {forbidden_address_reason(address)}")
         return socket.socket(family, kind, protocol)
 
     async def close(self) -> None:
@@ -115,10 +119,10 @@ class CheckedResolver(AbstractResolver):
             infos = await asyncio.get_running_loop().run_in_executor(self._threads, ask)
         except socket.gaierror as error:
             if error.errno == socket.EAI_AGAIN:
-                raise Failure("dns_unanswered", "the name server did not answer") from None
-            raise Failure("dns", "no such host") from None
+                raise FetchFailure("dns_unanswered", "the name server did not answer") from None
+            raise FetchFailure("dns", "no such host") from None
         except UnicodeError:
-            raise Failure("bad_url", "the host name cannot be encoded") from None
+            raise FetchFailure("bad_url", "the host name cannot be encoded") from None
         return [(family, str(sockaddr[0])) for family, _, _, _, sockaddr in infos]
 
 

@@ -15,9 +15,11 @@ from collections.abc import Callable
 from typing import Any
 
 PR_SET_CHILD_SUBREAPER = 36
-READ_BYTES = 1 << 16
-CANNOT_START = 127
-Start = Callable[[str, dict[str, Any]], int]  # log and arguments to the ID of a process that leads a group of its own
+COMMAND_READ_BYTES = 1 << 16
+CANNOT_START_STATUS = 127
+StartJob = Callable[
+    [str, dict[str, Any]], int
+]  # log and arguments to the ID of a process that leads a group of its own
 
 
 def adopt_orphans() -> None:
@@ -26,30 +28,30 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def reserve_output() -> int:
+def reserve_stdout() -> int:
     """Keep standard output for reports: what is printed from now on goes to standard error. To be done first."""
     reports = os.dup(1)
     os.dup2(2, 1)
     return reports
 
 
-def serve(start: Start, reports: int) -> None:
+def serve_jobs(start: StartJob, reports: int) -> None:
     """Obey standard input until it closes: who asks is gone then, and nothing may outlive it."""
     woken, wake = os.pipe()
     for end in (woken, wake):
         os.set_blocking(end, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    jobs = _Jobs(start, reports)
+    jobs = _JobTable(start, reports)
     unfinished = b""
     try:
         while True:
             ready, _, _ = select.select([0, woken], [], [])
             if woken in ready:
-                os.read(woken, READ_BYTES)
+                os.read(woken, COMMAND_READ_BYTES)
                 jobs.look()
             if 0 in ready:
-                data = os.read(0, READ_BYTES)
+                data = os.read(0, COMMAND_READ_BYTES)
                 if not data:
                     return
                 *lines, unfinished = (unfinished + data).split(b"\n")
@@ -61,10 +63,10 @@ def serve(start: Start, reports: int) -> None:
         jobs.close()
 
 
-class _Jobs:
+class _JobTable:
     """The jobs under way. The end of one is told when nothing of its group is left."""
 
-    def __init__(self, start: Start, reports: int) -> None:
+    def __init__(self, start: StartJob, reports: int) -> None:
         self._start = start
         self._reports = reports
         self._groups: dict[int, int] = {}
@@ -76,7 +78,7 @@ class _Jobs:
             try:
                 self._groups[number] = self._start(asked["log"], asked["arguments"])
             except OSError as error:  # no process or memory left, or no folder for the log
-                self._tell({"job": number, "exit": CANNOT_START, "error": str(error)})
+                self._tell({"job": number, "exit": CANNOT_START_STATUS, "error": str(error)})
             else:
                 self._tell({"job": number, "pid": self._groups[number]})
         elif asked["end"] in self._groups:
@@ -91,7 +93,7 @@ class _Jobs:
                     continue
                 _kill(group)
                 self._exits[number] = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
-            if _all_buried(group):
+            if _reap_group(group):
                 del self._groups[number]
                 self._tell({"job": number, "exit": self._exits.pop(number)})
 
@@ -99,7 +101,7 @@ class _Jobs:
         for group in self._groups.values():
             _kill(group)
         for group in self._groups.values():
-            _all_buried(group, 0)
+            _reap_group(group, 0)
 
     def _tell(self, report: dict[str, Any]) -> None:
         os.write(self._reports, json.dumps(report).encode() + b"\n")
@@ -112,7 +114,7 @@ def _kill(group: int) -> None:
         return
 
 
-def _all_buried(group: int, options: int = os.WNOHANG) -> bool:
+def _reap_group(group: int, options: int = os.WNOHANG) -> bool:
     """Bury the dead of a group; whether nobody of it is left. Orphans are our children by then, if we adopt them.
 
     With no ``options`` it waits until that is so.

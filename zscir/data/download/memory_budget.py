@@ -3,20 +3,20 @@
 import asyncio
 
 
-class Memory:
+class MemoryBudget:
     """At most ``total`` bytes are leased; one body that somebody waits for may go beyond, or nobody might ever end."""
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.used = 0
-        self._waiting: list[tuple[Lease, int, asyncio.Future[None]]] = []
-        self._beyond: Lease | None = None
+        self._waiting: list[tuple[MemoryLease, int, asyncio.Future[None]]] = []
+        self._beyond: MemoryLease | None = None
 
-    def lease(self, wanted: bool = True) -> "Lease":
+    def lease(self, wanted: bool = True) -> "MemoryLease":
         """Nothing yet; it grows as needed. One that is not ``wanted`` never goes beyond the total."""
-        return Lease(self, wanted)
+        return MemoryLease(self, wanted)
 
-    def grant(self, lease: "Lease", size: int) -> bool:
+    def grant(self, lease: "MemoryLease", size: int) -> bool:
         """Let ``lease`` be of that size, if there is room or it is its turn to go beyond."""
         more = size - lease.size
         if self.used + more > self.total and more > 0 and self._beyond is not lease:
@@ -27,7 +27,7 @@ class Memory:
         lease.size = size
         return True
 
-    async def wait(self, lease: "Lease", size: int) -> None:
+    async def wait(self, lease: "MemoryLease", size: int) -> None:
         """Wait until it is granted."""
         granted = asyncio.get_running_loop().create_future()
         entry = (lease, size, granted)
@@ -38,7 +38,7 @@ class Memory:
             if entry in self._waiting:
                 self._waiting.remove(entry)
 
-    def settle(self, lease: "Lease") -> None:
+    def settle(self, lease: "MemoryLease") -> None:
         """Let somebody else go beyond."""
         if self._beyond is lease:
             self._beyond = None
@@ -52,10 +52,10 @@ class Memory:
                 granted.set_result(None)
 
 
-class Lease:
+class MemoryLease:
     """The bytes of one body while it is read, decoded and handed on."""
 
-    def __init__(self, memory: Memory, wanted: bool) -> None:
+    def __init__(self, memory: MemoryBudget, wanted: bool) -> None:
         self._memory = memory
         self.wanted = wanted
         self.size = 0

@@ -12,16 +12,18 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
-from zscir.data.download.memory_budget import Lease, Memory
+from zscir.data.download.memory_budget import MemoryBudget, MemoryLease
 
 T = TypeVar("T")
-UNDER_WAY = 256  # at the same time, in all, without having been asked for
-SHARE = 0.5  # of the memory: what results may fill that nobody has asked for yet
-Run = Callable[[str, Lease, float], Awaitable[T]]  # URL, its memory, the event loop's time at which its chunk ends
+MAX_PREFETCHES = 256  # at the same time, in all, without having been asked for
+PREFETCH_MEMORY_SHARE = 0.5  # of the memory: what results may fill that nobody has asked for yet
+RunFetch = Callable[
+    [str, MemoryLease, float], Awaitable[T]
+]  # URL, its memory, the event loop's time at which its chunk ends
 
 
 @dataclass
-class _Group:
+class _DeadlineGroup:
     """URLs with one deadline, which runs from when the first of them is begun."""
 
     deadline_s: float
@@ -29,34 +31,34 @@ class _Group:
 
 
 @dataclass(eq=False)
-class _Job(Generic[T]):
+class _Prefetch(Generic[T]):
     url: str
     host: str
-    group: _Group
-    lease: Lease
+    group: _DeadlineGroup
+    lease: MemoryLease
     task: "asyncio.Future[T] | None" = None
     done_with: bool = False  # begun, handed over or forgotten: not to be begun ahead of being asked for
     kept: int = 0  # bytes of a result that nobody has asked for
 
 
 @dataclass
-class _Line(Generic[T]):
+class _HostQueue(Generic[T]):
     """The URLs of one host that wait to be begun, and how many of it are under way."""
 
-    jobs: deque[_Job[T]] = field(default_factory=deque)
+    jobs: deque[_Prefetch[T]] = field(default_factory=deque)
     running: int = 0
     listed: bool = False
 
 
-class Ahead(Generic[T]):
+class Prefetcher(Generic[T]):
     """Runs each expected URL once, before or when it is asked for. To be used inside one event loop."""
 
-    def __init__(self, run: Run[T], memory: Memory, per_host: int) -> None:
+    def __init__(self, run: RunFetch[T], memory: MemoryBudget, per_host: int) -> None:
         self._run = run
         self._memory = memory
         self._per_host = per_host
-        self._jobs: dict[str, _Job[T]] = {}
-        self._lines: dict[str, _Line[T]] = {}
+        self._jobs: dict[str, _Prefetch[T]] = {}
+        self._lines: dict[str, _HostQueue[T]] = {}
         self._turns: deque[str] = deque()  # the hosts whose lines are `listed`: they may begin another one
         self._running = 0
         self._kept = 0
@@ -64,11 +66,11 @@ class Ahead(Generic[T]):
     def expect(self, urls: dict[str, str], deadline_s: float) -> None:
         """Begin (anew) with these URLs, known by their keys; all are over ``deadline_s`` after the first is begun."""
         self.forget(urls)
-        group = _Group(deadline_s)
+        group = _DeadlineGroup(deadline_s)
         for key, url in urls.items():
-            job = _Job[T](url, _host(url), group, self._memory.lease(wanted=False))
+            job = _Prefetch[T](url, _host(url), group, self._memory.lease(wanted=False))
             self._jobs[key] = job
-            self._lines.setdefault(job.host, _Line()).jobs.append(job)
+            self._lines.setdefault(job.host, _HostQueue()).jobs.append(job)
             self._list(job.host)
         self._go_on()
 
@@ -108,17 +110,17 @@ class Ahead(Generic[T]):
         """End everything."""
         self.forget(list(self._jobs))
 
-    def _begin(self, job: _Job[T]) -> "asyncio.Future[T]":
+    def _begin(self, job: _Prefetch[T]) -> "asyncio.Future[T]":
         if job.group.ends_at is None:
             job.group.ends_at = asyncio.get_running_loop().time() + job.group.deadline_s
         job.done_with = True
         job.task = task = asyncio.ensure_future(self._run(job.url, job.lease, job.group.ends_at))
-        self._lines.setdefault(job.host, _Line()).running += 1
+        self._lines.setdefault(job.host, _HostQueue()).running += 1
         self._running += 1
         task.add_done_callback(lambda _: self._ended(job))
         return task
 
-    def _ended(self, job: _Job[T]) -> None:
+    def _ended(self, job: _Prefetch[T]) -> None:
         line = self._lines[job.host]
         line.running -= 1
         self._running -= 1
@@ -130,7 +132,7 @@ class Ahead(Generic[T]):
             del self._lines[job.host]
         self._go_on()
 
-    def _keep(self, job: _Job[T], size: int) -> None:
+    def _keep(self, job: _Prefetch[T], size: int) -> None:
         self._kept += size - job.kept
         job.kept = size
 
@@ -142,7 +144,9 @@ class Ahead(Generic[T]):
 
     def _go_on(self) -> None:
         """Begin what may be begun: the next URL of each host in turn."""
-        while self._turns and self._running < UNDER_WAY and self._kept < SHARE * self._memory.total:
+        while (
+            self._turns and self._running < MAX_PREFETCHES and self._kept < PREFETCH_MEMORY_SHARE * self._memory.total
+        ):
             host = self._turns.popleft()
             line = self._lines[host]
             line.listed = False

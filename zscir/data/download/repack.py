@@ -13,29 +13,29 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zscir.data.download.chunks import Target
-from zscir.data.download.gateway import Outcome
-from zscir.data.download.merge_chunks import RECORD
-from zscir.data.images.decode import BadImage, probe
-from zscir.data.images.shards import BadShard, ShardReader, Span, members, write_shard
+from zscir.data.download.chunks import ChunkUrl
+from zscir.data.download.gateway import FetchOutcome
+from zscir.data.download.merge_chunks import RECORD_SCHEMA
+from zscir.data.images.decode import BadImage, read_image_header
+from zscir.data.images.shards import BadShard, MemberSpan, ShardReader, read_members, write_shard
 from zscir.runtime.schemas import write_table
-from zscir.store.artifacts import finished
+from zscir.store.artifacts import atomic_path
 
-TAR = "images.tar"
-LookUp = Callable[[str], Outcome | None]
+IMAGES_TAR = "images.tar"
+LookUpOutcome = Callable[[str], FetchOutcome | None]
 
 
 @dataclass(frozen=True)
-class Stored:
+class RawImage:
     """An image as img2dataset stored it. ``span`` lies in the raw tar."""
 
-    span: Span
+    span: MemberSpan
     width: int
     height: int
     sha256: str
 
 
-def repack(raw_tar: Path, targets: Sequence[Target], outcome: LookUp, out: Path) -> int:
+def repack(raw_tar: Path, targets: Sequence[ChunkUrl], outcome: LookUpOutcome, out: Path) -> int:
     """Finish a chunk: write ``out/images.tar`` (if any image came) and ``record.parquet``; return how many are ok.
 
     Raises BadShard when the raw shard cannot be read, or the finished one does not say what the record says.
@@ -43,57 +43,57 @@ def repack(raw_tar: Path, targets: Sequence[Target], outcome: LookUp, out: Path)
     unasked = sum(outcome(target.image_key) is None for target in targets)
     if unasked:
         raise BadShard(f"{raw_tar.name}: img2dataset did not ask for {unasked} of {len(targets)} URLs")
-    raw = dict(_stored(raw_tar))
-    said = dict(_said(raw_tar.with_suffix(".parquet")))
+    raw = dict(_raw_images(raw_tar))
+    said = dict(_error_messages(raw_tar.with_suffix(".parquet")))
     present = sorted((target for target in targets if target.image_key in raw), key=lambda t: t.image_key)
-    spans: dict[str, Span] = {}
+    spans: dict[str, MemberSpan] = {}
     if present:
-        with finished(out / TAR) as part, ShardReader(lambda _: raw_tar) as reader:
+        with atomic_path(out / IMAGES_TAR) as part, ShardReader(lambda _: raw_tar) as reader:
             written = write_shard(part, _samples(present, raw, outcome, reader))
             spans = {span.name.removesuffix(".jpg"): span for span in written if span.name.endswith(".jpg")}
-            verify(part, spans, {key: stored.sha256 for key, stored in raw.items()})
+            verify_tar(part, spans, {key: stored.sha256 for key, stored in raw.items()})
     rows = []
     for target in targets:
         key, known = target.image_key, outcome(target.image_key)
         if key in spans:
-            rows.append(_known(target, known) | _place(raw[key], spans[key]))
+            rows.append(_base_row(target, known) | _location_columns(raw[key], spans[key]))
         else:
-            rows.append(_known(target, known) | {"status": "failed", **_why(known, said.get(key))})
-    with finished(out / "record.parquet") as part:
-        write_table(part, RECORD, rows)
+            rows.append(_base_row(target, known) | {"status": "failed", **_error_columns(known, said.get(key))})
+    with atomic_path(out / "record.parquet") as part:
+        write_table(part, RECORD_SCHEMA, rows)
     return len(present)
 
 
-def verify(tar: Path, spans: dict[str, Span], digests: dict[str, str]) -> None:
+def verify_tar(tar: Path, spans: dict[str, MemberSpan], digests: dict[str, str]) -> None:
     """Read a finished tar member by member; BadShard unless it holds exactly the images of ``spans``, byte for byte."""
     expected = {span.name: (span, digests[key]) for key, span in spans.items()}
-    for there, data in members(tar):
+    for there, data in read_members(tar):
         if there.name.endswith(".jpg") and expected.pop(there.name, None) != (there, sha256(data).hexdigest()):
             raise BadShard(f"{tar.name}: {there.name} is not what was written")
     if expected:
         raise BadShard(f"{tar.name}: {len(expected)} images of its record are not in it")
 
 
-def _stored(raw_tar: Path) -> Iterator[tuple[str, Stored]]:
+def _raw_images(raw_tar: Path) -> Iterator[tuple[str, RawImage]]:
     """Image key and stored image of each sample in a raw tar; a sample without a readable JPEG is left out."""
-    images: dict[str, tuple[Span, bytes]] = {}
-    for span, data in members(raw_tar):
+    images: dict[str, tuple[MemberSpan, bytes]] = {}
+    for span, data in read_members(raw_tar):
         stem, _, kind = span.name.partition(".")
         if kind == "jpg":
             images[stem] = (span, data)
         elif kind == "json" and stem in images:
             image_span, image = images.pop(stem)
             try:
-                header = probe(image)
+                header = read_image_header(image)
             except BadImage:
                 continue
             yield (
                 _key_of(json.loads(data)["url"]),
-                Stored(image_span, header.width, header.height, sha256(image).hexdigest()),
+                RawImage(image_span, header.width, header.height, sha256(image).hexdigest()),
             )
 
 
-def _said(raw_parquet: Path) -> Iterator[tuple[str, str]]:
+def _error_messages(raw_parquet: Path) -> Iterator[tuple[str, str]]:
     """Image key and error message of the rows for which img2dataset has one."""
     try:
         table = pq.read_table(raw_parquet, columns=["url", "error_message"])
@@ -109,7 +109,7 @@ def _key_of(gateway_url: str) -> str:
 
 
 def _samples(
-    targets: list[Target], raw: dict[str, Stored], outcome: LookUp, reader: ShardReader
+    targets: list[ChunkUrl], raw: dict[str, RawImage], outcome: LookUpOutcome, reader: ShardReader
 ) -> Iterator[tuple[str, bytes]]:
     for target in targets:
         key, stored = target.image_key, raw[target.image_key]
@@ -119,7 +119,7 @@ def _samples(
         yield f"{key}.txt", target.text.encode()
 
 
-def _size_facts(stored: Stored, outcome: Outcome | None) -> dict[str, Any]:
+def _size_facts(stored: RawImage, outcome: FetchOutcome | None) -> dict[str, Any]:
     return {
         "width": stored.width,
         "height": stored.height,
@@ -129,23 +129,30 @@ def _size_facts(stored: Stored, outcome: Outcome | None) -> dict[str, Any]:
     }
 
 
-def _known(target: Target, outcome: Outcome | None) -> dict[str, Any]:
+def _base_row(target: ChunkUrl, outcome: FetchOutcome | None) -> dict[str, Any]:
     if outcome is None:
         return {**vars(target), "attempts": 0}
     return {
-        **vars(target), "attempts": outcome.attempts, "http_status": outcome.http_status,
-        "original_width": outcome.width, "original_height": outcome.height,
-    }  # fmt: skip
+        **vars(target),
+        "attempts": outcome.attempts,
+        "http_status": outcome.http_status,
+        "original_width": outcome.width,
+        "original_height": outcome.height,
+    }
 
 
-def _place(stored: Stored, span: Span) -> dict[str, Any]:
+def _location_columns(stored: RawImage, span: MemberSpan) -> dict[str, Any]:
     return {
-        "status": "ok", "sha256": stored.sha256, "width": stored.width, "height": stored.height,
-        "offset": span.offset, "size": span.size,
-    }  # fmt: skip
+        "status": "ok",
+        "sha256": stored.sha256,
+        "width": stored.width,
+        "height": stored.height,
+        "offset": span.offset,
+        "size": span.size,
+    }
 
 
-def _why(outcome: Outcome | None, said: str | None) -> dict[str, str | None]:
+def _error_columns(outcome: FetchOutcome | None, said: str | None) -> dict[str, str | None]:
     """The gateway knows why a URL failed; if it had handed an image on, img2dataset may know why it dropped it."""
     if outcome is not None and outcome.error_class is not None:
         return {"error_class": outcome.error_class, "error": outcome.error}

@@ -15,11 +15,11 @@ from zscir.data.images.decode import HARD_MAX_PIXELS, BadImage
 from zscir.runtime.specs import Spec
 
 MIB = 1024 * 1024
-WHITE = (255, 255, 255)
-Pixels = NDArray[np.uint8]
+BORDER_RGB = (255, 255, 255)
+BgrArray = NDArray[np.uint8]
 
 
-class ImageSpec(Spec):
+class ResizeSpec(Spec):
     """Which images of this machine are taken, and to which pixels they are brought; as for a download."""
 
     resize_mode: Literal["keep_ratio", "keep_ratio_largest", "center_crop", "border", "no"] = "keep_ratio"
@@ -31,7 +31,7 @@ class ImageSpec(Spec):
     max_pixels: Annotated[int, Field(ge=1, le=HARD_MAX_PIXELS)] = HARD_MAX_PIXELS
 
 
-def to_jpeg(data: bytes, spec: ImageSpec) -> tuple[bytes, int, int]:
+def resize_to_jpeg(data: bytes, spec: ResizeSpec) -> tuple[bytes, int, int]:
     """JPEG bytes, width and height of an image that has been vetted. Raises BadImage when OpenCV cannot read it."""
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -49,7 +49,7 @@ def to_jpeg(data: bytes, spec: ImageSpec) -> tuple[bytes, int, int]:
     return encoded.tobytes(), width, height
 
 
-def _sized(pixels: Pixels, spec: ImageSpec) -> Pixels:
+def _sized(pixels: BgrArray, spec: ResizeSpec) -> BgrArray:
     """The pixels as the resize mode wants them; the very same array when nothing is to be done."""
     if spec.resize_mode == "no":
         return pixels
@@ -65,21 +65,21 @@ def _sized(pixels: Pixels, spec: ImageSpec) -> Pixels:
     return scaled
 
 
-def _scaled(pixels: Pixels, scale: float, how: int) -> Pixels:
+def _scaled(pixels: BgrArray, scale: float, how: int) -> BgrArray:
     height, width = (max(1, round(length * scale)) for length in pixels.shape[:2])
     if (height, width) == pixels.shape[:2]:
         return pixels.copy()
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=how), np.uint8)
 
 
-def _cropped(pixels: Pixels, side_px: int) -> Pixels:
+def _cropped(pixels: BgrArray, side_px: int) -> BgrArray:
     top, left = ((length - side_px) // 2 for length in pixels.shape[:2])
     return np.ascontiguousarray(pixels[top : top + side_px, left : left + side_px])
 
 
-def _bordered(pixels: Pixels, side_px: int) -> Pixels:
+def _bordered(pixels: BgrArray, side_px: int) -> BgrArray:
     (top, bottom), (left, right) = (_margins(length, side_px) for length in pixels.shape[:2])
-    framed = cv2.copyMakeBorder(pixels, top, bottom, left, right, cv2.BORDER_CONSTANT, value=WHITE)
+    framed = cv2.copyMakeBorder(pixels, top, bottom, left, right, cv2.BORDER_CONSTANT, value=BORDER_RGB)
     return np.asarray(framed, np.uint8)
 
 

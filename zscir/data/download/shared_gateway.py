@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 from zscir.data.download.gateway import Gateway
 from zscir.data.download.specs import ChunkSpec
-from zscir.runtime.specs import digest_of
-from zscir.tabletop.server import serving
-from zscir.tabletop.web import HOST
+from zscir.runtime.specs import json_digest
+from zscir.tabletop.server import serve_tabletop
+from zscir.tabletop.web import TABLETOP_ORIGIN
 
-TABLETOP = (HOST.removeprefix("http://"), 80)
+TABLETOP_HOST_PORT = (TABLETOP_ORIGIN.removeprefix("http://"), 80)
 
 
 @dataclass
-class _Open:
+class _OpenGateway:
     gateway: Gateway
     stack: ExitStack
     users: int = 0
 
 
-_OPEN: dict[str, _Open] = {}
+_OPEN_GATEWAYS: dict[str, _OpenGateway] = {}
 _LOCK = threading.Lock()
 _CLOSER = threading.Event()  # set when the thread that closes everything at the end is there
 
@@ -33,12 +33,12 @@ def shared_gateway(spec: ChunkSpec) -> Iterator[Gateway]:
     What it knows of a host (how often it may be asked, whether it wants to be left alone) outlives a chunk.
     """
     spec = spec.model_copy(update={"round": None})  # a later round knows what the first one learned of the hosts
-    name = digest_of(spec.literals())
+    name = json_digest(spec.literals())
     with _LOCK:
-        if name not in _OPEN:
+        if name not in _OPEN_GATEWAYS:
             _close_idle()
-            _OPEN[name] = _start(spec)
-        found = _OPEN[name]
+            _OPEN_GATEWAYS[name] = _start(spec)
+        found = _OPEN_GATEWAYS[name]
         found.users += 1
     try:
         yield found.gateway
@@ -47,32 +47,32 @@ def shared_gateway(spec: ChunkSpec) -> Iterator[Gateway]:
             found.users -= 1
 
 
-def close_gateways() -> None:
+def close_idle_gateways() -> None:
     """Close the gateways that nobody uses."""
     with _LOCK:
         _close_idle()
 
 
-def _start(spec: ChunkSpec) -> _Open:
+def _start(spec: ChunkSpec) -> _OpenGateway:
     if not _CLOSER.is_set():
         _CLOSER.set()
-        threading.Thread(target=_close_at_the_end, name="zscir-gateways-closer").start()
+        threading.Thread(target=_close_at_exit, name="zscir-gateways-closer").start()
     with ExitStack() as stack:
         pinned = {}
         if spec.tabletop is not None:
-            pinned[TABLETOP] = ("127.0.0.1", stack.enter_context(serving(spec.tabletop)))
+            pinned[TABLETOP_HOST_PORT] = ("127.0.0.1", stack.enter_context(serve_tabletop(spec.tabletop)))
         gateway = stack.enter_context(Gateway(spec, pinned))
-        return _Open(gateway, stack.pop_all())
+        return _OpenGateway(gateway, stack.pop_all())
 
 
 def _close_idle() -> None:
-    for name in [name for name, one in _OPEN.items() if not one.users]:
-        _OPEN.pop(name).stack.close()
+    for name in [name for name, one in _OPEN_GATEWAYS.items() if not one.users]:
+        _OPEN_GATEWAYS.pop(name).stack.close()
 
 
-def _close_at_the_end() -> None:
+def _close_at_exit() -> None:
     """Python waits at its end for every thread, those of a tabletop server too: somebody has to end them before."""
     threading.main_thread().join()
     with _LOCK:
-        while _OPEN:
-            _OPEN.popitem()[1].stack.close()
+        while _OPEN_GATEWAYS:
+            _OPEN_GATEWAYS.popitem()[1].stack.close()

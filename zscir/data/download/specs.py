@@ -8,10 +8,10 @@ from zscir.data.download.fetch_spec import FetchSpec
 from zscir.runtime.specs import Spec
 from zscir.tabletop.spec import TabletopSpec
 
-Rows = Annotated[int, Field(ge=1, le=100_000)]
+ChunkRows = Annotated[int, Field(ge=1, le=100_000)]
 
 
-class PixelSpec(FetchSpec):
+class FetchImagesSpec(FetchSpec):
     """What is fetched, how far, and to which pixels. Resize modes are img2dataset's."""
 
     resize_mode: Literal["keep_ratio", "keep_ratio_largest", "center_crop", "border", "no"] = "keep_ratio"
@@ -24,22 +24,25 @@ class PixelSpec(FetchSpec):
     def engine_options(self) -> dict[str, Any]:
         """The arguments of img2dataset that decide pixels."""
         return {
-            "resize_mode": self.resize_mode, "image_size": self.image_size,
-            "resize_only_if_bigger": self.only_if_bigger, "encode_quality": self.quality,
-            "encode_format": "jpg", "skip_reencode": self.keep_jpegs,
-        }  # fmt: skip
+            "resize_mode": self.resize_mode,
+            "image_size": self.image_size,
+            "resize_only_if_bigger": self.only_if_bigger,
+            "encode_quality": self.quality,
+            "encode_format": "jpg",
+            "skip_reencode": self.keep_jpegs,
+        }
 
 
-class ChunkSpec(PixelSpec):
+class ChunkSpec(FetchImagesSpec):
     """What is asked of one chunk. The round is in the key: the same URLs asked again later are another chunk."""
 
     round: Annotated[int, Field(ge=1)] | None = None
 
 
-class DownloadSpec(PixelSpec):
+class DownloadSpec(FetchImagesSpec):
     """A whole download. Only what a chunk is asked for moves the keys of chunks: the gate and the rounds do not."""
 
-    chunk_rows: Rows = 10_000  # the most URLs of a chunk; a crash costs one chunk per worker
+    chunk_rows: ChunkRows = 10_000  # the most URLs of a chunk; a crash costs one chunk per worker
     patch_rounds: Annotated[int, Field(ge=0, le=20)] | None = None  # ask again what failed and may pass, so many times
     min_success_rate: Annotated[float, Field(gt=0, le=1)] | None = None  # of all pairs; below it the run stops
 
@@ -51,10 +54,10 @@ class DownloadSpec(PixelSpec):
 
     def of_chunk(self, patch: int | None) -> ChunkSpec:
         """What one chunk of round ``patch`` (None: the first) is asked for."""
-        return ChunkSpec(**{name: getattr(self, name) for name in PixelSpec.model_fields}, round=patch)
+        return ChunkSpec(**{name: getattr(self, name) for name in FetchImagesSpec.model_fields}, round=patch)
 
 
-class CutSpec(Spec):
+class ChunkingSpec(Spec):
     """How a list of URLs is cut into chunks."""
 
-    chunk_rows: Rows
+    chunk_rows: ChunkRows

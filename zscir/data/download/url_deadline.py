@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 
 
-class Clock:
+class UrlDeadline:
     """``async with clock:`` runs it, and raises TimeoutError when no time is left."""
 
     def __init__(self, left_s: float) -> None:

@@ -12,23 +12,26 @@ from io import BytesIO
 
 from PIL import Image
 
-from zscir.data.download.failures import Failure
-from zscir.data.images.decode import BadImage, Header, decode, probe
+from zscir.data.download.failures import FetchFailure
+from zscir.data.images.decode import BadImage, ImageHeader, decode_image, read_image_header
 
 # img2dataset holds over a hundred images at a time: bitmaps of large ones would fill the memory.
 BITMAP_PIXELS = 4_000_000
-FINE = 97
+REENCODE_QUALITY = 97
 PNG_SIGNATURE_BYTES = 8
 PNG_DEPTH_AT = 24  # signature 8, length 4, "IHDR" 4, width 4, height 4
-SCAN = b"\xff\xda"  # no part of a picture looks like this: there, 00 follows ff
-SEQUENTIAL, NO_FRAMES = (0xC0, 0xC1), (0xC4, 0xC8, 0xCC)  # kinds of frame headers; codes among them that are none
+SCAN_MARKER = b"\xff\xda"  # no part of a picture looks like this: there, 00 follows ff
+SEQUENTIAL_FRAMES, NON_FRAME_CODES = (
+    (0xC0, 0xC1),
+    (0xC4, 0xC8, 0xCC),
+)  # kinds of frame headers; codes among them that are none
 MAX_SCANS = 100  # encoders write 1, about 10, or a few dozen
-MAX_SCANNED = 2_000_000_000  # scans times pixels: a few seconds
+MAX_SCANNED_PIXELS = 2_000_000_000  # scans times pixels: a few seconds
 LONGEST_JPEG_PX = 65_500  # of a side, as libjpeg has it
 
 
 @dataclass(frozen=True)
-class Vetted:
+class ValidImage:
     """An image for img2dataset. Size and SHA-256 are those of what the outside gave; the size is as displayed."""
 
     body: bytes
@@ -37,24 +40,24 @@ class Vetted:
     sha256: str
 
 
-def inspect(data: bytes, max_pixels: int) -> Header:
+def validate_header(data: bytes, max_pixels: int) -> ImageHeader:
     """The header of a fetched body. Raises Failure when it is empty, no image, or would cost too much to decode."""
     if not data:
-        raise Failure("empty", "the body is empty", http_status=200)
+        raise FetchFailure("empty", "the body is empty", http_status=200)
     try:
-        header = probe(data, max_pixels)
+        header = read_image_header(data, max_pixels)
     except BadImage as error:
-        raise Failure(error.reason, str(error), http_status=200) from None
-    if header.format == "PNG" and is_plain(data, header) and not _chunks_fit(data):
-        raise _bad("a PNG that is cut off: its chunks are longer than the file")
+        raise FetchFailure(error.reason, str(error), http_status=200) from None
+    if header.format == "PNG" and is_plain_image(data, header) and not _chunks_fit(data):
+        raise _bad_image("a PNG that is cut off: its chunks are longer than the file")
     if header.format in ("JPEG", "MPO"):
         scans = _scans(data)
-        if scans > MAX_SCANS or scans * header.width * header.height > MAX_SCANNED:
-            raise _bad(f"a JPEG of {scans} scans for {header.width} x {header.height} pixels")
+        if scans > MAX_SCANS or scans * header.width * header.height > MAX_SCANNED_PIXELS:
+            raise _bad_image(f"a JPEG of {scans} scans for {header.width} x {header.height} pixels")
     return header
 
 
-def is_plain(data: bytes, header: Header) -> bool:
+def is_plain_image(data: bytes, header: ImageHeader) -> bool:
     """Whether OpenCV decodes these bytes to the pixels that a browser shows."""
     if header.mode not in ("RGB", "L") or not (header.upright and header.still) or header.transparent:
         return False
@@ -63,17 +66,17 @@ def is_plain(data: bytes, header: Header) -> bool:
     return header.format in ("JPEG", "MPO", "WEBP", "BMP")
 
 
-def vet(data: bytes, header: Header, max_pixels: int) -> Vetted:
+def validated_image(data: bytes, header: ImageHeader, max_pixels: int) -> ValidImage:
     """The image to hand on. Raises Failure when an odd one cannot be decoded."""
     body = data
-    if not is_plain(data, header):
+    if not is_plain_image(data, header):
         if header.width * header.height > BITMAP_PIXELS and max(header.width, header.height) > LONGEST_JPEG_PX:
-            raise _bad(f"{header.width} x {header.height} pixels: too long for a JPEG")
+            raise _bad_image(f"{header.width} x {header.height} pixels: too long for a JPEG")
         try:
-            body = _plain(decode(data, max_pixels))
+            body = _plain(decode_image(data, max_pixels))
         except BadImage as error:
-            raise Failure(error.reason, str(error), http_status=200) from None
-    return Vetted(body, header.width, header.height, sha256(data).hexdigest())
+            raise FetchFailure(error.reason, str(error), http_status=200) from None
+    return ValidImage(body, header.width, header.height, sha256(data).hexdigest())
 
 
 def _chunks_fit(data: bytes) -> bool:
@@ -95,16 +98,16 @@ def _scans(data: bytes) -> int:
         if code == 0xFF:  # filler
             at += 1
             continue
-        if code == SCAN[1]:
-            return 1 if frame in SEQUENTIAL and data[at + 4] == components else data.count(SCAN, at)
-        if 0xC0 <= code <= 0xCF and code not in NO_FRAMES:
+        if code == SCAN_MARKER[1]:
+            return 1 if frame in SEQUENTIAL_FRAMES and data[at + 4] == components else data.count(SCAN_MARKER, at)
+        if 0xC0 <= code <= 0xCF and code not in NON_FRAME_CODES:
             frame, components = code, data[at + 9]
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return data.count(SCAN)
+    return data.count(SCAN_MARKER)
 
 
-def _bad(why: str) -> Failure:
-    return Failure("bad_image", why, http_status=200)
+def _bad_image(why: str) -> FetchFailure:
+    return FetchFailure("bad_image", why, http_status=200)
 
 
 def _plain(image: Image.Image) -> bytes:
@@ -112,5 +115,5 @@ def _plain(image: Image.Image) -> bytes:
     if image.width * image.height <= BITMAP_PIXELS:
         image.save(stream, "BMP")
     else:
-        image.save(stream, "JPEG", quality=FINE, subsampling="4:4:4")
+        image.save(stream, "JPEG", quality=REENCODE_QUALITY, subsampling="4:4:4")
     return stream.getvalue()

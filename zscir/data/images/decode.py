@@ -17,14 +17,14 @@ HARD_MAX_PIXELS = 89_478_485
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 # Formats that a web page shows. TIFF, PDF, EPS and the like are left out: they are rare and their decoders are large.
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "AVIF")
+DECODABLE_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "AVIF")
 EXIF_ORIENTATION = 0x0112
-UPRIGHT = 1
-TURNED_BY_90 = (5, 6, 7, 8)
+ORIENTATION_UPRIGHT = 1
+ORIENTATIONS_ROTATED_90 = (5, 6, 7, 8)
 
 # What Pillow's decoders raise on broken files, beside OSError: some parse with struct, some index past the end; that of
 # AVIF raises RuntimeError.
-BROKEN = (
+DECODE_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, MemoryError,
     RuntimeError, UserWarning, struct.error, zlib.error,
 )  # fmt: skip
@@ -39,7 +39,7 @@ class BadImage(ValueError):
 
 
 @dataclass(frozen=True)
-class Header:
+class ImageHeader:
     """What the first bytes of an image say. ``width`` and ``height`` are as displayed, after EXIF orientation."""
 
     format: str
@@ -51,24 +51,24 @@ class Header:
     transparent: bool
 
 
-def probe(data: bytes, max_pixels: int = HARD_MAX_PIXELS) -> Header:
+def read_image_header(data: bytes, max_pixels: int = HARD_MAX_PIXELS) -> ImageHeader:
     """The header of an image; no pixel is decoded. Raises BadImage, also when it has more than ``max_pixels``."""
     with _opened(data, max_pixels) as image:
         try:
             return _header(image)
-        except BROKEN as error:
-            raise BadImage("bad_image", f"the header cannot be read: {_plain(error)}") from None
+        except DECODE_ERRORS as error:
+            raise BadImage("bad_image", f"the header cannot be read: {_error_text(error)}") from None
 
 
-def decode(data: bytes, max_pixels: int = HARD_MAX_PIXELS) -> Image.Image:
+def decode_image(data: bytes, max_pixels: int = HARD_MAX_PIXELS) -> Image.Image:
     """The first frame as 8-bit RGB, turned as EXIF says, transparent parts on white. Raises BadImage."""
     with _opened(data, max_pixels) as image:
         return _decoded(image)
 
 
-def decode_small(data: bytes, side_px: int, max_pixels: int = HARD_MAX_PIXELS) -> Image.Image:
-    """As ``decode``, but a JPEG comes at 1/2, 1/4 or 1/8 of its size, several times as fast, as long as both sides stay
-    at least ``side_px``. Raises BadImage.
+def decode_reduced(data: bytes, side_px: int, max_pixels: int = HARD_MAX_PIXELS) -> Image.Image:
+    """As ``decode_image``, but a JPEG comes at 1/2, 1/4 or 1/8 of its size, several times as fast, as long as both
+    sides stay at least ``side_px``. Raises BadImage.
     """
     with _opened(data, max_pixels) as image:
         image.draft(None, (side_px, side_px))
@@ -82,7 +82,7 @@ def encode_jpeg(image: Image.Image, quality: int) -> bytes:
     return stream.getvalue()
 
 
-def shrink(image: Image.Image, short_side_px: int) -> Image.Image:
+def resize_short_side(image: Image.Image, short_side_px: int) -> Image.Image:
     """The image with its short side at most ``short_side_px``, ratio kept; a smaller one is given back as it is."""
     short = min(image.size)
     if short <= short_side_px:
@@ -92,17 +92,17 @@ def shrink(image: Image.Image, short_side_px: int) -> Image.Image:
     return image.resize((size[0], size[1]), Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
-def _header(image: Image.Image) -> Header:
+def _header(image: Image.Image) -> ImageHeader:
     orientation = _orientation(image)
     width, height = image.size
-    if orientation in TURNED_BY_90:
+    if orientation in ORIENTATIONS_ROTATED_90:
         width, height = height, width
-    return Header(
+    return ImageHeader(
         format=image.format or "",
         mode=image.mode,
         width=width,
         height=height,
-        upright=orientation == UPRIGHT,
+        upright=orientation == ORIENTATION_UPRIGHT,
         still=image.format == "MPO" or not getattr(image, "is_animated", False),
         transparent=image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info,
     )
@@ -111,15 +111,15 @@ def _header(image: Image.Image) -> Header:
 def _opened(data: bytes, max_pixels: int) -> Image.Image:
     try:
         _check_pixels(webp_size(data) or (0, 0), max_pixels)
-        image = Image.open(BytesIO(data), formats=FORMATS)
+        image = Image.open(BytesIO(data), formats=DECODABLE_FORMATS)
     except UnidentifiedImageError:
         raise BadImage("not_image", f"not a known image format; starts with {data[:12]!r}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage("too_many_pixels", str(error).split(", could be")[0]) from None
     except BadImage:
         raise
-    except BROKEN as error:
-        raise BadImage("bad_image", f"the header cannot be read: {_plain(error)}") from None
+    except DECODE_ERRORS as error:
+        raise BadImage("bad_image", f"the header cannot be read: {_error_text(error)}") from None
     _check_pixels(image.size, max_pixels)
     return image
 
@@ -146,18 +146,18 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
 def _decoded(image: Image.Image) -> Image.Image:
     try:
         image.load()
-        turned = ImageOps.exif_transpose(image) if _orientation(image) != UPRIGHT else image
+        turned = ImageOps.exif_transpose(image) if _orientation(image) != ORIENTATION_UPRIGHT else image
         return _rgb(turned)
-    except BROKEN as error:
-        raise BadImage("bad_image", f"{image.format} cannot be decoded: {_plain(error)}") from None
+    except DECODE_ERRORS as error:
+        raise BadImage("bad_image", f"{image.format} cannot be decoded: {_error_text(error)}") from None
 
 
 def _orientation(image: Image.Image) -> int:
     try:
-        value = image.getexif().get(EXIF_ORIENTATION, UPRIGHT)
-    except BROKEN:
-        return UPRIGHT  # a picture with damaged EXIF is still a picture
-    return value if isinstance(value, int) and value in range(1, 9) else UPRIGHT
+        value = image.getexif().get(EXIF_ORIENTATION, ORIENTATION_UPRIGHT)
+    except DECODE_ERRORS:
+        return ORIENTATION_UPRIGHT  # a picture with damaged EXIF is still a picture
+    return value if isinstance(value, int) and value in range(1, 9) else ORIENTATION_UPRIGHT
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -171,5 +171,5 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB") if image.mode != "RGB" else image.copy()
 
 
-def _plain(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -14,71 +14,83 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 
 from zscir.runtime.errors import RequestError
-from zscir.runtime.schemas import IMAGES, KEEP, REJECTS, check, read_table, table_of, table_writer
-from zscir.store.artifacts import Artifact, Facts, finished
+from zscir.runtime.schemas import (
+    IMAGES_SCHEMA,
+    KEEP_SCHEMA,
+    REJECTS_SCHEMA,
+    check_table,
+    checked_table,
+    read_table,
+    table_writer,
+)
+from zscir.store.artifacts import Artifact, Facts, atomic_path
 
-ROWS_AT_ONCE = 20_000
-DETAIL_CHARS = 200
-Row = dict[str, Any]
+KEEP_BATCH_ROWS = 20_000
+MAX_REASON_CHARS = 200
+ImageRow = dict[str, Any]
 
 
-class Reject(NamedTuple):
+class FilterReject(NamedTuple):
     """Why a filter leaves an image out."""
 
     reason: str
     detail: str
 
 
-class Choice:
+class KeepList:
     """The images that ``keep`` names, about 100 bytes of memory each; without ``keep`` every image is chosen."""
 
     def __init__(self, keep: Artifact | None) -> None:
         self._keep = keep
-        self._chosen = {_mark(key) for key in _keys(keep)} if keep is not None else set()
+        self._chosen = {_key_bytes(key) for key in _kept_keys(keep)} if keep is not None else set()
         self._unseen = set(self._chosen)
 
     def holds(self, key: str) -> bool:
         """Whether this image is chosen."""
         if self._keep is None:
             return True
-        mark = _mark(key)
+        mark = _key_bytes(key)
         self._unseen.discard(mark)
         return mark in self._chosen
 
     def refuse_strangers(self, stage: str) -> None:
         """RequestError when chosen images were never asked about: they are from another download."""
         if self._keep is not None and self._unseen:
-            example = next(key for key in _keys(self._keep) if _mark(key) in self._unseen)
+            example = next(key for key in _kept_keys(self._keep) if _key_bytes(key) in self._unseen)
             raise RequestError(
                 f"{stage}: {len(self._unseen)} images of 'keep' were not downloaded in 'images', such as {example}; "
                 "give the download that the filter looked at"
             )
 
 
-def rows_in_play(stage: str, images: Artifact, keep: Artifact | None, columns: tuple[str, ...]) -> Iterator[Row]:
+def kept_image_rows(
+    stage: str, images: Artifact, keep: Artifact | None, columns: tuple[str, ...]
+) -> Iterator[ImageRow]:
     """The rows (``image_key`` and ``columns``) of downloaded images that ``keep`` holds, in order.
 
     An image with several captions has several rows. RequestError when ``keep`` is of another download.
     """
-    choice = Choice(keep)
+    choice = KeepList(keep)
     with pq.ParquetFile(images.path("images.parquet")) as source:
-        check(source.schema_arrow.empty_table(), IMAGES, "images.parquet")
-        for batch in source.iter_batches(ROWS_AT_ONCE, columns=["image_key", "status", *columns]):
+        check_table(source.schema_arrow.empty_table(), IMAGES_SCHEMA, "images.parquet")
+        for batch in source.iter_batches(KEEP_BATCH_ROWS, columns=["image_key", "status", *columns]):
             yield from (row for row in batch.to_pylist() if row["status"] == "ok" and choice.holds(row["image_key"]))
     choice.refuse_strangers(stage)
 
 
-def first_rows(rows: Iterable[Row]) -> Iterator[Row]:
+def first_row_per_image(rows: Iterable[ImageRow]) -> Iterator[ImageRow]:
     """Of each image the first row."""
     seen: set[bytes] = set()
     for row in rows:
-        mark = _mark(row["image_key"])
+        mark = _key_bytes(row["image_key"])
         if mark not in seen:
             seen.add(mark)
             yield row
 
 
-def write_choice(stage: str, rows: Iterable[Row], judge: Callable[[Row], Reject | None], out: Path) -> Facts:
+def write_keep_list(
+    stage: str, rows: Iterable[ImageRow], judge: Callable[[ImageRow], FilterReject | None], out: Path
+) -> Facts:
     """Write ``keep.parquet`` and ``rejects.parquet``, in order, as ``judge`` says of each image; one row is one image.
 
     The facts count ``images`` (looked at), ``rows`` (kept) and ``rejects``, the last by reason too.
@@ -86,32 +98,34 @@ def write_choice(stage: str, rows: Iterable[Row], judge: Callable[[Row], Reject 
     kept, waiting = 0, iter(rows)
     reasons: Counter[str] = Counter()
     with (
-        finished(out / "keep.parquet") as keep,
-        finished(out / "rejects.parquet") as rejects,
-        table_writer(keep, KEEP) as good,
-        table_writer(rejects, REJECTS) as bad,
+        atomic_path(out / "keep.parquet") as keep,
+        atomic_path(out / "rejects.parquet") as rejects,
+        table_writer(keep, KEEP_SCHEMA) as good,
+        table_writer(rejects, REJECTS_SCHEMA) as bad,
     ):
-        while judged := [(row["image_key"], judge(row)) for row in islice(waiting, ROWS_AT_ONCE)]:
+        while judged := [(row["image_key"], judge(row)) for row in islice(waiting, KEEP_BATCH_ROWS)]:
             stay = [{"image_key": key} for key, reject in judged if reject is None]
-            good.write_table(table_of(stay, KEEP))
+            good.write_table(checked_table(stay, KEEP_SCHEMA))
             left_out = [
-                {"stage": stage, "id": key, "reason": reject.reason, "detail": reject.detail[:DETAIL_CHARS]}
+                {"stage": stage, "id": key, "reason": reject.reason, "detail": reject.detail[:MAX_REASON_CHARS]}
                 for key, reject in judged
                 if reject is not None
             ]
-            bad.write_table(table_of(left_out, REJECTS))
+            bad.write_table(checked_table(left_out, REJECTS_SCHEMA))
             kept += len(stay)
             reasons.update(row["reason"] for row in left_out)
     return {
-        "rows": kept, "images": kept + reasons.total(), "rejects": reasons.total(),
+        "rows": kept,
+        "images": kept + reasons.total(),
+        "rejects": reasons.total(),
         "rejects_by_reason": dict(sorted(reasons.items())),
-    }  # fmt: skip
+    }
 
 
-def _keys(keep: Artifact) -> list[str]:
-    keys: list[str] = read_table(keep.path("keep.parquet"), KEEP).column("image_key").to_pylist()
+def _kept_keys(keep: Artifact) -> list[str]:
+    keys: list[str] = read_table(keep.path("keep.parquet"), KEEP_SCHEMA).column("image_key").to_pylist()
     return keys
 
 
-def _mark(key: str) -> bytes:
+def _key_bytes(key: str) -> bytes:
     return sha256(key.encode()).digest()[:16]

@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Hashes = NDArray[np.uint64]
-Rows = NDArray[np.int64]
-SIDE_PX = 32
-CELLS = 4
-ANY_COLOURS = 255
+HashArray = NDArray[np.uint64]
+RowNumbers = NDArray[np.int64]
+HASH_SIDE_PX = 32
+CELLS_PER_SIDE = 4
+ANY_COLOUR_DISTANCE = 255
 _FREQUENCIES = np.arange(1, 9)
 # Whole numbers: every product and sum below is exact in float64, so the bits are the same on every processor.
-_COSINES = np.rint(4096 * np.cos(np.pi * np.outer(_FREQUENCIES, 2 * np.arange(SIDE_PX) + 1) / (2 * SIDE_PX)))
+_COSINES = np.rint(4096 * np.cos(np.pi * np.outer(_FREQUENCIES, 2 * np.arange(HASH_SIDE_PX) + 1) / (2 * HASH_SIDE_PX)))
 _BITS = 64
 _MOST_TABLES = 1_000
 _PAIRS_AT_ONCE = 1 << 21
@@ -33,36 +33,38 @@ _SORT_COST, _PAIR_COST = 8.0, 1.0  # of one row of a table, of one pair that is 
 
 
 @dataclass(frozen=True)
-class Prints:
+class PerceptualHashes:
     """What pictures look like: ``hashes`` [N] and ``colours`` [N, 48], the mean RGB of their cells."""
 
-    hashes: Hashes
+    hashes: HashArray
     colours: NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.hashes)
 
-    def take(self, rows: Rows) -> "Prints":
+    def take(self, rows: RowNumbers) -> "PerceptualHashes":
         """The prints of some rows."""
-        return Prints(self.hashes[rows], self.colours[rows])
+        return PerceptualHashes(self.hashes[rows], self.colours[rows])
 
 
-def look(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def luminance_and_colours(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """([32, 32] luminance, [48] mean colours of 4 x 4 cells) of an RGB image, both stretched to a square."""
-    grey = image.convert("L").resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    cells = image.resize((CELLS, CELLS), Image.Resampling.BOX, reducing_gap=2.0)
+    grey = image.convert("L").resize((HASH_SIDE_PX, HASH_SIDE_PX), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    cells = image.resize((CELLS_PER_SIDE, CELLS_PER_SIDE), Image.Resampling.BOX, reducing_gap=2.0)
     return np.asarray(grey), np.asarray(cells).reshape(-1)
 
 
-def hashes_of(luminance: NDArray[np.uint8]) -> Hashes:
-    """[N] hashes of [N, 32, 32] luminances; those of mirrored pictures are ``hashes_of(luminance[:, :, ::-1])``."""
+def dct_hashes(luminance: NDArray[np.uint8]) -> HashArray:
+    """[N] hashes of [N, 32, 32] luminances; those of mirrored pictures are ``dct_hashes(luminance[:, :, ::-1])``."""
     waves = (_COSINES @ luminance.astype(np.float64) @ _COSINES.T).reshape(-1, _BITS)
     ordered = np.sort(waves, axis=1)
     above = 2 * waves > (ordered[:, _BITS // 2 - 1] + ordered[:, _BITS // 2])[:, None]
     return np.packbits(above, axis=1).view("<u8").astype(np.uint64).reshape(-1)
 
 
-def near(queries: Prints, references: Prints, radius: int, colours: int = ANY_COLOURS) -> Iterator[tuple[Rows, Rows]]:
+def near_duplicate_pairs(
+    queries: PerceptualHashes, references: PerceptualHashes, radius: int, colours: int = ANY_COLOUR_DISTANCE
+) -> Iterator[tuple[RowNumbers, RowNumbers]]:
     """(rows of queries, rows of references) whose hashes differ in at most ``radius`` bits and whose cells differ by at
     most ``colours`` of 255 in every channel. A pair may come more than once; none is left out.
 
@@ -76,7 +78,7 @@ def near(queries: Prints, references: Prints, radius: int, colours: int = ANY_CO
         for rows, others in _equal_under(mask, queries.hashes, references.hashes):
             close = np.bitwise_count(queries.hashes[rows] ^ references.hashes[others]) <= radius
             rows, others = rows[close], others[close]
-            for channel in range(queries.colours.shape[1]) if colours < ANY_COLOURS else ():
+            for channel in range(queries.colours.shape[1]) if colours < ANY_COLOUR_DISTANCE else ():
                 apart = queries.colours[rows, channel].astype(np.int16) - references.colours[others, channel]
                 alike = np.abs(apart) <= colours
                 rows, others = rows[alike], others[alike]
@@ -84,7 +86,7 @@ def near(queries: Prints, references: Prints, radius: int, colours: int = ANY_CO
                 yield rows, others
 
 
-def first_of_each(prints: Prints, radius: int, colours: int) -> Rows:
+def first_of_each_group(prints: PerceptualHashes, radius: int, colours: int) -> RowNumbers:
     """[N]: for each row the first row that is kept and looks like it; its own number when it is kept itself.
 
     Rows are taken in order, and one is kept unless it looks like one that is kept: nothing is chained through rows
@@ -95,19 +97,21 @@ def first_of_each(prints: Prints, radius: int, colours: int) -> Rows:
     order = np.argsort(first)  # equal prints share their fate: only the first of each is compared
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    owner = _owners(prints.take(first[order]), radius, colours)
-    owners: Rows = first[order][owner[place[inverse.reshape(-1)]]]
+    owner = _blockwise_duplicate_of(prints.take(first[order]), radius, colours)
+    owners: RowNumbers = first[order][owner[place[inverse.reshape(-1)]]]
     return owners
 
 
-def _owners(prints: Prints, radius: int, colours: int) -> Rows:
+def _blockwise_duplicate_of(prints: PerceptualHashes, radius: int, colours: int) -> RowNumbers:
     owner = np.arange(len(prints), dtype=np.int64)
     kept = np.empty(0, dtype=np.int64)
     waiting = [(start, min(start + _BLOCK_ROWS, len(prints))) for start in range(0, len(prints), _BLOCK_ROWS)][::-1]
     while waiting:
         start, end = waiting.pop()
         found = np.full(end - start, len(prints), dtype=np.int64)
-        for rows, others in near(prints.take(np.arange(start, end)), prints.take(kept), radius, colours):
+        for rows, others in near_duplicate_pairs(
+            prints.take(np.arange(start, end)), prints.take(kept), radius, colours
+        ):
             np.minimum.at(found, rows, kept[others])
         free = start + np.flatnonzero(found == len(prints))
         edges = _edges(prints.take(free), radius, colours)
@@ -122,10 +126,10 @@ def _owners(prints: Prints, radius: int, colours: int) -> Rows:
     return owner
 
 
-def _edges(prints: Prints, radius: int, colours: int) -> NDArray[np.int64] | None:
+def _edges(prints: PerceptualHashes, radius: int, colours: int) -> NDArray[np.int64] | None:
     """[E, 2] of (later, earlier) rows that look alike, sorted, each once; None when there are too many to hold."""
     parts, total = [np.empty((0, 2), dtype=np.int64)], 0
-    for rows, others in near(prints, prints, radius, colours):
+    for rows, others in near_duplicate_pairs(prints, prints, radius, colours):
         back = others < rows
         parts.append(np.stack([rows[back], others[back]], axis=1))
         total += len(parts[-1])
@@ -135,7 +139,7 @@ def _edges(prints: Prints, radius: int, colours: int) -> NDArray[np.int64] | Non
     return edges
 
 
-def _greedy(count: int, edges: NDArray[np.int64]) -> Rows:
+def _greedy(count: int, edges: NDArray[np.int64]) -> RowNumbers:
     """For each row the first earlier neighbour that is kept, else itself."""
     owner = list(range(count))
     for later, earlier in edges.tolist():
@@ -159,7 +163,7 @@ def _masks(queries: int, references: int, radius: int) -> list[int]:
     return [sum(chosen) for chosen in combinations(masks, blocks - radius)]
 
 
-def _equal_under(mask: int, queries: Hashes, references: Hashes) -> Iterator[tuple[Rows, Rows]]:
+def _equal_under(mask: int, queries: HashArray, references: HashArray) -> Iterator[tuple[RowNumbers, RowNumbers]]:
     """Row pairs whose hashes are equal in the bits of ``mask``, a bounded number at a time."""
     bits = np.uint64(mask)
     keys = references & bits

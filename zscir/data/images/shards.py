@@ -13,10 +13,10 @@ from typing import Self
 
 from zscir.runtime.errors import StageError
 
-BLOCK = 512
+TAR_BLOCK_BYTES = 512
 FILE_MODE = 0o644
 MAX_MEMBER_BYTES = 256 * 1024 * 1024
-OPEN_FILES = 64
+MAX_OPEN_SHARDS = 64
 
 
 class BadShard(StageError):
@@ -24,7 +24,7 @@ class BadShard(StageError):
 
 
 @dataclass(frozen=True)
-class Span:
+class MemberSpan:
     """Where the data of one member lie: byte offset in the tar and size in bytes."""
 
     name: str
@@ -32,7 +32,7 @@ class Span:
     size: int
 
 
-def write_shard(path: Path, members: Iterable[tuple[str, bytes]]) -> list[Span]:
+def write_shard(path: Path, members: Iterable[tuple[str, bytes]]) -> list[MemberSpan]:
     """Write members in the order given (mtime 0, no owner, one mode) and say where each lies.
 
     Raises StageError on a name that would leave its folder or comes twice.
@@ -41,18 +41,18 @@ def write_shard(path: Path, members: Iterable[tuple[str, bytes]]) -> list[Span]:
     seen: set[str] = set()
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
         for name, data in members:
-            check_name(name)
+            check_member_name(name)
             if name in seen:
                 raise StageError(f"{path.name}: member {name} comes twice")
             seen.add(name)
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode, entry.mtime = len(data), FILE_MODE, 0
             tar.addfile(entry, BytesIO(data))
-            spans.append(Span(name, tar.offset - _padded(len(data)), len(data)))
+            spans.append(MemberSpan(name, tar.offset - _padded(len(data)), len(data)))
     return spans
 
 
-def check_name(name: str) -> None:
+def check_member_name(name: str) -> None:
     """StageError unless ``name`` is a plain relative path: no root, no ``..``, no backslash, no control character."""
     parts = PurePosixPath(name).parts
     odd = not parts or name.startswith("/") or ".." in parts or "\\" in name or any(ord(c) < 32 for c in name)
@@ -60,7 +60,7 @@ def check_name(name: str) -> None:
         raise StageError(f"a shard may not hold a member named {name!r}")
 
 
-def members(path: Path, max_member_bytes: int = MAX_MEMBER_BYTES) -> Iterator[tuple[Span, bytes]]:
+def read_members(path: Path, max_member_bytes: int = MAX_MEMBER_BYTES) -> Iterator[tuple[MemberSpan, bytes]]:
     """Every member and its data, in file order.
 
     Raises BadShard when the tar is truncated, or a member is no regular file, has an unsafe or repeated name
@@ -75,7 +75,7 @@ def members(path: Path, max_member_bytes: int = MAX_MEMBER_BYTES) -> Iterator[tu
                 data = stream.read() if stream is not None else b""
                 if len(data) != entry.size:
                     raise BadShard(f"{path}: member {entry.name} ends early ({len(data)} of {entry.size} bytes)")
-                yield Span(entry.name, entry.offset_data, entry.size), data
+                yield MemberSpan(entry.name, entry.offset_data, entry.size), data
     except (tarfile.TarError, EOFError) as error:
         raise BadShard(f"{path}: not a whole tar: {error}") from None
 
@@ -88,24 +88,24 @@ def _check_entry(path: Path, entry: tarfile.TarInfo, seen: set[str], max_member_
     if entry.size > max_member_bytes:
         raise BadShard(f"{path}: member {entry.name!r} has {entry.size} bytes; allowed are {max_member_bytes}")
     try:
-        check_name(entry.name)
+        check_member_name(entry.name)
     except StageError as error:
         raise BadShard(f"{path}: {error}") from None
     seen.add(entry.name)
 
 
-def index(path: Path) -> list[Span]:
+def index_shard(path: Path) -> list[MemberSpan]:
     """Where every member of a shard lies; the whole tar is read and checked on the way."""
-    return [span for span, _ in members(path)]
+    return [span for span, _ in read_members(path)]
 
 
-def is_whole(path: Path) -> bool:
+def is_complete_tar(path: Path) -> bool:
     """Whether the tar ends in its end-of-archive blocks: a cheap look that needs no reading of the members."""
     size = path.stat().st_size
-    if size < 2 * BLOCK or size % BLOCK:
+    if size < 2 * TAR_BLOCK_BYTES or size % TAR_BLOCK_BYTES:
         return False
     with path.open("rb") as stream:
-        stream.seek(-2 * BLOCK, os.SEEK_END)
+        stream.seek(-2 * TAR_BLOCK_BYTES, os.SEEK_END)
         return not any(stream.read())
 
 
@@ -134,7 +134,7 @@ class ShardReader:
     def _handle(self, shard: str) -> int:
         if shard not in self._handles:
             self._handles[shard] = os.open(self._locate(shard), os.O_RDONLY)
-            if len(self._handles) > OPEN_FILES:
+            if len(self._handles) > MAX_OPEN_SHARDS:
                 os.close(self._handles.popitem(last=False)[1])
         return self._handles[shard]
 
@@ -153,4 +153,4 @@ class ShardReader:
 
 
 def _padded(size: int) -> int:
-    return -(-size // BLOCK) * BLOCK
+    return -(-size // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES

@@ -6,18 +6,22 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from zscir.data.download.chunks import BATCH_ROWS, Target
-from zscir.data.download.merge_chunks import RECORD
-from zscir.data.download.repack import verify
-from zscir.data.images.shards import Span, write_shard
-from zscir.data.readers.local_images import Place, Pressed, Presses, Refused
-from zscir.data.readers.sql_joins import literal, query
-from zscir.runtime.schemas import REJECTS, table_writer, write_table
-from zscir.store.artifacts import finished
+from zscir.data.download.chunks import BATCH_ROWS, ChunkUrl
+from zscir.data.download.merge_chunks import RECORD_SCHEMA
+from zscir.data.download.repack import verify_tar
+from zscir.data.images.shards import MemberSpan, write_shard
+from zscir.data.readers.local_images import DecodedImage, DecodePool, ImageFailure, ImageLocation
+from zscir.data.readers.sql_joins import escape_glob, query_tables
+from zscir.runtime.schemas import REJECTS_SCHEMA, table_writer, write_table
+from zscir.store.artifacts import atomic_path
 
 
-def take_in(
-    targets: Sequence[Target], places: Sequence[Place | Refused], presses: Presses, tar: Path, record: Path
+def write_import_shard(
+    targets: Sequence[ChunkUrl],
+    places: Sequence[ImageLocation | ImageFailure],
+    presses: DecodePool,
+    tar: Path,
+    record: Path,
 ) -> None:
     """Write ``tar`` (none when no image is good), its members sorted by key, then ``record``: a row per target.
 
@@ -28,55 +32,66 @@ def take_in(
     samples = _samples(pressed, rows)
     first = next(samples, None)
     if first is not None:
-        with finished(tar) as part:
+        with atomic_path(tar) as part:
             spans = {span.name: span for span in write_shard(part, _members([first], samples))}
-            _place(rows, spans)
+            _set_spans(rows, spans)
             good = {key: row for key, row in rows.items() if row["status"] == "ok"}
             images = {key: spans[f"{key}.jpg"] for key in good}
-            verify(part, images, {key: str(row["sha256"]) for key, row in good.items()})
-    with finished(record) as part:
-        write_table(part, RECORD, rows.values())
+            verify_tar(part, images, {key: str(row["sha256"]) for key, row in good.items()})
+    with atomic_path(record) as part:
+        write_table(part, RECORD_SCHEMA, rows.values())
 
 
-Sample = tuple[Target, Pressed, str]
+ImportedSample = tuple[ChunkUrl, DecodedImage, str]
 
 
-def _samples(pressed: Iterator[tuple[Target, Pressed | Refused]], rows: dict[str, dict[str, Any]]) -> Iterator[Sample]:
+def _samples(
+    pressed: Iterator[tuple[ChunkUrl, DecodedImage | ImageFailure]], rows: dict[str, dict[str, Any]]
+) -> Iterator[ImportedSample]:
     """The good ones, one at a time; each target leaves a row in ``rows``."""
     for target, one in pressed:
         row: dict[str, Any] = {**vars(target), "attempts": 1}
-        if isinstance(one, Refused):
+        if isinstance(one, ImageFailure):
             rows[target.image_key] = row | {"status": "failed", "error_class": one.error_class, "error": one.error}
             continue
         digest = sha256(one.data).hexdigest()
         rows[target.image_key] = row | {
-            "status": "ok", "sha256": digest, "width": one.width, "height": one.height,
-            "original_width": one.original_width, "original_height": one.original_height,
-        }  # fmt: skip
+            "status": "ok",
+            "sha256": digest,
+            "width": one.width,
+            "height": one.height,
+            "original_width": one.original_width,
+            "original_height": one.original_height,
+        }
         yield target, one, digest
 
 
-def _members(*parts: Sequence[Sample] | Iterator[Sample]) -> Iterator[tuple[str, bytes]]:
+def _members(*parts: Sequence[ImportedSample] | Iterator[ImportedSample]) -> Iterator[tuple[str, bytes]]:
     for samples in parts:
         for target, image, digest in samples:
             facts = {
-                "url": target.url, "text": target.text, "width": image.width, "height": image.height,
-                "original_width": image.original_width, "original_height": image.original_height,
-                "original_sha256": image.original_sha256, "sha256": digest,
-            }  # fmt: skip
+                "url": target.url,
+                "text": target.text,
+                "width": image.width,
+                "height": image.height,
+                "original_width": image.original_width,
+                "original_height": image.original_height,
+                "original_sha256": image.original_sha256,
+                "sha256": digest,
+            }
             yield f"{target.image_key}.jpg", image.data
             yield f"{target.image_key}.json", json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()
             yield f"{target.image_key}.txt", target.text.encode()
 
 
-def _place(rows: dict[str, dict[str, Any]], spans: dict[str, Span]) -> None:
+def _set_spans(rows: dict[str, dict[str, Any]], spans: dict[str, MemberSpan]) -> None:
     for key, row in rows.items():
         span = spans.get(f"{key}.jpg")
         if span is not None:
             row |= {"offset": span.offset, "size": span.size}
 
 
-def write_rejects(stage: str, images: Path, rejects: Path, left_out: Path | None = None) -> None:
+def write_import_rejects(stage: str, images: Path, rejects: Path, left_out: Path | None = None) -> None:
     """Write what ``stage`` left out before there were pairs (id, reason, detail), then each pair that failed."""
     before = """
         SELECT 0 AS part, file_row_number AS number, id, reason, detail
@@ -89,7 +104,9 @@ def write_rejects(stage: str, images: Path, rejects: Path, left_out: Path | None
             FROM read_parquet($images, file_row_number = true) WHERE status <> 'ok'
         ) ORDER BY part, number
     """  # noqa: S608 - our own expressions
-    values = {"left_out": literal(left_out)} if left_out is not None else {}
-    with finished(rejects) as part, table_writer(part, REJECTS) as writer:
-        for table in query(sql, rejects.parent, BATCH_ROWS, REJECTS, stage=stage, images=literal(images), **values):
+    values = {"left_out": escape_glob(left_out)} if left_out is not None else {}
+    with atomic_path(rejects) as part, table_writer(part, REJECTS_SCHEMA) as writer:
+        for table in query_tables(
+            sql, rejects.parent, BATCH_ROWS, REJECTS_SCHEMA, stage=stage, images=escape_glob(images), **values
+        ):
             writer.write_table(table)

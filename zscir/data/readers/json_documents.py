@@ -13,20 +13,20 @@ from typing import Any
 from zscir.runtime.errors import RequestError
 
 MAX_DOCUMENT_BYTES = 1 << 30
-KEYS_TO_NAME = 30
-AS_LINES = "a file with one object a line is JSON-lines: name it .jsonl"
+DOCUMENT_KEYS_SHOWN = 30
+JSON_LINES_HINT = "a file with one object a line is JSON-lines: name it .jsonl"
 _DECODER = json.JSONDecoder()
 _BLANKS = re.compile(r"[ \t\n\r]*")
 
 
-class Problem(str):
+class RowProblem(str):
     """What is wrong with a row; it stands in the row's place."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True)
-class Join:
+class TableJoin:
     """Each row gets a field ``table``: the row of that table whose ``key`` is what the row has in ``on``."""
 
     table: str
@@ -49,12 +49,14 @@ def field_of(row: Any, column: str) -> Any:
     return found
 
 
-def rows_in(text: str, name: str, table: str | None, joins: tuple[Join, ...], columns: list[str]) -> Iterator[Any]:
+def read_json_document(
+    text: str, name: str, table: str | None, joins: tuple[TableJoin, ...], columns: list[str]
+) -> Iterator[Any]:
     """The rows of a document: of the list that it is, of its list ``table``, or of its lists named ``columns``.
 
     A row whose join finds nothing is a Problem. RequestError when the document is not of that shape.
     """
-    with _told(name):
+    with _json_errors(name):
         start = _blank(text, 0)
         if text[start : start + 1] == "[" and table is None and not joins:
             end = yield from _items(text, start)
@@ -72,13 +74,13 @@ def rows_in(text: str, name: str, table: str | None, joins: tuple[Join, ...], co
 
 
 @contextmanager
-def _told(name: str) -> Iterator[None]:
+def _json_errors(name: str) -> Iterator[None]:
     try:
         yield
     except IndexError:
         raise RequestError(f"{name}: not a whole JSON document: it ends early") from None
     except (ValueError, RecursionError) as error:
-        hint = f"; {AS_LINES}" if "Extra data" in str(error) else ""
+        hint = f"; {JSON_LINES_HINT}" if "Extra data" in str(error) else ""
         raise RequestError(f"{name}: not a whole JSON document: {error}{hint}"[:300]) from None
 
 
@@ -148,7 +150,7 @@ def _lists(text: str, name: str, places: dict[str, int], columns: list[str]) -> 
     for column in columns:
         if column not in places or text[places[column]] != "[":
             raise RequestError(
-                f"{name}: a JSON object without a list {column!r}; it has {list(places)[:KEYS_TO_NAME]}; "
+                f"{name}: a JSON object without a list {column!r}; it has {list(places)[:DOCUMENT_KEYS_SHOWN]}; "
                 "where one of these is the list of rows, say rows = NAME in [ingest]"
             )
     return [places[column] for column in columns]
@@ -164,7 +166,7 @@ def _side_by_side(text: str, starts: dict[str, int], name: str) -> Iterator[dict
         raise RequestError(f"{name}: its lists are not equally long, so that its rows cannot be told") from None
 
 
-def _table(text: str, name: str, places: dict[str, int], join: Join) -> dict[Any, Any]:
+def _table(text: str, name: str, places: dict[str, int], join: TableJoin) -> dict[Any, Any]:
     known: dict[Any, Any] = {}
     for row in _items(text, _lists(text, name, places, [join.table])[0]):
         value = field_of(row, join.key)
@@ -176,7 +178,7 @@ def _table(text: str, name: str, places: dict[str, int], join: Join) -> dict[Any
     return known
 
 
-def _joined(row: Any, known: list[tuple[Join, dict[Any, Any]]]) -> Any:
+def _joined(row: Any, known: list[tuple[TableJoin, dict[Any, Any]]]) -> Any:
     if not isinstance(row, dict):
         return row
     joined = dict(row)
@@ -184,6 +186,6 @@ def _joined(row: Any, known: list[tuple[Join, dict[Any, Any]]]) -> Any:
         value = field_of(joined, join.on)
         found = table.get(value) if isinstance(value, str | int) else None
         if found is None:
-            return Problem(f"no row of {join.table!r} has {join.key} = {value!r}"[:200])
+            return RowProblem(f"no row of {join.table!r} has {join.key} = {value!r}"[:200])
         joined[join.table] = found
     return joined

@@ -6,17 +6,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 MAX_URL_CHARS = 8192
-DETAIL_CHARS = 200
-FILE = "file:"
+PAIR_ERROR_CHARS = 200
+FILE_SCHEME = "file:"
 
 
-class NoPair(ValueError):
+class PairError(ValueError):
     """A row that becomes no pair: a short reason and the detail."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.detail = detail[:DETAIL_CHARS]
+        self.detail = detail[:PAIR_ERROR_CHARS]
 
 
 def pair_digest(url: str, text: str) -> bytes:
@@ -31,11 +31,13 @@ def clean_url(value: Any, prefix: str = "") -> str:
     """
     given = clean_string(value, "URL")
     if not given:
-        raise NoPair("no_url", "the field is empty")
+        raise PairError("no_url", "the field is empty")
     url = prefix + given
     if len(url) > MAX_URL_CHARS or not url.isprintable():
-        raise NoPair("bad_url", "too long" if len(url) > MAX_URL_CHARS else f"control characters in {printable(url)}")
-    return file_url(url.removeprefix(FILE)) if prefix.startswith(FILE) else _web_url(url)
+        raise PairError(
+            "bad_url", "too long" if len(url) > MAX_URL_CHARS else f"control characters in {escape_non_ascii(url)}"
+        )
+    return file_url(url.removeprefix(FILE_SCHEME)) if prefix.startswith(FILE_SCHEME) else _web_url(url)
 
 
 def file_url(path: str) -> str:
@@ -45,8 +47,8 @@ def file_url(path: str) -> str:
     """
     name = PurePosixPath(path)
     if not name.parts or name.is_absolute() or ".." in name.parts or "\\" in path or not path.isprintable():
-        raise NoPair("bad_path", f"no plain path below the folder of the images: {printable(path)}")
-    return FILE + name.as_posix()
+        raise PairError("bad_path", f"no plain path below the folder of the images: {escape_non_ascii(path)}")
+    return FILE_SCHEME + name.as_posix()
 
 
 def _web_url(url: str) -> str:
@@ -54,11 +56,11 @@ def _web_url(url: str) -> str:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise NoPair("bad_url", f"{error}: {url}") from None
+        raise PairError("bad_url", f"{error}: {url}") from None
     if parts.scheme not in ("http", "https"):
-        raise NoPair("not_http", url)
+        raise PairError("not_http", url)
     if not host:
-        raise NoPair("bad_url", f"no host: {url}")
+        raise PairError("bad_url", f"no host: {url}")
     return url
 
 
@@ -66,11 +68,11 @@ def clean_text(value: Any, least: int, most: int) -> str:
     """The text without the blanks around it. Raises NoPair: no_text, short_text, long_text."""
     text = clean_string(value, "text")
     if not text:
-        raise NoPair("no_text", "the field is empty")
+        raise PairError("no_text", "the field is empty")
     if len(text) < least:
-        raise NoPair("short_text", f"{len(text)} of at least {least} characters: {text}")
+        raise PairError("short_text", f"{len(text)} of at least {least} characters: {text}")
     if len(text) > most:
-        raise NoPair("long_text", f"{len(text)} of at most {most} characters: {text}")
+        raise PairError("long_text", f"{len(text)} of at most {most} characters: {text}")
     return text
 
 
@@ -85,10 +87,10 @@ def clean_string(value: Any, what: str) -> str:
             value.encode()
             return value.strip()
     except UnicodeError:
-        raise NoPair("bad_encoding", f"the {what} is not UTF-8") from None
-    raise NoPair("malformed", f"the {what} is a {type(value).__name__}, not text")
+        raise PairError("bad_encoding", f"the {what} is not UTF-8") from None
+    raise PairError("malformed", f"the {what} is a {type(value).__name__}, not text")
 
 
-def printable(text: str) -> str:
+def escape_non_ascii(text: str) -> str:
     """The text with everything beyond ASCII as escapes: what cannot be encoded would spoil a whole table."""
     return text.encode("ascii", "backslashreplace").decode()

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from zscir.runtime.schemas import check
+from zscir.runtime.schemas import check_table
 
 if TYPE_CHECKING:
     import duckdb
 
 
-def query(sql: str, scratch: Path, rows: int, schema: pa.Schema, **values: Any) -> Iterator[pa.Table]:
+def query_tables(sql: str, scratch: Path, rows: int, schema: pa.Schema, **values: Any) -> Iterator[pa.Table]:
     """The answer in tables of exactly ``rows`` rows (the last may be shorter), checked against ``schema``.
 
     DuckDB spills into a dot folder of ``scratch`` and nowhere else. ``values`` fill the $names in ``sql``.
@@ -25,14 +25,14 @@ def query(sql: str, scratch: Path, rows: int, schema: pa.Schema, **values: Any) 
             held.append(batch)
             table = pa.Table.from_batches(held)
             while table.num_rows >= rows:
-                yield check(table.slice(0, rows), schema, "a joined table")
+                yield check_table(table.slice(0, rows), schema, "a joined table")
                 table = table.slice(rows)
             held = table.to_batches()
         if held:
-            yield check(pa.Table.from_batches(held), schema, "a joined table")
+            yield check_table(pa.Table.from_batches(held), schema, "a joined table")
 
 
-def answers(sql: str, scratch: Path, **values: Any) -> list[tuple[Any, ...]]:
+def query_values(sql: str, scratch: Path, **values: Any) -> list[tuple[Any, ...]]:
     """The few rows of a small answer."""
     with _database(scratch) as connection:
         return connection.execute(sql, values).fetchall()
@@ -51,6 +51,6 @@ def _database(scratch: Path) -> "Iterator[duckdb.DuckDBPyConnection]":
         yield connection
 
 
-def literal(path: Path) -> str:
+def escape_glob(path: Path) -> str:
     """A path in which DuckDB sees no wildcard."""
     return re.sub(r"([*?[])", r"[\1]", str(path))

@@ -10,25 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from zscir.data.images.shards import BLOCK, check_name
+from zscir.data.images.shards import TAR_BLOCK_BYTES, check_member_name
 from zscir.runtime.errors import StageError
 
 MAX_EXTENSION_BYTES = 64 * 1024  # a long name or a set of pax values; real ones have a few hundred bytes
 MAX_MEMBERS = 2_000_000
 MAX_TAIL_BYTES = 1024 * 1024  # of zeros after the end; writers fill up to 10 KiB
 REGULAR = (b"0", b"\0", b"7")
-KINDS = {
+SPECIAL_MEMBER_KINDS = {
     b"1": "a hard link",
     b"2": "a symbolic link",
     b"3": "a character device",
     b"4": "a block device",
     b"6": "a pipe",
 }
-FOLDER, LONG_NAME, LONG_LINK, PAX, PAX_GLOBAL, SPARSE = b"5", b"L", b"K", b"x", b"g", b"S"
+FOLDER_TYPE, LONG_NAME, LONG_LINK, PAX, PAX_GLOBAL, SPARSE = b"5", b"L", b"K", b"x", b"g", b"S"
 
 
 @dataclass(frozen=True)
-class Member:
+class TarMember:
     """A regular file in a tar: its name, and where its bytes lie."""
 
     name: str
@@ -37,7 +37,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Trouble:
+class TarProblem:
     """What is wrong with a member (``name``), or, where there is no name, with the tar, which then ends there."""
 
     reason: str
@@ -45,19 +45,19 @@ class Trouble:
     name: str = ""
 
 
-class _Broken(Exception):
+class _BrokenTar(Exception):
     """The tar cannot be read on; the text says why."""
 
 
 @dataclass(frozen=True)
-class _Header:
+class _TarHeader:
     name: bytes
     size: int
     kind: bytes
     more: bytes  # the bytes of the header block from 345 on: the rest of a long name, or of a sparse map
 
 
-def walk(path: Path) -> Iterator[Member | Trouble]:
+def read_tar_members(path: Path) -> Iterator[TarMember | TarProblem]:
     """Every regular file of a tar with a plain relative name, in order, and a Trouble for everything else but folders.
 
     Pictures and texts are not read. A Trouble without a name is the last one: what lies behind it is not looked at.
@@ -65,51 +65,53 @@ def walk(path: Path) -> Iterator[Member | Trouble]:
     size = path.stat().st_size
     with path.open("rb") as stream:
         try:
-            yield from _walk(stream, size)
-        except _Broken as error:
-            yield Trouble("bad_tar", f"{error}; what comes after is not read")
+            yield from _read_tar_members(stream, size)
+        except _BrokenTar as error:
+            yield TarProblem("bad_tar", f"{error}; what comes after is not read")
 
 
-def _walk(stream: IO[bytes], total: int) -> Iterator[Member | Trouble]:
+def _read_tar_members(stream: IO[bytes], total: int) -> Iterator[TarMember | TarProblem]:
     position = count = 0
     extended: dict[str, bytes] = {}
-    while position + BLOCK <= total:
+    while position + TAR_BLOCK_BYTES <= total:
         stream.seek(position)
-        block = stream.read(BLOCK)
+        block = stream.read(TAR_BLOCK_BYTES)
         if not any(block):
-            yield from _tail(stream, position + BLOCK, total)
+            yield from _tail(stream, position + TAR_BLOCK_BYTES, total)
             return
-        header, start = _parse(block, position), position + BLOCK
+        header, start = _parse(block, position), position + TAR_BLOCK_BYTES
         if header.kind in (LONG_NAME, LONG_LINK, PAX, PAX_GLOBAL):
             extended |= _extension(stream, header, start, total)
             position = start + _padded(header.size)
             continue
         count += 1
         if count > MAX_MEMBERS:
-            raise _Broken(f"more than {MAX_MEMBERS:,} members")
+            raise _BrokenTar(f"more than {MAX_MEMBERS:,} members")
         size = _decimal(extended["size"], position) if "size" in extended else header.size
-        holds = header.kind not in KINDS and header.kind != FOLDER  # only these have bytes of their own
+        holds = (
+            header.kind not in SPECIAL_MEMBER_KINDS and header.kind != FOLDER_TYPE
+        )  # only these have bytes of their own
         position = _sparse_end(stream, header, start, total) if header.kind == SPARSE else start
         if holds and position + size > total:
-            raise _Broken(f"truncated: a member of {size:,} bytes at {position:,} of {total:,}")
-        if header.kind != FOLDER:
+            raise _BrokenTar(f"truncated: a member of {size:,} bytes at {position:,} of {total:,}")
+        if header.kind != FOLDER_TYPE:
             yield _member(header, extended, position, size)
         position += _padded(size) if holds else 0
         extended = {}
-    raise _Broken(f"truncated: no end-of-archive mark at {position:,} of {total:,}")
+    raise _BrokenTar(f"truncated: no end-of-archive mark at {position:,} of {total:,}")
 
 
-def _parse(block: bytes, position: int) -> _Header:
+def _parse(block: bytes, position: int) -> _TarHeader:
     stored, summed = _octal(block[148:156], position), sum(block) - sum(block[148:156]) + 8 * ord(" ")
     if stored != summed:
-        raise _Broken(f"the header at {position:,} has a wrong checksum")
+        raise _BrokenTar(f"the header at {position:,} has a wrong checksum")
     name = block[:100].split(b"\0")[0]
     kind = block[156:157]
     if block[257:263] == b"ustar\0" and block[345:500].strip(b"\0"):
         name = block[345:500].split(b"\0")[0] + b"/" + name
     if kind == b"\0" and name.endswith(b"/"):
-        kind = FOLDER  # as tars were written before 1988
-    return _Header(name, _octal(block[124:136], position), kind, block[345:])
+        kind = FOLDER_TYPE  # as tars were written before 1988
+    return _TarHeader(name, _octal(block[124:136], position), kind, block[345:])
 
 
 def _octal(field: bytes, position: int) -> int:
@@ -118,23 +120,25 @@ def _octal(field: bytes, position: int) -> int:
         return int.from_bytes(field[1:], "big")
     digits = field.split(b"\0")[0].strip()
     if not digits or any(digit not in b"01234567" for digit in digits):
-        raise _Broken(f"the header at {position:,} holds no number where one must be")
+        raise _BrokenTar(f"the header at {position:,} holds no number where one must be")
     return int(digits, 8)
 
 
-def _extension(stream: IO[bytes], header: _Header, start: int, total: int) -> dict[str, bytes]:
+def _extension(stream: IO[bytes], header: _TarHeader, start: int, total: int) -> dict[str, bytes]:
     """What a header that is not a member says about the next one: its name, size, and whether it is sparse."""
     if header.size > MAX_EXTENSION_BYTES:
-        raise _Broken(f"an extended header of {header.size:,} bytes at {start:,}; allowed are {MAX_EXTENSION_BYTES:,}")
+        raise _BrokenTar(
+            f"an extended header of {header.size:,} bytes at {start:,}; allowed are {MAX_EXTENSION_BYTES:,}"
+        )
     if start + header.size > total:
-        raise _Broken(f"truncated: an extended header at {start:,} of {total:,}")
+        raise _BrokenTar(f"truncated: an extended header at {start:,} of {total:,}")
     data = stream.read(header.size)
     if header.kind == LONG_NAME:
         return {"path": data.split(b"\0")[0]}
     values = _pax(data, start) if header.kind in (PAX, PAX_GLOBAL) else {}
     if header.kind == PAX_GLOBAL:
         if {"path", "size"} & set(values):
-            raise _Broken(f"the header at {start:,} gives one name or size to all members")
+            raise _BrokenTar(f"the header at {start:,} gives one name or size to all members")
         return {}
     return values
 
@@ -149,7 +153,7 @@ def _pax(data: bytes, start: int) -> dict[str, bytes]:
         record = data[position + len(digits) + 1 : position + length]
         name, equals, value = record.partition(b"=")
         if length < len(digits) + 4 or position + length > len(data) or not equals or not value.endswith(b"\n"):
-            raise _Broken(f"the extended header at {start:,} is malformed")
+            raise _BrokenTar(f"the extended header at {start:,} is malformed")
         if name in (b"path", b"size") or name.startswith(b"GNU.sparse."):
             values["sparse" if name.startswith(b"GNU") else name.decode()] = value[:-1]
         position += length
@@ -158,45 +162,45 @@ def _pax(data: bytes, start: int) -> dict[str, bytes]:
 
 def _decimal(value: bytes, position: int) -> int:
     if not value.isdigit() or len(value) > 18:
-        raise _Broken(f"the extended header before {position:,} holds no size")
+        raise _BrokenTar(f"the extended header before {position:,} holds no size")
     return int(value)
 
 
-def _sparse_end(stream: IO[bytes], header: _Header, start: int, total: int) -> int:
+def _sparse_end(stream: IO[bytes], header: _TarHeader, start: int, total: int) -> int:
     """Where the data of an old GNU sparse member begin: behind all blocks of its map."""
     more, position = header.more[482 - 345] != 0, start
-    while more and position + BLOCK <= total:
+    while more and position + TAR_BLOCK_BYTES <= total:
         stream.seek(position)
-        more = stream.read(BLOCK)[504] != 0
-        position += BLOCK
+        more = stream.read(TAR_BLOCK_BYTES)[504] != 0
+        position += TAR_BLOCK_BYTES
     return position
 
 
-def _member(header: _Header, extended: dict[str, bytes], offset: int, size: int) -> Member | Trouble:
+def _member(header: _TarHeader, extended: dict[str, bytes], offset: int, size: int) -> TarMember | TarProblem:
     raw = extended.get("path", header.name)
     shown = raw.decode("ascii", "backslashreplace")[:200]
     if header.kind not in REGULAR or "sparse" in extended:
         what = (
             "sparse"
             if header.kind == SPARSE or "sparse" in extended
-            else KINDS.get(header.kind, "of a kind unknown here")
+            else SPECIAL_MEMBER_KINDS.get(header.kind, "of a kind unknown here")
         )
-        return Trouble("odd_member", f"{what}; only regular files are read", shown)
+        return TarProblem("odd_member", f"{what}; only regular files are read", shown)
     try:
         name = raw.decode()
         name = name.removeprefix("./") if name != "./" else name
-        check_name(name)
+        check_member_name(name)
     except (UnicodeDecodeError, StageError):
-        return Trouble("bad_name", "not a plain relative path in UTF-8", shown)
-    return Member(name, offset, size)
+        return TarProblem("bad_name", "not a plain relative path in UTF-8", shown)
+    return TarMember(name, offset, size)
 
 
-def _tail(stream: IO[bytes], position: int, total: int) -> Iterator[Trouble]:
+def _tail(stream: IO[bytes], position: int, total: int) -> Iterator[TarProblem]:
     """After the mark of the end nothing but zeros may come: what else is there, no reader would see."""
     stream.seek(position)
     if total - position > MAX_TAIL_BYTES or any(stream.read(MAX_TAIL_BYTES)):
-        yield Trouble("bad_tar", f"{total - position:,} bytes lie after the end-of-archive mark; they are not read")
+        yield TarProblem("bad_tar", f"{total - position:,} bytes lie after the end-of-archive mark; they are not read")
 
 
 def _padded(size: int) -> int:
-    return -(-size // BLOCK) * BLOCK
+    return -(-size // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES

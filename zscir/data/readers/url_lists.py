@@ -13,17 +13,17 @@ from typing import IO, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zscir.data.readers.json_documents import MAX_DOCUMENT_BYTES, Join, Problem, field_of, rows_in
+from zscir.data.readers.json_documents import MAX_DOCUMENT_BYTES, RowProblem, TableJoin, field_of, read_json_document
 from zscir.runtime.errors import RequestError
 
-BATCH_ROWS = 50_000
+LIST_BATCH_ROWS = 50_000
 MAX_LINE_BYTES = 1_000_000
-KEYS_TO_NAME = 30
-SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
-UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowInvalid)
+LIST_COLUMNS_SHOWN = 30
+LIST_SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+LIST_READ_ERRORS = (OSError, EOFError, zlib.error, pa.ArrowInvalid)
 
 
-class Row(NamedTuple):
+class ListRow(NamedTuple):
     """One row: its number in the file (the first is 1), what stands in the three columns, or what is wrong with it."""
 
     number: int
@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Layout:
+class ListLayout:
     """Which columns count, what they are called where a file has no header, and whether fields may be quoted.
 
     In JSON a column may be a path (``images.coco_url``); ``rows`` and ``joins`` say where a document has its rows.
@@ -46,44 +46,44 @@ class Layout:
     columns: tuple[str, ...] | None = None
     quoted: bool | None = None
     rows: str | None = None
-    joins: tuple[Join, ...] = ()
+    joins: tuple[TableJoin, ...] = ()
 
     def wanted(self) -> list[str]:
         """The names of the columns that are read."""
         return [name for name in (self.url_column, self.text_column, self.licence_column) if name is not None]
 
 
-def rows_of(path: Path, name: str, layout: Layout) -> Iterator[Row]:
+def read_list_rows(path: Path, name: str, layout: ListLayout) -> Iterator[ListRow]:
     """The rows of one file, told by the suffix of ``name``.
 
     A bad row is a Row with a problem. RequestError when the file as a whole cannot be read, or has no such column.
     """
     plain = name.lower().removesuffix(".gz")
-    suffix = next((known for known in SUFFIXES if plain.endswith(known)), None)
+    suffix = next((known for known in LIST_SUFFIXES if plain.endswith(known)), None)
     if suffix is None or (suffix == ".parquet" and plain != name.lower()):
-        raise RequestError(f"{name}: not a URL list; known are {', '.join(SUFFIXES)}, and .gz of all but Parquet")
+        raise RequestError(f"{name}: not a URL list; known are {', '.join(LIST_SUFFIXES)}, and .gz of all but Parquet")
     try:
         if suffix == ".parquet":
             yield from _parquet(path, name, layout)
         elif suffix in (".csv", ".tsv"):
-            yield from _separated(path, name, layout, "," if suffix == ".csv" else "\t")
+            yield from _delimited(path, name, layout, "," if suffix == ".csv" else "\t")
         elif suffix == ".json":
             yield from _document(path, name, layout)
         else:
             yield from _json_lines(path, name, layout)
-    except UNREADABLE as error:
+    except LIST_READ_ERRORS as error:
         raise RequestError(f"{name}: cannot be read as {suffix} ({' '.join(str(error).split())[:200]})") from None
 
 
-def _parquet(path: Path, name: str, layout: Layout) -> Iterator[Row]:
+def _parquet(path: Path, name: str, layout: ListLayout) -> Iterator[ListRow]:
     with pq.ParquetFile(path) as file:
         _check_columns(name, layout, file.schema_arrow.names)
         number = 0
-        for batch in file.iter_batches(BATCH_ROWS, columns=layout.wanted()):
+        for batch in file.iter_batches(LIST_BATCH_ROWS, columns=layout.wanted()):
             columns = [_values(batch.column(column)) for column in layout.wanted()]
             for values in zip(*columns, strict=True):
                 number += 1
-                yield Row(number, *values)
+                yield ListRow(number, *values)
 
 
 def _values(column: pa.Array) -> list[Any]:
@@ -96,9 +96,9 @@ def _values(column: pa.Array) -> list[Any]:
     return values
 
 
-def _separated(path: Path, name: str, layout: Layout, delimiter: str) -> Iterator[Row]:
+def _delimited(path: Path, name: str, layout: ListLayout, delimiter: str) -> Iterator[ListRow]:
     quoted = layout.quoted if layout.quoted is not None else delimiter == ","
-    with opened(path) as binary:
+    with open_decompressed(path) as binary:
         lines = (line.decode("utf-8", "surrogateescape") for line in binary)
         reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
         header = list(layout.columns or next(reader, []))
@@ -107,11 +107,11 @@ def _separated(path: Path, name: str, layout: Layout, delimiter: str) -> Iterato
         places = [header.index(column) for column in layout.wanted()]
         for number, fields in enumerate(_records(reader), 1):
             if isinstance(fields, str):
-                yield Row(number, problem=fields)
+                yield ListRow(number, problem=fields)
             elif len(fields) != len(header):
-                yield Row(number, problem=f"{len(fields)} fields instead of {len(header)}")
+                yield ListRow(number, problem=f"{len(fields)} fields instead of {len(header)}")
             else:
-                yield Row(number, *(fields[place] for place in places))
+                yield ListRow(number, *(fields[place] for place in places))
 
 
 def _records(reader: Iterable[list[str]]) -> Iterator[list[str] | str]:
@@ -129,36 +129,36 @@ def _records(reader: Iterable[list[str]]) -> Iterator[list[str] | str]:
             yield fields
 
 
-def _document(path: Path, name: str, layout: Layout) -> Iterator[Row]:
-    with opened(path) as binary:
+def _document(path: Path, name: str, layout: ListLayout) -> Iterator[ListRow]:
+    with open_decompressed(path) as binary:
         data = binary.read(MAX_DOCUMENT_BYTES + 1)
     if len(data) > MAX_DOCUMENT_BYTES:
         raise RequestError(f"{name}: more than {MAX_DOCUMENT_BYTES:,} bytes; make such a list JSON-lines or Parquet")
     text = data.decode("utf-8-sig", "surrogateescape")
     del data
-    values = rows_in(text, name, layout.rows, layout.joins, layout.wanted())
+    values = read_json_document(text, name, layout.rows, layout.joins, layout.wanted())
     yield from _picked((_dict_or_problem(value) for value in values), name, layout)
 
 
-def _json_lines(path: Path, name: str, layout: Layout) -> Iterator[Row]:
-    with opened(path) as binary:
-        yield from _picked((_object(line) for line in lines_of(binary)), name, layout)
+def _json_lines(path: Path, name: str, layout: ListLayout) -> Iterator[ListRow]:
+    with open_decompressed(path) as binary:
+        yield from _picked((_object(line) for line in read_lines(binary)), name, layout)
 
 
-def _picked(values: Iterable[dict[str, Any] | str | None], name: str, layout: Layout) -> Iterator[Row]:
+def _picked(values: Iterable[dict[str, Any] | str | None], name: str, layout: ListLayout) -> Iterator[ListRow]:
     """The wanted fields of objects; a text among them says what is wrong with a row, None is no row."""
     keys: dict[str, None] = {}
     for number, row in enumerate(values, 1):
         if isinstance(row, str):
-            yield Row(number, problem=row)
+            yield ListRow(number, problem=row)
         elif row is not None:
-            keys.update(dict.fromkeys(list(row)[:KEYS_TO_NAME]) if len(keys) < KEYS_TO_NAME else {})
-            yield Row(number, *(field_of(row, column) for column in layout.wanted()))
+            keys.update(dict.fromkeys(list(row)[:LIST_COLUMNS_SHOWN]) if len(keys) < LIST_COLUMNS_SHOWN else {})
+            yield ListRow(number, *(field_of(row, column) for column in layout.wanted()))
     if keys:
         _check_columns(name, layout, list(keys), {column: column.split(".")[0] for column in layout.wanted()})
 
 
-def lines_of(binary: IO[bytes]) -> Iterator[bytes]:
+def read_lines(binary: IO[bytes]) -> Iterator[bytes]:
     """Lines; one that is too long is cut, so that it cannot fill the memory, and its rest is skipped."""
     while line := binary.readline(MAX_LINE_BYTES):
         rest = line
@@ -182,13 +182,13 @@ def _object(line: bytes) -> dict[str, Any] | str | None:
 
 def _dict_or_problem(value: Any) -> dict[str, Any] | str:
     """``value`` if it is an object, else what is wrong with it."""
-    if isinstance(value, Problem):
+    if isinstance(value, RowProblem):
         return value
     return value if isinstance(value, dict) else f"a JSON {type(value).__name__}, not an object"
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
+def open_decompressed(path: Path) -> Iterator[IO[bytes]]:
     """The bytes of a file, unzipped where they are gzip."""
     with path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
@@ -200,9 +200,9 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
             yield stream  # type: ignore[misc]  # a GzipFile reads like any binary file
 
 
-def _check_columns(name: str, layout: Layout, present: list[str], roots: dict[str, str] | None = None) -> None:
+def _check_columns(name: str, layout: ListLayout, present: list[str], roots: dict[str, str] | None = None) -> None:
     """RequestError when a column, or the field in which the path to it begins, is in no row."""
     missing = [column for column in layout.wanted() if not {column, (roots or {}).get(column)} & set(present)]
     if missing:
         hint = "" if layout.columns else "; where the first line is no header, say columns = [...] in [ingest]"
-        raise RequestError(f"{name}: no column {missing[0]!r}; it has {present[:KEYS_TO_NAME]}{hint}")
+        raise RequestError(f"{name}: no column {missing[0]!r}; it has {present[:LIST_COLUMNS_SHOWN]}{hint}")

@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import IO, Any
 
 from zscir.data.readers.json_documents import field_of
-from zscir.data.readers.pairs import NoPair, clean_string, clean_text, clean_url, file_url
-from zscir.data.readers.tar_index import Member, Trouble, walk
+from zscir.data.readers.pairs import PairError, clean_string, clean_text, clean_url, file_url
+from zscir.data.readers.tar_index import TarMember, TarProblem, read_tar_members
 
-PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "avif")
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "avif")
 MAX_TEXT_BYTES = 1_000_000
-NAME = re.compile(
+MEMBER_NAME = re.compile(
     r"((?:.*/)?[^./][^./]*)\.([^/]+)"
 )  # as WebDataset parts a name; a name that begins with a dot is none
 
 
 @dataclass(frozen=True)
-class Reading:
+class SampleLayout:
     """How samples are read: which fields of the .json count, and what lengths of texts.
 
     Without ``text_column`` the text is that of the .txt. ``url_column`` may be absent from the .json.
@@ -37,7 +37,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Sample:
+class TarSample:
     """A picture in a tar and its pair: the place of its bytes, its URL and text."""
 
     place: str
@@ -49,7 +49,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class LeftOutMember:
     """Something in a tar that is no sample. ``count`` members are meant."""
 
     place: str
@@ -59,13 +59,13 @@ class LeftOut:
 
 
 @dataclass
-class _Group:
+class _SampleMembers:
     key: str
-    members: dict[str, Member] = field(default_factory=dict)
+    members: dict[str, TarMember] = field(default_factory=dict)
     twice: str = ""
 
 
-def samples_in(path: Path, name: str, reading: Reading) -> Iterator[Sample | LeftOut]:
+def read_samples(path: Path, name: str, reading: SampleLayout) -> Iterator[TarSample | LeftOutMember]:
     """The samples of the tar at ``path``, known as ``name``, in its order; at the end what was ignored, by ending.
 
     Nothing is unpacked or unpickled: only .txt and .json members are read, and those of at most 1 MB.
@@ -74,27 +74,27 @@ def samples_in(path: Path, name: str, reading: Reading) -> Iterator[Sample | Lef
     seen: set[str] = set()
     with path.open("rb") as stream:
         for found in _groups(path, ignored):
-            if isinstance(found, Trouble):
-                yield LeftOut(f"{name}#{found.name}" if found.name else name, found.reason, found.detail)
+            if isinstance(found, TarProblem):
+                yield LeftOutMember(f"{name}#{found.name}" if found.name else name, found.reason, found.detail)
                 continue
             place = f"{name}#{found.key}"
             try:
                 if found.key in seen:
-                    raise NoPair("duplicate_key", "a sample of this name came before; which one is meant?")
+                    raise PairError("duplicate_key", "a sample of this name came before; which one is meant?")
                 seen.add(found.key)
                 yield _sample(stream, found, name, place, reading)
-            except NoPair as bad:
-                yield LeftOut(place, bad.reason, bad.detail)
-    yield from (LeftOut(f"{name}#*.{kind}", "ignored", kind, count) for kind, count in sorted(ignored.items()))
+            except PairError as bad:
+                yield LeftOutMember(place, bad.reason, bad.detail)
+    yield from (LeftOutMember(f"{name}#*.{kind}", "ignored", kind, count) for kind, count in sorted(ignored.items()))
 
 
-def _groups(path: Path, ignored: Counter[str]) -> Iterator[_Group | Trouble]:
-    group: _Group | None = None
-    for member in walk(path):
-        if isinstance(member, Trouble):
+def _groups(path: Path, ignored: Counter[str]) -> Iterator[_SampleMembers | TarProblem]:
+    group: _SampleMembers | None = None
+    for member in read_tar_members(path):
+        if isinstance(member, TarProblem):
             yield member
             continue
-        parts = NAME.fullmatch(member.name)
+        parts = MEMBER_NAME.fullmatch(member.name)
         if parts is None:
             ignored["no ending"] += 1
             continue
@@ -102,8 +102,8 @@ def _groups(path: Path, ignored: Counter[str]) -> Iterator[_Group | Trouble]:
         if group is not None and key != group.key:
             yield group
             group = None
-        group = group or _Group(key)
-        if kind not in (*PICTURES, "txt", "json"):
+        group = group or _SampleMembers(key)
+        if kind not in (*IMAGE_EXTENSIONS, "txt", "json"):
             ignored[kind[:20]] += 1
         elif kind in group.members:
             group.twice = kind
@@ -113,20 +113,20 @@ def _groups(path: Path, ignored: Counter[str]) -> Iterator[_Group | Trouble]:
         yield group
 
 
-def _sample(stream: IO[bytes], group: _Group, name: str, place: str, reading: Reading) -> Sample:
+def _sample(stream: IO[bytes], group: _SampleMembers, name: str, place: str, reading: SampleLayout) -> TarSample:
     """The sample of a group of members. Raises NoPair."""
-    pictures = [kind for kind in group.members if kind in PICTURES]
+    pictures = [kind for kind in group.members if kind in IMAGE_EXTENSIONS]
     if group.twice:
-        raise NoPair("duplicate_member", f"two members end in .{group.twice}")
+        raise PairError("duplicate_member", f"two members end in .{group.twice}")
     if len(pictures) != 1:
-        raise NoPair("two_images" if pictures else "no_image", f"the sample has {sorted(group.members)}")
+        raise PairError("two_images" if pictures else "no_image", f"the sample has {sorted(group.members)}")
     picture = group.members[pictures[0]]
-    about = _about(stream, group)
+    about = _json_fields(stream, group)
     text: Any = _read(stream, group, "txt") if reading.text_column is None else field_of(about, reading.text_column)
     clean = clean_text(text, reading.min_text_chars, reading.max_text_chars)
     licence = clean_string(field_of(about, reading.licence_column), "licence") if reading.licence_column else ""
     url = _url(field_of(about, reading.url_column), f"{name}/{picture.name}")
-    return Sample(place, picture.offset, picture.size, url, clean, licence or None)
+    return TarSample(place, picture.offset, picture.size, url, clean, licence or None)
 
 
 def _url(given: Any, where: str) -> str:
@@ -136,24 +136,24 @@ def _url(given: Any, where: str) -> str:
     return file_url(where)
 
 
-def _about(stream: IO[bytes], group: _Group) -> dict[str, Any]:
+def _json_fields(stream: IO[bytes], group: _SampleMembers) -> dict[str, Any]:
     data = _read(stream, group, "json")
     if data is None:
         return {}
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise NoPair("bad_json", str(error)) from None
+        raise PairError("bad_json", str(error)) from None
     if not isinstance(value, dict):
-        raise NoPair("bad_json", f"a JSON {type(value).__name__}, not an object")
+        raise PairError("bad_json", f"a JSON {type(value).__name__}, not an object")
     return value
 
 
-def _read(stream: IO[bytes], group: _Group, kind: str) -> bytes | None:
+def _read(stream: IO[bytes], group: _SampleMembers, kind: str) -> bytes | None:
     member = group.members.get(kind)
     if member is None:
         return None
     if member.size > MAX_TEXT_BYTES:
-        raise NoPair("large_text", f"{member.name} has {member.size:,} bytes; at most {MAX_TEXT_BYTES:,} are read")
+        raise PairError("large_text", f"{member.name} has {member.size:,} bytes; at most {MAX_TEXT_BYTES:,} are read")
     stream.seek(member.offset)
     return stream.read(member.size)
