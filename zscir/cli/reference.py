@@ -139,7 +139,7 @@ def _table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows]]
 
 
-def main(arguments: list[str]) -> None:
+def print_reference(arguments: list[str]) -> None:
     """Print the page, or write it where ``--write`` is given."""
     if arguments == ["--write"]:
         PAGE.write_text(reference(), encoding="utf-8")
@@ -148,4 +148,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    print_reference(sys.argv[1:])
