@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +99,16 @@ def _is_a_module(words: list[str]) -> None:
 
 
 def _prefect_knows(words: list[str]) -> None:
+    text = _prefect_help(*words[1:3])
+    assert [word for word in words if word.startswith("--") and word not in text] == []
+
+
+@cache
+def _prefect_help(*command: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "prefect", *words[1:3], "--help"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "prefect", *command, "--help"], capture_output=True, text=True, check=True
     )
-    assert done.returncode == 0, done.stderr
-    assert [word for word in words if word.startswith("--") and word not in done.stdout] == []
+    return done.stdout
 
 
 def _is_of_another_tool(words: list[str]) -> None:
