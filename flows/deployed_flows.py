@@ -4,33 +4,33 @@ import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 from prefect import flow, get_client
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 
 from flows.outcome import FlowResult, as_flow_result
-from flows.pipeline import pipeline_flow as steps_of_pipeline
+from flows.pipeline import pipeline_flow
 from flows.work_pools import ensure_work_pools
 from zscir import __version__
-from zscir.pipeline.backfill import raise_failed_partitions
-from zscir.pipeline.backfill import run_backfill as fill_gaps
+from zscir.pipeline.backfill import raise_failed_partitions, run_backfill
 from zscir.pipeline.execute import RunRequest, execute_run, rerun_request
 from zscir.pipeline.partitions import PartitionLength, last_complete_partition, partitions_between
 from zscir.pipeline.run import Run
+from zscir.pipeline.stage import step_stage_names
 from zscir.runtime.errors import RequestError
 from zscir.runtime.settings import spec_path
 from zscir.store.store import Store
 
-WHERE_IT_STOPPED: Final = "where it stopped"
+WHERE_IT_STOPPED = "where it stopped"
 UI_MESSAGE_PREFIX = "Run from the Prefect UI"  # how the page's own requests begin their first state's message
-StageName = Literal[
-    "ask_llm", "backbone", "decontaminate", "dedup_exact", "dedup_near", "download", "embed", "embed_benchmarks",
-    "evaluate", "filter_size", "filter_text", "import_images", "import_shards", "ingest", "mask_triplets", "mine_pairs",
-    "pack", "parse_llm", "tabletop", "tabletop_benchmarks", "tabulate", "train",
-]  # fmt: skip
-StageChoice = Literal["where it stopped", StageName]
+if TYPE_CHECKING:  # a Literal must be written out for a type checker, and only the folder zscir/stages knows the names
+    StageName = str
+    StageChoice = str
+else:  # Prefect reads these at run time: the choices in its forms, and what its server accepts
+    StageName = Literal[tuple(step_stage_names())]
+    StageChoice = Literal[(WHERE_IT_STOPPED, *step_stage_names())]
 PartitionChoice = Literal["none", PartitionLength]
 
 
@@ -127,7 +127,7 @@ def backfill_flow(
 
     def fill(store: Store) -> dict[str, str]:
         asked = RunRequest(_find_pipeline(pipeline), [*set], flow_run_id=str(flow_run.id))
-        rows = fill_gaps(store, asked, partitions_between(first, last, every), _run_in_flow, ensure_work_pools)
+        rows = run_backfill(store, asked, partitions_between(first, last, every), _run_in_flow, ensure_work_pools)
         words = ["zscir", "backfill", pipeline, "--from", first, "--to", last, "--every", every]
         raise_failed_partitions(rows, shlex.join([*words, *(word for change in set for word in ("--set", change))]))
         return {row["partition"]: row["outcome"] for row in rows}
@@ -148,7 +148,7 @@ def _execute_request(request: Callable[[Store], RunRequest]) -> Callable[[Store]
 def _run_in_flow(run: Run, chosen: list[str]) -> None:
     """The engine: the pipeline flow's own body, whose tasks belong to this flow run."""
     stages = {step.name: step.stage.name for step in run.pipeline.steps}
-    steps_of_pipeline.fn(run.run_id, run.pipeline.name, [[name, stages[name]] for name in chosen])
+    pipeline_flow.fn(run.run_id, run.pipeline.name, [[name, stages[name]] for name in chosen])
 
 
 def _find_pipeline(pipeline: str) -> Path:

@@ -51,12 +51,12 @@ from functools import partial
 from pathlib import Path
 from zscir.store.artifacts import Artifact
 from zscir.runtime.settings import Settings
-from zscir.pipeline.stage import make_piece, materialize, stage_named
+from zscir.pipeline.stage import run_chunk, materialize, stage_named
 from zscir.store.store import open_store
 
 def mapper(store, pieces):
     with ThreadPoolExecutor(int(workers)) as pool:
-        yield from pool.map(partial(make_piece, store), pieces)
+        yield from pool.map(partial(run_chunk, store), pieces)
 
 folder, workers, spec = sys.argv[1:]
 stage = stage_named("download")

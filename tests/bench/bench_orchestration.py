@@ -22,15 +22,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 import zscir.stages.fetch_chunk as module
-from zscir.data.download.merge_chunks import RECORD
-from zscir.data.download.chunks import chunk
+from zscir.data.download.merge_chunks import RECORD_SCHEMA
+from zscir.data.download.chunks import read_chunk
 from zscir.runtime.schemas import write_table
 
 def nothing(spec, urls, out):
-    targets = chunk(urls.path("urls.parquet"))
+    targets = read_chunk(urls.path("urls.parquet"))
     rows = [vars(one) | {"status": "failed", "error_class": "dns", "attempts": 0} for one in targets]
-    write_table(out / "record.parquet", RECORD, rows)
-    (out / "images.tar").write_bytes(b"")  # lent to the download, as that of a real chunk
+    write_table(out / "record.parquet", RECORD_SCHEMA, rows)
+    (out / "images.tar").write_bytes(b"")  # lent to the download, as that of a real read_chunk
     return {"rows": len(rows), "ok": 0, "failed_by_class": {"dns": len(rows)}}
 
 module.fetch_chunk = replace(module.fetch_chunk, function=nothing)

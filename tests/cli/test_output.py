@@ -16,20 +16,20 @@ from zscir.runtime.settings import logs_as_json
 SECRETS = {"OPENAI_API_KEY": "hunter2-hunter2"}
 TELLING = """
 import logging, sys, warnings
-from zscir.cli.output import complain, start_logging
+from zscir.cli.output import print_error, setup_logging
 from zscir.runtime.errors import StageError
-from zscir.runtime.progress import labelled, note, track, warn
-start_logging(debug=False)
-note("asked http://me:letmein99@host/v1 with hunter2-hunter2")
-with labelled(run="r1", step="download"), labelled(key="abc"):
-    warn("hunter2-hunter2 is slow")
+from zscir.runtime.progress import log_labels, log_info, track, log_warning
+setup_logging(debug=False)
+log_info("asked http://me:letmein99@host/v1 with hunter2-hunter2")
+with log_labels(run="r1", step="download"), log_labels(key="abc"):
+    log_warning("hunter2-hunter2 is slow")
 logging.getLogger("somebody").warning("hunter2-hunter2 too")
 warnings.warn("and hunter2-hunter2")
 assert list(track(range(2), 2, "letters")) == [0, 1]
 try:
     raise StageError("no hunter2-hunter2\\nrun r1; zscir rerun r1")
 except StageError as error:
-    complain(error, debug=len(sys.argv) > 1)
+    print_error(error, debug=len(sys.argv) > 1)
 """
 
 

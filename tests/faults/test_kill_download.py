@@ -27,11 +27,11 @@ from pathlib import Path
 from tests.faults.downloads import download
 from zscir.store.artifacts import Artifact
 from zscir.data.download.specs import DownloadSpec
-from zscir.pipeline.stage import make_piece
+from zscir.pipeline.stage import run_chunk
 
 def two_at_once(store, pieces):
     with ThreadPoolExecutor(2) as pool:
-        yield from pool.map(lambda piece: make_piece(store, piece), pieces)
+        yield from pool.map(lambda piece: run_chunk(store, piece), pieces)
 
 folder = Path(sys.argv[1])
 download(folder, DownloadSpec.load(folder / "download.toml"), Artifact.of_folder(folder / "pairs"), two_at_once)

@@ -45,11 +45,11 @@ from prefect import get_client
 from prefect.flow_engine import run_flow
 from flows.deploy import watched_flows
 from flows.deployed_flows import run_pipeline
-from flows.pipeline import pipeline
+from flows.pipeline import pipeline_flow
 from tests.support.toys import ShardsSpec, gated
 from zscir.runtime.errors import ZscirError
 from zscir.pipeline.pipeline_file import load_pipeline
-from zscir.pipeline.run import begin, end
+from zscir.pipeline.run import begin_run, end_run
 from zscir.runtime.settings import Settings
 from zscir.pipeline.stage import stage
 from zscir.store.store import open_store
@@ -67,11 +67,11 @@ run_pipeline(str(folder / "toy.toml"), set=["limits.max_hours=0.0000001"], retur
 for one in (failing, gated):
     first = loaded.steps[0]
     step = replace(first, stage=one, spec=ShardsSpec(), inputs={})
-    run = begin(store, replace(loaded, steps=[step]), [], {})
+    run = begin_run(store, replace(loaded, steps=[step]), [], {})
     try:
-        pipeline(run.run_id, "toy", [[step.name, first.stage.name]])
+        pipeline_flow(run.run_id, "toy", [[step.name, first.stage.name]])
     except ZscirError:
-        end(run, "failed")
+        end_run(run, "failed")
 (folder / "last").touch()
 while not (folder / "go").exists():
     time.sleep(0.05)

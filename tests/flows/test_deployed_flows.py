@@ -244,11 +244,11 @@ def schedule_of(path):
 
 
 def test_a_request_that_no_worker_can_serve_says_what_to_give(monkeypatch):
-    from flows import deployed_flows
+    from flows import deployed_flows, outcome
 
     monkeypatch.setenv("ZSCIR_STORE", "./zscir-store")
     with pytest.raises(RequestError, match="ZSCIR_STORE=/an/absolute/folder"):
-        deployed_flows._open()
+        outcome._open_store()
     with pytest.raises(RequestError, match="give an absolute path of the worker's machine"):
         deployed_flows._find_pipeline("specs/toy.toml")
     assert deployed_flows._find_pipeline("data_specs/pipelines/tabletop.toml").is_file()

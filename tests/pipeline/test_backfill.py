@@ -146,12 +146,12 @@ import sys
 from pathlib import Path
 from tests.support.toy_pipelines import direct
 from tests.support.toys import store_at
-from zscir.pipeline.backfill import backfill
-from zscir.pipeline.partitions import between
-from zscir.pipeline.execute import Asked
+from zscir.pipeline.backfill import run_backfill
+from zscir.pipeline.partitions import partitions_between
+from zscir.pipeline.execute import RunRequest
 folder = Path(sys.argv[1])
-store, asked = store_at(folder / "store", folder / "cache"), Asked(folder / "sliced.toml", [])
-rows = backfill(store, asked, between("1", "6"), direct)
+store, asked = store_at(folder / "store", folder / "cache"), RunRequest(folder / "sliced.toml", [])
+rows = run_backfill(store, asked, partitions_between("1", "6"), direct)
 assert all(row["outcome"] in ("done", "found") for row in rows), rows
 """
 

@@ -1,7 +1,8 @@
 import pytest
 
 from tests.support.toy_pipelines import ORDER, SOURCE, STEPS, load_toy, write_toy
-from zscir.pipeline.pipeline_file import external_input, load_pipeline, parse_change
+from zscir.pipeline.input_references import external_input
+from zscir.pipeline.pipeline_file import load_pipeline, parse_change
 from zscir.runtime.errors import RequestError
 
 CIRCLE = """
@@ -70,7 +71,11 @@ def test_the_pipeline_of_the_package_loads():
             ["unknown key 'steps.1.specs'", "allowed: gates, inputs"],
         ),
         ('name = "toy"', "", ["'name' is missing"]),
-        ('name = "toy"', 'name = "toy"\nretries = 3', ["unknown key 'retries'", "allowed: about, dispatch, limits"]),
+        (
+            'name = "toy"',
+            'name = "toy"\nretries = 3',
+            ["unknown key 'retries'", "allowed: about, defaults, dispatch, limits"],
+        ),
         ("max_text_chars = 40", "max_text_char = 40", ["step 'short'", "unknown key 'max_text_char'"]),
         ("max_text_chars = 40", 'max_text_chars = "40"', ["step 'short'", "'max_text_chars' = '40'"]),
         ("max_text_chars = 40", "max_text_chars = nan", ["step 'short'", "max_text_chars"]),

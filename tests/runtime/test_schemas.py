@@ -36,17 +36,17 @@ def pair(number=0, **changes):
 
 def test_the_columns_are_those_of_the_design():
     columns = {
-        "PAIRS": "pair_id url text source licence source_row",
-        "IMAGES": "image_key pair_id url text status error_class error http_status attempts sha256 width height "
+        "PAIRS_SCHEMA": "pair_id url text source licence source_row",
+        "IMAGES_SCHEMA": "image_key pair_id url text status error_class error http_status attempts sha256 width height "
         "original_width original_height shard offset size",
-        "TRIPLETS": "triplet_id source reference_key target_key text mask_seed mask_ratio response_id "
+        "TRIPLETS_SCHEMA": "triplet_id source reference_key target_key text mask_seed mask_ratio response_id "
         "reference_caption target_caption",
-        "RESPONSES": "response_id prompt_digest model model_revision request response error tokens_in tokens_out "
-        "attempts",
-        "RANKINGS": "benchmark split query_id rank image_id score",
-        "SCORES": "benchmark split protocol method backbone metric value n",
-        "REJECTS": "stage id reason detail",
-        "CURVE": "step name value",
+        "RESPONSES_SCHEMA": "response_id prompt_digest model model_revision request response error tokens_in "
+        "tokens_out attempts",
+        "RANKINGS_SCHEMA": "benchmark split query_id rank image_id score",
+        "SCORES_SCHEMA": "benchmark split protocol method backbone metric value n",
+        "REJECTS_SCHEMA": "stage id reason detail",
+        "CURVE_SCHEMA": "step name value",
     }
     for name, words in columns.items():
         assert getattr(schemas, name).names == words.split(), name

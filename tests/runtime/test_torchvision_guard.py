@@ -49,8 +49,8 @@ def loadable_library() -> bytes:
 def test_installing_twice_leaves_one_guard_and_imports_nothing() -> None:
     done = run(
         "import zscir, sys, importlib.util\n"
-        "from zscir import torchvision_guard as guard\n"
-        "guard.install(); guard.install()\n"
+        "from zscir.runtime import torchvision_guard as guard\n"
+        "guard.install_torchvision_guard(); guard.install_torchvision_guard()\n"
         "print(sum(isinstance(one, guard.TorchvisionFinder) for one in sys.meta_path))\n"
         "print(importlib.util.find_spec('torchvision') is not None, 'torch' in sys.modules)\n"
     )

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from zscir.data.images.shards import write_shard
-from zscir.pipeline.pipeline_file import SourceSpec, Step, external_input, load_pipeline
+from zscir.pipeline.input_references import external_input
+from zscir.pipeline.pipeline_file import Step, load_pipeline
+from zscir.pipeline.pipeline_spec import SourceSpec
 from zscir.runtime.schemas import IMAGES_SCHEMA, PAIRS_SCHEMA, REJECTS_SCHEMA, read_rows
 from zscir.store.artifacts import Artifact
 

@@ -214,11 +214,11 @@ def test_a_folder_of_20_000_files_is_found_unchanged_in_a_fraction_of_the_time(t
     code = """
 import sys, time
 from pathlib import Path
-from zscir.store.file_hashes import outside
+from zscir.store.file_hashes import hash_files_cached
 root, cache = map(Path, sys.argv[1:])
 for _ in range(2):
     began = time.process_time()
-    digest = outside([root], str(root), cache).digest
+    digest = hash_files_cached([root], str(root), cache).digest
     print(digest, time.process_time() - began)
 """
     words = [sys.executable, "-c", code, str(root), str(tmp_path / "cache")]

@@ -17,9 +17,9 @@ from zscir.training import launch
 HELD_UP = """
 import atexit, os, sys, time
 from pathlib import Path
-from zscir.training.worker import train
+from zscir.training.worker import train_rank
 atexit.register(time.sleep, 600)
-train(os.getppid(), Path(sys.argv[1]))
+train_rank(os.getppid(), Path(sys.argv[1]))
 """
 
 

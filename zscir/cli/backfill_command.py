@@ -30,13 +30,12 @@ def backfill_command(
 
     Example: zscir backfill my_pipeline.toml --from 2026-11-01 --to 2026-11-30
     """
-    from zscir.pipeline.backfill import raise_failed_partitions
-    from zscir.pipeline.backfill import run_backfill as fill_gaps
+    from zscir.pipeline.backfill import raise_failed_partitions, run_backfill
     from zscir.pipeline.execute import RunRequest
     from zscir.pipeline.partitions import partitions_between
 
     asked = RunRequest(pipeline, changes or [])
-    rows = fill_gaps(
+    rows = run_backfill(
         open_checked_store(store), asked, partitions_between(first, last, every), run_with_prefect, check_pools
     )
     print_rows(rows, as_json, f"backfill of {pipeline}")

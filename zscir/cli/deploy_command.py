@@ -47,10 +47,10 @@ def deploy_command(
     Example: zscir deploy my_pipeline.toml --schedule "0 3 * * *" --timezone Europe/Berlin
     """
     wanted = deployment_request(pipeline, schedule, interval, timezone, partition, at_once, changes or [])
-    from flows.deploy import load_deployments, pipeline_deployment
-    from flows.deploy import register_deployments as register
+    from flows.deploy import load_deployments, pipeline_deployment, register_deployments
 
-    rows = register(load_deployments() if wanted is None else [pipeline_deployment(wanted)], pool, webhook)
+    deployments = load_deployments() if wanted is None else [pipeline_deployment(wanted)]
+    rows = register_deployments(deployments, pool, webhook)
     print_rows(rows, as_json, "deployments", None if as_json else DEPLOYMENT_COLUMNS)
 
 

@@ -166,16 +166,16 @@ def sql_command(query: str, store: StoreOption = None, as_json: JsonOption = Fal
 
     Example: zscir sql "SELECT run_id, status FROM run"
     """
-    from zscir.lineage.sql_views import query_store as ask
+    from zscir.lineage.sql_views import query_store
 
-    names, found = ask(open_checked_store(store), query)
+    names, found = query_store(open_checked_store(store), query)
     print_rows([dict(zip(names, row, strict=True)) for row in found], as_json, "", names)
 
 
 @app.command("leaderboard")
 def leaderboard_command(
     store: StoreOption = None,
-    as_latex: Annotated[bool, typer.Option("--leaderboard_latex", help="LaTeX tables instead of Markdown")] = False,
+    as_latex: Annotated[bool, typer.Option("--latex", help="LaTeX tables instead of Markdown")] = False,
     page: Annotated[Path | None, typer.Option("--html", help="Write a page with sortable tables there instead")] = None,
 ) -> None:
     """Published scores beside the store's own, a table per protocol; toy benchmarks are left out.

@@ -41,8 +41,7 @@ def serve_command(
 
     Example: zscir serve my_pipeline.toml --schedule "0 3 * * *" --timezone Europe/Berlin
     """
-    from flows.local_server import SERVER_HOST, local_server, mark_orphaned_runs, start_server
-    from flows.local_server import supervise_worker as work
+    from flows.local_server import SERVER_HOST, local_server, mark_orphaned_runs, start_server, supervise_worker
     from zscir.lineage.reaper import reap_dead_runs
 
     asked = (schedule, interval, timezone, partition, at_once, changes or [])
@@ -62,4 +61,4 @@ def serve_command(
         print_rows(scheduled, False, f"http://{SERVER_HOST}:{port}", ("deployment", "limit", "schedules"))
         print_lines(f"elsewhere on this machine: export PREFECT_API_URL=http://{SERVER_HOST}:{port}/api")
         sys.stdout.flush()
-        work(server, pool, limit)
+        supervise_worker(server, pool, limit)

@@ -29,14 +29,12 @@ def verify_command(
 
     Example: zscir verify latest
     """
-    from zscir.maintenance.verify import quarantine_artifacts as take_out
-    from zscir.maintenance.verify import raise_if_damaged
-    from zscir.maintenance.verify import verify_artifacts as read_all
+    from zscir.maintenance.verify import quarantine_artifacts, raise_if_damaged, verify_artifacts
     from zscir.store.inventory import check_store_exists
 
     where = open_checked_store(store) if quarantine else open_store_to_read(store)
     check_store_exists(where)
-    found = read_all(where, refs or [])
+    found = verify_artifacts(where, refs or [])
     rows = [vars(one) if as_json else {**vars(one), "key": one.key[:12]} for one in found.findings]
     if rows or as_json:
         print_rows(
@@ -48,4 +46,4 @@ def verify_command(
     if not as_json:
         read = f"{found.artifacts:,} artifacts, {found.files:,} files, {found.bytes:,} bytes read"
         print_lines(f"{read}; {len(found.bad):,} artifacts damaged")
-    raise_if_damaged(where, found, take_out(where, found) if quarantine and found.bad else [])
+    raise_if_damaged(where, found, quarantine_artifacts(where, found) if quarantine and found.bad else [])

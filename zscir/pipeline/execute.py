@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from zscir.lineage.previous_runs import PreviousRuns
-from zscir.pipeline.pipeline_file import FILE_PREFIX, Pipeline, Step, load_pipeline
+from zscir.pipeline.input_references import FILE_PREFIX
+from zscir.pipeline.pipeline_file import Pipeline, Step, load_pipeline
 from zscir.pipeline.plan import PlannedStep, make_plan
 from zscir.pipeline.plan_token import check_plan_token
 from zscir.pipeline.run import (

@@ -1,79 +1,31 @@
-"""Pipelines: a TOML file of steps becomes typed specs in an order that respects their inputs."""
+"""Load a pipeline file: its steps with their specs checked, each after the steps whose artifacts it reads."""
 
 import dataclasses
 import tomllib
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from zscir.pipeline.checks import QualityChecks
+from zscir.pipeline.input_references import FILE_PREFIX
 from zscir.pipeline.limits import Limits, StepLimits
 from zscir.pipeline.partitions import PARTITION_TABLE, fill_template
+from zscir.pipeline.pipeline_spec import PipelineSpec, SourceSpec, StepDefaults, StepSpec, check_defaults, fill_fields
 from zscir.pipeline.stage import Stage, stage_named, stage_names
 from zscir.pipeline.step_pools import assign_pools
 from zscir.runtime.errors import RequestError
-from zscir.runtime.settings import Settings, pools_from_env
+from zscir.runtime.settings import pools_from_env
 from zscir.runtime.specs import Spec, json_digest, read_toml
-from zscir.store.artifacts import Artifact
-from zscir.store.file_hashes import hash_files_cached
 
-FILE_PREFIX = "file:"
 GATES_FIELD = "gates"  # --set STEP.gates.METRIC.fail_drop=...; gates are no part of a stage's spec, nor of any key
 LIMITS_FIELD = "limits"  # --set limits.max_hours=... or STEP.limits.max_hours=...; no part of any key either
 DISPATCH_FIELD = "dispatch"  # --set dispatch.STEP=POOL; who makes a step is no part of any key either
 PIPELINE_TABLES = (LIMITS_FIELD, DISPATCH_FIELD)  # of the whole pipeline
 ROW_COUNTING_STAGES = ("ingest", "import_shards")  # the stages that are told how many rows the source has
+SOURCE_WORD = "source"
 SOURCE_FIELDS = ("urls", "images", "shards")  # what the word "source" means to an input of this name; else urls
-FieldEdit = tuple[list[str], Any]
-
-
-class SourceSpec(Spec):
-    """Where pairs come from, and how the stages that begin a pipeline treat it.
-
-    A URL list (``urls``) for ``ingest`` and ``download``, or the world of ``tabletop``; a folder of pictures
-    (``images``) beside the list for ``import_images``; or tars (``shards``) for ``import_shards``.
-    """
-
-    name: str
-    about: str | None = None
-    licence: str | None = None
-    expected_rows: int | None = None
-    urls: str | None = None
-    images: str | None = None
-    shards: str | None = None
-    tabletop: dict[str, Any] | None = None
-    ingest: dict[str, Any] | None = None
-    download: dict[str, Any] | None = None
-    import_images: dict[str, Any] | None = None
-    import_shards: dict[str, Any] | None = None
-
-
-class StepSpec(Spec):
-    """One step: a stage, its spec (a table, a TOML path, or the source's section of that name) and its inputs."""
-
-    name: str | None = None
-    stage: str
-    spec: str | dict[str, Any] | None = None
-    inputs: dict[str, str | list[str]] = Field(default_factory=dict)
-    gates: QualityChecks | None = None
-    limits: StepLimits | None = None
-
-
-class PipelineSpec(Spec):
-    """A pipeline file. ``set`` values change single fields of it without a copy.
-
-    ``file:`` inputs and the source's ``urls`` may hold ``{date}`` or ``{shard}`` (zscir/pipeline/partitions.py).
-    """
-
-    name: str
-    about: str | None = None
-    source: str | None = None
-    limits: Limits | None = None
-    dispatch: dict[str, Annotated[str, Field(min_length=1)]] | None = None
-    steps: tuple[StepSpec, ...]
+FieldChange = tuple[list[str], Any]
 
 
 @dataclass(frozen=True)
@@ -130,33 +82,67 @@ class Pipeline:
         return [step.name for step in self.steps if step.name in chosen]
 
 
+@dataclass(frozen=True)
+class _Context:
+    """What every step of a file is loaded with."""
+
+    path: Path
+    source: SourceSpec | None
+    source_folder: Path
+    defaults: dict[str, StepDefaults]
+    changes: list[FieldChange]
+
+    @property
+    def folder(self) -> Path:
+        """The pipeline file's folder, from which its paths are taken."""
+        return self.path.resolve().parent
+
+    @property
+    def partition(self) -> dict[str, Any]:
+        """The values of ``{date}`` and ``{shard}``."""
+        return {field[1]: value for field, value in self.changes if field[0] == PARTITION_TABLE and len(field) == 2}
+
+
 def load_pipeline(path: Path, changes: list[str] | None = None) -> Pipeline:
     """The pipeline in ``path`` after ``--set`` changes; RequestError names file, step and field of what is wrong."""
-    folder = path.resolve().parent
-    edits = [parse_change(change) for change in changes or []]
-    values = read_toml(path)
-    for field, value in [edit for edit in edits if len(edit[0]) == 1]:
-        if field[0] not in ("source", "name"):
-            raise RequestError(f"--set {field[0]}: give source=FILE or STEP.field=value")
-        values[field[0]] = str(Path(str(value)).resolve()) if field[0] == "source" else value
-    for field, value in [edit for edit in edits if len(edit[0]) > 1 and edit[0][0] in PIPELINE_TABLES]:
-        _set_field(values, field, value, f"{path}: [{field[0]}]")
-    spec = PipelineSpec.parse(values, str(path))
-    source, source_folder = _load_source(spec, folder, edits)
-    steps = [_load_step(step, source, source_folder, folder, path, edits) for step in spec.steps]
-    known = {step.name for step in steps}
-    for word in {PARTITION_TABLE, *PIPELINE_TABLES} & known:
-        raise RequestError(f"{path}: no step may be named '{word}': --set {word}.NAME=... is of the whole pipeline")
-    for field, _ in edits:
-        if len(field) > 1 and field[0] not in {PARTITION_TABLE, *PIPELINE_TABLES, *known}:
-            raise RequestError(f"--set {'.'.join(field)}: no step '{field[0]}'; the steps are {sorted(known)}")
+    parsed = [parse_change(change) for change in changes or []]
+    spec = PipelineSpec.parse(_changed_values(path, parsed), str(path))
+    check_defaults(spec, str(path))
+    source, source_folder = _load_source(spec, path.resolve().parent, parsed)
+    context = _Context(path, source, source_folder, spec.defaults, parsed)
+    steps = [_load_step(step, context) for step in spec.steps]
+    _check_step_names({step.name for step in steps}, context)
     names = {step.name: step.stage.name for step in steps}
     pools = assign_pools(spec.dispatch or {}, pools_from_env(), names, stage_names(), str(path))
     steps = [dataclasses.replace(step, pool=pools.get(step.name)) for step in steps]
     return Pipeline(spec.name, path, tuple(_topological_order(steps, path)), spec.limits or Limits())
 
 
-def parse_change(text: str) -> FieldEdit:
+def _changed_values(path: Path, changes: list[FieldChange]) -> dict[str, Any]:
+    """The tables of the file after the changes of what is of the whole pipeline."""
+    values = read_toml(path)
+    for field, value in changes:
+        if len(field) > 1 and field[0] in PIPELINE_TABLES:
+            _set_field(values, field, value, f"{path}: [{field[0]}]")
+        elif len(field) == 1 and field[0] in ("source", "name"):
+            values[field[0]] = str(Path(str(value)).resolve()) if field[0] == "source" else value
+        elif len(field) == 1:
+            raise RequestError(f"--set {field[0]}: give source=FILE or STEP.field=value")
+    return values
+
+
+def _check_step_names(known: set[str], context: _Context) -> None:
+    reserved = {PARTITION_TABLE, *PIPELINE_TABLES}
+    for word in reserved & known:
+        raise RequestError(
+            f"{context.path}: no step may be named '{word}': --set {word}.NAME=... is of the whole pipeline"
+        )
+    for field, _ in context.changes:
+        if len(field) > 1 and field[0] not in reserved | known:
+            raise RequestError(f"--set {'.'.join(field)}: no step '{field[0]}'; the steps are {sorted(known)}")
+
+
+def parse_change(text: str) -> FieldChange:
     """``a.b=c`` as (['a', 'b'], c); c is read as a TOML value, or as plain text when it is none."""
     name, sign, value = text.partition("=")
     if not sign or not name.strip():
@@ -168,24 +154,7 @@ def parse_change(text: str) -> FieldEdit:
     return [part.strip() for part in name.split(".")], parsed
 
 
-def external_input(reference: str) -> Artifact:
-    """The artifact-like view of a ``file:`` input: a file, a folder or a glob; it enters keys by its contents."""
-    return hash_files_cached(external_paths(reference), reference.removeprefix(FILE_PREFIX), Settings.from_env().cache)
-
-
-def external_paths(reference: str) -> list[Path]:
-    """What a ``file:`` input names, sorted; empty when nothing of that name is there."""
-    path = Path(reference.removeprefix(FILE_PREFIX))
-    if path.exists() or not _is_pattern(path):
-        return [path] if path.exists() else []
-    return sorted(path.parent.glob(path.name))
-
-
-def _is_pattern(path: Path) -> bool:
-    return any(sign in path.name for sign in "*?[")
-
-
-def _load_source(spec: PipelineSpec, folder: Path, edits: list[FieldEdit]) -> tuple[SourceSpec | None, Path]:
+def _load_source(spec: PipelineSpec, folder: Path, changes: list[FieldChange]) -> tuple[SourceSpec | None, Path]:
     """The source file; the world of its ``[tabletop]`` section is the one that ``download`` serves to itself."""
     if spec.source is None:
         return None, folder
@@ -193,7 +162,7 @@ def _load_source(spec: PipelineSpec, folder: Path, edits: list[FieldEdit]) -> tu
     source = SourceSpec.load(path)
     if source.tabletop is not None:
         world = dict(source.tabletop)
-        for field, value in edits:
+        for field, value in changes:
             if field[0] == "tabletop" and len(field) > 1 and field[1] not in (GATES_FIELD, LIMITS_FIELD):
                 _set_field(world, field[1:], value, f"{path}: [tabletop]")
         served = {**(source.download or {}), "tabletop": world}
@@ -201,30 +170,31 @@ def _load_source(spec: PipelineSpec, folder: Path, edits: list[FieldEdit]) -> tu
     return source, path.resolve().parent
 
 
-def _load_step(
-    step: StepSpec, source: SourceSpec | None, source_folder: Path, folder: Path, path: Path, edits: list[FieldEdit]
-) -> Step:
+def _load_step(step: StepSpec, context: _Context) -> Step:
     name = step.name or step.stage
-    where = f"{path}: step '{name}'"
+    where = f"{context.path}: step '{name}'"
     stage = _known_stage(step.stage, where)
-    values = _spec_values(step, source, folder, where)
-    bounds = {
-        GATES_FIELD: step.gates.literals() if step.gates else {},
-        LIMITS_FIELD: step.limits.literals() if step.limits else {},
+    defaults = context.defaults.get(stage.name, StepDefaults())
+    if stage.name in context.defaults:
+        where += f" with [defaults.{stage.name}]"
+    values = fill_fields(_spec_values(step, context), _given_values(defaults, context.folder) or {})
+    outside_keys = {
+        GATES_FIELD: fill_fields(_literals(step.gates), _literals(defaults.gates)),
+        LIMITS_FIELD: fill_fields(_literals(step.limits), _literals(defaults.limits)),
     }
-    for field, value in edits:
+    for field, value in context.changes:
         if len(field) > 1 and field[0] == name:
-            _set_field(bounds if field[1] in bounds else values, field[1:], value, where)
-    slices = {field[1]: value for field, value in edits if field[0] == PARTITION_TABLE and len(field) == 2}
+            _set_field(outside_keys if field[1] in outside_keys else values, field[1:], value, where)
     inputs = {
-        role: _resolve_reference(one, slices, _source_field(role, source), source_folder, folder, where)
-        for role, one in step.inputs.items()
+        role: _resolve_references(reference, role, context, where)
+        for role, reference in fill_fields(step.inputs, defaults.inputs).items()
     }
     stage.check_inputs(inputs, where)
-    gates = QualityChecks.parse(bounds[GATES_FIELD], f"{where}: gates") if bounds[GATES_FIELD] else None
-    if gates is not None:
-        gates.check_counts([*inputs], f"{where}: gates")
-    limits = StepLimits.parse(bounds[LIMITS_FIELD], f"{where}: {LIMITS_FIELD}")
+    gates = None
+    if outside_keys[GATES_FIELD]:
+        gates = QualityChecks.parse(outside_keys[GATES_FIELD], f"{where}: {GATES_FIELD}")
+        gates.check_counts([*inputs], f"{where}: {GATES_FIELD}")
+    limits = StepLimits.parse(outside_keys[LIMITS_FIELD], f"{where}: {LIMITS_FIELD}")
     return Step(name, stage, stage.spec_type.parse(values, where), inputs, gates, limits)
 
 
@@ -235,14 +205,26 @@ def _known_stage(name: str, where: str) -> Stage:
         raise RequestError(f"{where}: {error}") from None
 
 
-def _spec_values(step: StepSpec, source: SourceSpec | None, folder: Path, where: str) -> dict[str, Any]:
-    if isinstance(step.spec, dict):
-        return deepcopy(step.spec)
-    if isinstance(step.spec, str):
-        return read_toml(folder / step.spec)
-    section = getattr(source, step.stage, None) if source is not None else None
-    values: dict[str, Any] = deepcopy(section) if section is not None else {}
-    if section is not None and source is not None and source.expected_rows and step.stage in ROW_COUNTING_STAGES:
+def _literals(spec: Spec | None) -> dict[str, Any]:
+    return {} if spec is None else spec.literals()
+
+
+def _given_values(step: StepDefaults, folder: Path) -> dict[str, Any] | None:
+    """The spec's fields in a table or in a file, not checked yet; None where there is neither."""
+    return read_toml(folder / step.spec) if isinstance(step.spec, str) else deepcopy(step.spec)
+
+
+def _spec_values(step: StepSpec, context: _Context) -> dict[str, Any]:
+    """The fields that a step has of its own; without ``spec`` they are the source's section named after the stage."""
+    given = _given_values(step, context.folder)
+    if given is not None:
+        return given
+    source = context.source
+    section: dict[str, Any] | None = getattr(source, step.stage, None)
+    if source is None or section is None:
+        return {}
+    values = deepcopy(section)
+    if source.expected_rows and step.stage in ROW_COUNTING_STAGES:
         values.setdefault("expected_rows", source.expected_rows)
     return values
 
@@ -255,30 +237,25 @@ def _set_field(values: dict[str, Any], field: list[str], value: Any, where: str)
     values[field[-1]] = value
 
 
-def _source_field(role: str, source: SourceSpec | None) -> tuple[str, str | None]:
-    """The field of the source file that "source" stands for in an input of this name, and what is in it."""
-    name = role if role in SOURCE_FIELDS else SOURCE_FIELDS[0]
-    return name, getattr(source, name, None)
-
-
-def _resolve_reference(
-    given: str | list[str],
-    slices: dict[str, Any],
-    place: tuple[str, str | None],
-    source_folder: Path,
-    folder: Path,
-    where: str,
-) -> str | list[str]:
+def _resolve_references(given: str | list[str], role: str, context: _Context, where: str) -> str | list[str]:
     if isinstance(given, list):
-        return [str(_resolve_reference(one, slices, place, source_folder, folder, where)) for one in given]
+        return [_resolve_reference(reference, role, context, where) for reference in given]
+    return _resolve_reference(given, role, context, where)
+
+
+def _resolve_reference(given: str, role: str, context: _Context, where: str) -> str:
+    """Paths become absolute: those of the pipeline file from its folder, those of the source from the source's."""
     if given.startswith(FILE_PREFIX):
-        return FILE_PREFIX + str((folder / fill_template(given.removeprefix(FILE_PREFIX), slices, where)).resolve())
-    if given == "source":
-        name, path = place
-        if path is None:
-            raise RequestError(f"{where}: the input 'source' needs `{name} = ...` in the source file")
-        return FILE_PREFIX + str((source_folder / Path(fill_template(path, slices, where)).expanduser()).resolve())
-    return given
+        own_path = fill_template(given.removeprefix(FILE_PREFIX), context.partition, where)
+        return FILE_PREFIX + str((context.folder / own_path).resolve())
+    if given != SOURCE_WORD:
+        return given
+    field = role if role in SOURCE_FIELDS else SOURCE_FIELDS[0]
+    path: str | None = getattr(context.source, field, None)
+    if path is None:
+        raise RequestError(f"{where}: the input 'source' needs `{field} = ...` in the source file")
+    filled = Path(fill_template(path, context.partition, where)).expanduser()
+    return FILE_PREFIX + str((context.source_folder / filled).resolve())
 
 
 def _topological_order(steps: list[Step], path: Path) -> list[Step]:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from zscir.lineage.previous_runs import PreviousRuns
-from zscir.pipeline.pipeline_file import FILE_PREFIX, Pipeline, Step, external_input, external_paths
+from zscir.pipeline.input_references import FILE_PREFIX, external_input, external_paths
+from zscir.pipeline.pipeline_file import Pipeline, Step
 from zscir.pipeline.stage import Inputs, flatten_inputs, stage_key
 from zscir.runtime.errors import RequestError
 from zscir.store.artifacts import MANIFEST, Artifact, DamagedManifest, Manifest, parse_manifest

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zscir.pipeline.pipeline_file import FILE_PREFIX, Step, external_input
+from zscir.pipeline.input_references import FILE_PREFIX, external_input
+from zscir.pipeline.pipeline_file import Step
 from zscir.pipeline.plan import PlannedStep, field_changes
 from zscir.runtime.errors import RequestError
 from zscir.runtime.specs import canonical_json, json_digest

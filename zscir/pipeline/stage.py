@@ -27,6 +27,7 @@ from zscir.store.store import Store
 from zscir.store.touch import touch_artifact
 
 Inputs = Mapping[str, Artifact | list[Artifact]]
+CHUNK_STAGES = frozenset({"plan_download", "fetch_chunk", "list_failed"})  # called by another stage, never as a step
 SKIPPED = "skipped"  # the outcome of a piece that was not begun: the time for it was over
 
 
@@ -151,6 +152,11 @@ def stage_named(name: str) -> Stage:
 def stage_names() -> list[str]:
     """The names of all stages, sorted; their modules are not imported."""
     return sorted(path.stem for path in (Path(__file__).parents[1] / "stages").glob("[a-z]*.py"))
+
+
+def step_stage_names() -> list[str]:
+    """The names of the stages that a step of a pipeline may have, sorted."""
+    return [name for name in stage_names() if name not in CHUNK_STAGES]
 
 
 def flatten_inputs(inputs: Inputs) -> dict[str, Artifact]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from zscir.pipeline.pipeline_file import FILE_PREFIX
+from zscir.pipeline.input_references import FILE_PREFIX
 from zscir.report.run_data import RunRecord, pipeline_of
 from zscir.store.artifacts import Artifact, FileEntry, FolderSource
 

@@ -1,5 +1,8 @@
 """Errors that a person reads: each carries one message (what, where, what to do) and an exit code."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class ZscirError(Exception):
     """Base of every error that zscir raises on purpose; the command line prints it without a traceback."""
@@ -50,3 +53,9 @@ class Interrupted(ZscirError):
     """A person or the system told the run to stop; what it finished is kept."""
 
     exit_code = 130
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'X'?`` with the known name that is spelled most like ``name``, or nothing when none is."""
+    closest = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean '{closest[0]}'?" if closest else ""

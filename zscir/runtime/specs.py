@@ -10,7 +10,7 @@ from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from zscir.runtime.errors import RequestError
+from zscir.runtime.errors import RequestError, did_you_mean
 
 URL_PASSWORD = re.compile(r"//[^/@\s]+:[^/@\s]+@")
 
@@ -88,8 +88,9 @@ def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
 def _explain_one(model: type[BaseModel], detail: dict[str, Any]) -> str:
     field = ".".join(str(part) for part in detail["loc"]) or "(whole file)"
     if detail["type"] == "extra_forbidden":
-        allowed = ", ".join(sorted(_model_at(model, detail["loc"][:-1]).model_fields))
-        return f"unknown key '{field}'; allowed: {allowed}"
+        allowed = sorted(_model_at(model, detail["loc"][:-1]).model_fields)
+        hint = did_you_mean(str(detail["loc"][-1]), allowed)
+        return f"unknown key '{field}'; allowed: {', '.join(allowed)}{hint}"
     if detail["type"] == "missing":
         return f"'{field}' is missing and has no default"
     got = repr(detail["input"])

@@ -35,6 +35,7 @@ from zscir.store.artifacts import (
 from zscir.store.file_sizes import sizes_in_bucket, sizes_on_disk
 from zscir.store.key_lock import hold_key
 from zscir.store.leases import LeaseManager
+from zscir.store.list_files import sha256_of
 from zscir.store.retrying_fs import RetryingFileSystem
 from zscir.store.storage_errors import translate_storage_errors
 from zscir.store.upload import upload_folder
@@ -44,14 +45,8 @@ NO_ARTIFACT = "no artifact"
 CHECK_TIMEOUT_S = 20.0
 SCHEMES = ("s3", "file")
 # Three layers retry: botocore, s3fs around it, and what takes longer than a few seconds is left to our own patience.
-REMOTE_OPTIONS = {
-    "use_listings_cache": False,
-    "config_kwargs": {
-        "connect_timeout": 5,
-        "read_timeout": 20,
-        "retries": {"mode": "standard", "total_max_attempts": 3},
-    },
-}
+BOTO_OPTIONS = {"connect_timeout": 5, "read_timeout": 20, "retries": {"mode": "standard", "total_max_attempts": 3}}
+REMOTE_OPTIONS = {"use_listings_cache": False, "config_kwargs": BOTO_OPTIONS}
 
 
 @dataclass(frozen=True)
@@ -226,7 +221,7 @@ class Store:
             own = local.with_name(f"{local.name}.{os.getpid()}-{threading.get_ident()}")
             with translate_storage_errors(self.uri), atomic_path(own) as part:
                 self.fs.get_file(remote, str(part))
-                if _sha256(part) != entry.sha256:
+                if sha256_of(str(part)) != entry.sha256:
                     raise StageError(
                         f"{self.uri}: {remote}: the bytes do not match the manifest; remove them, run again"
                     )
@@ -333,11 +328,6 @@ def open_store(settings: Settings) -> Store:
         return Store(settings.store, settings.cache, settings.patience_s, settings.lease_s)
     except (ValueError, ImportError) as error:
         raise RequestError(f"store {settings.store}: {error}; use a folder or s3://bucket/prefix") from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return _sha256_of(stream)
 
 
 def _sha256_of(stream: Any) -> str:

@@ -39,11 +39,11 @@ import os, signal, sys, time
 from pathlib import Path
 from threading import Thread
 signal.signal(signal.SIGINT, signal.default_int_handler)  # the jobs of a shell may ignore it
-from zscir.data.download.img2dataset_job import Job, raw_shards
+from zscir.data.download.img2dataset_job import Img2datasetJob, download_raw_shards
 
 def work(number):
-    job = Job(Path("urls"), Path(sys.argv[1]) / str(number), 2, 2, {})
-    list(raw_shards(job, time.monotonic, 600.0))
+    job = Img2datasetJob(Path("urls"), Path(sys.argv[1]) / str(number), 2, 2, {})
+    list(download_raw_shards(job, time.monotonic, 600.0))
 
 Thread(target=work, args=(0,), daemon=True).start()
 while not (Path(sys.argv[1]) / "0" / ".log").exists():
@@ -56,10 +56,11 @@ work(1)
 FORKING = """
 import os, sys
 from pathlib import Path
-from zscir.data.download.img2dataset_job import Job, raw_shards
+from zscir.data.download.img2dataset_job import Img2datasetJob, download_raw_shards
 
 def work(name):
-    return list(raw_shards(Job(Path("urls"), Path(sys.argv[1]) / name, 4, 1, {}), lambda: 0.0, 60.0))
+    job = Img2datasetJob(Path("urls"), Path(sys.argv[1]) / name, 4, 1, {})
+    return list(download_raw_shards(job, lambda: 0.0, 60.0))
 
 assert work("before") == [0]
 child = os.fork()

@@ -24,8 +24,8 @@ import json, sys
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from zscir.fetch import engine
-sys.modules.update(engine.NOT_USED)
+from zscir.data.download import img2dataset_process as engine
+sys.modules.update(engine.STUBBED_MODULES)
 import img2dataset.downloader
 from img2dataset.resizer import Resizer
 
@@ -47,8 +47,8 @@ def bodies():
         yield key, stream and sha256(stream.getvalue()).hexdigest(), error is None
 
 plain = [*pixels(), *bodies()]
-engine.load()
-assert img2dataset.downloader.download_image is engine.fetch
+engine.load_img2dataset()
+assert img2dataset.downloader.download_image is engine.download_from_gateway
 quick = [*pixels(), *bodies()]
 assert plain == quick, (plain, quick)
 print(len(quick))
@@ -140,10 +140,10 @@ def test_a_broken_answer_is_an_error_and_the_next_request_gets_a_new_connection(
 SPAWNING = """
 import os, sys
 from functools import partial
-from zscir.data.download.img2dataset_process import spawned
-from zscir.data.download.job_protocol import reserve_output, serve
+from zscir.data.download.img2dataset_process import run_spawned
+from zscir.data.download.job_protocol import reserve_stdout, serve_jobs
 lifeline, _ = os.pipe()
-serve(partial(spawned, lifeline), reserve_output())
+serve_jobs(partial(run_spawned, lifeline), reserve_stdout())
 """
 TALKER = "def download(words): print(words)\n"
 SLEEPER = "def download(**_):\n    import time\n    print('began', flush=True)\n    time.sleep(600)\n"

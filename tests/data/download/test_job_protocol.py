@@ -15,7 +15,7 @@ from tests.data.download.img2dataset_engines import wait_for
 
 SERVER = """
 import os
-from zscir.data.download.job_protocol import adopt_orphans, reserve_output, serve
+from zscir.data.download.job_protocol import adopt_orphans, reserve_stdout, serve_jobs
 
 def start(log, arguments):
     words = ["/bin/sh", "-c", arguments["command"]]
@@ -24,9 +24,9 @@ def start(log, arguments):
                           file_actions=files, setpgroup=0)
 
 adopt_orphans()
-reports = reserve_output()
+reports = reserve_stdout()
 print("this is no report")
-serve(start, reports)
+serve_jobs(start, reports)
 """
 
 

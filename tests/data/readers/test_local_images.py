@@ -122,11 +122,11 @@ def test_an_image_that_kills_its_decoder_is_a_row_and_the_others_are_images(tmp_
 
 CHILD = """
 import sys, time
-from zscir.data.download.resize import ImageSpec
-from zscir.data.readers.local_images import Place, Presses
+from zscir.data.download.resize import ResizeSpec
+from zscir.data.readers.local_images import ImageLocation, DecodePool
 if __name__ == "__main__":
-    with Presses(ImageSpec(), 2) as presses:
-        for number, _ in enumerate(presses.map([Place(sys.argv[1])] * 100_000)):
+    with DecodePool(ResizeSpec(), 2) as presses:
+        for number, _ in enumerate(presses.map([ImageLocation(sys.argv[1])] * 100_000)):
             if number == 0:
                 print("at work", flush=True)
 """
