@@ -9,11 +9,15 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.docs.pages import ROOT, blocks, example
 
-EXAMPLES = {"stage", "stage pipeline", "stage test", "llm", "llm registration", "llm spec"}
+EXAMPLES = {
+    "stage", "stage pipeline", "stage test", "llm", "llm registration", "llm spec",
+    "method", "method registration", "method spec", "benchmark", "benchmark registration",
+}  # fmt: skip
 # The step before the example's own.
 TRIPLETS = '[[steps]]\nname = "mask_triplets"\nstage = "mask_triplets"\ninputs = { images = "file:images" }\n'
 
@@ -105,3 +109,67 @@ parse_llm(ParseSpec(), candidates=given, responses=Artifact.of_folder(responses)
 made = read_rows(triplets / "triplets.parquet", TRIPLETS_SCHEMA)
 print(f"{facts['answered']} answered, {len(made)} triplets: {made[0]['text']}")
 """
+
+
+def test_the_method_trains_is_stored_and_answers_the_same_again(copy: Copy) -> None:
+    copy.write("zscir/methods/offset.py", example("method"))
+    line = "".join(f"        {line}\n" for line in example("method registration").splitlines())
+    copy.edit("zscir/methods/registry.py", r"^    for info in \(\n", f"    for info in (\n{line}")
+    copy.write("spec.toml", example("method spec"))
+    copy.write("train.py", TRAIN)
+    assert copy.run("train.py").split() == ["offset", "lower", "same"]
+
+
+TRAIN = """
+from pathlib import Path
+
+import torch
+
+from zscir.methods.build import new_method, origin_of
+from zscir.methods.checkpoint import load_method, save_checkpoint
+from zscir.methods.protocol import Batch
+from zscir.store.artifacts import Artifact
+from zscir.training.specs import TrainSpec
+
+spec = TrainSpec.load(Path("spec.toml"))
+backbone = Artifact.of_folder("data_specs/backbones/tabletop")
+method = new_method(spec.method, 0, backbone, None, ())
+size = method.pixels.size_px
+pixels = torch.randint(0, 256, (2, 8, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+texts = [f"a red cube and {n} blue spheres" for n in range(8)]
+batch = Batch(0, 0, texts, texts, texts, pixels[0], pixels[1], texts, texts, [0] * 8, 0.75)
+optimiser = torch.optim.AdamW([weight for weight in method.parameters() if weight.requires_grad], lr=spec.optim.lr)
+losses = []
+for _ in range(20):
+    loss = method.loss(batch)["loss"]
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    losses.append(float(loss.detach()))
+Path("checkpoint").mkdir()
+save_checkpoint(method, Path("checkpoint"), more=origin_of(spec.method, backbone, None))
+again = load_method(Artifact.of_folder("checkpoint"), backbone, torch.device("cpu"))
+same = torch.equal(again.queries(pixels[0], texts), method.eval().queries(pixels[0], texts))
+print(again.name, "lower" if losses[-1] < losses[0] else "higher", "same" if same else "other")
+"""
+
+
+def test_the_benchmark_loads_and_scores_on_the_command_line(copy: Copy) -> None:
+    copy.write("zscir/benchmarks/shelf.py", example("benchmark"))
+    copy.edit("zscir/benchmarks/registry.py", r"^BENCHMARKS: .*$", example("benchmark registration").strip())
+    copy.edit(
+        "zscir/benchmarks/registry.py",
+        r"^from zscir\.benchmarks\.info",
+        "from zscir.benchmarks.shelf import SHELF\nfrom zscir.benchmarks.info",
+    )
+    (copy.folder / "root").mkdir()
+    entries = [
+        {"reference": "a", "target": "b", "caption": "fewer cups"},
+        {"reference": "b", "target": "c", "caption": "red"},
+    ]
+    copy.write("root/val.json", json.dumps(entries))
+    np.save(copy.folder / "q.npy", np.eye(3, dtype=np.float32)[[1, 0]])  # the target first, then last
+    np.save(copy.folder / "g.npy", np.eye(3, dtype=np.float32))
+    words = ["score", "shelf", "--root", "root", "--queries", "q.npy", "--gallery", "g.npy", "--json"]
+    rows = json.loads(copy.run("-c", "from zscir.cli.main import main; main()", *words))
+    assert {row["metric"]: row["value"] for row in rows} == {"R@1": 50.0, "R@5": 100.0}

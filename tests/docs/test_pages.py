@@ -21,7 +21,7 @@ from zscir.pipeline.pipeline_file import Pipeline, load_pipeline
 from zscir.pipeline.stage import stage_named
 
 FOLDERS = ("data_specs/", "docs/", "flows/", "infra/", "tests/", "zscir/")
-BY_READER = {"zscir/llm/restate.py", "infra/.env"}  # files that a reader writes
+BY_READER = {"zscir/llm/restate.py", "zscir/methods/offset.py", "zscir/benchmarks/shelf.py", "infra/.env"}
 PIPELINES = ROOT / "data_specs" / "pipelines"
 STAGE_OF = {"method": "train", "model": "ask_llm"}  # a table that only the spec of one stage has
 OFFLINE = [command for command in commands() if command.text in NOT_RUN]
@@ -130,7 +130,9 @@ def test_every_toml_block_loads(block: Block, tmp_path: Path) -> None:
         source.write_text(block.text, encoding="utf-8")
         load_pipeline(PIPELINES / "own.toml", [f"source={source}"])
     else:
-        assert set(values) <= {"name", "source", "steps", "limits", "dispatch"}, f"{block.page}: no loader knows this"
+        assert set(values) <= {"name", "source", "steps", "defaults", "limits", "dispatch"}, (
+            f"{block.page}: no loader knows this"
+        )
         loaded = _completed(block.text, values, tmp_path)
         assert {step.get("name", step["stage"]) for step in values.get("steps", ())} <= {
             step.name for step in loaded.steps
@@ -139,18 +141,21 @@ def test_every_toml_block_loads(block: Block, tmp_path: Path) -> None:
 
 def _completed(text: str, values: dict[str, Any], folder: Path) -> Pipeline:
     """A part of a pipeline file with the steps of shipped files that it reads, beside the shipped specs."""
-    known = _shipped_steps()
-    there = {step.get("name", step["stage"]) for step in values.get("steps", ())}
-    wanted = ["train_pli"] if not there else []  # limits and pools want steps
-    wanted += [name for step in values.get("steps", ()) for name in _references(step)]
-    if "dispatch" in values:
-        wanted.append("embed")
-    while wanted:
-        name = wanted.pop()
-        if name in known and name not in there:
-            there.add(name)
-            text += "\n" + known[name]
-            wanted += _references(tomllib.loads(known[name])["steps"][0])
+    steps = {step.get("name", step["stage"]): step for step in values.get("steps", ())}
+    defaults = dict(values.get("defaults", {}))
+    shipped_steps, shipped_defaults = _shipped_tables()
+    wanted = [] if steps else ["train_pli", "embed"]  # limits and pools want steps to hold for
+    while True:
+        needed = [*wanted, *(name for step in steps.values() for name in _references(step, defaults))]
+        missing = next((name for name in needed if name in shipped_steps and name not in steps), None)
+        if missing is None:
+            break
+        (steps[missing],) = tomllib.loads(shipped_steps[missing])["steps"]
+        text += f"\n{shipped_steps[missing]}"
+        stage = steps[missing]["stage"]
+        if stage in shipped_defaults and stage not in defaults:
+            defaults[stage] = tomllib.loads(shipped_defaults[stage])["defaults"][stage]
+            text += f"\n{shipped_defaults[stage]}"
     head = "" if "name" in values else 'name = "part"\nsource = "../sources/own.toml"\n'
     for shipped in PIPELINES.parent.iterdir():
         if shipped != PIPELINES:
@@ -161,20 +166,25 @@ def _completed(text: str, values: dict[str, Any], folder: Path) -> Pipeline:
     return load_pipeline(path)
 
 
-def _shipped_steps() -> dict[str, str]:
-    """Step name -> its text, of own.toml and then of tabletop.toml."""
-    found: dict[str, str] = {}
+def _shipped_tables() -> tuple[dict[str, str], dict[str, str]]:
+    """The text of the steps (by name) and tables of defaults (by stage) of own.toml, then of tabletop.toml."""
+    steps: dict[str, str] = {}
+    defaults: dict[str, str] = {}
     for name in ("own", "tabletop"):
         text = re.sub(r"^#.*$", "", (PIPELINES / f"{name}.toml").read_text(encoding="utf-8"), flags=re.MULTILINE)
-        for piece in text.split("[[steps]]\n")[1:]:
-            (step,) = tomllib.loads(f"[[steps]]\n{piece}")["steps"]
-            found.setdefault(step.get("name", step["stage"]), f"[[steps]]\n{piece}")
-    return found
+        for table in re.split(r"^(?=\[\[steps\]\]|\[defaults\.)", text, flags=re.MULTILINE)[1:]:
+            found = tomllib.loads(table)
+            for stage in found.get("defaults", ()):
+                defaults.setdefault(stage, table)
+            for step in found.get("steps", ()):
+                steps.setdefault(step.get("name", step["stage"]), table)
+    return steps, defaults
 
 
-def _references(step: dict[str, Any]) -> list[str]:
-    given = step.get("inputs", {}).values()
-    return [name for value in given for name in (value if isinstance(value, list) else [value])]
+def _references(step: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
+    """The names that the inputs of a step give, with those that it has by default."""
+    inputs = {**defaults.get(step["stage"], {}).get("inputs", {}), **step.get("inputs", {})}
+    return [name for value in inputs.values() for name in (value if isinstance(value, list) else [value])]
 
 
 @pytest.mark.parametrize(
