@@ -9,6 +9,7 @@ from hypothesis import settings
 
 import tests.support.environment  # noqa: F401 - before what it sets the environment for
 from tests.faults.matrix import Measured, faults, rows_of
+from tests.support.console import cli  # noqa: F401 - a fixture of all tests
 from tests.support.stores import s3, store  # noqa: F401 - fixtures of all tests
 
 # No deadline: on a shared machine the time of one example says nothing. No database: a test does the same every time.

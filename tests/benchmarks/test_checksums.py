@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from zscir.benchmarks import BENCHMARK_PARTS, Benchmark, load_benchmark, load_part
+from zscir.benchmarks import Benchmark, benchmark_info, load_benchmark, load_part
 from zscir.benchmarks.checksums import (
     check_official_counts,
     official_gallery,
@@ -18,11 +18,10 @@ from zscir.benchmarks.checksums import (
     require_official,
 )
 from zscir.benchmarks.feature_files import FeatureFiles, ScoreRequest, score_files
-from zscir.benchmarks.load import annotation_files
 from zscir.runtime.errors import RequestError
 
 CLONES = {"fashioniq": "FashionIQ", "cirr": "CIRR", "circo": "CIRCO", "genecis": "GeneCIS"}
-VAL = [(name, part) for name in CLONES for part in BENCHMARK_PARTS[name]]
+VAL = [(name, part) for name in CLONES for part in benchmark_info(name).parts]
 
 
 def real(shared: Path, name: str) -> Path:
@@ -30,7 +29,7 @@ def real(shared: Path, name: str) -> Path:
 
 
 def files_of(bench: Benchmark) -> list[str]:
-    return annotation_files(bench.name, bench.split, bench.part)
+    return bench.info.annotation_files(bench.split, bench.part)
 
 
 def copied(shared: Path, folder: Path, bench: Benchmark) -> Path:
@@ -132,7 +131,7 @@ def test_another_file_of_the_same_clone_under_the_name_is_not_scored(
 
 @pytest.mark.parametrize(("name", "part"), VAL)
 def test_a_missing_annotation_file_is_named_with_where_to_get_it(tmp_path: Path, name: str, part: str) -> None:
-    file = annotation_files(name, "val", part)[0]
+    file = benchmark_info(name).annotation_files("val", part)[0]
     with pytest.raises(
         RequestError, match=rf"annotation file {file} not found; tried .*\. Get it: git clone .*https://"
     ):
@@ -143,7 +142,9 @@ def test_a_folder_where_another_category_was_altered_is_scored(shared: Path, tmp
     root = tmp_path / "clone"
     shutil.copytree(real(shared, "fashioniq"), root)
     (root / "captions/cap.toptee.val.json").write_text("[]")
-    assert refuse_mixed_files(root, official_release("fashioniq"), annotation_files("fashioniq", "val", "dress"))
+    assert refuse_mixed_files(
+        root, official_release("fashioniq"), benchmark_info("fashioniq").annotation_files("val", "dress")
+    )
 
 
 @pytest.mark.parametrize(("name", "file"), [("circo", "annotations/val.json"), ("genecis", "change_object.json")])
@@ -153,7 +154,7 @@ def test_an_altered_file_without_official_ones_beside_it_is_named_when_official_
     entries = json.loads((real(shared, name) / file).read_text())
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text(json.dumps(entries[:-1]))
-    bench = load_part(name, tmp_path, "val", BENCHMARK_PARTS[name][-1], None)
+    bench = load_part(name, tmp_path, "val", benchmark_info(name).parts[-1], None)
     assert not refuse_mixed_files(tmp_path, official_release(name), files_of(bench))
     with pytest.raises(RequestError, match=rf"altered:\n  {file}: sha256 .*\nGet the originals: https://github.com"):
         require_official(tmp_path, official_release(name))

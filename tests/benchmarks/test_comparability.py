@@ -12,9 +12,9 @@ from zscir.benchmarks.comparability import (
     control_from_label,
 )
 from zscir.benchmarks.query import Query
-from zscir.benchmarks.texts import TEXT_PROTOCOLS, query_texts
+from zscir.benchmarks.registry import BENCHMARKS, benchmark_info
 
-NAMES = [(benchmark, protocol) for benchmark, own in TEXT_PROTOCOLS.items() for protocol in own]
+NAMES = [(name, protocol) for name, info in BENCHMARKS.items() for protocol in info.text_makers]
 
 
 def row(protocol: str, benchmark: str = "cirr", split: str = "val") -> dict[str, str]:
@@ -50,7 +50,8 @@ def test_texts_that_say_more_than_the_modification_are_known_as_easier(benchmark
     """What may share a column with the others is asked by the captions alone, whatever its template."""
     query = Query("0", "r", ("is red", "has stripes") if benchmark == "fashioniq" else ("is red",), ("t",))
     other = replace(query, shared_concept="a dog", targets=("x",), aspects=("negation",), reference="y")
-    says_more = query_texts(benchmark, protocol, [query]) != query_texts(benchmark, protocol, [other])
+    texts_of = benchmark_info(benchmark).text_makers[protocol]
+    says_more = texts_of(query) != texts_of(other)
     assert says_more == (protocol in EASIER_TEXTS)
 
 

@@ -46,9 +46,9 @@ def _fashioniq(root: Path, seed: int, loose: bool) -> None:
         entries = [
             {"candidate": ids[i], "target": ids[i + 1], "captions": [WORDS[i], WORDS[(i + 1) % 4]]} for i in range(4)
         ]
-        _json(root / f"captions/cap.{category}.val.json", entries)
-        _json(root / f"image_splits/split.{category}.val.json", ids)
-    _images(root, images, loose)
+        write_json(root / f"captions/cap.{category}.val.json", entries)
+        write_json(root / f"image_splits/split.{category}.val.json", ids)
+    write_images(root, images, loose)
 
 
 def _cirr(root: Path, seed: int, loose: bool) -> None:
@@ -60,9 +60,9 @@ def _cirr(root: Path, seed: int, loose: bool) -> None:
     ]
     for split in ("val", "test1"):
         hidden = [{key: value for key, value in one.items() if key != "target_hard"} for one in entries]
-        _json(root / f"captions/cap.rc2.{split}.json", entries if split == "val" else hidden)
-        _json(root / f"image_splits/split.rc2.{split}.json", {one: f"./dev/{one}.png" for one in ids})
-    _images(root, {one: (f"{one}.png", picture(seed + 400 + i)) for i, one in enumerate(ids)}, loose)
+        write_json(root / f"captions/cap.rc2.{split}.json", entries if split == "val" else hidden)
+        write_json(root / f"image_splits/split.rc2.{split}.json", {one: f"./dev/{one}.png" for one in ids})
+    write_images(root, {one: (f"{one}.png", picture(seed + 400 + i)) for i, one in enumerate(ids)}, loose)
 
 
 def _circo(root: Path, seed: int, loose: bool) -> None:
@@ -74,10 +74,10 @@ def _circo(root: Path, seed: int, loose: bool) -> None:
         }
         for i in range(4)
     ]  # fmt: skip
-    _json(root / "annotations/val.json", entries)
-    _json(root / "annotations/test.json", [{k: v for k, v in one.items() if "gt" not in k} for one in entries])
-    _json(root / "image_info.json", {"images": [{"id": one, "file_name": f"{one:012d}.jpg"} for one in ids]})
-    _images(root, {str(one): (f"{one:012d}.png", picture(seed + 500 + i)) for i, one in enumerate(ids)}, loose)
+    write_json(root / "annotations/val.json", entries)
+    write_json(root / "annotations/test.json", [{k: v for k, v in one.items() if "gt" not in k} for one in entries])
+    write_json(root / "image_info.json", {"images": [{"id": one, "file_name": f"{one:012d}.jpg"} for one in ids]})
+    write_images(root, {str(one): (f"{one:012d}.png", picture(seed + 500 + i)) for i, one in enumerate(ids)}, loose)
 
 
 def _genecis(root: Path, seed: int, loose: bool) -> None:
@@ -89,13 +89,13 @@ def _genecis(root: Path, seed: int, loose: bool) -> None:
             {"condition": WORDS[i], "reference": items[i], "target": items[i + 1], "gallery": [items[4 - i], items[i]]}
             for i in range(3)
         ]
-        _json(root / f"{task}.json", entries)
+        write_json(root / f"{task}.json", entries)
     images = {f"vg/{i}.jpg": (f"vg/{i}.jpg", picture(seed + 600 + i)) for i in range(5)}
     images |= {f"coco/{i}.jpg": (f"coco/{i:012d}.jpg", picture(seed + 700 + i)) for i in range(5)}
-    _images(root, images, loose)
+    write_images(root, images, loose)
 
 
-def _images(root: Path, images: dict[str, tuple[str, bytes]], loose: bool) -> None:
+def write_images(root: Path, images: dict[str, tuple[str, bytes]], loose: bool) -> None:
     if loose:
         for member, data in images.values():
             (root / "images" / member).parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def _images(root: Path, images: dict[str, tuple[str, bytes]], loose: bool) -> No
     write_table(root / "images.parquet", BENCHMARK_IMAGES, rows)
 
 
-def _json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value))
 

@@ -42,6 +42,16 @@ def test_a_sum_weighs_image_and_text_and_is_averaged_over_the_texts() -> None:
     np.testing.assert_allclose(found, np.stack([first / np.linalg.norm(first), [0, 1]]), rtol=1e-6)
 
 
+def test_controls_are_the_extremes_and_the_middle_of_one_sum() -> None:
+    stock, pixels, texts = Clip(tiny.towers(), ClipSpec()).eval(), tiny.pixels(2), ["is red", "is blue"]
+    image, text = stock.gallery(pixels).numpy(), stock.embed_texts(texts).numpy()
+    each = [[one] for one in texts]
+    np.testing.assert_allclose(sum_query_embeddings(image, text, each, 1.0, 0.0), image, atol=1e-6)
+    np.testing.assert_allclose(sum_query_embeddings(image, text, each, 0.0, 1.0), text, atol=1e-6)
+    both = stock.queries(pixels, texts).numpy()
+    np.testing.assert_allclose(sum_query_embeddings(image, text, each, 1.0, 1.0), both, atol=1e-6)
+
+
 IDS = [f"dev-{number}" for number in range(9)]
 TEXTS = [["a red picture", "is blue"], *([word] for word in ("white", "green", "blue", "red"))]
 WORK: dict[str, Callable[[Clip, BenchmarkImages], np.ndarray]] = {
@@ -53,7 +63,7 @@ WORK: dict[str, Callable[[Clip, BenchmarkImages], np.ndarray]] = {
 
 @pytest.mark.parametrize("what", WORK)
 def test_what_does_not_fit_into_memory_is_encoded_in_halves(tmp_path: Path, what: str) -> None:
-    pictures = BenchmarkImages(Artifact.of_folder(squares.benchmarks(tmp_path / "benchmarks")), "cirr", [])
+    pictures = BenchmarkImages(Artifact.of_folder(squares.benchmarks(tmp_path / "benchmarks")), "cirr")
     method = Clip(tiny.towers(), ClipSpec())
     at_once = WORK[what](method, pictures)
     with tiny.little_memory(2) as refused:

@@ -13,7 +13,7 @@ import pytest
 from zscir.llm.backend_protocol import LlmReply, LlmRequest, is_outage
 from zscir.llm.endpoint import Endpoint
 from zscir.llm.models import OpenAIModel
-from zscir.llm.openai_backend import OpenAIBackend, requested_wait_s
+from zscir.llm.openai_backend import OpenAIBackend, parse_retry_after
 from zscir.runtime.errors import RequestError
 
 KEY = "sk-very-secret-123"
@@ -91,7 +91,7 @@ def serving(script: Script) -> Iterator[Service]:
 
 
 def backend(service: Service, model: OpenAIModel | None = None, **patience: Any) -> OpenAIBackend:
-    endpoint = Endpoint(service.url, KEY, concurrency=4, attempts=4, timeout_s=60, first_wait_s=0.02, longest_wait_s=2)
+    endpoint = Endpoint(service.url, KEY, concurrency=4, attempts=4, timeout_s=60, first_wait_s=0.02, max_wait_s=2)
     return OpenAIBackend(model or OpenAIModel(backend="openai", name="tiny"), replace(endpoint, **patience))
 
 
@@ -290,14 +290,14 @@ def test_a_thread_that_runs_an_event_loop_can_ask_too() -> None:
     [(None, None), ("5", 5.0), ("0.5", 0.5), ("-3", None), ("soon", None), ("1e99", None), ("nan", None), ("", None)],
 )
 def test_retry_after_in_seconds(value: str | None, seconds: float | None) -> None:
-    assert requested_wait_s(value) == seconds
+    assert parse_retry_after(value) == seconds
 
 
 def test_retry_after_as_a_date() -> None:
-    wait = requested_wait_s(formatdate(time.time() + 30, usegmt=True))
+    wait = parse_retry_after(formatdate(time.time() + 30, usegmt=True))
     assert wait is not None
     assert 27 < wait <= 30
-    assert requested_wait_s(formatdate(time.time() - 30, usegmt=True)) is None
+    assert parse_retry_after(formatdate(time.time() - 30, usegmt=True)) is None
 
 
 @pytest.mark.parametrize(

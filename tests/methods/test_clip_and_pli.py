@@ -3,7 +3,6 @@ import torch
 import torch.nn.functional as F
 
 from tests.methods import tiny
-from zscir.methods.baselines import image_only, text_only, weighted_sum
 from zscir.methods.clip import Clip
 from zscir.methods.masks import kept_patches
 from zscir.methods.pli import Pli
@@ -71,15 +70,6 @@ def test_a_pli_query_is_the_weighted_sum_of_unit_features(weight: float) -> None
         text = F.normalize(method.towers.encode_texts(TEXTS), dim=1)
         image = F.normalize(method.towers.encode_image(pixels), dim=1)
     assert torch.allclose(method.queries(pixels, TEXTS), F.normalize(text + weight * image, dim=1), atol=1e-6)
-
-
-def test_controls_are_the_extremes_and_the_middle_of_one_sum() -> None:
-    stock, pixels = Clip(tiny.towers(), ClipSpec()).eval(), tiny.pixels(2)
-    assert torch.allclose(image_only(stock).queries(pixels, TEXTS), stock.gallery(pixels), atol=1e-6)
-    assert torch.allclose(text_only(stock).queries(pixels, TEXTS), stock.embed_texts(TEXTS), atol=1e-6)
-    assert torch.allclose(weighted_sum(stock, 0.0).queries(pixels, TEXTS), stock.embed_texts(TEXTS), atol=1e-6)
-    assert torch.allclose(weighted_sum(stock, 1.0).queries(pixels, TEXTS), stock.queries(pixels, TEXTS), atol=1e-6)
-    assert weighted_sum(stock, 1.0).weights() == {}
 
 
 def test_clip_learns_to_tell_four_pairs_apart() -> None:

@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from tests.support.small_run import shared_store
+from zscir.benchmarks import benchmark_info
 from zscir.methods.masks import kept_patches
 from zscir.methods.specs import ModelPixelSpec
-from zscir.report.benchmark_thumbnails import BenchmarkThumbnails, indexed_image_name, region_box
+from zscir.report.benchmark_thumbnails import BenchmarkThumbnails
 from zscir.report.masked_examples import masked_sheets, patches_of
 from zscir.report.run_data import read_record
 from zscir.report.thumbnails import (
@@ -146,8 +147,9 @@ def test_images_that_are_nowhere_say_so() -> None:
     ],
 )
 def test_ids_of_rankings_name_files(benchmark: str, image_id: str, name: str, box: object) -> None:
-    assert indexed_image_name(benchmark, image_id) == name
-    assert region_box(image_id) == box
+    images = benchmark_info(benchmark).images
+    assert images.indexed_name(image_id) == name
+    assert images.region_box(image_id) == box
 
 
 def test_a_region_is_cut_from_its_image(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.evaluation import squares
-from zscir.evaluation.benchmark_images import load_benchmark_parts
+from zscir.evaluation.annotations import load_benchmark_parts
+from zscir.evaluation.specs import BenchmarkEntry
 from zscir.runtime.errors import RequestError, StageError
 from zscir.stages.embed_benchmarks import EmbedBenchmarksSpec, embed_benchmarks
 from zscir.stages.evaluate import EvaluateSpec, evaluate
@@ -149,9 +150,9 @@ def test_annotations_that_are_official_only_in_part_are_refused_before_any_image
     for file in ("captions/cap.rc2.val.json", "image_splits/split.rc2.val.json"):
         (tmp_path / "cirr" / file).parent.mkdir(parents=True)
         shutil.copy(shared / "annotations/CIRR" / file, tmp_path / "cirr" / file)
-    (bench,) = load_benchmark_parts(Artifact.of_folder(tmp_path), "cirr", "val", ("",), None, None)
+    (bench,) = load_benchmark_parts(Artifact.of_folder(tmp_path), BenchmarkEntry(name="cirr"))
     assert len(bench.queries) == 4181
     path = tmp_path / "cirr/image_splits/split.rc2.val.json"
     path.write_text(path.read_text().replace("dev-", "dev-", 1) + " ")
     with pytest.raises(RequestError, match=r"1 annotation files were altered:\n  image_splits/split.rc2.val.json"):
-        load_benchmark_parts(Artifact.of_folder(tmp_path), "cirr", "val", ("",), None, None)
+        load_benchmark_parts(Artifact.of_folder(tmp_path), BenchmarkEntry(name="cirr"))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tests.support.environment import SCRATCH
-from zscir.benchmarks import BENCHMARK_PARTS, load_part
+from zscir.benchmarks import benchmark_info, load_part
 from zscir.benchmarks.breakdown import breakdown_rows
 from zscir.benchmarks.results import compute_results, per_query_rows
 from zscir.benchmarks.score_rows import ScoreLabel, macro_mean, metric_scores, protocol_label
@@ -161,7 +161,7 @@ def evaluate(spec: EvaluateSpec, benchmarks: Artifact, out: Path) -> Facts:
     for name in ("fashioniq", "cirr", "circo", "genecis"):
         root = benchmarks.path(f"{name}/images.tar").parent
         measured = []
-        for part in (load_part(name, root, "val", one, None) for one in BENCHMARK_PARTS[name]):
+        for part in (load_part(name, root, "val", one, None) for one in benchmark_info(name).parts):
             found = compute_results(part, *_vectors(part, spec), part.texts("pli"))
             tables["rankings"] += found.rankings
             tables["queries"] += found.queries

@@ -21,10 +21,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tests.methods import tiny
-from zscir.methods.checkpoint import Trainable
 from zscir.methods.clip import Clip
 from zscir.methods.losses import mixed_negatives_nce, one_way_nce, soft_text_alignment, symmetric_nce
 from zscir.methods.pli import Pli
+from zscir.methods.protocol import AnyMethod
 from zscir.methods.specs import ClipSpec, PliSpec, TscirComposeSpec, TscirMapSpec
 from zscir.methods.tscir_compose import TscirCompose, new_adapters
 from zscir.methods.tscir_map import TscirMap, new_mapping
@@ -45,7 +45,7 @@ MAP = TscirMapSpec(word_hidden=8, inject_width=8, inject_heads=2, sites=(0, 1), 
 CASES = 12
 
 
-def new(name: str) -> Trainable:
+def new(name: str) -> AnyMethod:
     """A method with weights that depend on nothing but its name."""
     towers = tiny.towers()
     torch.manual_seed(5)
@@ -61,7 +61,7 @@ def new(name: str) -> Trainable:
 
 def train(
     name: str, data: Artifact, out: Path, ranks: RankGroup = SINGLE_RANK, bfloat16: bool = False
-) -> tuple[Trainable, TrainingCurve]:
+) -> tuple[AnyMethod, TrainingCurve]:
     """A few steps that also save their state after each but the last."""
     method, plan = new(name), TrainPlan(STEPS, BATCH, 1, OPTIM, bfloat16)
     return method, fit(method, Pack(data, tiny.PIXELS), plan, out, 0, ranks)

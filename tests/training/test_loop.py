@@ -9,9 +9,9 @@ import torch
 from tests.faults import processes
 from tests.faults.matrix import Measured
 from tests.methods import tiny
-from zscir.methods.checkpoint import Trainable
 from zscir.methods.mapping import StarMapping
 from zscir.methods.pli import Pli
+from zscir.methods.protocol import AnyMethod
 from zscir.methods.specs import PliSpec, TscirMapSpec
 from zscir.methods.tscir_map import TscirMap, new_mapping
 from zscir.runtime.errors import StageError
@@ -31,12 +31,12 @@ def new_mapper() -> TscirMap:
     return TscirMap(towers, new_mapping(towers, spec), spec)
 
 
-def digest(method: Trainable) -> str:
+def digest(method: AnyMethod) -> str:
     tensors = sorted(method.weights().items())
     return sha256(b"".join(name.encode() + tensor.numpy().tobytes() for name, tensor in tensors)).hexdigest()
 
 
-def run(method: Trainable, data: Artifact, out: Path, steps: int = 7, optim: OptimSpec = OPTIM) -> TrainingCurve:
+def run(method: AnyMethod, data: Artifact, out: Path, steps: int = 7, optim: OptimSpec = OPTIM) -> TrainingCurve:
     return fit(method, Pack(data, tiny.PIXELS), TrainPlan(steps, 4, 1, optim), out, save_every_s=0)
 
 

@@ -1,18 +1,20 @@
 """Benchmarks: annotation files and a score matrix become the metrics that the literature prints (NumPy only)."""
 
 from zscir.benchmarks.benchmark import Benchmark
-from zscir.benchmarks.load import BENCHMARK_PARTS, BENCHMARK_SPLITS, RANKING_PROTOCOLS, load_benchmark, load_part
+from zscir.benchmarks.info import BenchmarkInfo
+from zscir.benchmarks.load import load_benchmark, load_part
 from zscir.benchmarks.metrics import MetricValues, percent32
 from zscir.benchmarks.query import Query
+from zscir.benchmarks.registry import BENCHMARKS, benchmark_info
 from zscir.benchmarks.submission import write_submission
 
 __all__ = [
-    "BENCHMARK_PARTS",
-    "BENCHMARK_SPLITS",
-    "RANKING_PROTOCOLS",
+    "BENCHMARKS",
     "Benchmark",
+    "BenchmarkInfo",
     "MetricValues",
     "Query",
+    "benchmark_info",
     "load_benchmark",
     "load_part",
     "percent32",

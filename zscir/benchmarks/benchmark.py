@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zscir.benchmarks.files import shortened
+from zscir.benchmarks.info import BenchmarkInfo
 from zscir.benchmarks.metrics import MetricValues
 from zscir.benchmarks.missing_images import protocol_without_images
 from zscir.benchmarks.query import Query
@@ -25,7 +26,6 @@ from zscir.benchmarks.ranking import (
     top_lists,
 )
 from zscir.benchmarks.similarity import check_features, score_blocks
-from zscir.benchmarks.texts import query_texts
 from zscir.runtime.errors import RequestError
 
 RankArrays = Mapping[str, NDArray[Any]]
@@ -39,7 +39,7 @@ def concatenate_rank_arrays(parts: Sequence[RankArrays]) -> RankArrays:
 class Benchmark(ABC):
     """One benchmark, split and protocol. ``part`` is FashionIQ's category or GeneCIS's task, else empty."""
 
-    name: str
+    info: ClassVar[BenchmarkInfo]
     how_to_get_gallery = "the official annotation files"
 
     def __init__(self, split: str, protocol: str, queries: Sequence[Query], part: str = "") -> None:
@@ -52,6 +52,11 @@ class Benchmark(ABC):
     @abstractmethod
     def gallery(self) -> list[str]:
         """The image ids (GeneCIS: region ids) in official order."""
+
+    @property
+    def name(self) -> str:
+        """What specs and tables call it, whatever the part."""
+        return self.info.name
 
     @property
     def label(self) -> str:
@@ -69,8 +74,14 @@ class Benchmark(ABC):
         return all(query.targets for query in self.queries)
 
     def texts(self, protocol: str) -> list[list[str]]:
-        """The query strings of a named text protocol, per query; several where their features are averaged."""
-        return query_texts(self.name, protocol, self.queries)
+        """The query strings of a named text protocol, per query; several where their features are averaged.
+
+        RequestError names the text protocols that the benchmark has.
+        """
+        problem = self.info.texts_problem(protocol)
+        if problem:
+            raise RequestError(problem)
+        return [self.info.text_makers[protocol](query) for query in self.queries]
 
     def score(self, scores_QG: Any) -> dict[str, float]:
         """Metric -> percent. GeneCIS: scores [Q, 1+G] with the target first. RequestError when scores do not fit."""
@@ -151,7 +162,9 @@ class Benchmark(ABC):
     def _score_shape(self) -> tuple[int, int]: ...
 
     def _submission(self, blocks: Iterable[tuple[slice, ScoreBlock]]) -> dict[str, dict[str, Any]]:
-        raise RequestError(f"{self.where}: no server takes submissions for this benchmark; its answers are public")
+        if self.info.submission is None:
+            raise RequestError(f"{self.where}: no server takes submissions for this benchmark; its answers are public")
+        return self.info.submission(self, blocks)
 
     def refuse_gaps(self) -> None:
         """RequestError where a server has the answers: it counts every query, over every image."""

@@ -6,14 +6,14 @@ A method that mostly repeats the reference image retrieves the reference first: 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from zscir.benchmarks.circo import ASPECT_CUTOFF, ASPECTS
 from zscir.benchmarks.intervals import bootstrap_percentages, confidence_interval
 from zscir.benchmarks.metrics import MetricValues
+from zscir.benchmarks.registry import benchmark_info
 
 _Row = Mapping[str, Any]
 BenchmarkSplit = tuple[str, str]  # benchmark with its part, split
@@ -21,8 +21,6 @@ TEXT_LENGTH_BINS = ((5, "1-5 words"), (10, "6-10 words"), (20, "11-20 words"))
 LONGEST_TEXTS = "21 words or more"
 REFERENCE_RANKS = ((1, "reference first"), (10, "reference 2nd-10th"))
 REFERENCE_LATER = "reference later"
-HEADLINE_METRIC = {"fashioniq": "R@10", "cirr": "R@1", "circo": "mAP@5", "genecis": "R@1"}
-ASPECT_METRIC = f"mAP@{ASPECT_CUTOFF}"  # CIRCO's own choice for its aspects
 
 
 def breakdown_rows(
@@ -30,15 +28,23 @@ def breakdown_rows(
 ) -> Iterator[dict[str, Any]]:
     """Rows (benchmark, split, protocol, metric, by, group, value in percent, n, hits, bounds of the 95 % interval).
 
-    ``by`` is words and reference (each benchmark's headline metric) and aspect (CIRCO, mAP@10: its semantic_mAP@10).
+    ``by`` is words and reference (each benchmark's headline metric) and, where queries are labelled with kinds of
+    change, aspect (CIRCO's own choice is mAP@10: its semantic_mAP@10).
     Where ``protocols`` have a mean over categories or tasks, ``<benchmark>/all`` holds all their queries together.
     """
     values = {(row["benchmark"], row["split"], row["query_id"], row["metric"]): row["value"] for row in per_query}
     means = {(name.removesuffix("/mean"), split): one for (name, split), one in protocols.items() if "/mean" in name}
     named = {**protocols, **{(f"{name}/all", split): one for (name, split), one in means.items()}}
     for (benchmark, split), asked in _rows_by_part(queries, set(means)).items():
-        for by, (groups_of, order) in GROUPS.items():
-            metric = ASPECT_METRIC if by == "aspect" else HEADLINE_METRIC[benchmark.split("/")[0]]
+        info = benchmark_info(benchmark.split("/")[0])
+        headline = info.headline_metrics[0]
+        for by, metric, groups_of, order in (
+            ("words", headline, _words, (*(name for _, name in TEXT_LENGTH_BINS), LONGEST_TEXTS)),
+            ("reference", headline, _reference_rank, (*(name for _, name in REFERENCE_RANKS), REFERENCE_LATER)),
+            ("aspect", info.aspect_metric, _aspects, info.aspects),
+        ):
+            if metric is None:
+                continue
             groups: dict[str, list[float]] = {}
             for row in asked:
                 value = values.get((row["benchmark"], split, row["query_id"], metric))
@@ -85,20 +91,14 @@ def _binned(value: int | None, bins: Sequence[tuple[int, str]], beyond: str) -> 
     return [next((name for most, name in bins if value <= most), beyond)]
 
 
+def _words(row: _Row) -> list[str]:
+    return _binned(row["words"], TEXT_LENGTH_BINS, LONGEST_TEXTS)
+
+
+def _reference_rank(row: _Row) -> list[str]:
+    return _binned(row["reference_rank"], REFERENCE_RANKS, REFERENCE_LATER)
+
+
 def _aspects(row: _Row) -> list[str]:
     found: list[str] = json.loads(row["aspects"])
     return found
-
-
-# by -> (the groups that a query row is in, the groups in order)
-GROUPS: dict[str, tuple[Callable[[_Row], list[str]], tuple[str, ...]]] = {
-    "words": (
-        lambda row: _binned(row["words"], TEXT_LENGTH_BINS, LONGEST_TEXTS),
-        (*(name for _, name in TEXT_LENGTH_BINS), LONGEST_TEXTS),
-    ),
-    "reference": (
-        lambda row: _binned(row["reference_rank"], REFERENCE_RANKS, REFERENCE_LATER),
-        (*(name for _, name in REFERENCE_RANKS), REFERENCE_LATER),
-    ),
-    "aspect": (_aspects, ASPECTS),
-}

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from zscir.benchmarks.benchmark import Benchmark
+from zscir.benchmarks.missing_images import WITHOUT
+from zscir.benchmarks.registry import benchmark_info
 from zscir.runtime.errors import RequestError
 from zscir.runtime.settings import data_specs
 
@@ -33,17 +35,28 @@ class OfficialRelease:
     @property
     def get_annotations(self) -> str:
         """The end of a message about annotation files."""
-        return f"Get the originals: {self.annotations} ({_short(self.path)})"
+        return f"Get the originals: {self.annotations} ({_short(self.path)})" if self.annotations else ""
 
     @property
     def get_images(self) -> str:
         """The end of a message about images."""
-        return f"{_short(self.path)} says where to get them: {self.images}"
+        return f"{_short(self.path)} says where to get them: {self.images}" if self.images else ""
 
 
 def official_release(name: str) -> OfficialRelease:
-    """The shipped facts of a benchmark."""
-    return read_official_release(data_specs() / "benchmarks" / f"{name}.toml")
+    """The shipped facts of a benchmark; nothing is known of one whose record says so (``release_facts``).
+
+    RequestError when the file of facts is missing or broken.
+    """
+    if not benchmark_info(name).release_facts:
+        return OfficialRelease(Path(), "", "", {})
+    path = data_specs() / "benchmarks" / f"{name}.toml"
+    if not path.is_file():
+        raise RequestError(
+            f"{path}: no such file. It holds the checksums and counts of {name}'s official annotation files; "
+            "write it, or register the benchmark with release_facts=False"
+        )
+    return read_official_release(path)
 
 
 def read_official_release(path: Path) -> OfficialRelease:
@@ -128,15 +141,8 @@ def official_gallery(bench: Benchmark, facts: OfficialRelease) -> int | None:
 
 
 def _expected(bench: Benchmark, counts: Mapping[str, Any]) -> tuple[int, int] | None:
-    """(queries, gallery). FashionIQ has a gallery per protocol; GeneCIS counts a query's own candidates."""
-    protocol = bench.protocol.split(" without ")[0]
-    own = counts.get(bench.part) if bench.name == "genecis" else counts.get(bench.split)
-    if bench.name == "fashioniq" and isinstance(own, dict):
-        own = own.get(bench.part)
-        if own is not None:
-            asked_twice = 2 if protocol == "pli_orders" else 1
-            return asked_twice * int(own[0]), int(own[1 if protocol == "original" else 2])
-    return None if own is None else (int(own[0]), int(own[1]))
+    """(queries, gallery) of the protocol as it is when no image is missing."""
+    return bench.info.expected_counts(counts, bench.split, bench.part, bench.protocol.split(WITHOUT)[0])
 
 
 def _shown(bench: Benchmark) -> int:

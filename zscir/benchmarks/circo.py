@@ -7,7 +7,7 @@ only help, since a reference is never a right answer.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -25,14 +25,14 @@ from zscir.benchmarks.files import (
     string_field,
     strings_field,
 )
+from zscir.benchmarks.info import BenchmarkInfo, ImageNaming
 from zscir.benchmarks.metrics import MetricValues, average_precisions, metric_values_of, recalls
 from zscir.benchmarks.query import Query
 from zscir.benchmarks.ranking import ScoreBlock
 from zscir.benchmarks.submission import check_keys, circo_files
+from zscir.benchmarks.texts import BARE_CAPTION, SEARLE_TEXT, one_caption
 from zscir.runtime.errors import RequestError
 
-CIRCO_SPLITS = ("val", "test")
-CIRCO_PROTOCOLS = ("official", "reference_excluded")
 CIRCO_CUTOFFS = (5, 10, 25, 50)
 ASPECT_CUTOFF = 10
 ASPECTS = (
@@ -56,10 +56,42 @@ COCO_IMAGE_LISTS = (
 HOW_TO_GET_COCO_IMAGES = "http://images.cocodataset.org/annotations/image_info_unlabeled2017.zip, or pass gallery_ids"
 
 
+def _loose_name(path: str) -> str:
+    """COCO's files are called by twelve digits (``000000000042.jpg``), its images by the number."""
+    stem = PurePosixPath(path).stem
+    return str(int(stem)) if stem.isdecimal() else stem
+
+
+CIRCO = BenchmarkInfo(
+    name="circo",
+    title="CIRCO",
+    splits=("val", "test"),
+    protocols=("official", "reference_excluded"),
+    literature_metrics=("mAP@5", "mAP@10", "mAP@25", "mAP@50"),
+    headline_metrics=("mAP@5",),
+    published_split="test",
+    annotation_files=lambda split, part: [f"annotations/{split}.json"],
+    text_makers={
+        **BARE_CAPTION,
+        "searle": one_caption(SEARLE_TEXT),
+        "pic2word": one_caption("a photo of * , {0}"),
+        "tscir": one_caption("a photo of * that {0}"),
+        "tscir_training": one_caption("a photo of * that {0}"),
+        "shared_concept": one_caption("find {1} but {0}"),  # MagicLens: another, easier input; never beside the others
+    },
+    loader=lambda request: load_circo(request.root, request.split, request.gallery_ids, request.protocol),
+    submission=lambda bench, blocks: bench.submission_files(blocks),
+    gallery_id=coco_id,  # COCO's list of images is a file of its own, which not everyone has at hand
+    aspects=ASPECTS,
+    aspect_metric=f"mAP@{ASPECT_CUTOFF}",
+    images=ImageNaming(loose_name=_loose_name),
+)
+
+
 class Circo(GalleryBenchmark):
     """mAP@5, 10, 25, 50; R@K of the annotated target; semantic_mAP@10 for each kind of change."""
 
-    name = "circo"
+    info = CIRCO
     how_to_get_gallery = HOW_TO_GET_COCO_IMAGES
 
     def measures_of(self, parts: RankArrays) -> list[MetricValues]:
@@ -92,7 +124,8 @@ class Circo(GalleryBenchmark):
             for aspect, at in rows.items()
         ]
 
-    def _submission(self, blocks: Iterable[tuple[slice, ScoreBlock]]) -> dict[str, dict[str, Any]]:
+    def submission_files(self, blocks: Iterable[tuple[slice, ScoreBlock]]) -> dict[str, dict[str, Any]]:
+        """The one file of CIRCO's server: the best 50 of the gallery."""
         lists = []
         for rows, block in blocks:
             lists += [[self.gallery[column] for column in best] for best in self.top(block, rows, 50)]

@@ -25,24 +25,45 @@ from zscir.benchmarks.files import (
     string_field,
     strings_field,
 )
+from zscir.benchmarks.info import BenchmarkInfo
 from zscir.benchmarks.metrics import FloatArray, MetricValues, best_labels, metric_values_of, recalls
 from zscir.benchmarks.query import Query
 from zscir.benchmarks.ranking import Ints, ScoreBlock, padded, ranks_among, ranks_of
 from zscir.benchmarks.submission import cirr_files
+from zscir.benchmarks.texts import BARE_CAPTION, SEARLE_TEXT, one_caption
 from zscir.runtime.errors import RequestError
 
-CIRR_SPLITS = ("val", "test1", "train")
-CIRR_PROTOCOLS = ("official", "soft")
 CIRR_CUTOFFS = (1, 5, 10, 50)
 SUBSET_CUTOFFS = (1, 2, 3)
 SOFT_CUTOFFS = (1, 2, 5, 10, 50, 100)
 HOW_TO_GET_CIRR = "git clone -b cirr_dataset https://github.com/Cuberick-Orion/CIRR (captions/ and image_splits/)"
 
+CIRR = BenchmarkInfo(
+    name="cirr",
+    title="CIRR",
+    splits=("val", "test1", "train"),
+    protocols=("official", "soft"),
+    literature_metrics=("R@1", "R@5", "R@10", "R@50", "Rsub@1", "Rsub@2", "Rsub@3"),
+    headline_metrics=("R@1", "Rsub@1"),  # in its image set of look-alikes only the text decides: chance is 20 %
+    derived_metrics={"mean(R@5,Rsub@1)": ("R@5", "Rsub@1")},  # some papers print it
+    published_split="test1",
+    annotation_files=lambda split, part: [f"captions/cap.rc2.{split}.json", f"image_splits/split.rc2.{split}.json"],
+    text_makers={
+        **BARE_CAPTION,
+        "searle": one_caption(SEARLE_TEXT),
+        "pic2word": one_caption("a photo of * , {0}"),
+        "tscir": one_caption("a photo of * , that {0}"),
+        "tscir_training": one_caption("a photo of * that {0}"),
+    },
+    loader=lambda request: load_cirr(request.root, request.split, request.protocol),
+    submission=lambda bench, blocks: bench.submission_files(blocks),
+)
+
 
 class Cirr(GalleryBenchmark):
     """R@1, 5, 10, 50 with the reference removed; R_sub@1, 2, 3 among the other members of the image set."""
 
-    name = "cirr"
+    info = CIRR
 
     @cached_property
     def subset_QM(self) -> Ints:
@@ -65,7 +86,8 @@ class Cirr(GalleryBenchmark):
             best.append(columns[order[columns[order] >= 0]][:k])
         return best
 
-    def _submission(self, blocks: Iterable[tuple[slice, ScoreBlock]]) -> dict[str, dict[str, Any]]:
+    def submission_files(self, blocks: Iterable[tuple[slice, ScoreBlock]]) -> dict[str, dict[str, Any]]:
+        """The two files of CIRR's server: the best 50 of the gallery, the best 3 of the image set."""
         recall, subset = [], []
         for rows, block in blocks:
             recall += [self._names(columns) for columns in self.top(block, rows, 50)]

@@ -11,15 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from zscir.benchmarks.registry import info_of_label
+
 EASIER_TEXTS = ("shared_concept",)
 NO_TEXTS = "none"  # asked by the image alone: comparable under every text protocol
-# What the literature prints first: benchmark -> metrics; the first of each is the overview's.
-LITERATURE_METRICS = {
-    "fashioniq/mean": ("R@10", "R@50"),
-    "cirr": ("R@1", "R@5", "R@10", "R@50", "Rsub@1", "Rsub@2", "Rsub@3"),
-    "circo": ("mAP@5", "mAP@10", "mAP@25", "mAP@50"),
-    "genecis/mean": ("R@1", "R@2", "R@3"),
-}
 
 
 @dataclass(frozen=True)
@@ -65,7 +60,8 @@ def comparison_group_of(row: Mapping[str, Any]) -> ComparisonGroup:
 
 def literature_metrics(benchmark: str) -> tuple[str, ...]:
     """The metrics that the literature prints of a benchmark, or of one of its categories or tasks."""
-    return LITERATURE_METRICS.get(benchmark) or LITERATURE_METRICS.get(f"{benchmark.split('/')[0]}/mean", ())
+    info = info_of_label(benchmark)
+    return () if info is None else info.literature_metrics
 
 
 def control_from_label(method: str) -> str | None:

@@ -20,21 +20,60 @@ from zscir.benchmarks.files import (
     string_field,
     strings_field,
 )
+from zscir.benchmarks.info import BenchmarkInfo, OfficialCounts
 from zscir.benchmarks.metrics import MetricValues, recalls
 from zscir.benchmarks.query import Query
+from zscir.benchmarks.texts import both_orders, clip4cir_captions, two_captions
 from zscir.runtime.errors import RequestError
 
-CATEGORIES = ("dress", "shirt", "toptee")
-FASHIONIQ_SPLITS = ("val", "test", "train")
-FASHIONIQ_PROTOCOLS = ("original", "val", "pli", "pli_orders")
 FASHIONIQ_CUTOFFS = (1, 5, 10, 50)
 HOW_TO_GET_FASHIONIQ = "git clone https://github.com/XiaoxiaoGuo/fashion-iq (captions/ and image_splits/)"
+
+
+def _official_counts(counts: OfficialCounts, split: str, part: str, protocol: str) -> tuple[int, int] | None:
+    """The facts hold [queries, whole split, references and targets] of a category: a gallery per protocol."""
+    own = counts.get(split, {}).get(part)
+    if own is None:
+        return None
+    orders = 2 if protocol == "pli_orders" else 1
+    return orders * int(own[0]), int(own[1 if protocol == "original" else 2])
+
+
+FASHIONIQ = BenchmarkInfo(
+    name="fashioniq",
+    title="FashionIQ",
+    splits=("val", "test", "train"),
+    protocols=("original", "val", "pli", "pli_orders"),
+    parts=("dress", "shirt", "toptee"),
+    part_argument="category",
+    part_noun="categories",
+    literature_metrics=("R@10", "R@50"),
+    headline_metrics=("R@10",),
+    published_split="val",
+    annotation_files=lambda split, category: [
+        f"captions/cap.{category}.{split}.json",
+        f"image_splits/split.{category}.{split}.json",
+    ],
+    text_makers={
+        "searle": both_orders("a photo of $ that {0} and {1}", strip=True),
+        "pic2word": two_captions("a photo of * , {0} and {1}", strip=False, swap=True),
+        "clip4cir": clip4cir_captions,
+        "cirevl": two_captions("{0} and {1}", strip=True, swap=False),
+        "pli": both_orders("{0} and {1}", strip=False),
+        "tscir": two_captions("a photo of * , that {0} and {1}", strip=False, swap=True),
+        "tscir_training": two_captions("a photo of * that {0} and {1}", strip=False, swap=True),
+        "raw": two_captions("{0} and {1}", strip=False, swap=False),
+    },
+    loader=lambda request: load_fashioniq(request.root, request.split, request.part, request.protocol),
+    submission=None,
+    expected_counts=_official_counts,
+)
 
 
 class FashionIQ(GalleryBenchmark):
     """R@1, R@5, R@10, R@50 of the target; the literature prints R@10 and R@50."""
 
-    name = "fashioniq"
+    info = FASHIONIQ
 
     def measures_of(self, parts: RankArrays) -> list[MetricValues]:
         return recalls("R", parts["targets"][:, 0], FASHIONIQ_CUTOFFS)
@@ -42,8 +81,8 @@ class FashionIQ(GalleryBenchmark):
 
 def load_fashioniq(root: Path | str, split: str, category: str | None, protocol: str) -> FashionIQ:
     """One category of FashionIQ below ``root`` (the official clone). RequestError names the file and entry at fault."""
-    if category not in CATEGORIES:
-        raise RequestError(f"fashioniq: category {category!r} is not one of {', '.join(CATEGORIES)}")
+    if category not in FASHIONIQ.parts:
+        raise RequestError(f"fashioniq: category {category!r} is not one of {', '.join(FASHIONIQ.parts)}")
     captions = f"captions/cap.{category}.{split}.json"
     base = find_root(root, ("FashionIQ", "fashioniq", "fashion-iq"), captions, HOW_TO_GET_FASHIONIQ)
     entries = read_entries(base / captions, HOW_TO_GET_FASHIONIQ)

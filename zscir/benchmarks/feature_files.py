@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zscir.benchmarks.benchmark import Benchmark
+from zscir.benchmarks.benchmark import Benchmark, GalleryBenchmark
 from zscir.benchmarks.checksums import (
     OfficialRelease,
     check_official_counts,
@@ -20,11 +20,11 @@ from zscir.benchmarks.checksums import (
     refuse_mixed_files,
     require_official,
 )
-from zscir.benchmarks.circo import Circo
-from zscir.benchmarks.files import check_distinct_ids, coco_id, shortened
-from zscir.benchmarks.load import annotation_files, load_benchmark, resolve_protocol
+from zscir.benchmarks.files import check_distinct_ids, shortened
+from zscir.benchmarks.load import load_benchmark, resolve_protocol
 from zscir.benchmarks.missing_images import MAX_LISTED_IMAGES, missing_images_problem, protocol_without_images
 from zscir.benchmarks.ranking import Scorer
+from zscir.benchmarks.registry import benchmark_info
 from zscir.benchmarks.score_rows import MetricScore, ScoreLabel, metric_scores, protocol_label
 from zscir.benchmarks.similarity import score_blocks
 from zscir.benchmarks.submission import write_submission
@@ -99,7 +99,7 @@ def score_files(
     facts = official_release(asked.name)
     if asked.official:
         require_official(asked.root, facts)
-    files_read = annotation_files(asked.name, asked.split, asked.category or asked.task or "")
+    files_read = benchmark_info(asked.name).annotation_files(asked.split, asked.category or asked.task or "")
     known = refuse_mixed_files(asked.root, facts, files_read)
     bench = load_benchmark(
         asked.name, asked.root, asked.split, category=asked.category, task=asked.task, protocol=protocol
@@ -128,11 +128,11 @@ def _align_features(
     ``known``: the facts of a benchmark whose annotation files are the official ones.
     """
     ids = None if files.gallery_ids is None else read_ids(files.gallery_ids)
-    unnamed = 0
-    if isinstance(bench, Circo):
-        ids = None if ids is None else [coco_id(one) for one in ids]
-        if ids is not None and not bench.gallery_is_known:
-            bench, unnamed = _circo_over(bench, asked, ids, official_gallery(bench, known) or 0 if known else 0)
+    unnamed, gallery_id = 0, bench.info.gallery_id
+    if ids is not None and gallery_id is not None:
+        ids = [gallery_id(image_id) for image_id in ids]
+        if isinstance(bench, GalleryBenchmark) and not bench.gallery_is_known:
+            bench, unnamed = _over_given_gallery(bench, asked, ids, official_gallery(bench, known) or 0 if known else 0)
     if known is not None:
         check_official_counts(bench, known, unnamed)
     query, gallery = load_features(files.queries), load_features(files.gallery)
@@ -158,13 +158,15 @@ def _align_features(
     return _AlignedFeatures(left, _asked_rows(bench, left, query, files.query_ids), gallery, missing, list(absent))
 
 
-def _circo_over(bench: Circo, asked: ScoreRequest, ids: Sequence[str], official: int) -> tuple[Benchmark, int]:
+def _over_given_gallery(
+    bench: GalleryBenchmark, asked: ScoreRequest, ids: Sequence[str], official: int
+) -> tuple[Benchmark, int]:
     """CIRCO over the images of ``ids``, where COCO's own list is not at hand, and how many nobody can name are missing.
 
     Those that its queries name stand at the end, so that they can be named as missing.
     """
     asked_for = {one for query in bench.queries for one in (query.reference, *query.targets)}
-    named = sorted(asked_for - set(ids), key=int)
+    named = sorted(asked_for - set(ids), key=lambda image_id: (len(image_id), image_id))  # integers by their size
     whole = load_benchmark(asked.name, asked.root, asked.split, gallery_ids=[*ids, *named], protocol=asked.protocol)
     return whole, max(0, official - len(ids) - len(named))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from zscir.benchmarks.benchmark import Benchmark, RankArrays
 from zscir.benchmarks.files import AnnotationEntry, find_root, integer_field, object_field, read_entries, string_field
+from zscir.benchmarks.info import BenchmarkInfo, ImageNaming, OfficialCounts, RegionBox
 from zscir.benchmarks.metrics import MetricValues, recalls
 from zscir.benchmarks.missing_images import protocol_without_images
 from zscir.benchmarks.query import Query
@@ -24,13 +26,66 @@ from zscir.benchmarks.similarity import (
     score_blocks,
     unit_rows,
 )
+from zscir.benchmarks.texts import BARE_CAPTION, SEARLE_TEXT, one_caption
 from zscir.runtime.errors import RequestError
 
-TASKS = ("focus_attribute", "change_attribute", "focus_object", "change_object")
-GENECIS_SPLITS = ("val",)
-GENECIS_PROTOCOLS = ("official",)
 GENECIS_CUTOFFS = (1, 2, 3)
 HOW_TO_GET_GENECIS = "git clone https://github.com/facebookresearch/genecis (genecis/*.json)"
+_REGION_ID = re.compile(r"(.+)\[([^,\]]+),([^,\]]+),([^,\]]+),([^,\]]+)\]")
+
+
+def _indexed_name(image_id: str) -> str:
+    """The file that a region is cut from (Visual Genome's) or that an image is (COCO's), as ``member`` names it."""
+    region = _REGION_ID.fullmatch(image_id)
+    if region is not None:
+        return f"vg/{region[1]}.jpg"
+    return f"coco/{int(image_id):012d}.jpg" if image_id.isdecimal() else image_id
+
+
+def _region_box(image_id: str) -> RegionBox | None:
+    """The box of ``image[x,y,width,height]``; None for a whole image."""
+    region = _REGION_ID.fullmatch(image_id)
+    try:
+        return None if region is None else (float(region[2]), float(region[3]), float(region[4]), float(region[5]))
+    except ValueError:
+        return None
+
+
+def _official_counts(counts: OfficialCounts, split: str, part: str, protocol: str) -> tuple[int, int] | None:
+    """The facts hold [queries, candidates of each query] of a task."""
+    own = counts.get(part)
+    return None if own is None else (int(own[0]), int(own[1]))
+
+
+GENECIS = BenchmarkInfo(
+    name="genecis",
+    title="GeneCIS",
+    splits=("val",),
+    protocols=("official",),
+    parts=("focus_attribute", "change_attribute", "focus_object", "change_object"),
+    part_argument="task",
+    part_noun="tasks",
+    literature_metrics=("R@1", "R@2", "R@3"),
+    headline_metrics=("R@1",),
+    published_split="val",
+    annotation_files=lambda split, task: [f"{task}.json"],
+    text_makers={
+        **BARE_CAPTION,
+        "searle": one_caption(SEARLE_TEXT),
+        "pic2word": one_caption(SEARLE_TEXT),  # the published Pic2Word numbers are LinCIR's, with LinCIR's string
+        "tscir": one_caption("a photo of * that {0}"),
+        "tscir_training": one_caption("a photo of * that {0}"),
+    },
+    loader=lambda request: load_genecis(request.root, request.part),
+    submission=None,
+    images=ImageNaming(
+        index_column="member",  # image ids of Visual Genome and COCO overlap; their files lie in vg/ and coco/
+        indexed_name=_indexed_name,
+        loose_name=str,
+        region_box=_region_box,
+    ),
+    expected_counts=_official_counts,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +93,7 @@ class Region:
     """What a query or a candidate shows: an image, or the box (x, y, width, height in pixels) of an instance in it."""
 
     image_id: str
-    box: tuple[float, float, float, float] | None = None
+    box: RegionBox | None = None
 
     @property
     def region_id(self) -> str:
@@ -54,7 +109,7 @@ class Region:
 class Genecis(Benchmark):
     """R@1, 2, 3 of the target among a query's own candidates; the target stands first and so wins exact ties."""
 
-    name = "genecis"
+    info = GENECIS
 
     def __init__(
         self, queries: Sequence[Query], candidates: Sequence[Sequence[str]], regions: dict[str, Region], task: str
@@ -127,8 +182,8 @@ class Genecis(Benchmark):
 
 def load_genecis(root: Path | str, task: str | None) -> Genecis:
     """One task of GeneCIS below ``root`` (the official clone). RequestError names the file and entry at fault."""
-    if task not in TASKS:
-        raise RequestError(f"genecis: task {task!r} is not one of {', '.join(TASKS)}")
+    if task not in GENECIS.parts:
+        raise RequestError(f"genecis: task {task!r} is not one of {', '.join(GENECIS.parts)}")
     base = find_root(root, ("genecis", "GeneCIS"), f"{task}.json", HOW_TO_GET_GENECIS)
     path = base / f"{task}.json"
     queries, candidates, regions = [], [], {}

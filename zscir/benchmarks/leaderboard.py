@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from zscir.benchmarks.comparability import (
-    LITERATURE_METRICS,
     ComparisonGroup,
     comparison_group_of,
     control_from_label,
@@ -25,11 +24,9 @@ from zscir.benchmarks.comparability import (
     markdown_row,
     split_protocol,
 )
+from zscir.benchmarks.registry import BENCHMARKS, info_of_label, whole_benchmark_order
 from zscir.runtime.errors import RequestError
 
-PUBLISHED_SPLITS = {"fashioniq": "val", "cirr": "test1", "circo": "test", "genecis": "val"}
-PUBLISHED_PROTOCOLS = {"fashioniq": "original", "cirr": "official", "circo": "official", "genecis": "official"}
-PUBLISHED_AS_MEAN = ("fashioniq", "genecis")  # published as the mean over their parts
 PUBLISHED_FIELDS = {"name", "backbone", "source", "second_hand", "note"}
 SECOND_HAND_MARK = "†"
 LEGEND = (
@@ -140,7 +137,8 @@ def _measured_entry(sheet: ComparisonGroup, rows: Sequence[Mapping[str, Any]]) -
 def metrics_by_group(entries: Sequence[LeaderboardEntry]) -> dict[ComparisonGroup, list[str]]:
     """Sheet -> its metrics: what is published and what the literature prints; ours are not all shown.
 
-    Sheets of whole benchmarks stand first, in the literature's order.
+    Sheets of whole benchmarks stand first, in the literature's order. A leaderboard prints every metric that papers
+    print, so that their rows are whole; an overview prints the headline metrics only, one or two for each benchmark.
     """
     metrics: dict[ComparisonGroup, dict[str, None]] = {}
     for entry in entries:
@@ -151,8 +149,7 @@ def metrics_by_group(entries: Sequence[LeaderboardEntry]) -> dict[ComparisonGrou
 
 
 def _place(sheet: ComparisonGroup) -> tuple[int, str]:
-    order = list(LITERATURE_METRICS)
-    return (order.index(sheet.benchmark) if sheet.benchmark in order else len(order), sheet.title)
+    return whole_benchmark_order(sheet.benchmark), sheet.title
 
 
 def _ordered(sheet: ComparisonGroup, found: Iterable[str]) -> list[str]:
@@ -231,14 +228,12 @@ def _entries(row: Any, backbone: str, where: str) -> list[LeaderboardEntry]:
 
 
 def _comparison_group(key: str, row: Mapping[str, Any], where: str) -> ComparisonGroup:
-    benchmark = key.split("/")[0]
-    if benchmark not in PUBLISHED_SPLITS:
-        raise RequestError(f"{where}: unknown key {key!r}; benchmarks are {', '.join(PUBLISHED_SPLITS)}")
-    ranking = str(row.get(f"{benchmark}_protocol", PUBLISHED_PROTOCOLS[benchmark]))
-    name = f"{benchmark}/mean" if key in PUBLISHED_AS_MEAN else key
-    return ComparisonGroup(
-        name, PUBLISHED_SPLITS[benchmark], ranking, easier_text_protocol(row.get(f"{benchmark}_texts"))
-    )
+    info = info_of_label(key)
+    if info is None:
+        raise RequestError(f"{where}: unknown key {key!r}; benchmarks are {', '.join(BENCHMARKS)}")
+    ranking = str(row.get(f"{info.name}_protocol", info.protocols[0]))
+    label = info.whole_label if key == info.name else key  # a benchmark with parts is published as the mean over them
+    return ComparisonGroup(label, info.published_split, ranking, easier_text_protocol(row.get(f"{info.name}_texts")))
 
 
 def _is_percent(value: Any) -> bool:

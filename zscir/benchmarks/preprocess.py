@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from zscir.benchmarks.info import RegionBox
 from zscir.runtime.errors import RequestError
 
 CLIP_MEAN_ARRAY = np.array((0.48145466, 0.4578275, 0.40821073), dtype=np.float32)
@@ -16,7 +17,6 @@ CLIP_STD_ARRAY = np.array((0.26862954, 0.26130258, 0.27577711), dtype=np.float32
 PREPROCESSINGS = ("targetpad", "clip")
 TARGET_RATIO = 1.25
 DILATION = 0.7
-RegionBox = tuple[float, float, float, float]
 
 
 def preprocess_image(image: Image.Image, preprocessing: str, size_px: int) -> Image.Image:

@@ -12,8 +12,6 @@ from zscir.benchmarks.benchmark import Benchmark
 from zscir.benchmarks.intervals import bootstrap_percentages, confidence_interval, mean_metric_values
 from zscir.benchmarks.metrics import MetricValues
 
-CIRR_MEAN = "mean(R@5,Rsub@1)"
-
 
 @dataclass(frozen=True)
 class MetricScore:
@@ -52,9 +50,13 @@ def protocol_label(*parts: str) -> str:
 
 
 def metric_scores(bench: Benchmark, measures: Sequence[MetricValues], label: ScoreLabel) -> list[MetricScore]:
-    """The rows of one benchmark; for CIRR also the mean of R@5 and Rsub@1."""
+    """The rows of one benchmark and of its derived metrics, as CIRR's mean of R@5 and Rsub@1."""
     by_name = {one.metric: one for one in measures}
-    extra = [mean_metric_values(CIRR_MEAN, [by_name["R@5"], by_name["Rsub@1"]])] if "Rsub@1" in by_name else []
+    extra = [
+        mean_metric_values(name, [by_name[part] for part in parts])
+        for name, parts in bench.info.derived_metrics.items()
+        if by_name.keys() >= set(parts)
+    ]
     return [_metric_score(bench.label, bench.split, one, label) for one in [*measures, *extra]]
 
 

@@ -1,25 +1,20 @@
-"""Captions become the exact query strings of a named text protocol (the literature's evaluation code)."""
+"""Templates of the text protocols: captions become the exact query strings of the literature's evaluation code."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
+from zscir.benchmarks.info import TextMaker
 from zscir.benchmarks.query import Query
-from zscir.runtime.errors import RequestError
 
-TextMaker = Callable[[Query], list[str]]
 STRIPPED = ".?, "
+SEARLE_TEXT = "a photo of $ that {0}"
 
 
-def query_texts(benchmark: str, protocol: str, queries: Sequence[Query]) -> list[list[str]]:
-    """Per query the strings of ``protocol``; two where the features of both caption orders are averaged."""
-    makers = TEXT_PROTOCOLS[benchmark]
-    if protocol not in makers:
-        raise RequestError(f"no text protocol '{protocol}' for {benchmark}; it has {', '.join(sorted(makers))}")
-    return [makers[protocol](query) for query in queries]
+def one_caption(template: str) -> TextMaker:
+    """One string per query: ``{0}`` is its caption, ``{1}`` what reference and targets share (CIRCO)."""
+    return lambda query: [template.format(query.captions[0], query.shared_concept)]
 
 
-def _two_captions(template: str, *, strip: bool, swap: bool) -> TextMaker:
+def two_captions(template: str, *, strip: bool, swap: bool) -> TextMaker:
     """FashionIQ, one order: ``{0}`` and ``{1}`` are the first and second caption."""
 
     def make(query: Query) -> list[str]:
@@ -29,57 +24,18 @@ def _two_captions(template: str, *, strip: bool, swap: bool) -> TextMaker:
     return make
 
 
-def _both_orders(template: str, *, strip: bool) -> TextMaker:
-    forward, backward = (
-        _two_captions(template, strip=strip, swap=False),
-        _two_captions(template, strip=strip, swap=True),
-    )
+def both_orders(template: str, *, strip: bool) -> TextMaker:
+    """FashionIQ, both orders of its captions; the features of the two strings are averaged."""
+    forward = two_captions(template, strip=strip, swap=False)
+    backward = two_captions(template, strip=strip, swap=True)
     return lambda query: forward(query) + backward(query)
 
 
-def _clip4cir(query: Query) -> list[str]:
+def clip4cir_captions(query: Query) -> list[str]:
+    """FashionIQ as CLIP4Cir joins its captions: only the first begins with a capital."""
     first, second = (caption.strip(STRIPPED) for caption in query.captions)
     return [f"{first.capitalize()} and {second}"]
 
 
-def _one_caption(template: str) -> TextMaker:
-    return lambda query: [template.format(query.captions[0], query.shared_concept)]
-
-
-_PLAIN = {name: _one_caption("{0}") for name in ("clip4cir", "cirevl", "pli", "raw")}
-_SEARLE = "a photo of $ that {0}"
-
-TEXT_PROTOCOLS: dict[str, dict[str, TextMaker]] = {
-    "fashioniq": {
-        "searle": _both_orders("a photo of $ that {0} and {1}", strip=True),
-        "pic2word": _two_captions("a photo of * , {0} and {1}", strip=False, swap=True),
-        "clip4cir": _clip4cir,
-        "cirevl": _two_captions("{0} and {1}", strip=True, swap=False),
-        "pli": _both_orders("{0} and {1}", strip=False),
-        "tscir": _two_captions("a photo of * , that {0} and {1}", strip=False, swap=True),
-        "tscir_training": _two_captions("a photo of * that {0} and {1}", strip=False, swap=True),
-        "raw": _two_captions("{0} and {1}", strip=False, swap=False),
-    },
-    "cirr": {
-        **_PLAIN,
-        "searle": _one_caption(_SEARLE),
-        "pic2word": _one_caption("a photo of * , {0}"),
-        "tscir": _one_caption("a photo of * , that {0}"),
-        "tscir_training": _one_caption("a photo of * that {0}"),
-    },
-    "circo": {
-        **_PLAIN,
-        "searle": _one_caption(_SEARLE),
-        "pic2word": _one_caption("a photo of * , {0}"),
-        "tscir": _one_caption("a photo of * that {0}"),
-        "tscir_training": _one_caption("a photo of * that {0}"),
-        "shared_concept": _one_caption("find {1} but {0}"),  # MagicLens: another, easier input; never beside the others
-    },
-    "genecis": {
-        **_PLAIN,
-        "searle": _one_caption(_SEARLE),
-        "pic2word": _one_caption(_SEARLE),  # the published Pic2Word numbers are LinCIR's, with LinCIR's string
-        "tscir": _one_caption("a photo of * that {0}"),
-        "tscir_training": _one_caption("a photo of * that {0}"),
-    },
-}
+# Protocols that ask by the bare caption where there is only one.
+BARE_CAPTION = {name: one_caption("{0}") for name in ("clip4cir", "cirevl", "pli", "raw")}

@@ -12,7 +12,7 @@ from zscir.cli.output import print_lines, print_rows
 if TYPE_CHECKING:
     from zscir.benchmarks.feature_files import FeatureScores
 
-BenchmarkArgument = Annotated[str, typer.Argument(help="fashioniq, cirr, circo or genecis")]
+BenchmarkArgument = Annotated[str, typer.Argument(help="Its name, such as cirr; an unknown one lists all there are")]
 RootOption = Annotated[Path, typer.Option(help="The benchmark's folder, laid out as its authors' repository is.")]
 QueriesOption = Annotated[Path, typer.Option(help=".npy, float, [Q, D]")]
 GalleryOption = Annotated[Path, typer.Option(help=".npy, float, [G, D]; GeneCIS [Q, 1+G, D], the target first")]

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from zscir.evaluation.benchmark_images import ENCODE_BATCH_SIZE, BenchmarkImages
 from zscir.methods.oom_retry import in_halves
+from zscir.methods.protocol import Method
 from zscir.methods.specs import ModelPixelSpec
 from zscir.runtime.errors import StageError
 
@@ -56,7 +56,7 @@ def embed_texts(encode: Callable[[Sequence[str]], Tensor], texts: QueryTexts) ->
 
 
 def compose_query_embeddings(
-    method: Any, pictures: BenchmarkImages, references: Sequence[str], texts: QueryTexts, pixels: ModelPixelSpec
+    method: Method, pictures: BenchmarkImages, references: Sequence[str], texts: QueryTexts, pixels: ModelPixelSpec
 ) -> EmbeddingArray:
     """The method's query vectors [Q, D] of (reference image, texts)."""
     label = f"{pictures.name}: {len(references)} queries"

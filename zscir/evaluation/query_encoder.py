@@ -19,6 +19,8 @@ from zscir.evaluation.features import (
 )
 from zscir.methods.checkpoint import backbone_weights_digest, default_device, load_method, load_towers, read_config
 from zscir.methods.clip import Clip
+from zscir.methods.protocol import Method
+from zscir.methods.registry import method_info
 from zscir.methods.specs import ClipSpec, ModelPixelSpec
 from zscir.store.artifacts import Artifact
 
@@ -32,7 +34,7 @@ class QueryEncoder:
 
     label: str
     backbone: str
-    model: Any
+    model: Method
     pixels: ModelPixelSpec
     weights: str
     control: str | None = None
@@ -65,6 +67,8 @@ class QueryEncoder:
 
     def said(self, texts: QueryTexts) -> EmbeddingArray:
         """The text tower's vectors of all texts, one after the other."""
+        if not isinstance(self.model, Clip):
+            raise TypeError(f"{self.label}: only a control over two towers has text vectors of its own")
         return embed_texts(self.model.embed_texts, texts)
 
 
@@ -88,7 +92,7 @@ def control_encoder(
     model = Clip(load_towers(checkpoint), ClipSpec()).eval().to(default_device())
     lambda_ = "{weight} (tuned)" if weight is None else f"{weight:g}"
     own = {"image": "image only", "text": "text only", "sum": f"sum, lambda {lambda_}"}[control]
-    tuned = config["method"]["name"] != "clip"
+    tuned = method_info(config["method"]["name"]).trained_for_task
     if tuned:
         own = f"{config['method']['name']}: {own}"
     mark, shown = backbone_weights_digest(checkpoint), named or _backbone_label(config)

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from zscir.benchmarks import BENCHMARK_PARTS, Benchmark
+from zscir.benchmarks import Benchmark
 from zscir.benchmarks.comparability import NO_TEXTS
 from zscir.benchmarks.missing_images import protocol_without_images
 from zscir.benchmarks.ranking import Scorer
 from zscir.benchmarks.results import compute_results, per_query_rows
 from zscir.benchmarks.score_rows import MetricScore, ScoreLabel, macro_mean, metric_scores, protocol_label
-from zscir.evaluation.benchmark_images import BenchmarkImages, load_benchmark_parts
+from zscir.evaluation.annotations import check_text_protocols, load_benchmark_parts
+from zscir.evaluation.benchmark_images import BenchmarkImages
 from zscir.evaluation.features import EmbeddingArray, ImageEmbeddings, sum_query_embeddings
 from zscir.evaluation.gallery_cache import cached_or_embedded, image_ids_of_parts
 from zscir.evaluation.gpu_ranking import scorer_for_device
@@ -22,7 +23,6 @@ from zscir.methods.checkpoint import default_device
 from zscir.runtime.schemas import INTERVALS_SCHEMA
 from zscir.store.artifacts import Artifact
 
-SUBMISSION_BENCHMARKS = ("cirr", "circo")
 _Row = dict[str, Any]
 
 
@@ -51,13 +51,19 @@ class QueryEmbeddings:
     texts: list[list[str]]
 
 
+def load_annotations(
+    encoder: QueryEncoder, benchmarks: Artifact, entries: Sequence[BenchmarkEntry]
+) -> list[list[Benchmark]]:
+    """The parts of every entry, checked: what is wrong with any of them is a RequestError before an image is read."""
+    check_text_protocols(entries, [encoder.texts(entry.texts) for entry in entries])
+    return [load_benchmark_parts(benchmarks, entry) for entry in entries]
+
+
 def load_benchmark_images(
-    one: QueryEncoder, benchmarks: Artifact, gallery: Artifact | None, entry: BenchmarkEntry
+    one: QueryEncoder, benchmarks: Artifact, gallery: Artifact | None, entry: BenchmarkEntry, parts: list[Benchmark]
 ) -> LoadedBenchmark:
-    """Load annotations, find every picture, embed them (or take them from ``gallery``)."""
-    names = entry.parts or BENCHMARK_PARTS[entry.name]
-    parts = load_benchmark_parts(benchmarks, entry.name, entry.split, names, entry.protocol, entry.sha256)
-    pictures = BenchmarkImages(benchmarks, entry.name, parts, entry.allow_missing or 0)
+    """Find every picture of a benchmark's parts, embed them (or take them from ``gallery``)."""
+    pictures = BenchmarkImages(benchmarks, entry.name, entry.allow_missing or 0)
     images = cached_or_embedded(
         one.model.gallery, pictures, image_ids_of_parts(parts), one.pixels, gallery, one.weights
     )
@@ -113,7 +119,7 @@ def _label(one: QueryEncoder, hall: LoadedBenchmark, ranking: str, seed: int) ->
 
 def submission_files(heard: Sequence[QueryEmbeddings]) -> list[dict[str, _Row]]:
     """The server's files of every part without answers."""
-    hidden = [own for own in heard if not own.bench.answered and own.bench.name in SUBMISSION_BENCHMARKS]
+    hidden = [own for own in heard if not own.bench.answered and own.bench.info.submission is not None]
     return [own.bench.submission_features(own.queries, own.shown, _scorer()) for own in hidden]
 
 

@@ -5,15 +5,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from zscir.benchmarks.comparability import (
-    LITERATURE_METRICS,
     NO_TEXTS,
     ComparisonGroup,
     comparison_group_of,
     control_from_label,
     escape_markdown,
+    literature_metrics,
     markdown_row,
     split_protocol,
 )
+from zscir.benchmarks.registry import is_whole_benchmark, whole_benchmark_order
 
 _Row = dict[str, Any]
 
@@ -58,15 +59,13 @@ class ScoreGrid:
     def sheets(self) -> list[ComparisonGroup]:
         """Headline benchmarks first, in the literature's order, then categories and tasks."""
         found = dict.fromkeys(sheet for _, sheet, _ in self.cells)
-        order = list(LITERATURE_METRICS)
-        return sorted(
-            found, key=lambda one: (order.index(one.benchmark) if one.benchmark in order else len(order), one.title)
-        )
+        return sorted(found, key=lambda sheet: (whole_benchmark_order(sheet.benchmark), sheet.title))
 
     def metrics(self, sheet: ComparisonGroup) -> list[str]:
         """The metrics of a sheet, headline ones first, then as the evaluation wrote them."""
         found = dict.fromkeys(metric for _, own, metric in self.cells if own == sheet)
-        first = [metric for metric in LITERATURE_METRICS.get(sheet.benchmark, ()) if metric in found]
+        known = literature_metrics(sheet.benchmark) if is_whole_benchmark(sheet.benchmark) else ()
+        first = [metric for metric in known if metric in found]
         return first + [metric for metric in found if metric not in first]
 
     def best(self, sheet: ComparisonGroup, metric: str) -> float:
@@ -138,7 +137,7 @@ def score_tables_markdown(grid: ScoreGrid, title: str) -> str:
 
 def overview(grid: ScoreGrid) -> str:
     """One column for each headline benchmark and protocol; the best of a column is bold."""
-    sheets = [sheet for sheet in grid.sheets() if sheet.benchmark in LITERATURE_METRICS] or grid.sheets()
+    sheets = [sheet for sheet in grid.sheets() if is_whole_benchmark(sheet.benchmark)] or grid.sheets()
     columns = [(sheet, grid.metrics(sheet)[0]) for sheet in sheets]
     heads = [f"{sheet.title} {metric} {_query_count(grid, sheet, metric)}".strip() for sheet, metric in columns]
     rows = [["method", "backbone", "texts", "preprocessing", *heads]]

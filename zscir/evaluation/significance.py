@@ -10,30 +10,31 @@ from typing import Any
 
 import numpy as np
 
-from zscir.benchmarks.breakdown import HEADLINE_METRIC
+from zscir.benchmarks.breakdown import BenchmarkSplit
 from zscir.benchmarks.comparability import ComparisonGroup, escape_markdown, markdown_row
 from zscir.benchmarks.intervals import PairedTest, paired_test, paired_test_of_means
 from zscir.benchmarks.metrics import MetricValues
+from zscir.benchmarks.registry import benchmark_info, info_of_label
 from zscir.evaluation.score_tables import ScoreGrid
 
 _Row = Mapping[str, Any]
-PartSplit = tuple[str, str]  # benchmark with its part, split
-BENCHMARKS_WITH_PARTS = ("fashioniq", "genecis")
 
 
 @dataclass(frozen=True)
 class HeadlineValues:
     """One evaluation: the sheet of each benchmark and split, and the headline value of each query by its id."""
 
-    sheets: Mapping[PartSplit, ComparisonGroup]
-    values: Mapping[PartSplit, Mapping[str, float]]
+    sheets: Mapping[BenchmarkSplit, ComparisonGroup]
+    values: Mapping[BenchmarkSplit, Mapping[str, float]]
 
 
-def collect_headline_values(per_query: Sequence[_Row], sheets: Mapping[PartSplit, ComparisonGroup]) -> HeadlineValues:
+def collect_headline_values(
+    per_query: Sequence[_Row], sheets: Mapping[BenchmarkSplit, ComparisonGroup]
+) -> HeadlineValues:
     """Only headline metrics are tested: of many tests some turn out "significant" by chance."""
-    values: dict[PartSplit, dict[str, float]] = {}
+    values: dict[BenchmarkSplit, dict[str, float]] = {}
     for row in per_query:
-        if row["metric"] == HEADLINE_METRIC[row["benchmark"].split("/")[0]]:
+        if row["metric"] == _headline_metric(row["benchmark"]):
             values.setdefault((row["benchmark"], row["split"]), {})[row["query_id"]] = row["value"]
     return HeadlineValues(sheets, values)
 
@@ -70,18 +71,23 @@ def _tests(a: HeadlineValues, b: HeadlineValues) -> Iterator[tuple[ComparisonGro
             yield a.sheets[whole], paired_test_of_means([pairs[key][0] for key in own], [pairs[key][1] for key in own])
 
 
-def _alike(a: HeadlineValues, b: HeadlineValues, key: PartSplit) -> bool:
+def _alike(a: HeadlineValues, b: HeadlineValues, key: BenchmarkSplit) -> bool:
     same_queries = key in b.values and list(a.values[key]) == list(b.values[key])
     return same_queries and key in a.sheets and a.sheets[key] == b.sheets.get(key)
 
 
-def _means(one: HeadlineValues) -> list[PartSplit]:
+def _means(one: HeadlineValues) -> list[BenchmarkSplit]:
     """Benchmark and split of every mean over categories or tasks that the evaluation reports."""
     return [(name.removesuffix("/mean"), split) for name, split in one.sheets if name.endswith("/mean")]
 
 
-def _measure(key: PartSplit, one: HeadlineValues) -> MetricValues:
-    metric, values = HEADLINE_METRIC[key[0].split("/")[0]], np.array(list(one.values[key].values()))
+def _headline_metric(label: str) -> str:
+    """The one metric of a benchmark that paired tests compare."""
+    return benchmark_info(label.split("/")[0]).headline_metrics[0]
+
+
+def _measure(key: BenchmarkSplit, one: HeadlineValues) -> MetricValues:
+    metric, values = _headline_metric(key[0]), np.array(list(one.values[key].values()))
     return MetricValues(metric, values, np.arange(len(values)), graded=not metric.startswith("R@"))
 
 
@@ -112,8 +118,9 @@ def _column(pair: _Row) -> str:
 
 def _is_part(column: str) -> bool:
     """Categories and tasks come after whole benchmarks."""
-    name, _, part = column.split(" ")[0].partition("/")
-    return name in BENCHMARKS_WITH_PARTS and part != "mean"
+    label = column.split(" ")[0]
+    info = info_of_label(label)
+    return info is not None and info.has_parts and label != info.whole_label
 
 
 def _best_of(pairs: Sequence[_Row]) -> int:

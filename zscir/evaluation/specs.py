@@ -1,12 +1,22 @@
 """What a spec may ask of an evaluation: a benchmark's split, parts and protocols, and a preprocessing by name."""
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
+from zscir.benchmarks.registry import benchmark_info
+from zscir.runtime.errors import RequestError
 from zscir.runtime.specs import Spec
 
-BenchmarkName = Literal["fashioniq", "cirr", "circo", "genecis"]
+
+def _registered_name(name: str) -> str:
+    try:
+        return benchmark_info(name).name
+    except RequestError as error:
+        raise ValueError(str(error)) from None  # pydantic then names the file and the field
+
+
+BenchmarkName = Annotated[str, AfterValidator(_registered_name)]
 Preprocessing = Literal["clip", "targetpad", "warp"]
 FIT_OF_PREPROCESSING = {
     "clip": "crop",
@@ -30,6 +40,13 @@ class BenchmarkEntry(Spec):
     texts: str | None = None
     sha256: dict[str, str] | None = None
     allow_missing: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _is_offered(self) -> Self:
+        problem = benchmark_info(self.name).request_problem(self.split, self.protocol, self.parts or ())
+        if problem:
+            raise ValueError(problem)
+        return self
 
 
 def pixels_for(pixels: _PixelSpecT, preprocessing: str | None) -> _PixelSpecT:

@@ -13,7 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from zscir.lineage.tables import LINEAGE_SCHEMAS
 from zscir.runtime.errors import RequestError
+from zscir.runtime.schemas import conform_table
 from zscir.store.file_sizes import PARALLEL_LISTINGS
 from zscir.store.store import LINEAGE_FOLDER, Store
 
@@ -78,8 +80,11 @@ class PreviousRuns:
         data = self._store.read_bytes(LINEAGE_FOLDER, run_id, f"{name}.parquet")
         if data is None:
             return []
+        where = f"store {self._store.uri}: {LINEAGE_FOLDER}/{run_id}/{name}.parquet"
         try:
-            rows: list[Row] = pq.ParquetFile(pa.BufferReader(data)).read().to_pylist()
+            table = pq.ParquetFile(pa.BufferReader(data)).read()
         except (pa.ArrowInvalid, OSError) as error:
-            raise RequestError(f"store {self._store.uri}: {LINEAGE_FOLDER}/{run_id}/{name}.parquet: {error}") from None
+            raise RequestError(f"{where}: {error}") from None
+        # A row about an artifact is copied into the tables of later runs: it must have their columns, no others.
+        rows: list[Row] = conform_table(table, LINEAGE_SCHEMAS[name], where).to_pylist()
         return rows

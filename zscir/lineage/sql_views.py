@@ -1,12 +1,13 @@
-"""Queries: the lineage and record tables of a store become DuckDB views that SQL can ask."""
+"""Query the lineage and record tables of a store in SQL: each table is a DuckDB view over its Parquet files."""
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from zscir.lineage.tables import LINEAGE_SCHEMAS, REMOVED_SCHEMA
 from zscir.runtime.errors import RequestError
@@ -23,7 +24,9 @@ from zscir.runtime.schemas import (
     RESPONSES_SCHEMA,
     SCORES_SCHEMA,
     TRIPLETS_SCHEMA,
-    write_table,
+    is_table_of,
+    parquet_columns,
+    parquet_sql,
 )
 from zscir.store.store import Store
 
@@ -47,6 +50,7 @@ RECORD_SCHEMAS = {
 RECORD_FILES = {"packed": "index.parquet", "responses": "responses-*.parquet"}
 LINEAGE_TABLES = LINEAGE_SCHEMAS | {"removed": REMOVED_SCHEMA}
 ANCESTRY_TABLES = ("artifacts", "edges")  # every run that came by an artifact lists it: their rows are told once
+ARTIFACT_KEY_SQL = "regexp_extract(filename, '/([0-9a-f]{64})/[^/]*$', 1)"  # the folder in which a file lies
 ANCESTRY_SQL = """
 CREATE VIEW ancestry AS WITH RECURSIVE up(key, ancestor_key) AS (
     SELECT key, key FROM artifacts
@@ -88,20 +92,50 @@ def query_store_rows(store: Store, query: str, values: Sequence[Any] = ()) -> li
 
 
 def make_views(connection: "duckdb.DuckDBPyConnection", store: Store, query: str, scratch: Path) -> None:
-    """Give the connection a view for each table that ``query`` names; all of the lineage's when it names none."""
+    """Give the connection a view for each table that ``query`` names; all of the lineage's when it names none.
+
+    A view has the columns of its schema, whatever version of zscir wrote the files; ``artifact_key`` is added to the
+    record tables. RequestError names the file and the column when one that may not be null is missing.
+    """
     connection.execute("SET TimeZone = 'UTC'")
     named = _tables_named(query)
     lineage = set(LINEAGE_TABLES) & named if named else set(LINEAGE_TABLES)
     for name in sorted(lineage):
-        _create_view(connection, scratch, name, LINEAGE_TABLES[name], store.lineage_tables(name, scratch / name), "")
+        schema, copies = LINEAGE_TABLES[name], scratch / name
+        with _named_in_store(store, copies):
+            rows = parquet_sql(parquet_columns(store.lineage_tables(name, copies)), schema)
+        distinct = "DISTINCT " if name in ANCESTRY_TABLES else ""
+        connection.execute(f"CREATE VIEW {name} AS SELECT {distinct}{_quoted(schema)} FROM {rows}")  # noqa: S608 - our own names
     if lineage.issuperset(ANCESTRY_TABLES):
         connection.execute(ANCESTRY_SQL)
     for name, schema in RECORD_SCHEMAS.items():
         if name in named:
-            found = store.artifact_files(RECORD_FILES.get(name, f"{name}.parquet"), scratch / name)
-            paths = [path for path in found if set(schema.names) <= set(pq.read_schema(path).names)]
-            key = ", regexp_extract(filename, '/([0-9a-f]{64})/[^/]*$', 1) AS artifact_key"
-            _create_view(connection, scratch, name, schema, paths, key)
+            rows = _record_rows(store, name, scratch / name)
+            connection.execute(f"CREATE VIEW {name} AS SELECT {_quoted(schema)}, artifact_key FROM {rows}")  # noqa: S608 - our own names
+
+
+def _record_rows(store: Store, name: str, copies: Path) -> str:
+    """The rows of a record table in all artifacts, and ``artifact_key``, as a DuckDB table expression."""
+    schema = RECORD_SCHEMAS[name]
+    with _named_in_store(store, copies):
+        found = parquet_columns(store.artifact_files(RECORD_FILES.get(name, f"{name}.parquet"), copies))
+        files = {path: columns for path, columns in found.items() if is_table_of(columns, schema)}
+        rows = parquet_sql(files, schema, ", filename = true")
+    key = ARTIFACT_KEY_SQL if files else "CAST(NULL AS VARCHAR)"
+    return f"(SELECT *, {key} AS artifact_key FROM {rows})"  # noqa: S608 - our own expressions
+
+
+@contextmanager
+def _named_in_store(store: Store, copies: Path) -> Iterator[None]:
+    """An error about a copy of a file names the file in the store, which is there for longer."""
+    try:
+        yield
+    except RequestError as error:
+        raise RequestError(str(error).replace(str(copies), store.uri)) from None
+
+
+def _quoted(schema: pa.Schema) -> str:
+    return ", ".join(f'"{column}"' for column in schema.names)
 
 
 def _tables_named(query: str) -> set[str]:
@@ -109,18 +143,3 @@ def _tables_named(query: str) -> set[str]:
     known = [*LINEAGE_TABLES, *RECORD_SCHEMAS, "ancestry"]
     found = {name for name in known if re.search(rf"\b{name}\b", query, re.IGNORECASE)}
     return found | set(ANCESTRY_TABLES) if "ancestry" in found else found
-
-
-def _create_view(
-    connection: "duckdb.DuckDBPyConnection", scratch: Path, name: str, schema: Any, paths: list[str], extra: str
-) -> None:
-    if not paths:
-        empty = scratch / f"{name}-{'0' * 64}" / "empty.parquet"
-        empty.parent.mkdir(parents=True)
-        write_table(empty, schema, [])
-        paths = [str(empty)]
-    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
-    columns = ", ".join(f'"{column}"' for column in schema.names)
-    source = f"read_parquet([{listed}], union_by_name=true, filename=true)"
-    kind = "DISTINCT " if name in ANCESTRY_TABLES else ""
-    connection.execute(f"CREATE VIEW {name} AS SELECT {kind}{columns}{extra} FROM {source}")  # noqa: S608 - our own names

@@ -1,4 +1,4 @@
-"""The endpoint of a chat service: environment variables become its address, its key and how patiently it is asked.
+"""Read the address, the key and the retry limits of a chat service from ``ZSCIR_LLM_*``.
 
 None of this bears identity: it never enters a spec, a record or a log.
 """
@@ -15,15 +15,15 @@ from zscir.runtime.errors import RequestError
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where and how to ask. ``api_key`` is never printed: ``hide`` takes it out of any text that is kept."""
+    """Where requests go, and how often they are tried. ``redact`` takes ``api_key`` out of any text that is kept."""
 
     base_url: str
     api_key: str = field(default="", repr=False)
     concurrency: int = 16
-    attempts: int = 8
+    attempts: int = 8  # with waits of up to 1, 2, 4 ... 60 s: a service may be away for one to two minutes
     timeout_s: float = 120.0
     first_wait_s: float = 1.0
-    longest_wait_s: float = 60.0
+    max_wait_s: float = 60.0
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] = os.environ) -> Endpoint:
@@ -52,17 +52,18 @@ class Endpoint:
         """The headers of a request; no key, no header."""
         return {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
 
-    def hide(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """``text`` without the key, should a service repeat it."""
         return text.replace(self.api_key, "***") if self.api_key else text
 
-    def wait_s(self, attempt: int, asked_s: float | None, chance: float) -> float:
-        """How long to wait after failure number ``attempt`` (from 0): what the service asks for, else exponential.
+    def wait_s(self, attempt: int, retry_after_s: float | None, jitter: float) -> float:
+        """Seconds to wait after failure number ``attempt`` (from 0): what the service asks for, else exponential.
 
-        ``chance`` in [0, 1) spreads the waits of many requests over half of the time.
+        ``jitter`` in [0, 1) spreads the waits of many requests over half of the time.
         """
-        wait = min(self.longest_wait_s, self.first_wait_s * 2.0 ** min(attempt, 30)) * (0.5 + 0.5 * chance)
-        return wait if asked_s is None else min(self.longest_wait_s, max(wait, asked_s))
+        # The exponent is bounded because a float overflows at 2 ** 1024, long after the wait has reached its maximum.
+        wait = min(self.max_wait_s, self.first_wait_s * 2.0 ** min(attempt, 30)) * (0.5 + 0.5 * jitter)
+        return wait if retry_after_s is None else min(self.max_wait_s, max(wait, retry_after_s))
 
 
 def _positive(environment: Mapping[str, str], name: str, default: float) -> float:

@@ -1,85 +1,102 @@
-"""Build: a method spec and its starting points (nothing, a backbone, a mapping) become a method ready to train."""
+"""Build a method from its spec and its starting points, and refuse one whose checkpoint could not be loaded again."""
 
-import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from zscir.methods import checkpoint as ck
-from zscir.methods.clip import Clip
 from zscir.methods.counter_rng import random_stream
-from zscir.methods.pli import Pli
-from zscir.methods.specs import ArchitectureSpec, ClipSpec, ModelPixelSpec, PliSpec, TscirComposeSpec, TscirMapSpec
-from zscir.methods.tokenizer import ClipTokenizer, CompactTokenizer, Tokenizer
-from zscir.methods.towers import Towers, open_clip_config
-from zscir.methods.tscir_compose import TscirCompose, new_adapters
-from zscir.methods.tscir_map import TscirMap, new_mapping
+from zscir.methods.protocol import AnyMethod, StartingPoints, StoredMethod
+from zscir.methods.registry import METHODS, MethodInfo, method_info, parse_method_spec
+from zscir.methods.specs import MethodSpec
+from zscir.methods.stored_tensors import check_tensors_fit
 from zscir.runtime.errors import RequestError
 from zscir.store.artifacts import Artifact
 
-AnyMethodSpec = ClipSpec | PliSpec | TscirMapSpec | TscirComposeSpec
-
 
 def new_method(
-    spec: AnyMethodSpec, seed: int, backbone: Artifact | None, init: Artifact | None, texts: Iterable[str]
-) -> ck.Trainable:
+    spec: MethodSpec, seed: int, backbone: Artifact | None, init: Artifact | None, texts: Iterable[str]
+) -> AnyMethod:
     """The method of ``spec`` with weights drawn from ``seed`` where nothing is given to start from.
 
     ``texts`` are the training texts, read only for the vocabulary of a compact tokenizer. RequestError when a
-    starting point is missing, superfluous or of the wrong method.
+    starting point is missing, superfluous or of the wrong method, or when the method is not registered completely.
     """
+    info = method_info(spec.name)
+    kind = ck.method_class(info)
+    _check_init(info, init)
+    # A checkpoint depends on the order of all draws from here on: also those of towers whose weights are then loaded.
     torch.manual_seed(random_stream("init", seed) >> 1)
-    if isinstance(spec, ClipSpec):
-        return _new_clip(spec, backbone, init, texts)
-    if backbone is None:
-        raise RequestError(f"training {spec.name} needs the input 'backbone' (a clip checkpoint)")
-    if isinstance(spec, TscirComposeSpec):
-        return _new_compose(spec, backbone, init)
     if init is not None:
-        raise RequestError(
-            f"training {spec.name} takes no input 'init'; only tscir_compose does (a tscir_map checkpoint)"
-        )
-    towers = ck.load_towers(backbone)
-    if isinstance(spec, PliSpec):
-        return Pli(towers, spec)
-    return TscirMap(towers, new_mapping(towers, spec), spec)
+        started = ck.load_method(init, backbone, torch.device("cpu"))
+        start = StartingPoints(spec.name, started.both_towers(), started, texts)
+    else:
+        start = StartingPoints(spec.name, None if backbone is None else ck.load_towers(backbone), None, texts)
+    method = kind.new(spec, start)
+    check_reloads(method, info, None if start.init is None else start.init.spec)
+    return method
 
 
-def _new_clip(spec: ClipSpec, backbone: Artifact | None, init: Artifact | None, texts: Iterable[str]) -> Clip:
-    if init is None and backbone is None and spec.architecture is not None:
-        return _from_scratch(spec, spec.architecture, texts)
-    if init is None and backbone is not None and spec.architecture is None:
-        return Clip(ck.load_towers(backbone), spec)
-    raise RequestError(
-        "training clip takes either method.architecture (from scratch) or the input 'backbone', and no 'init'"
-    )
+def _check_init(info: MethodInfo, init: Artifact | None) -> None:
+    if info.init_from is not None:
+        if init is None or ck.read_config(init)["method"]["name"] != info.init_from:
+            raise RequestError(
+                f"training {info.name} needs the input 'init': the {info.init_from} checkpoint to start from"
+            )
+    elif init is not None:
+        takers = [f"{other.name} (a {other.init_from} checkpoint)" for other in METHODS.values() if other.init_from]
+        raise RequestError(f"training {info.name} takes no input 'init'; only {', '.join(takers)}")
 
 
-def _from_scratch(spec: ClipSpec, architecture: ArchitectureSpec, texts: Iterable[str]) -> Clip:
-    pixels = spec.pixels or ModelPixelSpec()
-    tokenizer: Tokenizer = ClipTokenizer()
-    if architecture.tokenizer == "compact":
-        tokenizer = CompactTokenizer.of_corpus(texts)
-    towers = Towers(open_clip_config(architecture, pixels, tokenizer.vocab_size), pixels, tokenizer)
-    with torch.no_grad():
-        towers.clip.logit_scale.fill_(math.log(spec.init_scale))
-    return Clip(towers, spec)
+def check_reloads(method: AnyMethod, info: MethodInfo, init_spec: MethodSpec | None) -> None:
+    """RequestError unless the checkpoint that ``method`` would write now loads again, with every tensor in its place.
+
+    Called before the first step: a method that is registered incompletely must not train for hours first.
+    """
+    unfit = f"method '{info.name}' is not registered completely, so that its checkpoint could not be loaded again"
+    if parse_method_spec(method.spec.literals()) != method.spec:
+        raise RequestError(f"{unfit}: its spec does not read back as it was written")
+    weights, towers = method.weights(), method.both_towers()
+    if info.holds_towers:
+        try:
+            check_tensors_fit(towers.clip, weights, Path(ck.WEIGHTS))
+        except RequestError as error:
+            raise RequestError(f"{unfit}: it says that it holds towers, and {error}") from None
+        return
+    marked = _marked(weights, towers)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            again = type(method).load(method.spec, StoredMethod(towers, marked, init_spec, Path(ck.WEIGHTS)))
+    except (RequestError, KeyError, RuntimeError) as error:
+        raise RequestError(f"{unfit}: {error}") from error
+    found = again.weights()
+    lost = [name for name in marked if name not in found or not torch.equal(found[name], marked[name])]
+    if lost or not marked:
+        raise RequestError(f"{unfit}: {type(method).__name__}.load leaves out {lost[:3] or 'everything'}")
 
 
-def _new_compose(spec: TscirComposeSpec, backbone: Artifact, init: Artifact | None) -> TscirCompose:
-    mapped = None if init is None else ck.load_method(init, backbone, torch.device("cpu"))
-    if not isinstance(mapped, TscirMap):
-        raise RequestError("training tscir_compose needs the input 'init': the tscir_map checkpoint to start from")
-    towers, mapping = mapped.speaker.towers, mapped.speaker.mapping
-    return TscirCompose(towers, mapping, new_adapters(towers, spec), spec)
+def _marked(weights: dict[str, Tensor], towers: torch.nn.Module) -> dict[str, Tensor]:
+    """The weights, each number one higher, so that a tensor which is not loaded is told from one that is.
+
+    Tensors of the towers stay as they are: the loaded method shares the towers of the one that will train.
+    """
+    shared = {tensor.data_ptr() for tensor in towers.state_dict().values()}
+    return {
+        name: tensor.detach().clone()
+        if tensor.data_ptr() in shared or tensor.dtype is torch.bool
+        else tensor.detach() + 1
+        for name, tensor in weights.items()
+    }
 
 
-def origin_of(spec: AnyMethodSpec, backbone: Artifact | None, init: Artifact | None) -> dict[str, Any]:
+def origin_of(spec: MethodSpec, backbone: Artifact | None, init: Artifact | None) -> dict[str, Any]:
     """What the checkpoint's configuration says of where it came from."""
-    origin: dict[str, Any] = {}
-    if isinstance(spec, TscirMapSpec | TscirComposeSpec) and backbone is not None:
+    info, origin = method_info(spec.name), dict[str, Any]()
+    if not info.holds_towers and backbone is not None:
         origin["backbone"] = ck.backbone_weights_digest(backbone)
-    if isinstance(spec, TscirComposeSpec) and init is not None:
-        origin["mapping"] = ck.read_config(init)["method"]
+    if info.init_section is not None and init is not None:
+        origin[info.init_section] = ck.read_config(init)["method"]
     return origin

@@ -1,7 +1,7 @@
-"""Checkpoints: a trained method becomes safetensors + config.json, and an artifact of these a method again.
+"""Write a trained method as safetensors and config.json, and load it again.
 
-Nothing is unpickled. A ``clip`` or ``pli`` checkpoint is a whole two-tower model under open_clip's tensor names; a
-``tscir_*`` checkpoint holds what was trained and needs the backbone's artifact beside it.
+Nothing is unpickled. A checkpoint of a method that holds towers (``clip``, ``pli``) is a whole two-tower model under
+open_clip's tensor names; any other holds what was trained and needs the backbone's artifact beside it.
 """
 
 import json
@@ -9,25 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from zscir.methods.clip import Clip
-from zscir.methods.pli import Pli
-from zscir.methods.specs import ClipSpec, MethodSpec, ModelPixelSpec, PliSpec, TscirComposeSpec, TscirMapSpec
+from zscir.methods.protocol import AnyMethod, StoredMethod, TrainableMethod
+from zscir.methods.registry import METHODS, MethodInfo, method_info, parse_method_spec
+from zscir.methods.specs import MethodSpec, ModelPixelSpec
+from zscir.methods.stored_tensors import load_tensors
 from zscir.methods.tokenizer import ClipTokenizer, CompactTokenizer, Tokenizer
 from zscir.methods.towers import Towers
-from zscir.methods.tscir_compose import TscirCompose, new_adapters
-from zscir.methods.tscir_map import TscirMap, new_mapping
 from zscir.runtime.errors import RequestError
 from zscir.store.artifacts import Artifact
 
-Trainable = Clip | Pli | TscirMap | TscirCompose
 WEIGHTS, CONFIG, VOCAB = "model.safetensors", "config.json", "vocab.json"
-METHODS = ("clip", "pli", "tscir_map", "tscir_compose")
-_SPECS: TypeAdapter[Any] = TypeAdapter(MethodSpec)
 
 
 def default_device() -> torch.device:
@@ -35,12 +30,22 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def towers_of(method: Trainable) -> Towers:
-    """The towers inside a method."""
-    return method.towers if isinstance(method, Clip | Pli) else method.speaker.towers
+def method_class(info: MethodInfo) -> type[AnyMethod]:
+    """The class of a registered method; RequestError names what it lacks."""
+    found = info.load_class(info.method)
+    if not issubclass(found, TrainableMethod):
+        raise RequestError(f"method '{info.name}': {info.method} is no TrainableMethod")
+    missing = sorted(getattr(found, "__abstractmethods__", ()))
+    if missing:
+        raise RequestError(f"method '{info.name}': {info.method} lacks {', '.join(missing)}")
+    for attribute, registered in (("name", info.name), ("text_protocol", info.text_protocol)):
+        own = getattr(found, attribute, None)
+        if own != registered:
+            raise RequestError(f"method '{info.name}': {info.method} has {attribute} = {own!r}, not {registered!r}")
+    return found
 
 
-def save_checkpoint(method: Trainable, out: Path, half: bool = False, more: dict[str, Any] | None = None) -> int:
+def save_checkpoint(method: AnyMethod, out: Path, half: bool = False, more: dict[str, Any] | None = None) -> int:
     """Write the method's files into ``out`` and return the number of stored numbers; equal tensors give equal bytes.
 
     ``half`` stores floats in 16 bits (loading widens them again).
@@ -50,7 +55,7 @@ def save_checkpoint(method: Trainable, out: Path, half: bool = False, more: dict
         weights = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
     save_file(weights, out / WEIGHTS)
     (out / WEIGHTS).chmod(0o644)  # safetensors makes the file readable by its owner alone
-    towers = towers_of(method)
+    towers = method.both_towers()
     compact = isinstance(towers.tokenizer, CompactTokenizer)
     config = {
         "format": 1,
@@ -72,26 +77,33 @@ def read_config(checkpoint: Artifact) -> dict[str, Any]:
     path = checkpoint.path(CONFIG)
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if config["format"] != 1 or config["method"]["name"] not in METHODS:
-            raise KeyError("format or method")
+        name, known = config["method"]["name"], config["format"] == 1
     except (ValueError, KeyError, TypeError) as error:
         raise RequestError(f"{path}: not the configuration of a zscir checkpoint ({error})") from None
+    if not known or name not in METHODS:
+        raise RequestError(
+            f"{path}: format {config['format']!r}, method {name!r}: this version reads format 1 of the methods "
+            f"{', '.join(METHODS)}"
+        )
     return config
 
 
-def spec_in(config: dict[str, Any], section: str, where: str) -> Any:
+def _spec_in(config: dict[str, Any], section: str, where: Path) -> MethodSpec:
     """The method spec stored in one section of a checkpoint's configuration."""
     try:
-        return _SPECS.validate_json(json.dumps(config[section]))
-    except (KeyError, ValidationError) as error:
+        return parse_method_spec(config[section])
+    except KeyError:
+        raise RequestError(f"{where}: section '{section}' is missing") from None
+    except RequestError as error:
         raise RequestError(f"{where}: section '{section}' is not a method of this version: {error}") from None
 
 
 def load_towers(checkpoint: Artifact) -> Towers:
     """The two towers of a ``clip`` or ``pli`` checkpoint, in evaluation mode, on the CPU, float32."""
     config = read_config(checkpoint)
-    if config["method"]["name"] not in ("clip", "pli"):
-        raise RequestError(f"a backbone must be a clip or pli checkpoint; this one is {config['method']['name']}")
+    if not method_info(config["method"]["name"]).holds_towers:
+        whole = " or ".join(info.name for info in METHODS.values() if info.holds_towers)
+        raise RequestError(f"a backbone must be a {whole} checkpoint; this one is {config['method']['name']}")
     tokenizer: Tokenizer = ClipTokenizer()
     if config["tokenizer"] == "compact":
         tokenizer = CompactTokenizer.load(checkpoint.path(VOCAB))
@@ -110,60 +122,38 @@ def read_weights(checkpoint: Artifact) -> dict[str, Tensor]:
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.items()}
 
 
-def load_tensors(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
-    """Load every tensor of ``module``; RequestError names what is missing, left over or of another shape."""
-    wanted = module.state_dict()
-    wrong = sorted(wanted.keys() ^ weights.keys())
-    wrong += [name for name in wanted.keys() & weights.keys() if wanted[name].shape != weights[name].shape]
-    if wrong:
-        raise RequestError(f"{path}: {len(wrong)} tensors do not fit the configuration, such as {wrong[:3]}")
-    module.load_state_dict(weights)
-
-
-def tensors_with_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors under ``prefix.``, without it."""
-    return {name[len(prefix) + 1 :]: tensor for name, tensor in weights.items() if name.startswith(prefix + ".")}
-
-
 def load_method(
     checkpoint: Artifact, backbone: Artifact | None = None, device: torch.device | None = None
-) -> Trainable:
-    """The method of a checkpoint, ready to answer. ``tscir_*`` checkpoints need the backbone they were trained on."""
-    config = read_config(checkpoint)
-    spec = spec_in(config, "method", CONFIG)
-    if isinstance(spec, ClipSpec | PliSpec):
-        towers = load_towers(checkpoint)
-        whole: Trainable = Clip(towers, spec) if isinstance(spec, ClipSpec) else Pli(towers, spec)
+) -> AnyMethod:
+    """The method of a checkpoint, in evaluation mode.
+
+    One that holds no towers needs the ``backbone`` that it was trained on: RequestError without it or with another.
+    """
+    config, where = read_config(checkpoint), checkpoint.path(CONFIG)
+    spec = _spec_in(config, "method", where)
+    info = method_info(spec.name)
+    if info.holds_towers:
+        towers, weights = load_towers(checkpoint), {}
     else:
-        whole = _load_tscir(checkpoint, _checked_backbone(config, backbone), spec, config)
-    return whole.eval().to(device or default_device())
+        towers, weights = load_towers(_checked_backbone(config, info, backbone)), read_weights(checkpoint)
+    init_spec = None if info.init_section is None else _spec_in(config, info.init_section, where)
+    stored = StoredMethod(towers, weights, init_spec, checkpoint.path(WEIGHTS))
+    return method_class(info).load(spec, stored).eval().to(device or default_device())
 
 
 def backbone_weights_digest(backbone: Artifact) -> str:
-    """What a ``tscir_*`` checkpoint remembers of its backbone: the SHA-256 of its weights."""
+    """What a checkpoint without towers remembers of its backbone: the SHA-256 of its weights."""
     return backbone.entries[WEIGHTS].sha256
 
 
-def _checked_backbone(config: dict[str, Any], backbone: Artifact | None) -> Artifact:
-    name = config["method"]["name"]
+def _checked_backbone(config: dict[str, Any], info: MethodInfo, backbone: Artifact | None) -> Artifact:
     if backbone is None:
-        raise RequestError(f"a {name} checkpoint holds no towers: give its backbone's checkpoint too")
+        raise RequestError(
+            f"a {info.name} checkpoint holds no towers, only {info.trains}: give its backbone's checkpoint too"
+        )
     if config.get("backbone") != backbone_weights_digest(backbone):
         raise RequestError(
-            f"this {name} checkpoint was trained on a backbone with weights {str(config.get('backbone'))[:12]}, "
+            f"this {info.name} checkpoint was trained on a backbone with weights {str(config.get('backbone'))[:12]}, "
             f"the one given has {backbone_weights_digest(backbone)[:12]}; give the one it was trained on"
         )
     return backbone
-
-
-def _load_tscir(
-    checkpoint: Artifact, backbone: Artifact, spec: TscirMapSpec | TscirComposeSpec, config: dict[str, Any]
-) -> Trainable:
-    towers, weights, path = load_towers(backbone), read_weights(checkpoint), checkpoint.path(WEIGHTS)
-    mapping = new_mapping(towers, spec if isinstance(spec, TscirMapSpec) else spec_in(config, "mapping", CONFIG))
-    load_tensors(mapping, tensors_with_prefix(weights, "mapping"), path)
-    if isinstance(spec, TscirMapSpec):
-        return TscirMap(towers, mapping, spec)
-    adapters = new_adapters(towers, spec)
-    load_tensors(adapters, tensors_with_prefix(weights, "adapters"), path)
-    return TscirCompose(towers, mapping, adapters, spec)

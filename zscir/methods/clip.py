@@ -1,19 +1,23 @@
 """clip: two towers trained on image-text pairs by symmetric contrast; the stock backbone of every other method."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+from typing import Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from zscir.methods.augment import augmented_view
 from zscir.methods.losses import symmetric_nce
-from zscir.methods.protocol import Batch, Gather, gather_single_process
-from zscir.methods.specs import ClipSpec
-from zscir.methods.towers import Towers
+from zscir.methods.protocol import Batch, Gather, StartingPoints, StoredMethod, TrainableMethod, gather_single_process
+from zscir.methods.specs import ArchitectureSpec, ClipSpec, ModelPixelSpec
+from zscir.methods.tokenizer import ClipTokenizer, CompactTokenizer, Tokenizer
+from zscir.methods.towers import Towers, open_clip_config
+from zscir.runtime.errors import RequestError
 
 
-class Clip(nn.Module):
+class Clip(TrainableMethod[ClipSpec]):
     """As a query it is the plain sum of unit features (weights 1 and 1): the paper's own control."""
 
     name = "clip"
@@ -22,6 +26,26 @@ class Clip(nn.Module):
     def __init__(self, towers: Towers, spec: ClipSpec) -> None:
         super().__init__()
         self.towers, self.spec, self.pixels = towers, spec, towers.pixels
+
+    @classmethod
+    def new(cls, spec: ClipSpec, start: StartingPoints) -> Self:
+        """From scratch where the spec gives an architecture, else from the backbone."""
+        if (spec.architecture is None) == (start.backbone is None):
+            raise RequestError("training clip takes either method.architecture (from scratch) or the input 'backbone'")
+        if spec.architecture is None:
+            return cls(start.towers, spec)
+        towers = _new_towers(spec.architecture, spec.pixels or ModelPixelSpec(), start.texts)
+        with torch.no_grad():
+            towers.clip.logit_scale.fill_(math.log(spec.init_scale))
+        return cls(towers, spec)
+
+    @classmethod
+    def load(cls, spec: ClipSpec, stored: StoredMethod) -> Self:
+        """Around the towers that the checkpoint holds."""
+        return cls(stored.towers, spec)
+
+    def both_towers(self) -> Towers:
+        return self.towers
 
     def loss(self, batch: Batch, gather: Gather = gather_single_process) -> dict[str, Tensor]:
         """Symmetric cross-entropy of the target images and their texts at the learned scale."""
@@ -51,3 +75,10 @@ class Clip(nn.Module):
     def weights(self) -> dict[str, Tensor]:
         """Both towers, under open_clip's names."""
         return dict(self.towers.clip.state_dict())
+
+
+def _new_towers(architecture: ArchitectureSpec, pixels: ModelPixelSpec, texts: Iterable[str]) -> Towers:
+    tokenizer: Tokenizer = ClipTokenizer()
+    if architecture.tokenizer == "compact":
+        tokenizer = CompactTokenizer.of_corpus(texts)
+    return Towers(open_clip_config(architecture, pixels, tokenizer.vocab_size), pixels, tokenizer)

@@ -5,19 +5,20 @@ the softmax is one-way at temperature 1, and the target branch has the same weig
 """
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from zscir.methods.losses import one_way_nce
 from zscir.methods.masks import kept_patches
-from zscir.methods.protocol import Batch, Gather, gather_single_process
+from zscir.methods.protocol import Batch, Gather, StartingPoints, StoredMethod, TrainableMethod, gather_single_process
 from zscir.methods.specs import PliSpec
 from zscir.methods.towers import Towers
 
 
-class Pli(nn.Module):
+class Pli(TrainableMethod[PliSpec]):
     """Query = norm(norm(text) + image_weight * norm(image))."""
 
     name = "pli"
@@ -27,6 +28,19 @@ class Pli(nn.Module):
         super().__init__()
         self.towers, self.spec, self.pixels = towers, spec, towers.pixels
         self._choose_trained()
+
+    @classmethod
+    def new(cls, spec: PliSpec, start: StartingPoints) -> Self:
+        """Around the backbone's towers, which are tuned."""
+        return cls(start.towers, spec)
+
+    @classmethod
+    def load(cls, spec: PliSpec, stored: StoredMethod) -> Self:
+        """Around the tuned towers that the checkpoint holds."""
+        return cls(stored.towers, spec)
+
+    def both_towers(self) -> Towers:
+        return self.towers
 
     def _choose_trained(self) -> None:
         """Only the tuned part takes a gradient; the learned scale has no part in this loss."""

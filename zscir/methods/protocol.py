@@ -1,12 +1,19 @@
-"""Batches and the shape of a method: what the loader hands over, and what training and evaluation may ask for."""
+"""The interface of a method: the batches that it trains on, and what training, checkpoints and evaluation call."""
 
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Generic, Protocol, Self, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from zscir.methods.specs import ModelPixelSpec
+from zscir.methods.specs import MethodSpec, ModelPixelSpec
+from zscir.methods.stored_tensors import load_tensors, tensors_with_prefix
+from zscir.methods.towers import Towers
+from zscir.runtime.errors import RequestError
+
+SpecT = TypeVar("SpecT", bound=MethodSpec)
 
 Gather = Callable[[Tensor], Tensor]  # the [b, D] rows that this process encoded -> all [B, D] rows of the step
 
@@ -37,24 +44,81 @@ class Batch:
 
 
 class Method(Protocol):
-    """What every method offers. ``text_protocol`` names the query strings that it expects (``zscir.benchmarks``)."""
+    """What every method offers. ``text_protocol`` names the query strings that it takes (``zscir.benchmarks``)."""
 
     name: str
     text_protocol: str
     pixels: ModelPixelSpec
 
+    @abstractmethod
     def loss(self, batch: Batch, gather: Gather = gather_single_process) -> dict[str, Tensor]:
         """``loss`` (a scalar with a gradient) and its parts by name; every feature passes ``gather`` once."""
-        ...
 
+    @abstractmethod
     def queries(self, reference_pixels_B3HW: Tensor, texts: Sequence[str]) -> Tensor:
         """[B, D] unit query vectors of uint8 reference images and texts."""
-        ...
 
+    @abstractmethod
     def gallery(self, pixels_B3HW: Tensor) -> Tensor:
         """[B, D] unit vectors of uint8 candidate images."""
-        ...
 
+    @abstractmethod
     def weights(self) -> dict[str, Tensor]:
         """The tensors that its checkpoint holds."""
-        ...
+
+
+@dataclass(frozen=True)
+class StartingPoints:
+    """What a new method may start from: the towers of a backbone, a trained method, the texts of its training data."""
+
+    method: str
+    backbone: Towers | None
+    init: "AnyMethod | None"
+    texts: Iterable[str]
+
+    @property
+    def towers(self) -> Towers:
+        """The backbone's towers; RequestError where none is given."""
+        if self.backbone is None:
+            raise RequestError(f"training {self.method} needs the input 'backbone' (a clip checkpoint)")
+        return self.backbone
+
+
+@dataclass(frozen=True)
+class StoredMethod:
+    """What a checkpoint gives to load from. ``towers`` are its own where it holds them, else its backbone's.
+
+    ``init_spec`` is the spec of the checkpoint that it continued; ``path`` is named in errors.
+    """
+
+    towers: Towers
+    weights: Mapping[str, Tensor]
+    init_spec: MethodSpec | None
+    path: Path
+
+    def fill(self, module: nn.Module, prefix: str) -> None:
+        """Load the tensors under ``prefix.`` into ``module``; RequestError when they do not fit."""
+        load_tensors(module, tensors_with_prefix(self.weights, prefix), self.path)
+
+
+class TrainableMethod(nn.Module, Method, Generic[SpecT]):
+    """Base of the registered methods: a module that training can start, move, store and load again."""
+
+    spec: SpecT
+
+    @classmethod
+    @abstractmethod
+    def new(cls, spec: SpecT, start: StartingPoints) -> Self:
+        """The method before its first step. Weights that are drawn come from torch's generator, which is seeded."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, spec: SpecT, stored: StoredMethod) -> Self:
+        """The method of a checkpoint whose ``weights()`` were ``stored.weights``."""
+
+    @abstractmethod
+    def both_towers(self) -> Towers:
+        """The towers inside, trained or frozen: a checkpoint keeps their architecture, pixels and tokenizer."""
+
+
+AnyMethod = TrainableMethod[Any]

@@ -1,4 +1,4 @@
-"""Method specs: what a TOML file may ask of each method, with the published values as defaults (no torch here)."""
+"""The specs of the methods, with the published values as defaults (no torch here)."""
 
 from typing import Annotated, Literal
 
@@ -55,7 +55,13 @@ class ArchitectureSpec(Spec):
     tokenizer: Literal["clip", "compact"] = "clip"
 
 
-class ClipSpec(Spec):
+class MethodSpec(Spec):
+    """Base of every method's spec; a subclass narrows ``name`` to a Literal, which is also its default."""
+
+    name: str
+
+
+class ClipSpec(MethodSpec):
     """Contrastive training of both towers on image-text pairs: symmetric, normalised, learned scale."""
 
     name: Literal["clip"] = "clip"
@@ -67,7 +73,7 @@ class ClipSpec(Spec):
     flip: UnitFraction = 0.0
 
 
-class PliSpec(Spec):
+class PliSpec(MethodSpec):
     """Masked tuning (PLI, arXiv 2311.07622): masked image + text -> the whole image."""
 
     name: Literal["pli"] = "pli"
@@ -77,7 +83,7 @@ class PliSpec(Spec):
     image_weight: Annotated[float, Field(ge=0)] = 0.25
 
 
-class TscirMapSpec(Spec):
+class TscirMapSpec(MethodSpec):
     """TSCIR stage I (arXiv 2504.17990): an image becomes the word ``*`` and visual injections into the text tower."""
 
     name: Literal["tscir_map"] = "tscir_map"
@@ -94,7 +100,7 @@ class TscirMapSpec(Spec):
     flip: UnitFraction = 0.5
 
 
-class TscirComposeSpec(Spec):
+class TscirComposeSpec(MethodSpec):
     """TSCIR stage II: small adapters in the text tower learn to compose ``*`` with a modification text."""
 
     name: Literal["tscir_compose"] = "tscir_compose"
@@ -108,6 +114,3 @@ class TscirComposeSpec(Spec):
     sta_weight: Annotated[float, Field(ge=0)] = 0.2
     sta_images: Literal["target", "reference"] = "target"
     view_area: Annotated[float, Field(gt=0, le=1)] = 0.9
-
-
-MethodSpec = Annotated[ClipSpec | PliSpec | TscirMapSpec | TscirComposeSpec, Field(discriminator="name")]

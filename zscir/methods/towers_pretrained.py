@@ -8,9 +8,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from zscir.methods.checkpoint import load_tensors
 from zscir.methods.clip import Clip
 from zscir.methods.specs import ClipSpec, ModelPixelSpec
+from zscir.methods.stored_tensors import load_tensors
 from zscir.methods.tokenizer import ClipTokenizer
 from zscir.methods.towers import Towers
 from zscir.runtime import torchvision_guard

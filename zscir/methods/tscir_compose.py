@@ -4,19 +4,21 @@ The mapping is frozen and in evaluation mode (the released code leaves its dropo
 """
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from zscir.methods.adapters import Adapters
 from zscir.methods.augment import augmented_view
 from zscir.methods.losses import mixed_negatives_nce, one_way_nce, soft_text_alignment, symmetric_nce
 from zscir.methods.mapping import StarMapping, at_relative_depth
-from zscir.methods.protocol import Batch, Gather, gather_single_process
-from zscir.methods.specs import TscirComposeSpec
+from zscir.methods.protocol import Batch, Gather, StartingPoints, StoredMethod, TrainableMethod, gather_single_process
+from zscir.methods.specs import TscirComposeSpec, TscirMapSpec
 from zscir.methods.towers import Towers
-from zscir.methods.tscir_map import MAPPING_PROMPT, MappedImages, StarTextEncoder
+from zscir.methods.tscir_map import MAPPING_PROMPT, MappedImages, StarTextEncoder, TscirMap, new_mapping
+from zscir.runtime.errors import RequestError
 
 COMPOSED_PROMPT = "a photo of * that {text}"
 
@@ -27,7 +29,7 @@ def new_adapters(towers: Towers, spec: TscirComposeSpec) -> Adapters:
     return Adapters(towers.text_width, spec.rank, sites, spec.zero_init)
 
 
-class TscirCompose(nn.Module):
+class TscirCompose(TrainableMethod[TscirComposeSpec]):
     """Query = norm(adapted text tower of the prompt with ``*`` replaced)."""
 
     name = "tscir_compose"
@@ -38,7 +40,28 @@ class TscirCompose(nn.Module):
         self.speaker, self.adapters = StarTextEncoder(towers, mapping.requires_grad_(False)), adapters
         self.spec, self.pixels = spec, towers.pixels
 
-    def train(self, mode: bool = True) -> "TscirCompose":
+    @classmethod
+    def new(cls, spec: TscirComposeSpec, start: StartingPoints) -> Self:
+        """Fresh adapters on the towers and the mapping of a trained tscir_map."""
+        if not isinstance(start.init, TscirMap):
+            raise RequestError("training tscir_compose needs the input 'init': the tscir_map checkpoint to start from")
+        towers, mapping = start.init.speaker.towers, start.init.speaker.mapping
+        return cls(towers, mapping, new_adapters(towers, spec), spec)
+
+    @classmethod
+    def load(cls, spec: TscirComposeSpec, stored: StoredMethod) -> Self:
+        """The stored mapping and adapters on the backbone's towers."""
+        if not isinstance(stored.init_spec, TscirMapSpec):
+            raise RequestError(f"{stored.path}: the configuration beside it has no tscir_map spec as 'mapping'")
+        mapping, adapters = new_mapping(stored.towers, stored.init_spec), new_adapters(stored.towers, spec)
+        stored.fill(mapping, "mapping")
+        stored.fill(adapters, "adapters")
+        return cls(stored.towers, mapping, adapters, spec)
+
+    def both_towers(self) -> Towers:
+        return self.speaker.towers
+
+    def train(self, mode: bool = True) -> Self:
         """Only the adapters ever train; towers and mapping stay in evaluation mode."""
         super().train(mode)
         self.speaker.eval()

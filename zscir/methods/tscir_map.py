@@ -1,8 +1,8 @@
 """tscir_map: stage I of TSCIR; an image learns to speak as ``*`` in "a photo of *" (arXiv 2504.17990)."""
 
-from collections.abc import Mapping as MappingType
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from zscir.methods.augment import augmented_view
 from zscir.methods.losses import soft_text_alignment, symmetric_nce
 from zscir.methods.mapping import StarMapping, at_relative_depth
-from zscir.methods.protocol import Batch, Gather, gather_single_process
+from zscir.methods.protocol import Batch, Gather, StartingPoints, StoredMethod, TrainableMethod, gather_single_process
 from zscir.methods.specs import TscirMapSpec
 from zscir.methods.towers import NO_HOOKS, BlockHook, Towers
 
@@ -50,7 +50,7 @@ class StarTextEncoder(nn.Module):
         word, looked = self.mapping(tokens)
         return MappedImages(tokens[:, 0], word, looked)
 
-    def say(self, ids_BL: Tensor, seen: MappedImages, also: MappingType[int, BlockHook] = NO_HOOKS) -> Tensor:
+    def say(self, ids_BL: Tensor, seen: MappedImages, also: Mapping[int, BlockHook] = NO_HOOKS) -> Tensor:
         """[B, D] raw features of texts whose ``*`` stands for the image; ``also`` runs after the injections."""
         stars, ends = self.towers.stars(ids_BL), self.towers.ends(ids_BL)
         hooks: dict[int, BlockHook] = dict(also)
@@ -74,7 +74,7 @@ def _injection_hook(
     return hook
 
 
-class TscirMap(nn.Module):
+class TscirMap(TrainableMethod[TscirMapSpec]):
     """Query = norm(text tower of the prompt with ``*`` replaced); the image feature itself is not added."""
 
     name = "tscir_map"
@@ -84,7 +84,22 @@ class TscirMap(nn.Module):
         super().__init__()
         self.speaker, self.spec, self.pixels = StarTextEncoder(towers, mapping), spec, towers.pixels
 
-    def train(self, mode: bool = True) -> "TscirMap":
+    @classmethod
+    def new(cls, spec: TscirMapSpec, start: StartingPoints) -> Self:
+        """A fresh mapping beside the backbone's towers, which are frozen."""
+        return cls(start.towers, new_mapping(start.towers, spec), spec)
+
+    @classmethod
+    def load(cls, spec: TscirMapSpec, stored: StoredMethod) -> Self:
+        """The stored mapping beside the backbone's towers."""
+        mapping = new_mapping(stored.towers, spec)
+        stored.fill(mapping, "mapping")
+        return cls(stored.towers, mapping, spec)
+
+    def both_towers(self) -> Towers:
+        return self.speaker.towers
+
+    def train(self, mode: bool = True) -> Self:
         """Only the mapping ever trains; the frozen towers stay in evaluation mode."""
         super().train(mode)
         self.speaker.towers.eval()

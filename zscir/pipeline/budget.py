@@ -3,11 +3,10 @@
 import time
 from dataclasses import dataclass, field
 
-import pyarrow.parquet as pq
-
 from zscir.pipeline.estimates import Estimate, cost_usd
 from zscir.pipeline.limits import Limits
 from zscir.runtime.errors import OverBudget, RequestError
+from zscir.runtime.schemas import RESPONSES_SCHEMA, read_table
 from zscir.runtime.settings import Prices
 from zscir.store.artifacts import Artifact
 
@@ -48,7 +47,7 @@ class Budget:
             return
         for name in made.files(".parquet"):
             if name.startswith(RESPONSES_PREFIX):
-                table = pq.read_table(made.path(name), columns=["tokens_in", "tokens_out"], partitioning=None)
+                table = read_table(made.path(name), RESPONSES_SCHEMA, ["tokens_in", "tokens_out"])
                 self._tokens_in += sum(filter(None, table.column("tokens_in").to_pylist()))
                 self._tokens_out += sum(filter(None, table.column("tokens_out").to_pylist()))
 

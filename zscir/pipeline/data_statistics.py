@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from zscir.lineage.sql_views import RECORD_FILES, RECORD_SCHEMAS
 from zscir.runtime.errors import RequestError
-from zscir.runtime.schemas import KEEP_SCHEMA, check_table
+from zscir.runtime.schemas import KEEP_SCHEMA, conform_table, is_table_of, parquet_columns, parquet_sql
 from zscir.store.artifacts import Artifact
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ def count_rows(artifact: Artifact, table: str) -> int | None:
 def schema_problems(artifact: Artifact) -> tuple[int, list[str]]:
     """How many record tables an artifact holds, and what is wrong with the shape of each that is not as declared.
 
-    Columns, types and nulls are read from the footers. A table of a stage's own that only shares its name with a record
-    table (fewer than half of its columns) is none.
+    Columns, types and nulls are read from the footers; a nullable column may be missing, as in older files. A table of
+    a stage's own that only shares its name with a record table is none.
     """
     tables, wrong = 0, []
     for table, schema in TABLE_SCHEMAS.items():
@@ -103,9 +103,11 @@ def schema_problems(artifact: Artifact) -> tuple[int, list[str]]:
             try:
                 found = _footer(artifact, name)
                 columns = found.schema.to_arrow_schema()
-                if 2 * len(set(columns.names) & set(schema.names)) < len(schema.names):
+                if not is_table_of(columns.names, schema):
                     continue
-                check_table(columns.empty_table(), schema, name)
+                conform_table(columns.empty_table(), schema, name)
+                unknown = [column for column in columns.names if column not in schema.names]
+                wrong += [f"{name}: columns not allowed {unknown}"] if unknown else []
                 wrong += _nulls(found, schema, name)
             except (RequestError, pa.ArrowException) as error:
                 wrong.append(str(error) if isinstance(error, RequestError) else f"{name}: not readable: {error}")
@@ -138,7 +140,7 @@ def compute_statistics(artifact: Artifact, names: Iterable[str]) -> dict[str, fl
         for name in names:
             try:
                 found[name] = _compute_one(connection, artifact, STATISTICS[name])
-            except duckdb.Error as error:
+            except (duckdb.Error, RequestError) as error:
                 where = f"{artifact.stage}/{artifact.key[:12]}"
                 raise RequestError(f"{where}: {name} cannot be measured: {str(error).splitlines()[0]}") from None
     return found
@@ -149,9 +151,8 @@ def _compute_one(connection: "duckdb.DuckDBPyConnection", artifact: Artifact, on
     if table is None:
         return None
     for view, name in (("t", table), ("r", "rejects")):
-        paths = [str(artifact.path(file)) for file in table_files(artifact, name)]
-        listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
-        source = f"read_parquet([{listed}])" if paths else "(SELECT 1 WHERE false)"
+        files = parquet_columns(str(artifact.path(file)) for file in table_files(artifact, name))
+        source = parquet_sql(files, TABLE_SCHEMAS[name])
         connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM {source}")  # noqa: S608 - files of our own
     row = connection.execute(one.sql).fetchone()
     return None if row is None or row[0] is None else float(row[0])

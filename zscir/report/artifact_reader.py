@@ -1,4 +1,4 @@
-"""Peeks: a file of an artifact, however large and wherever it lies, gives the few rows or bytes that a page needs.
+"""Read a few rows or bytes of an artifact's file, however large it is and wherever it lies.
 
 Tables are streamed in batches and never held whole; from S3 only the ranges that are asked for are fetched.
 """
@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from zscir.lineage.sql_views import RECORD_SCHEMAS
 from zscir.runtime.errors import RequestError
+from zscir.runtime.schemas import conform_table, is_table_of, select_fields
 from zscir.store.artifacts import Artifact
 from zscir.store.storage_errors import translate_storage_errors
 from zscir.store.store import Store
@@ -38,8 +40,11 @@ def open_parquet(artifact: Artifact, name: str) -> Iterator[pq.ParquetFile]:
             with pq.ParquetFile(artifact.path(name)) as table:
                 yield table
     except (pa.ArrowException, OSError) as error:
-        where = f"{artifact.stage}/{artifact.key[:12]}/{name}"
-        raise RequestError(f"{where}: not a readable Parquet file: {error}") from None
+        raise RequestError(f"{_where(artifact, name)}: not a readable Parquet file: {error}") from None
+
+
+def _where(artifact: Artifact, name: str) -> str:
+    return f"{artifact.stage}/{artifact.key[:12]}/{name}"
 
 
 def read_span(artifact: Artifact, name: str, offset: int, size: int) -> bytes:
@@ -54,17 +59,33 @@ def read_span(artifact: Artifact, name: str, offset: int, size: int) -> bytes:
         return stream.read(size)
 
 
-def read_batches(artifact: Artifact, name: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The rows of a table, a bounded number at a time."""
+def read_batches(artifact: Artifact, name: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """The rows of a table, a bounded number at a time; a record table of any version has its schema's columns."""
     with open_parquet(artifact, name) as table:
-        yield from table.iter_batches(batch_size=READ_BATCH_ROWS, columns=columns)
+        yield from _batches(table, _where(artifact, name), list(range(table.num_row_groups)), columns)
+
+
+def _batches(
+    table: pq.ParquetFile, where: str, groups: list[int], columns: list[str] | None = None
+) -> Iterator[pa.Table]:
+    present = table.schema_arrow.names
+    schema = _record_schema(where.rpartition("/")[2], present)
+    chosen = None if columns is None else [column for column in columns if column in present]
+    for batch in table.iter_batches(READ_BATCH_ROWS, groups, chosen):
+        rows = pa.Table.from_batches([batch])
+        yield rows if schema is None else conform_table(rows, select_fields(schema, columns), where)
+
+
+def _record_schema(name: str, columns: list[str]) -> pa.Schema | None:
+    """The schema of a record table, by its file name; None where a table of a stage's own only shares the name."""
+    schema = RECORD_SCHEMAS.get(name.removesuffix(".parquet"))
+    return schema if schema is not None and is_table_of(columns, schema) else None
 
 
 def read_first_rows(artifact: Artifact, name: str, count: int, keep: pc.Expression | None = None) -> TableRows:
     """The first ``count`` rows (that satisfy ``keep``)."""
     found: TableRows = []
-    for batch in read_batches(artifact, name):
-        part = pa.Table.from_batches([batch])
+    for part in read_batches(artifact, name):
         part = part if keep is None else part.filter(keep)
         found += part.slice(0, count - len(found)).to_pylist()
         if len(found) >= count:
@@ -83,18 +104,17 @@ def spread_rows(artifact: Artifact, name: str, count: int, keep: pc.Expression |
         groups = evenly(filled, MAX_GROUPS)
         for share, group in enumerate(groups):
             wanted = count * (share + 1) // len(groups) - count * share // len(groups)
-            found += _spread_in_group(table, group, wanted, keep)
+            batches = -(-table.metadata.row_group(group).num_rows // READ_BATCH_ROWS)
+            found += _spread(_batches(table, _where(artifact, name), [group]), batches, wanted, keep)
     return found
 
 
-def _spread_in_group(table: pq.ParquetFile, group: int, wanted: int, keep: pc.Expression | None) -> TableRows:
-    batches = -(-table.metadata.row_group(group).num_rows // READ_BATCH_ROWS)
+def _spread(tables: Iterator[pa.Table], batches: int, wanted: int, keep: pc.Expression | None) -> TableRows:
     chosen = set(evenly(list(range(batches)), max(1, wanted)))
     pool: TableRows = []
-    for number, batch in enumerate(table.iter_batches(batch_size=READ_BATCH_ROWS, row_groups=[group])):
+    for number, table in enumerate(tables):
         if number in chosen:
-            part = pa.Table.from_batches([batch])
-            part = part.filter(keep) if keep is not None else part
+            part = table.filter(keep) if keep is not None else table
             pool += part.take(evenly(list(range(part.num_rows)), -(-wanted * 2 // len(chosen)))).to_pylist()
     return evenly(pool, wanted)
 
@@ -135,8 +155,11 @@ def count_values(artifact: Artifact, name: str, column: str) -> list[tuple[str, 
 
 
 def has_columns(artifact: Artifact, name: str, columns: Iterable[str]) -> bool:
-    """Whether the table is there and has these columns."""
+    """Whether the table is there and has these columns; a nullable one of a record table need not be in the file."""
     if name not in artifact.entries:
         return False
     with open_parquet(artifact, name) as table:
-        return set(columns) <= set(table.schema_arrow.names)
+        present = table.schema_arrow.names
+    schema = _record_schema(name, present)
+    nullable = [] if schema is None else [field.name for field in schema if field.nullable]
+    return set(columns) <= {*present, *nullable}

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from zscir.benchmarks.comparability import ComparisonGroup
+from zscir.benchmarks.registry import benchmark_order, info_of_label
 from zscir.evaluation.score_tables import ScoreCell, ScoreGrid, build_score_grid, control_kind, score_grid_remarks
 from zscir.report.artifact_reader import has_columns, read_first_rows
 from zscir.report.run_data import RunRecord
-from zscir.report.scores import BENCHMARK_TITLES, TableHead, evaluation_score_rows
+from zscir.report.scores import TableHead, benchmark_title, evaluation_score_rows
 from zscir.store.artifacts import Artifact
 
 MAX_BREAKDOWN_ROWS = 5_000
@@ -21,7 +22,6 @@ BREAKDOWN_TITLES = {
     WORDS: "{} by length of the text",
     ASPECT: "{} by semantic aspect",
 }
-PART_NOUNS = {"fashioniq": "categories", "genecis": "tasks"}
 _Row = dict[str, Any]
 
 
@@ -99,8 +99,7 @@ def _whole(grid: ScoreGrid) -> list[ComparisonGroup]:
     whole = {sheet.benchmark.removesuffix("/all") for sheet in sheets if sheet.benchmark.endswith("/all")}
     kept = [sheet for sheet in sheets if "/" not in sheet.benchmark or sheet.benchmark.endswith("/all")]
     kept += [sheet for sheet in sheets if sheet not in kept and sheet.benchmark.split("/")[0] not in whole]
-    order = list(BENCHMARK_TITLES)
-    return sorted(kept, key=lambda sheet: (order.index(sheet.benchmark.split("/")[0]), sheet.title))
+    return sorted(kept, key=lambda sheet: (benchmark_order(sheet.benchmark), sheet.title))
 
 
 def _table(
@@ -116,10 +115,12 @@ def _table(
         if len(own) > 1
     )
     lines = tuple(_line(grid, sheet, number, columns.get(REFERENCE, []), shown) for number in grid.lines_in(sheet))
-    name, _, part = sheet.benchmark.partition("/")
-    together = f"the queries of all {PART_NOUNS.get(name, 'parts')} together; " if part == "all" else ""
+    part = sheet.benchmark.partition("/")[2]
+    info = info_of_label(sheet.benchmark)
+    parts = info.part_noun if info is not None and info.part_noun else "parts"
+    together = f"the queries of all {parts} together; " if part == "all" else ""
     said = f"{sheet.split}, {sheet.protocol}; {together}texts {grid.texts(sheet)}"
-    title = " ".join([BENCHMARK_TITLES.get(name, name), *([] if part in ("", "all") else [part.replace("_", " ")])])
+    title = " ".join([benchmark_title(sheet.benchmark), *([] if part in ("", "all") else [part.replace("_", " ")])])
     names = tuple(one.partition(":")[2].removeprefix("reference ") for one in shown)
     return Breakdown(
         title, said, bool(columns.get(REFERENCE)), groups, names, lines, tuple(score_grid_remarks(grid, [sheet]))

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from zscir.data.images.decode import BadImage
+from zscir.methods.registry import METHODS
 from zscir.methods.specs import ModelPixelSpec
 from zscir.report.artifact_reader import spread_rows
 from zscir.report.contact_sheet import Card, ContactSheet, FramedPicture, divide_cards
@@ -47,11 +48,15 @@ def _about(patches: PatchGrid, origin: str, ratios: str) -> str:
 def patches_of(record: RunRecord) -> tuple[PatchGrid, str]:
     """How the masked-tuned model of this run (else any model of it) cuts images up, and words for which it is."""
     found = [(step.name, *_read_patches(artifact)) for step, artifact in record.made_by("train")]
-    readable = [(method != "pli", name, patches) for name, method, patches in found if patches is not None]
+    readable = [(not _masks_patches(method), name, patches) for name, method, patches in found if patches is not None]
     if not readable:
         return FALLBACK, "No training of this run has read them yet; on the grid of a ViT-B/32"
     _, name, patches = min(readable, key=lambda one: one[0])
     return patches, f"As step {name} sees them"
+
+
+def _masks_patches(method: str) -> bool:
+    return method in METHODS and METHODS[method].masks_patches
 
 
 def _read_patches(checkpoint: Artifact) -> tuple[str, PatchGrid | None]:

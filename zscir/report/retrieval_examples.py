@@ -12,7 +12,7 @@ from zscir.report.contact_sheet import Card, ContactSheet, FoldedCards, FramedPi
 from zscir.report.external_files import external_artifact
 from zscir.report.formatting import format_number, format_percent, shorten_text
 from zscir.report.run_data import RunRecord
-from zscir.report.scores import BENCHMARK_TITLES, OVERVIEW_METRICS, is_control
+from zscir.report.scores import benchmark_title, headline_metrics, is_control
 from zscir.report.thumbnails import Thumbnail, missing_thumbnail
 from zscir.store.artifacts import Artifact
 
@@ -70,7 +70,7 @@ def retrieval_sheets(record: RunRecord) -> list[ContactSheet]:
     return [
         ContactSheet(
             "retrieval",
-            f"Retrieval: {BENCHMARK_TITLES.get(family, family)} ({split})",
+            f"Retrieval: {benchmark_title(family)} ({split})",
             "" if place else RETRIEVAL_ABOUT + left,
             (),
             tuple(own),
@@ -147,7 +147,7 @@ def _headline(evaluation: Artifact, hall: DatasetSplit) -> tuple[str, str]:
     keep = (pc.field("split") == hall[1]) & pc.starts_with(pc.field("benchmark"), hall[0])
     rows = read_first_rows(evaluation, "scores.parquet", 2_000, keep)
     whole = [row for row in rows if row["benchmark"] in (hall[0], f"{hall[0]}/mean")]
-    best = [row for metric in OVERVIEW_METRICS.get(hall[0], ()) for row in whole if row["metric"] == metric]
+    best = [row for metric in headline_metrics(hall[0]) for row in whole if row["metric"] == metric]
     method = rows[0]["method"] if rows else ""
     return method, f"{best[0]['metric']} {format_percent(best[0]['value'])}" if best else ""
 

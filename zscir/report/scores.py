@@ -5,6 +5,7 @@ from itertools import groupby
 from typing import Any
 
 from zscir.benchmarks.comparability import ComparisonGroup
+from zscir.benchmarks.registry import benchmark_order, info_of_label
 from zscir.evaluation.score_tables import ScoreCell, ScoreGrid, build_score_grid, control_kind, score_grid_remarks
 from zscir.report.artifact_reader import has_columns, read_first_rows
 from zscir.report.run_data import RunRecord, read_record
@@ -12,8 +13,6 @@ from zscir.store.artifacts import Artifact
 from zscir.store.store import Store
 
 MAX_SCORE_ROWS = 20_000
-BENCHMARK_TITLES = {"fashioniq": "FashionIQ", "cirr": "CIRR", "circo": "CIRCO", "genecis": "GeneCIS"}
-OVERVIEW_METRICS = {"fashioniq": ("R@10",), "cirr": ("R@1", "Rsub@1"), "circo": ("mAP@5",), "genecis": ("R@1",)}
 SCORE_COLUMNS = ("benchmark", "split", "method", "backbone", "metric", "value", "n")
 SCORES_ABOUT = (
     "Percent, higher is better; the best of each column is bold. Under each value: hits of queries, and the 95 % "
@@ -146,14 +145,13 @@ def _headlines(scores: RunScores) -> list[ScoreColumn]:
     """The columns that stand for the benchmarks: means over parts where there are means."""
     columns = scores.columns()
     averaged = {(_family(sheet), sheet.split, sheet.protocol) for sheet, _ in columns if _part(sheet) == "mean"}
-    order = list(OVERVIEW_METRICS)
     chosen = [
         (sheet, metric)
         for sheet, metric in columns
-        if metric in OVERVIEW_METRICS.get(_family(sheet), ())
+        if metric in headline_metrics(sheet.benchmark)
         and (_part(sheet) == "mean" or (_family(sheet), sheet.split, sheet.protocol) not in averaged)
     ]
-    return sorted(chosen, key=lambda one: order.index(_family(one[0])))
+    return sorted(chosen, key=lambda column: benchmark_order(column[0].benchmark))
 
 
 def _title(column: ScoreColumn, beside: list[ScoreColumn]) -> str:
@@ -166,7 +164,19 @@ def _title(column: ScoreColumn, beside: list[ScoreColumn]) -> str:
 
 def group_title(sheet: ComparisonGroup) -> str:
     """``FashionIQ dress``; a mean over parts stands for the benchmark."""
-    return f"{BENCHMARK_TITLES.get(_family(sheet), _family(sheet))} {_part(sheet)}".removesuffix("mean").strip()
+    return f"{benchmark_title(sheet.benchmark)} {_part(sheet)}".removesuffix("mean").strip()
+
+
+def benchmark_title(label: str) -> str:
+    """``FashionIQ`` of ``fashioniq/dress``; the name itself of a benchmark that this version does not know."""
+    info = info_of_label(label)
+    return label.partition("/")[0] if info is None else info.title
+
+
+def headline_metrics(label: str) -> tuple[str, ...]:
+    """The metrics that stand for a benchmark in overviews."""
+    info = info_of_label(label)
+    return () if info is None else info.headline_metrics
 
 
 def page_score_tables(record: RunRecord) -> list[ScoreTable]:
@@ -176,7 +186,7 @@ def page_score_tables(record: RunRecord) -> list[ScoreTable]:
     tables = [_table("Overview", SCORES_ABOUT, scores, _headlines(scores))]
     for family in dict.fromkeys(_family(sheet) for sheet, _ in columns):
         own = [one for one in columns if _family(one[0]) == family]
-        name = BENCHMARK_TITLES.get(family, family)
+        name = benchmark_title(family)
         whole = [one for one in own if _part(one[0]) in ("", "mean")]
         tables.append(_table(name, "", scores, whole))
         tables.append(_table(f"{name} part by part", "", scores, [one for one in own if one not in whole]))

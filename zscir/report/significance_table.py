@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from zscir.benchmarks.comparability import ComparisonGroup
+from zscir.benchmarks.registry import benchmark_order
 from zscir.evaluation.score_tables import control_kind
 from zscir.report.artifact_reader import TableRows, has_columns, read_first_rows
 from zscir.report.run_data import RunRecord
-from zscir.report.scores import BENCHMARK_TITLES, TableHead, group_title, tabulated_score_rows
+from zscir.report.scores import TableHead, group_title, tabulated_score_rows
 from zscir.store.artifacts import Artifact
 
 MAX_PAIR_ROWS = 20_000
@@ -26,7 +27,6 @@ PAIR_COLUMNS = (
 )
 WHOLE_TITLE = "Against the strongest control"
 PARTS_TITLE = "Against the strongest control, part by part"
-BENCHMARK_ORDER = list(BENCHMARK_TITLES)
 TestedColumn = tuple[str, str, str, str]  # benchmark, split, ranking, metric
 
 
@@ -88,7 +88,7 @@ def _is_whole(key: TestedColumn) -> bool:
 def _comparison(
     title: str, tests: dict[TestedColumn, dict[int, ControlTest]], names: dict[int, str]
 ) -> SignificanceTable:
-    keys = sorted(tests, key=lambda key: BENCHMARK_ORDER.index(key[0].partition("/")[0]))
+    keys = sorted(tests, key=lambda key: benchmark_order(key[0]))
     methods = [number for number in names if any(number in found for found in tests.values())]
     heads = tuple(
         TableHead(f"{group_title(ComparisonGroup(*key[:3]))} {key[3]}", f"{key[1]}, {key[2]}") for key in keys

@@ -46,6 +46,8 @@ class Spec(BaseModel):
             raise RequestError(f"{where}: dates and times are no values of a spec; write them in quotes") from None
         except ValidationError as error:
             raise RequestError(_explain(cls, error, where)) from None
+        except RequestError as error:  # of a spec inside this one
+            raise RequestError(f"{where}: {error}") from None
 
     @classmethod
     def load(cls, path: Path | str) -> Self:

@@ -7,7 +7,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
@@ -20,7 +19,7 @@ from zscir.llm.retry_invalid import answer_all
 from zscir.pipeline.stage import stage
 from zscir.runtime.errors import RequestError, StageError, TransientError
 from zscir.runtime.progress import track
-from zscir.runtime.schemas import CANDIDATES_SCHEMA, RESPONSES_SCHEMA, check_table, read_table, write_table
+from zscir.runtime.schemas import CANDIDATES_SCHEMA, RESPONSES_SCHEMA, read_table, table_batches, write_table
 from zscir.runtime.specs import Spec, canonical_json, json_digest
 from zscir.store.artifacts import Artifact, Facts, atomic_path
 
@@ -51,16 +50,16 @@ def ask_llm(
     """
     asked = _read_prompt(spec.model, prompt)
     writer = _Writer(spec, asked, weights.digest[:16] if weights is not None else None)
-    source = pq.ParquetFile(candidates.path("candidates.parquet"))
-    shards = -(-source.metadata.num_rows // spec.shard_rows)
+    table = candidates.path("candidates.parquet")
+    shards = -(-pq.read_metadata(table).num_rows // spec.shard_rows)
     paths = [out / f"responses-{number:05d}.parquet" for number in range(shards)]
-    batches = zip(paths, source.iter_batches(spec.shard_rows), strict=True)
+    batches = zip(paths, table_batches(table, CANDIDATES_SCHEMA, spec.shard_rows), strict=True)
     backend: Backend | None = None
     for path, batch in track(batches, shards, "ask"):
         if path.exists():
             continue
         backend = backend or open_backend(spec.model, _folder(weights))
-        rows = check_table(pa.Table.from_batches([batch]), CANDIDATES_SCHEMA, "candidates.parquet").to_pylist()
+        rows = batch.to_pylist()
         requests = [writer.request(row) for row in rows]
         replies = answer_all(backend, sorted(requests, key=writer.demonstration_set), spec.resamples)
         _refuse_outage(replies, path.name)

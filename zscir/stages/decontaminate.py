@@ -13,8 +13,14 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from zscir.data.images.decode import BadImage
-from zscir.data.images.fingerprints import Fingerprints, ReadImageBytes, fingerprint_download, fingerprint_images
+from zscir.data.images.decode import IMAGE_SUFFIXES, BadImage
+from zscir.data.images.fingerprints import (
+    FINGERPRINTS_FOLDER,
+    Fingerprints,
+    ReadImageBytes,
+    fingerprint_download,
+    fingerprint_images,
+)
 from zscir.data.images.keep_list import FilterReject, ImageRow, write_keep_list
 from zscir.data.images.phash import ANY_COLOUR_DISTANCE, PerceptualHashes, RowNumbers, near_duplicate_pairs
 from zscir.data.images.shards import MAX_MEMBER_BYTES, ShardReader, index_shard
@@ -23,8 +29,6 @@ from zscir.runtime.errors import RequestError, StageError
 from zscir.runtime.specs import Spec
 from zscir.store.artifacts import Artifact, Facts
 
-FINGERPRINTS_FOLDER = ".fingerprints"
-BENCHMARK_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif")
 UNREADABLE_SHOWN = 10
 NO_MATCH_DISTANCE = 65  # further than any two hashes
 NO_MATCH = (NO_MATCH_DISTANCE, -1)
@@ -82,7 +86,7 @@ def _benchmark_fingerprints(
             inside = list(_benchmark_images(one, stack.enter_context(ShardReader(one.path))))
             if not inside:
                 raise RequestError(
-                    f"decontaminate: no picture ({', '.join(BENCHMARK_IMAGE_SUFFIXES)}, loose or in a .tar) in the "
+                    f"decontaminate: no picture ({', '.join(IMAGE_SUFFIXES)}, loose or in a .tar) in the "
                     f"benchmarks {one.stage}/{one.key[:12]}, which holds {one.files()[:5]}"
                 )
             where = f"benchmarks.{number}/" if len(benchmarks) > 1 else ""
@@ -108,9 +112,9 @@ def _benchmark_images(benchmark: Artifact, reader: ShardReader) -> Iterator[tupl
     for name in benchmark.files():
         if name.endswith(".tar"):
             for span in index_shard(benchmark.path(name)):
-                if span.name.lower().endswith(BENCHMARK_IMAGE_SUFFIXES):
+                if span.name.lower().endswith(IMAGE_SUFFIXES):
                     yield f"{name}/{span.name}", partial(reader.read, name, span.offset, span.size)
-        elif name.lower().endswith(BENCHMARK_IMAGE_SUFFIXES):
+        elif name.lower().endswith(IMAGE_SUFFIXES):
             yield name, partial(_read_file, benchmark, name)
 
 

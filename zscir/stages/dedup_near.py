@@ -13,14 +13,12 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from zscir.data.images.fingerprints import fingerprint_download
+from zscir.data.images.fingerprints import FINGERPRINTS_FOLDER, fingerprint_download
 from zscir.data.images.keep_list import FilterReject, ImageRow, write_keep_list
 from zscir.data.images.phash import first_of_each_group
 from zscir.pipeline.stage import stage
 from zscir.runtime.specs import Spec
 from zscir.store.artifacts import Artifact, Facts
-
-_PARTS_FOLDER = ".fingerprints"
 
 
 class DedupNearSpec(Spec):
@@ -37,7 +35,7 @@ def dedup_near(spec: DedupNearSpec, images: Artifact, out: Path, keep: Artifact 
     """Write ``keep.parquet`` and ``rejects.parquet``: near_duplicate (the detail names the image that stays), and the
     images that cannot be decoded. An image is compared with those that stay, never with those that do not.
     """
-    keys, seen = fingerprint_download("dedup_near", images, keep, out / _PARTS_FOLDER)
+    keys, seen = fingerprint_download("dedup_near", images, keep, out / FINGERPRINTS_FOLDER)
     owner, good = np.arange(len(keys)), seen.good()
     owner[good] = good[first_of_each_group(seen.prints.take(good), spec.radius, spec.colours)]
 

@@ -88,17 +88,24 @@ def evaluate(
     """
     from zscir.benchmarks import write_submission
     from zscir.benchmarks.breakdown import breakdown_rows
-    from zscir.evaluation.run_benchmark import encode_queries, load_benchmark_images, result_tables, submission_files
+    from zscir.evaluation.run_benchmark import (
+        encode_queries,
+        load_annotations,
+        load_benchmark_images,
+        result_tables,
+        submission_files,
+    )
 
     respondent = _query_encoder(spec, checkpoint, backbone)
+    annotations = load_annotations(respondent, benchmarks, spec.benchmarks)
     curves = _tuning(spec, respondent, validation)
     grid = next(iter(curves.values()), [])
     if grid:
         respondent = respondent.weighing(max(grid, key=lambda one: one[1])[0])
         _write_curve(out / "curve.parquet", curves)
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in OUTPUT_TABLES}
-    for entry in spec.benchmarks:
-        hall = load_benchmark_images(respondent, benchmarks, gallery, entry)
+    for entry, parts in zip(spec.benchmarks, annotations, strict=True):
+        hall = load_benchmark_images(respondent, benchmarks, gallery, entry, parts)
         heard = encode_queries(respondent, hall)
         for name, more in result_tables(respondent, hall, heard, spec.seed).items():
             rows[name] += more
@@ -125,16 +132,23 @@ def _query_encoder(spec: EvaluateSpec, checkpoint: Artifact, backbone: Artifact 
 
 def _tuning(spec: EvaluateSpec, respondent: Any, validation: Artifact | None) -> dict[str, WeightScores]:
     """What each weight of the grid scores on the validation benchmarks; CIRR's R@1, which decides, comes first."""
-    from zscir.benchmarks.breakdown import HEADLINE_METRIC
-    from zscir.evaluation.run_benchmark import load_benchmark_images, sweep_weights, validation_curve_name
+    from zscir.benchmarks import benchmark_info
+    from zscir.evaluation.run_benchmark import (
+        load_annotations,
+        load_benchmark_images,
+        sweep_weights,
+        validation_curve_name,
+    )
 
     if (spec.weights is None) != (validation is None):
         raise RequestError("evaluate: spec.weights and the input 'validation' belong together; give both or neither")
     if validation is None or spec.weights is None:
         return {}
     curves = {}
-    for entry in _validation_entries(spec, {file.split("/")[0] for file in validation.files(".json")}):
-        hall, metric = load_benchmark_images(respondent, validation, None, entry), HEADLINE_METRIC[entry.name]
+    entries = _validation_entries(spec, {file.split("/")[0] for file in validation.files(".json")})
+    for entry, parts in zip(entries, load_annotations(respondent, validation, entries), strict=True):
+        hall = load_benchmark_images(respondent, validation, None, entry, parts)
+        metric = benchmark_info(entry.name).headline_metrics[0]
         curves[validation_curve_name(respondent, hall, metric)] = sweep_weights(respondent, hall, spec.weights, metric)
     return curves
 

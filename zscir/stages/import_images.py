@@ -12,9 +12,9 @@ from typing import Annotated
 from pydantic import Field
 
 from zscir.data.download.chunks import ChunkUrl, distinct_urls, read_chunk, write_chunks
+from zscir.data.download.fetch_spec import ResizeSpec
 from zscir.data.download.merge_chunks import ChunkRecords, download_facts, merge_records
-from zscir.data.download.resize import ResizeSpec
-from zscir.data.readers.import_shard import write_import_rejects, write_import_shard
+from zscir.data.readers.import_shard import RECORDS_FOLDER, write_import_rejects, write_import_shard
 from zscir.data.readers.local_images import DecodePool, ImageFailure, ImageLocation
 from zscir.data.readers.pairs import FILE_SCHEME
 from zscir.pipeline.stage import stage
@@ -23,7 +23,6 @@ from zscir.runtime.progress import track
 from zscir.store.artifacts import Artifact, Facts
 
 CHUNKS_FOLDER = ".chunks"
-IMAGE_RECORDS_FOLDER = ".records"
 
 
 class ImportImagesSpec(ResizeSpec):
@@ -41,7 +40,7 @@ def import_images(spec: ImportImagesSpec, pairs: Artifact, images: Artifact, out
     pair_table = pairs.path("pairs.parquet")
     write_chunks(distinct_urls(pair_table, out), out / CHUNKS_FOLDER, spec.chunk_rows)
     chunks = sorted((out / CHUNKS_FOLDER).glob("*.parquet"))
-    records = [out / IMAGE_RECORDS_FOLDER / path.name for path in chunks]
+    records = [out / RECORDS_FOLDER / path.name for path in chunks]
     with DecodePool(spec) as presses:
         for path, record in track(zip(chunks, records, strict=True), len(chunks), "import_images (shards)"):
             if not record.exists():

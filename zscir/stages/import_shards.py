@@ -11,9 +11,9 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from zscir.data.download.fetch_spec import ResizeSpec
 from zscir.data.download.merge_chunks import ChunkRecords, download_facts, merge_records
-from zscir.data.download.resize import ResizeSpec
-from zscir.data.readers.import_shard import write_import_rejects, write_import_shard
+from zscir.data.readers.import_shard import RECORDS_FOLDER, write_import_rejects, write_import_shard
 from zscir.data.readers.local_images import DecodePool
 from zscir.data.readers.tar_plan import left_out_counts, planned_images, write_tar_index, write_tar_plan
 from zscir.data.readers.webdataset_samples import LeftOutMember, SampleLayout, TarSample, read_samples
@@ -23,7 +23,6 @@ from zscir.runtime.progress import log_info, track
 from zscir.store.artifacts import Artifact, Facts
 
 TAR_INDEX_FOLDER = ".found"
-SHARD_RECORDS_FOLDER = ".records"
 TAKEN_FILE = ".taken.parquet"
 LEFT_OUT_FILE = ".left_out.parquet"
 COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.lz4")
@@ -68,7 +67,7 @@ def import_shards(spec: ImportShardsSpec, shards: Artifact, out: Path) -> Facts:
         if not found[number].exists():
             write_tar_index(found[number], number, _samples(spec, shards, name))
     write_tar_plan(found, spec.source, spec.licence, out / "pairs.parquet", out / TAKEN_FILE, out / LEFT_OUT_FILE)
-    records = [out / SHARD_RECORDS_FOLDER / path.name for path in found]
+    records = [out / RECORDS_FOLDER / path.name for path in found]
     with DecodePool(spec) as presses:
         for number, name in track(list(enumerate(names)), len(names), "import_shards (tars)"):
             if not records[number].exists():

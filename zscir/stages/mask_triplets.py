@@ -7,14 +7,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
 from zscir.data.images.keep_list import KeepList
 from zscir.pipeline.stage import stage
 from zscir.runtime.progress import track
-from zscir.runtime.schemas import IMAGES_SCHEMA, TRIPLETS_SCHEMA, check_table, checked_table, table_writer
+from zscir.runtime.schemas import IMAGES_SCHEMA, TRIPLETS_SCHEMA, checked_table, table_batches, table_writer
 from zscir.runtime.specs import Spec
 from zscir.store.artifacts import Artifact, Facts, atomic_path
 
@@ -35,12 +34,12 @@ def mask_triplets(spec: MaskSpec, images: Artifact, out: Path, keep: Artifact | 
     With ``keep``, the choice of a filter, only of the images that it holds.
     """
     choice = KeepList(keep)
-    source = pq.ParquetFile(images.path("images.parquet"))
-    batches = source.iter_batches(MASK_BATCH_ROWS)
+    path = images.path("images.parquet")
+    batches, length = table_batches(path, IMAGES_SCHEMA, MASK_BATCH_ROWS), pq.read_metadata(path).num_rows
     seen = downloaded = written = 0
     with atomic_path(out / "triplets.parquet") as part, table_writer(part, TRIPLETS_SCHEMA) as writer:
-        for batch in track(batches, -(-source.metadata.num_rows // MASK_BATCH_ROWS), "mask triplets"):
-            pairs = check_table(pa.Table.from_batches([batch]), IMAGES_SCHEMA, "images.parquet").to_pylist()
+        for batch in track(batches, -(-length // MASK_BATCH_ROWS), "mask triplets"):
+            pairs = batch.to_pylist()
             there = [pair for pair in pairs if pair["status"] == "ok"]
             rows = [_triplet(spec, pair) for pair in there if choice.holds(pair["image_key"])]
             writer.write_table(checked_table(rows, TRIPLETS_SCHEMA))

@@ -11,11 +11,12 @@ from pydantic import Field
 
 from zscir.data.images.decode import BadImage, decode_image, encode_jpeg, read_image_header, resize_short_side
 from zscir.data.images.shards import MemberSpan, ShardReader, check_member_name, write_shard
-from zscir.data.readers.sql_joins import escape_glob, query_tables
+from zscir.data.sql_joins import query_tables, rows_sql
 from zscir.pipeline.stage import stage
 from zscir.runtime.errors import StageError
 from zscir.runtime.progress import track
 from zscir.runtime.schemas import (
+    IMAGES_SCHEMA,
     PACKED_SCHEMA,
     REJECTS_SCHEMA,
     TRIPLETS_SCHEMA,
@@ -83,19 +84,15 @@ def _groups(spec: PackSpec, triplets: Artifact, images: Artifact, out: Path) -> 
         WITH known AS (
             SELECT image_key,
                 {", ".join(f'first("{name}" ORDER BY file_row_number) AS "{name}"' for name in LOCATION_COLUMNS)}
-            FROM read_parquet($images, file_row_number = true) GROUP BY image_key
+            FROM {rows_sql([images.path("images.parquet")], IMAGES_SCHEMA)} GROUP BY image_key
         )
         SELECT {", ".join(f"t.{name}" for name in TRIPLETS_SCHEMA.names)}, {places}
-        FROM read_parquet($triplets, file_row_number = true) t
+        FROM {rows_sql([triplets.path("triplets.parquet")], TRIPLETS_SCHEMA)} t
         LEFT JOIN known reference ON reference.image_key = t.reference_key
         LEFT JOIN known target ON target.image_key = t.target_key
         ORDER BY t.file_row_number
     """  # noqa: S608 - names of our own schemas
-    files = {
-        "triplets": escape_glob(triplets.path("triplets.parquet")),
-        "images": escape_glob(images.path("images.parquet")),
-    }
-    for table in query_tables(sql, out, spec.shard_rows, JOINED_SCHEMA, **files):
+    for table in query_tables(sql, out, spec.shard_rows, JOINED_SCHEMA):
         yield table.to_pylist()
 
 

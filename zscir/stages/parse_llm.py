@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field
@@ -22,9 +21,9 @@ from zscir.runtime.schemas import (
     REJECTS_SCHEMA,
     RESPONSES_SCHEMA,
     TRIPLETS_SCHEMA,
-    check_table,
     checked_table,
     read_table,
+    table_batches,
     table_writer,
 )
 from zscir.runtime.specs import Spec
@@ -57,7 +56,9 @@ def parse_llm(
     parser = _Parser(spec, _Pairs(candidates), _directions(spec, embed))
     names = [name for name in responses.files(".parquet") if name.startswith("responses")]
     total = sum(pq.ParquetFile(responses.path(name)).metadata.num_rows for name in names)
-    batches = (batch for name in names for batch in pq.ParquetFile(responses.path(name)).iter_batches(PARSE_BATCH_ROWS))
+    batches = (
+        batch for name in names for batch in table_batches(responses.path(name), RESPONSES_SCHEMA, PARSE_BATCH_ROWS)
+    )
     with (
         atomic_path(out / "triplets.parquet") as kept,
         atomic_path(out / "rejects.parquet") as dropped,
@@ -65,8 +66,7 @@ def parse_llm(
         table_writer(dropped, REJECTS_SCHEMA) as rejects,
     ):
         for batch in track(batches, -(-total // PARSE_BATCH_ROWS), "parse"):
-            rows = check_table(pa.Table.from_batches([batch]), RESPONSES_SCHEMA, "responses.parquet").to_pylist()
-            made, refused = parser.parse(rows)
+            made, refused = parser.parse(batch.to_pylist())
             triplets.write_table(checked_table(made, TRIPLETS_SCHEMA))
             rejects.write_table(checked_table(refused, REJECTS_SCHEMA))
     return {"responses": total, **parser.tally.facts()}

@@ -5,7 +5,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -16,6 +15,7 @@ from zscir.methods.image_tensors import decode_to_square
 from zscir.methods.protocol import Batch
 from zscir.methods.specs import ModelPixelSpec
 from zscir.runtime.errors import RequestError
+from zscir.runtime.schemas import PACKED_SCHEMA, read_table
 from zscir.store.artifacts import Artifact
 from zscir.training.collectives import SINGLE_RANK, RankGroup
 
@@ -94,11 +94,10 @@ def texts_of(data: Artifact) -> Iterator[str]:
 
 def _read_index(data: Artifact) -> list[dict[str, Any]]:
     path = data.path(PACK_INDEX_FILE)
-    present = pq.read_schema(path).names
-    missing = [name for name in PACK_COLUMNS if name not in present]
-    if missing:
-        raise RequestError(f"{path}: columns missing {missing}; training reads what the stage pack writes")
-    rows: list[dict[str, Any]] = pq.read_table(path, columns=list(PACK_COLUMNS)).to_pylist()
+    try:
+        rows: list[dict[str, Any]] = read_table(path, PACKED_SCHEMA, PACK_COLUMNS).to_pylist()
+    except RequestError as error:
+        raise RequestError(f"{error}; training reads what the stage pack writes") from None
     if not rows:
         raise RequestError(f"{path}: the pack is empty; look at the rejects of the stages before it")
     return rows

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zscir.methods.build import new_method, origin_of
-from zscir.methods.checkpoint import save_checkpoint, towers_of
+from zscir.methods.checkpoint import save_checkpoint
 from zscir.runtime.progress import track
 from zscir.runtime.schemas import CURVE_SCHEMA, write_table
 from zscir.store.artifacts import Artifact, FileEntry
@@ -36,7 +36,7 @@ class TrainJob:
         """Train, as one rank of many or alone; the first rank writes the files and returns the stage's facts."""
         spec = self.spec
         method = new_method(spec.method, spec.seed, self.backbone, self.init, texts_of(self.data))
-        pack = Pack(self.data, towers_of(method).pixels)
+        pack = Pack(self.data, method.pixels)
         steps = planned_steps(len(pack), spec.batch_size, spec.epochs, spec.steps)
         plan = TrainPlan(steps, spec.batch_size, spec.seed, spec.optim, spec.precision == "bfloat16")
         curve = fit(method, pack, plan, self.out, self.save_every_s, ranks, show)

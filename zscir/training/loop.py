@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from zscir.methods.checkpoint import Trainable, default_device
+from zscir.methods.checkpoint import default_device
 from zscir.methods.counter_rng import random_stream
-from zscir.methods.protocol import Batch
+from zscir.methods.protocol import AnyMethod, Batch
 from zscir.runtime.errors import StageError
 from zscir.runtime.progress import log_info, track
 from zscir.training.collectives import SINGLE_RANK, RankGroup, join_batch_norms
@@ -48,7 +48,7 @@ def planned_steps(count: int, batch_size: int, epochs: int, steps: int | None) -
 
 
 def fit(
-    method: Trainable,
+    method: AnyMethod,
     pack: Pack,
     plan: TrainPlan,
     out: Path,
@@ -84,7 +84,7 @@ def _agree(done: int, ranks: RankGroup) -> None:
 
 
 def _update(
-    method: Trainable,
+    method: AnyMethod,
     optimiser: torch.optim.Optimizer,
     batch: Batch,
     plan: TrainPlan,
@@ -120,7 +120,7 @@ class _Saver:
         return time.monotonic() - self._last >= self._wait_s
 
     def timed(
-        self, out: Path, method: Trainable, optimiser: torch.optim.Optimizer, step: int, curve: TrainingCurve
+        self, out: Path, method: AnyMethod, optimiser: torch.optim.Optimizer, step: int, curve: TrainingCurve
     ) -> None:
         begun = time.monotonic()
         save_state(out, method, optimiser, step, curve)

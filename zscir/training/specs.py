@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from zscir.methods.specs import MethodSpec
+from zscir.methods.registry import AnyMethodSpec
 from zscir.runtime.specs import Spec
 
 DECAY_FREE = ("bias", "bn", "ln", "logit_scale")
@@ -31,7 +31,7 @@ class OptimSpec(Spec):
 class TrainSpec(Spec):
     """What to train and how. ``steps`` ends the training early; ``storage`` is the precision of the written file."""
 
-    method: MethodSpec
+    method: AnyMethodSpec
     seed: int = 0
     batch_size: Annotated[int, Field(ge=2)]
     epochs: Annotated[int, Field(ge=1)] = 1

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zscir.data.download.resize import ResizeSpec, resize_to_jpeg
+from zscir.data.download.fetch_spec import ResizeSpec
+from zscir.data.download.resize import resize_to_jpeg
 from zscir.data.images.decode import BadImage
 from zscir.stages.download import DownloadSpec
 

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,14 @@ from hypothesis import strategies as st
 
 from tests.data.download.leaping_clock import leap
 from zscir.data.download.failures import FetchFailure
-from zscir.data.download.robots import ROBOTS_KEEP_S, ROBOTS_RETRY_S, RobotsCache, RobotsRules, parse_robots
+from zscir.data.download.robots import (
+    ROBOTS_BYTES,
+    ROBOTS_KEEP_S,
+    ROBOTS_RETRY_S,
+    RobotsCache,
+    RobotsRules,
+    parse_robots,
+)
 
 SITE = "http://site.test"
 
@@ -113,7 +121,7 @@ def test_rules_decide_as_regular_expressions_would(rules: list[tuple[bool, str]]
         expression += re.escape("$" * (dollars - 1)) if dollars else ""
         expression = expression.replace(r"\*", ".*") + ("$" if dollars else "")
         if re.match(expression, "/" + path):
-            length = len(parse_robots(lines(f"Allow: /{pattern}"), "zscir").lines[0][1])
+            length = len("/" + pattern) + 2 * pattern[:-1].count("$")  # a dollar before the end counts as %24
             best = max(best, (length, allow))
     assert allows(text, "/" + path) is best[1]
 
@@ -122,6 +130,32 @@ def test_a_pattern_made_to_take_for_ever_takes_no_time() -> None:
     began = time.monotonic()
     assert allows(lines("Disallow: /" + "*a" * 2000 + "*b$"), "/" + "a" * 8000)
     assert time.monotonic() - began < 1.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        lines(*(f"Disallow: /*{number:x}$" for number in range(30_000))),
+        lines("Disallow: /" + "*a" * 250_000),
+        "\n".join(f"User-agent: {number}" for number in [*range(10_000), *range(10_000)]) + "\nDisallow: /x" * 10_000,
+        lines("Crawl-delay: " + "9" * 500_000, "Request-rate: " + "9" * 500_000, "word " * 100_000),
+    ],
+    ids=["rules", "stars", "agents", "numbers"],
+)
+def test_half_a_megabyte_made_to_be_slow_is_read_and_takes_bounded_memory(text: str) -> None:
+    tracemalloc.start()
+    try:
+        rules = parse_robots(text[:ROBOTS_BYTES], "zscir")
+        assert rules.allow(SITE + "/" + "z" * 8000)
+        assert tracemalloc.get_traced_memory()[0] < 1.2 * max(rules.size, 10 * ROBOTS_BYTES)
+    finally:
+        tracemalloc.stop()
+
+
+def test_only_whole_product_tokens_name_us() -> None:
+    for agent in ("zs", "zscirbot", "cir", "-"):
+        assert allows(f"User-agent: {agent}\nDisallow: /", "/a")
+    assert not allows("User-agent: Zscir (images)\nDisallow: /", "/a")
 
 
 class Site:
@@ -221,7 +255,7 @@ def test_the_files_of_all_hosts_take_only_so_much_memory(monkeypatch: pytest.Mon
     monkeypatch.setattr("zscir.data.download.robots.ROBOTS_CACHE_BYTES", 50_000)
 
     async def many() -> None:
-        site = Site(lines(*(f"Disallow: /{number}" for number in range(40))))  # about 9 kB
+        site = Site(lines(*(f"Disallow: /{number}" for number in range(1, 8))))  # about 9 kB
         for number in [*range(30), *range(25, 30), *range(5)]:
             assert await site.check(f"http://h{number}.test/7") == "robots_txt"
             assert site.robots._bytes < 60_000

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from zscir.data.download.resize import ResizeSpec
+from zscir.data.download.fetch_spec import ResizeSpec
 from zscir.data.readers.local_images import DecodedImage, DecodePool, ImageFailure, ImageLocation, decode_local
 
 REPO = Path(__file__).parents[3]
@@ -122,7 +122,7 @@ def test_an_image_that_kills_its_decoder_is_a_row_and_the_others_are_images(tmp_
 
 CHILD = """
 import sys, time
-from zscir.data.download.resize import ResizeSpec
+from zscir.data.download.fetch_spec import ResizeSpec
 from zscir.data.readers.local_images import ImageLocation, DecodePool
 if __name__ == "__main__":
     with DecodePool(ResizeSpec(), 2) as presses:

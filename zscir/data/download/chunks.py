@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from zscir.data.readers.sql_joins import escape_glob, query_tables
-from zscir.runtime.schemas import read_rows, schema_of, write_table
+from zscir.data.sql_joins import query_tables, rows_sql
+from zscir.runtime.schemas import PAIRS_SCHEMA, read_rows, schema_of, write_table
 from zscir.store.artifacts import atomic_path
 
 URLS_SCHEMA = schema_of(image_key="str", url="str", text="str")
@@ -47,12 +47,12 @@ def write_chunks(tables: Iterable[pa.Table], folder: Path, chunk_rows: int) -> t
 
 def distinct_urls(pairs: Path, scratch: Path) -> Iterator[pa.Table]:
     """The distinct URLs of pairs in the order in which they first come, each with its first text."""
-    sql = """
+    sql = f"""
         SELECT sha256(url) AS image_key, url, arg_min(text, file_row_number) AS text
-        FROM read_parquet($pairs, file_row_number = true)
+        FROM {rows_sql([pairs], PAIRS_SCHEMA)}
         GROUP BY url ORDER BY min(file_row_number)
-    """
-    return query_tables(sql, scratch, BATCH_ROWS, URLS_SCHEMA, pairs=escape_glob(pairs))
+    """  # noqa: S608 - our own expressions
+    return query_tables(sql, scratch, BATCH_ROWS, URLS_SCHEMA)
 
 
 def content_defined_chunks(tables: Iterable[pa.Table], chunk_rows: int) -> Iterator[pa.Table]:

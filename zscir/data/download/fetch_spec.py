@@ -1,6 +1,6 @@
 """Limits: what a source's spec says about how far and how politely its URLs may be fetched."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -8,10 +8,23 @@ from zscir.data.images.decode import HARD_MAX_PIXELS
 from zscir.runtime.specs import Spec
 
 MIB = 1024 * 1024
+MAX_URL_CHARS = 8192  # Apache and nginx take a request line of 8 kB by default
 MAX_WAIT_S = 60.0
 BREAKER_FAILURES = 10
 BREAKER_S = 15.0
 CHUNK_DEADLINE_S = 3600.0
+
+
+class ResizeSpec(Spec):
+    """Which images are taken, and to which pixels they are brought. Resize modes are img2dataset's."""
+
+    resize_mode: Literal["keep_ratio", "keep_ratio_largest", "center_crop", "border", "no"] = "keep_ratio"
+    image_size: Annotated[int, Field(ge=16, le=4096)] = 256  # px: short side (keep_ratio, center_crop) or long
+    only_if_bigger: bool = True
+    quality: Annotated[int, Field(ge=1, le=100)] = 92
+    keep_jpegs: bool = False  # a plain JPEG that needs no resizing keeps its bytes (and its metadata)
+    max_bytes: Annotated[int, Field(ge=1, le=256 * MIB)] = 32 * MIB
+    max_pixels: Annotated[int, Field(ge=1, le=HARD_MAX_PIXELS)] = HARD_MAX_PIXELS
 
 
 class FetchSpec(Spec):

@@ -12,7 +12,7 @@ import aiohttp
 from yarl import URL
 
 from zscir.data.download.failures import TRANSIENT_ERRORS, FetchFailure, failure_from_client_error, failure_from_status
-from zscir.data.download.fetch_spec import FetchSpec
+from zscir.data.download.fetch_spec import MAX_URL_CHARS, FetchSpec
 from zscir.data.download.headers import ROBOTS_AGENT, back_off_s, refusing_directive, retry_after_s, user_agent
 from zscir.data.download.host_limits import BUSY_ERROR_CLASSES, HostLimits, WaitBudget
 from zscir.data.download.ip_filter import PublicAddressResolver, check_url
@@ -23,7 +23,6 @@ from zscir.data.download.url_deadline import UrlDeadline
 REDIRECTS = {301, 302, 303, 307, 308}
 BODY_READ_BYTES = 64 * 1024
 BODY_GROWTH_BYTES = 1024 * 1024  # by which a body grows whose length nobody announced
-MAX_REQUEST_URL_CHARS = 8192
 KEEP_ALIVE_S = 4.0  # a connection that nobody uses is an open file; a list may have a new host with every URL
 HEADERS = {"Accept": "image/*,*/*;q=0.8", "Accept-Encoding": "identity"}
 UNSENT_ERROR_CLASSES = {"host_busy", "host_down", "robots_txt", "robots_unreachable"}
@@ -155,8 +154,8 @@ class HttpClient:
 
     async def _hop(self, url: str, errand: _FetchState, first: bool) -> bytes | tuple[str, int]:
         """The body behind one URL, or the next URL and the status that redirected to it. Raises Failure."""
-        if len(url) > MAX_REQUEST_URL_CHARS:
-            raise FetchFailure("bad_url", f"longer than {MAX_REQUEST_URL_CHARS} characters")
+        if len(url) > MAX_URL_CHARS:
+            raise FetchFailure("bad_url", f"longer than {MAX_URL_CHARS} characters")
         host = check_url(url, self._allowed)
         if self._spec.robots_txt and not errand.robots_file:
             await self._robots.check(url)

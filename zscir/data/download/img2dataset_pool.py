@@ -16,13 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from zscir.data.download.fetch_spec import MIB
 from zscir.runtime.errors import StageError
 
 IDLE_S = 60.0
 ANSWER_S = 15.0  # an engine that has not done by then what takes milliseconds is killed
 REPORT_READ_BYTES = 1 << 16
 STDERR_TAIL_BYTES = 2000
-MIB = 1 << 20
 
 
 class RunningJob:

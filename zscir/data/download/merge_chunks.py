@@ -11,8 +11,16 @@ from typing import Any
 import pyarrow as pa
 
 from zscir.data.download.chunks import BATCH_ROWS, URLS_SCHEMA
-from zscir.data.readers.sql_joins import escape_glob, query_tables, query_values
-from zscir.runtime.schemas import HOSTS_SCHEMA, IMAGES_SCHEMA, REJECTS_SCHEMA, schema_of, table_writer
+from zscir.data.sql_joins import query_tables, query_values, rows_sql
+from zscir.runtime.schemas import (
+    HOSTS_SCHEMA,
+    IMAGES_SCHEMA,
+    PAIRS_SCHEMA,
+    REJECTS_SCHEMA,
+    escape_glob,
+    schema_of,
+    table_writer,
+)
 from zscir.store.artifacts import atomic_path
 
 # What a chunk records of each of its URLs: an images row without the columns that belong to a pair or to the whole.
@@ -24,7 +32,7 @@ RECORD_SCHEMA = schema_of(
 # The last word on each URL: a later chunk asked again what an earlier one could not get. Attempts add up.
 LAST_RECORD_SQL = """
     SELECT r.*, c.shard, sum(r.attempts) OVER (PARTITION BY r.image_key) AS all_attempts
-    FROM read_parquet($records, filename = true) r
+    FROM {records} r
     JOIN (SELECT unnest($paths) AS filename, unnest($shards) AS shard, unnest(range(len($paths))) AS number) c
     USING (filename)
     QUALIFY row_number() OVER (PARTITION BY r.image_key ORDER BY c.number DESC) = 1
@@ -42,10 +50,13 @@ class ChunkRecords:
 
     paths: tuple[Path, ...]
 
+    def last_sql(self) -> str:
+        """``LAST_RECORD_SQL`` over these files."""
+        return LAST_RECORD_SQL.format(records=rows_sql(self.paths, RECORD_SCHEMA, ", filename = true"))
+
     def values(self) -> dict[str, Any]:
         """The values that ``LAST_RECORD_SQL`` asks for."""
         return {
-            "records": [escape_glob(path) for path in self.paths],
             "paths": [str(path) for path in self.paths],
             "shards": [f"{number:05d}.tar" for number in range(len(self.paths))],
         }
@@ -54,12 +65,12 @@ class ChunkRecords:
 def merge_records(pairs: Path, records: ChunkRecords, images: Path) -> None:
     """Join the records with the pairs: one images row for every pair, in the pairs' order."""
     sql = f"""
-        WITH last AS ({LAST_RECORD_SQL})
+        WITH last AS ({records.last_sql()})
         SELECT {", ".join(f"{IMAGES_COLUMN_SQL.get(name, 'p.' + name)} AS {name}" for name in IMAGES_SCHEMA.names)}
-        FROM read_parquet($pairs, file_row_number = true) p JOIN last r ON r.image_key = sha256(p.url)
+        FROM {rows_sql([pairs], PAIRS_SCHEMA)} p JOIN last r ON r.image_key = sha256(p.url)
         ORDER BY p.file_row_number
     """  # noqa: S608 - column names of our own schemas
-    found = query_tables(sql, images.parent, BATCH_ROWS, IMAGES_SCHEMA, pairs=escape_glob(pairs), **records.values())
+    found = query_tables(sql, images.parent, BATCH_ROWS, IMAGES_SCHEMA, **records.values())
     _write(images, IMAGES_SCHEMA, found if records.paths else ())
 
 
@@ -68,7 +79,8 @@ def read_retriable_urls(records: ChunkRecords, classes: frozenset[str], scratch:
     if not records.paths:
         return iter(())
     sql = f"""
-        SELECT image_key, url, text FROM ({LAST_RECORD_SQL}) WHERE error_class IN (SELECT unnest($classes)) ORDER BY ALL
+        SELECT image_key, url, text FROM ({records.last_sql()})
+        WHERE error_class IN (SELECT unnest($classes)) ORDER BY ALL
     """  # noqa: S608 - our own expression
     return query_tables(sql, scratch, BATCH_ROWS, URLS_SCHEMA, classes=sorted(classes), **records.values())
 

@@ -4,31 +4,15 @@ The same steps with the same OpenCV calls as img2dataset's Resizer, which a test
 one would bring albumentations, which asks the network for its newest version, and half of SciPy.
 """
 
-from typing import Annotated, Literal
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from zscir.data.images.decode import HARD_MAX_PIXELS, BadImage
-from zscir.runtime.specs import Spec
+from zscir.data.download.fetch_spec import ResizeSpec
+from zscir.data.images.decode import BadImage
 
-MIB = 1024 * 1024
 BORDER_RGB = (255, 255, 255)
 BgrArray = NDArray[np.uint8]
-
-
-class ResizeSpec(Spec):
-    """Which images of this machine are taken, and to which pixels they are brought; as for a download."""
-
-    resize_mode: Literal["keep_ratio", "keep_ratio_largest", "center_crop", "border", "no"] = "keep_ratio"
-    image_size: Annotated[int, Field(ge=16, le=4096)] = 256  # px: short side (keep_ratio, center_crop) or long
-    only_if_bigger: bool = True
-    quality: Annotated[int, Field(ge=1, le=100)] = 92
-    keep_jpegs: bool = False  # a plain JPEG that needs no resizing keeps its bytes (and its metadata)
-    max_bytes: Annotated[int, Field(ge=1, le=256 * MIB)] = 32 * MIB
-    max_pixels: Annotated[int, Field(ge=1, le=HARD_MAX_PIXELS)] = HARD_MAX_PIXELS
 
 
 def resize_to_jpeg(data: bytes, spec: ResizeSpec) -> tuple[bytes, int, int]:

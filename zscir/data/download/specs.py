@@ -1,24 +1,19 @@
 """What is asked of a download: how far, how politely (FetchSpec), to which pixels, in what chunks, with what gate."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from zscir.data.download.fetch_spec import FetchSpec
+from zscir.data.download.fetch_spec import FetchSpec, ResizeSpec
 from zscir.runtime.specs import Spec
 from zscir.tabletop.spec import TabletopSpec
 
 ChunkRows = Annotated[int, Field(ge=1, le=100_000)]
 
 
-class FetchImagesSpec(FetchSpec):
-    """What is fetched, how far, and to which pixels. Resize modes are img2dataset's."""
+class FetchImagesSpec(FetchSpec, ResizeSpec):
+    """What is fetched, how far, and to which pixels."""
 
-    resize_mode: Literal["keep_ratio", "keep_ratio_largest", "center_crop", "border", "no"] = "keep_ratio"
-    image_size: Annotated[int, Field(ge=16, le=4096)] = 256  # px: short side (keep_ratio, center_crop) or long
-    only_if_bigger: bool = True
-    quality: Annotated[int, Field(ge=1, le=100)] = 92
-    keep_jpegs: bool = False  # a plain JPEG that needs no resizing keeps its bytes (and its metadata)
     tabletop: TabletopSpec | None = None  # serve the tabletop world on loopback while downloading
 
     def engine_options(self) -> dict[str, Any]:

@@ -9,15 +9,16 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# Pillow warns from here on and refuses from twice as many.
+# Pillow's own bound: a quarter of a GiB of 3-byte pixels. It warns from here on and refuses from twice as many.
 HARD_MAX_PIXELS = 89_478_485
 
-# Pillow warns from HARD_MAX_PIXELS on. A warning is too weak for bytes from strangers: for the whole process it is an
-# error, so that no code path of ours can decode more.
+# A warning is too weak for bytes from strangers: for the whole process it is an error, so that no code path of ours can
+# decode more.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 # Formats that a web page shows. TIFF, PDF, EPS and the like are left out: they are rare and their decoders are large.
 DECODABLE_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "AVIF")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif")  # of files in these formats
 EXIF_ORIENTATION = 0x0112
 ORIENTATION_UPRIGHT = 1
 ORIENTATIONS_ROTATED_90 = (5, 6, 7, 8)

@@ -28,6 +28,7 @@ from zscir.store.artifacts import Artifact, atomic_path
 
 MAX_FINGERPRINT_PIXELS = 50_000_000
 PART_IMAGES = 5_000
+FINGERPRINTS_FOLDER = ".fingerprints"  # of a stage's folder, for the parts; no file of the artifact
 ReadImageBytes = Callable[[], bytes]  # raises BadImage when there is no picture to be had
 _SMALL_PX = 2 * HASH_SIDE_PX  # from here a JPEG's own scaling leaves enough to average over
 

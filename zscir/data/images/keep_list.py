@@ -11,16 +11,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow.parquet as pq
-
 from zscir.runtime.errors import RequestError
 from zscir.runtime.schemas import (
     IMAGES_SCHEMA,
     KEEP_SCHEMA,
     REJECTS_SCHEMA,
-    check_table,
     checked_table,
     read_table,
+    table_batches,
     table_writer,
 )
 from zscir.store.artifacts import Artifact, Facts, atomic_path
@@ -71,10 +69,9 @@ def kept_image_rows(
     An image with several captions has several rows. RequestError when ``keep`` is of another download.
     """
     choice = KeepList(keep)
-    with pq.ParquetFile(images.path("images.parquet")) as source:
-        check_table(source.schema_arrow.empty_table(), IMAGES_SCHEMA, "images.parquet")
-        for batch in source.iter_batches(KEEP_BATCH_ROWS, columns=["image_key", "status", *columns]):
-            yield from (row for row in batch.to_pylist() if row["status"] == "ok" and choice.holds(row["image_key"]))
+    wanted = ["image_key", "status", *columns]
+    for batch in table_batches(images.path("images.parquet"), IMAGES_SCHEMA, KEEP_BATCH_ROWS, wanted):
+        yield from (row for row in batch.to_pylist() if row["status"] == "ok" and choice.holds(row["image_key"]))
     choice.refuse_strangers(stage)
 
 

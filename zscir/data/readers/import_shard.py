@@ -11,9 +11,11 @@ from zscir.data.download.merge_chunks import RECORD_SCHEMA
 from zscir.data.download.repack import verify_tar
 from zscir.data.images.shards import MemberSpan, write_shard
 from zscir.data.readers.local_images import DecodedImage, DecodePool, ImageFailure, ImageLocation
-from zscir.data.readers.sql_joins import escape_glob, query_tables
-from zscir.runtime.schemas import REJECTS_SCHEMA, table_writer, write_table
+from zscir.data.sql_joins import query_tables
+from zscir.runtime.schemas import REJECTS_SCHEMA, escape_glob, table_writer, write_table
 from zscir.store.artifacts import atomic_path
+
+RECORDS_FOLDER = ".records"  # of a stage's folder: a record file per finished shard; no file of the artifact
 
 
 def write_import_shard(

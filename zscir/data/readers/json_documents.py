@@ -13,7 +13,7 @@ from typing import Any
 from zscir.runtime.errors import RequestError
 
 MAX_DOCUMENT_BYTES = 1 << 30
-DOCUMENT_KEYS_SHOWN = 30
+COLUMNS_SHOWN = 30  # in an error that lists what a file has
 JSON_LINES_HINT = "a file with one object a line is JSON-lines: name it .jsonl"
 _DECODER = json.JSONDecoder()
 _BLANKS = re.compile(r"[ \t\n\r]*")
@@ -150,7 +150,7 @@ def _lists(text: str, name: str, places: dict[str, int], columns: list[str]) -> 
     for column in columns:
         if column not in places or text[places[column]] != "[":
             raise RequestError(
-                f"{name}: a JSON object without a list {column!r}; it has {list(places)[:DOCUMENT_KEYS_SHOWN]}; "
+                f"{name}: a JSON object without a list {column!r}; it has {list(places)[:COLUMNS_SHOWN]}; "
                 "where one of these is the list of rows, say rows = NAME in [ingest]"
             )
     return [places[column] for column in columns]

@@ -20,7 +20,8 @@ from typing import Self
 import cv2
 
 from zscir.data.download.failures import FetchFailure
-from zscir.data.download.resize import ResizeSpec, resize_to_jpeg
+from zscir.data.download.fetch_spec import ResizeSpec
+from zscir.data.download.resize import resize_to_jpeg
 from zscir.data.download.validate_image import validate_header, validated_image
 from zscir.data.images.decode import BadImage
 

@@ -5,7 +5,8 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-MAX_URL_CHARS = 8192
+from zscir.data.download.fetch_spec import MAX_URL_CHARS
+
 PAIR_ERROR_CHARS = 200
 FILE_SCHEME = "file:"
 

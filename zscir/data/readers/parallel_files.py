@@ -11,10 +11,10 @@ from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from zscir.data.images.decode import IMAGE_SUFFIXES
 from zscir.data.readers.url_lists import LIST_READ_ERRORS, MAX_LINE_BYTES, ListRow, open_decompressed, read_lines
 from zscir.runtime.errors import RequestError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif")
 LocateFile = Callable[[str], Path]
 
 

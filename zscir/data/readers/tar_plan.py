@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 
 from zscir.data.download.chunks import BATCH_ROWS, ChunkUrl
 from zscir.data.readers.local_images import ImageLocation
-from zscir.data.readers.sql_joins import escape_glob, query_tables, query_values
 from zscir.data.readers.webdataset_samples import LeftOutMember, TarSample
-from zscir.runtime.schemas import PAIRS_SCHEMA, checked_table, schema_of, table_writer
+from zscir.data.sql_joins import query_tables, query_values
+from zscir.runtime.schemas import PAIRS_SCHEMA, checked_table, escape_glob, schema_of, table_writer
 from zscir.store.artifacts import atomic_path
 
 IGNORED_REASON = "ignored"

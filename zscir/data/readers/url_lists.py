@@ -13,12 +13,18 @@ from typing import IO, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zscir.data.readers.json_documents import MAX_DOCUMENT_BYTES, RowProblem, TableJoin, field_of, read_json_document
+from zscir.data.readers.json_documents import (
+    COLUMNS_SHOWN,
+    MAX_DOCUMENT_BYTES,
+    RowProblem,
+    TableJoin,
+    field_of,
+    read_json_document,
+)
 from zscir.runtime.errors import RequestError
 
 LIST_BATCH_ROWS = 50_000
 MAX_LINE_BYTES = 1_000_000
-LIST_COLUMNS_SHOWN = 30
 LIST_SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 LIST_READ_ERRORS = (OSError, EOFError, zlib.error, pa.ArrowInvalid)
 
@@ -152,7 +158,7 @@ def _picked(values: Iterable[dict[str, Any] | str | None], name: str, layout: Li
         if isinstance(row, str):
             yield ListRow(number, problem=row)
         elif row is not None:
-            keys.update(dict.fromkeys(list(row)[:LIST_COLUMNS_SHOWN]) if len(keys) < LIST_COLUMNS_SHOWN else {})
+            keys.update(dict.fromkeys(list(row)[:COLUMNS_SHOWN]) if len(keys) < COLUMNS_SHOWN else {})
             yield ListRow(number, *(field_of(row, column) for column in layout.wanted()))
     if keys:
         _check_columns(name, layout, list(keys), {column: column.split(".")[0] for column in layout.wanted()})
@@ -205,4 +211,4 @@ def _check_columns(name: str, layout: ListLayout, present: list[str], roots: dic
     missing = [column for column in layout.wanted() if not {column, (roots or {}).get(column)} & set(present)]
     if missing:
         hint = "" if layout.columns else "; where the first line is no header, say columns = [...] in [ingest]"
-        raise RequestError(f"{name}: no column {missing[0]!r}; it has {present[:LIST_COLUMNS_SHOWN]}{hint}")
+        raise RequestError(f"{name}: no column {missing[0]!r}; it has {present[:COLUMNS_SHOWN]}{hint}")

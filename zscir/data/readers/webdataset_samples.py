@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from zscir.data.images.decode import IMAGE_SUFFIXES
 from zscir.data.readers.json_documents import field_of
 from zscir.data.readers.pairs import PairError, clean_string, clean_text, clean_url, file_url
 from zscir.data.readers.tar_index import TarMember, TarProblem, read_tar_members
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "avif")
+IMAGE_EXTENSIONS = tuple(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
 MAX_TEXT_BYTES = 1_000_000
 MEMBER_NAME = re.compile(
     r"((?:.*/)?[^./][^./]*)\.([^/]+)"

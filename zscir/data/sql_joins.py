@@ -1,14 +1,13 @@
 """Joins: SQL over Parquet files larger than the memory becomes tables of a fixed number of rows, in order."""
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from zscir.runtime.schemas import check_table
+from zscir.runtime.schemas import check_table, parquet_columns, parquet_sql
 
 if TYPE_CHECKING:
     import duckdb
@@ -38,6 +37,11 @@ def query_values(sql: str, scratch: Path, **values: Any) -> list[tuple[Any, ...]
         return connection.execute(sql, values).fetchall()
 
 
+def rows_sql(paths: Iterable[Path], schema: pa.Schema, options: str = ", file_row_number = true") -> str:
+    """A table expression of Parquet files that an older version may have written; ``parquet_sql`` says how."""
+    return parquet_sql(parquet_columns(str(path) for path in paths), schema, options)
+
+
 @contextmanager
 def _database(scratch: Path) -> "Iterator[duckdb.DuckDBPyConnection]":
     import duckdb
@@ -49,8 +53,3 @@ def _database(scratch: Path) -> "Iterator[duckdb.DuckDBPyConnection]":
     with duckdb.connect(config=settings) as connection:
         connection.execute("SET enable_progress_bar = false")  # it would draw over our own
         yield connection
-
-
-def escape_glob(path: Path) -> str:
-    """A path in which DuckDB sees no wildcard."""
-    return re.sub(r"([*?[])", r"[\1]", str(path))

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from zscir.data.readers.sql_joins import query_tables
+from zscir.data.sql_joins import query_tables
 from zscir.runtime.schemas import schema_of
 
 
