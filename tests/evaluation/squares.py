@@ -132,5 +132,5 @@ def mapping_checkpoint(folder: Path, backbone: Artifact) -> Artifact:
 
 def _saved(folder: Path, method: Any, more: dict[str, Any] | None = None) -> Artifact:
     folder.mkdir(parents=True)
-    save_checkpoint(method.eval(), folder, more=more)
+    save_checkpoint(method.eval(), folder, extra_config=more)
     return Artifact.of_folder(folder)

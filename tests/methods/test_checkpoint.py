@@ -20,7 +20,7 @@ TEXTS = ["a photo of * that is red", "a photo of * that is blue"]
 
 def stored(folder: Path, method: object, **origin: object) -> Artifact:
     folder.mkdir()
-    save_checkpoint(method, folder, more=origin)  # type: ignore[arg-type]
+    save_checkpoint(method, folder, extra_config=origin)  # type: ignore[arg-type]
     return Artifact.of_folder(folder)
 
 
@@ -63,7 +63,7 @@ def test_a_compact_vocabulary_comes_from_the_training_texts(tmp_path: Path) -> N
     artifact = stored(tmp_path / "made", method)
     assert "vocab.json" in artifact.files()
     again = load_method(artifact)
-    assert torch.equal(again.towers.tokens(["zebra"]), method.towers.tokens(["zebra"]))  # type: ignore[union-attr]
+    assert torch.equal(again.towers.tokenize(["zebra"]), method.towers.tokenize(["zebra"]))  # type: ignore[union-attr]
 
 
 def test_the_seed_decides_the_first_weights() -> None:

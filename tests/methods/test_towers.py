@@ -11,11 +11,11 @@ from zscir.runtime.errors import RequestError
 
 def test_features_are_those_of_open_clip() -> None:
     towers, pixels = tiny.towers(), tiny.pixels(3)
-    ids = towers.tokens(["a red picture", "blue"])
+    ids = towers.tokenize(["a red picture", "blue"])
     padded = F.pad(ids, (0, towers.clip.context_length - ids.shape[1]))
     with torch.no_grad():
         assert torch.allclose(
-            towers.encode_image(pixels), towers.clip.encode_image(towers.pixels_in(pixels)), atol=1e-5
+            towers.encode_image(pixels), towers.clip.encode_image(towers.normalised_pixels(pixels)), atol=1e-5
         )
         assert torch.allclose(towers.encode_text(ids), towers.clip.encode_text(padded), atol=1e-5)
 
@@ -57,7 +57,7 @@ def test_a_text_feature_does_not_depend_on_its_neighbours_length() -> None:
 
 def test_replacing_the_star_by_its_own_embedding_changes_nothing() -> None:
     towers = tiny.towers()
-    ids = towers.tokens(["a photo of *", "a photo of * that is red"])
+    ids = towers.tokenize(["a photo of *", "a photo of * that is red"])
     own = towers.clip.token_embedding.weight[towers.tokenizer.star_id].expand(2, -1)
     with torch.no_grad():
         assert torch.allclose(towers.encode_text(ids, own), towers.encode_text(ids), atol=1e-6)
@@ -67,11 +67,11 @@ def test_replacing_the_star_by_its_own_embedding_changes_nothing() -> None:
 def test_a_query_without_a_star_is_refused() -> None:
     towers = tiny.towers()
     with pytest.raises(RequestError, match=r"no '\*'"):
-        towers.stars(towers.tokens(["a photo of *", "red"]))
+        towers.star_positions(towers.tokenize(["a photo of *", "red"]))
 
 
 def test_block_hooks_run_after_their_block() -> None:
-    towers, ids, seen = tiny.towers(), tiny.towers().tokens(["red"]), []
+    towers, ids, seen = tiny.towers(), tiny.towers().tokenize(["red"]), []
     towers.encode_text(ids, after={0: lambda x: seen.append(x) or x, 2: lambda x: x * 0})
     block_0 = towers.clip.transformer.resblocks[0]
     x = towers.clip.token_embedding(ids) + towers.clip.positional_embedding[: ids.shape[1]]

@@ -56,17 +56,19 @@ def test_sites_keep_their_relative_depth() -> None:
 def test_an_injection_changes_only_the_position_of_the_star_directly() -> None:
     method = mapped(TscirMapSpec(word_hidden=16, inject_width=16, inject_heads=2, sites=(1,)))
     towers, speaker = method.speaker.towers, method.speaker
-    ids = towers.tokens(TEXTS)
+    ids = towers.tokenize(TEXTS)
     with torch.no_grad():
-        seen = speaker.see(tiny.pixels(2))
+        images = speaker.map_images(tiny.pixels(2))
         states: list[torch.Tensor] = []
         after = {1: lambda x: states.append(x) or x}
-        towers.encode_text(ids, seen.word, after)
-        speaker.say(ids, seen, after)
+        towers.encode_text(ids, images.star_embedding, after)
+        speaker.encode_with_star(ids, images, after)
         changed = (states[0] - states[1]).abs().amax(dim=2) > 0
         assert changed.nonzero()[:, 1].tolist() == [4, 4]
         added = speaker.mapping.injections["1"](
-            states[0][torch.arange(2), towers.stars(ids)], states[0][torch.arange(2), towers.ends(ids)], seen.looked[1]
+            states[0][torch.arange(2), towers.star_positions(ids)],
+            states[0][torch.arange(2), towers.end_positions(ids)],
+            images.site_features[1],
         )
     assert torch.allclose(states[1][:, 4] - states[0][:, 4], added, atol=1e-5)
 
@@ -74,17 +76,17 @@ def test_an_injection_changes_only_the_position_of_the_star_directly() -> None:
 def test_an_injection_after_the_last_block_is_read_by_nothing() -> None:
     # As published (site 11 of 12 blocks): the end token was already computed, so this site cannot matter.
     method = mapped(TscirMapSpec(word_hidden=16, inject_width=16, inject_heads=2, sites=(2,)))
-    ids, seen = method.speaker.towers.tokens(TEXTS), method.speaker.see(tiny.pixels(2))
-    without = method.speaker.towers.encode_text(ids, seen.word)
-    assert torch.equal(method.speaker.say(ids, seen), without)
+    ids, images = method.speaker.towers.tokenize(TEXTS), method.speaker.map_images(tiny.pixels(2))
+    without = method.speaker.towers.encode_text(ids, images.star_embedding)
+    assert torch.equal(method.speaker.encode_with_star(ids, images), without)
 
 
 def test_an_injection_is_never_negative_as_published_and_zero_at_first_when_asked() -> None:
     given = torch.randn(3, 16), torch.randn(3, 16)
     published = Injection(16, 16, 16, 2, 0.1, False).eval()
-    assert published(*given, published.look(torch.randn(3, 16, 16))).min() >= 0
+    assert published(*given, published.project_patches(torch.randn(3, 16, 16))).min() >= 0
     gentle = Injection(16, 16, 16, 2, 0.1, True).eval()
-    assert gentle(*given, gentle.look(torch.randn(3, 16, 16))).abs().max() == 0
+    assert gentle(*given, gentle.project_patches(torch.randn(3, 16, 16))).abs().max() == 0
 
 
 def test_an_adapter_with_a_zero_matrix_is_the_identity() -> None:

@@ -45,10 +45,12 @@ def method_class(info: MethodInfo) -> type[AnyMethod]:
     return found
 
 
-def save_checkpoint(method: AnyMethod, out: Path, half: bool = False, more: dict[str, Any] | None = None) -> int:
+def save_checkpoint(
+    method: AnyMethod, out: Path, half: bool = False, extra_config: dict[str, Any] | None = None
+) -> int:
     """Write the method's files into ``out`` and return the number of stored numbers; equal tensors give equal bytes.
 
-    ``half`` stores floats in 16 bits (loading widens them again).
+    ``half`` stores floats in 16 bits (loading widens them again); ``extra_config`` goes into ``config.json``.
     """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in method.weights().items()}
     if half:
@@ -64,7 +66,7 @@ def save_checkpoint(method: AnyMethod, out: Path, half: bool = False, more: dict
         "pixels": towers.pixels.model_dump(mode="json"),
         "tokenizer": "compact" if compact else "clip",
         "text_protocol": method.text_protocol,
-        **(more or {}),
+        **(extra_config or {}),
     }
     (out / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     if isinstance(towers.tokenizer, CompactTokenizer):

@@ -1,4 +1,4 @@
-"""clip: two towers trained on image-text pairs by symmetric contrast; the stock backbone of every other method."""
+"""clip: two towers trained on image-text pairs by a symmetric contrastive loss; the backbone of every other method."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ from zscir.runtime.errors import RequestError
 
 
 class Clip(TrainableMethod[ClipSpec]):
-    """As a query it is the plain sum of unit features (weights 1 and 1): the paper's own control."""
+    """Query = norm(norm(text) + norm(image)), the control at lambda 1 that papers print beside their methods."""
 
     name = "clip"
     text_protocol = "pli"
@@ -36,7 +36,7 @@ class Clip(TrainableMethod[ClipSpec]):
             return cls(start.towers, spec)
         towers = _new_towers(spec.architecture, spec.pixels or ModelPixelSpec(), start.texts)
         with torch.no_grad():
-            towers.clip.logit_scale.fill_(math.log(spec.init_scale))
+            towers.clip.logit_scale.fill_(math.log(spec.init_scale))  # the parameter is the scale's logarithm
         return cls(towers, spec)
 
     @classmethod
@@ -49,11 +49,12 @@ class Clip(TrainableMethod[ClipSpec]):
 
     def loss(self, batch: Batch, gather: Gather = gather_single_process) -> dict[str, Tensor]:
         """Symmetric cross-entropy of the target images and their texts at the learned scale."""
-        seen = augmented_view(
+        view = augmented_view(
             batch.target_pixels, "clip", batch.seed, batch.epoch, batch.target_keys, self.spec.crop_area, self.spec.flip
         )
-        image = gather(F.normalize(self.towers.encode_image(seen), dim=1))
+        image = gather(F.normalize(self.towers.encode_image(view), dim=1))
         text = gather(F.normalize(self.towers.encode_texts(batch.texts), dim=1))
+        # CLIP bounds its scale at 100, as training was unstable beyond (Radford et al. 2021, section 2.5).
         scale = self.towers.logit_scale().clamp(max=self.spec.max_scale)
         return {"loss": symmetric_nce(image, text, scale), "scale": scale.detach()}
 

@@ -1,4 +1,4 @@
-"""Pixels: a stranger's image bytes become a bounded uint8 square, and uint8 squares a normalised float tensor."""
+"""Decode untrusted image bytes into uint8 squares of a bounded size, and normalise squares for a vision tower."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from zscir.data.images import decode as image_decoder
 from zscir.methods.specs import ModelPixelSpec
 from zscir.runtime.errors import StageError
 
-MAX_DECODED_PIXELS = 50_000_000
+MAX_DECODED_PIXELS = 50_000_000  # 150 MB as RGB; a small file may claim far more
 MAX_ASPECT = 16
 
 
@@ -28,12 +28,13 @@ def resize_to_square(image: Image.Image, spec: ModelPixelSpec) -> NDArray[np.uin
     image = _crop_elongated(image)
     if spec.fit == "pad":
         image = _padded(image, spec.pad_ratio)
-    if spec.fit == "warp":
+    if spec.fit == "warp":  # as BLIP is fed
         image = image.resize((size, size), Image.Resampling.BICUBIC)
     elif image.size != (size, size):
         short = min(image.size)
         scaled = (max(size, image.width * size // short), max(size, image.height * size // short))
         image = image.resize(scaled, Image.Resampling.BICUBIC)
+        # Rounded as torchvision's CenterCrop does it, so that features equal those of the published pipelines.
         left, top = round((image.width - size) / 2), round((image.height - size) / 2)
         image = image.crop((left, top, left + size, top + size))
     return np.asarray(image, dtype=np.uint8)
@@ -54,6 +55,7 @@ def _padded(image: Image.Image, ratio: float) -> Image.Image:
     width, height = image.size
     if max(width, height) / min(width, height) < ratio:
         return image
+    # The rounding is that of PLI's code; zscir.benchmarks.preprocess pads as CLIP4Cir does, which rounds otherwise.
     wide = int(max(width, height) / ratio)
     left, top = max(0, (wide - width) // 2), max(0, (wide - height) // 2)
     canvas = Image.new("RGB", (width + 2 * left, height + 2 * top))

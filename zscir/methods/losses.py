@@ -1,4 +1,4 @@
-"""Contrast: rows of features become the contrastive losses of CLIP, PLI and TSCIR."""
+"""Contrastive losses of CLIP, PLI and TSCIR, over rows of features whose positives lie on the diagonal."""
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ def symmetric_nce(a_BD: Tensor, b_BD: Tensor, scale: Tensor | float) -> Tensor:
 
 def soft_text_alignment(captions_BD: Tensor, students_BD: Tensor, teachers_BD: Tensor, tau: float) -> Tensor:
     """KL(teacher || student), batch mean: a caption should rank the students as it ranks the teachers (TSCIR, STA)."""
+    # In log space throughout: the released code takes the log of a softmax, which is -inf where that underflows.
     teacher = F.log_softmax(captions_BD @ teachers_BD.T / tau, dim=1)
     student = F.log_softmax(captions_BD @ students_BD.T / tau, dim=1)
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True)
@@ -32,6 +33,7 @@ def mixed_negatives(composed_BD: Tensor, targets_BD: Tensor, hardest: int) -> Te
     similar = composed_BD @ targets_BD.T
     own = torch.eye(len(similar), dtype=torch.bool, device=similar.device)
     hard, picked = similar.masked_fill(own, -torch.inf).topk(min(hardest, len(similar) - 1), dim=1)
+    # The diagonal (1) is each row's maximum, so the positive itself would get the weight 1.
     among = targets_BD @ targets_BD.T
     low, high = among.amin(dim=1, keepdim=True), among.amax(dim=1, keepdim=True)
     weight = ((among - low) / (high - low + 1e-8)).gather(1, picked)

@@ -1,4 +1,7 @@
-"""Mapping modules (TSCIR stage I): an image becomes the word ``*`` and injections into the text tower."""
+"""Mapping network of TSCIR's stage I: an image becomes the word ``*`` and injections into the text tower.
+
+At the published sizes (ViT-L/14, four sites) it has 27.81 M parameters, 6.54 M in each injection (arXiv 2504.17990).
+"""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -18,7 +21,7 @@ def at_relative_depth(sites: Sequence[int], blocks: int) -> tuple[int, ...]:
 def mlp(sizes: Sequence[int], dropout: float) -> nn.Sequential:
     """Linear -> Dropout -> ReLU for each step of ``sizes``; it ends in ReLU, so it gives no negative number."""
     steps: list[nn.Module] = []
-    for before, after in pairwise(sizes):
+    for before, after in pairwise(sizes):  # dropout before the ReLU, as in the released code
         steps += [nn.Linear(before, after), nn.Dropout(dropout), nn.ReLU()]
     return nn.Sequential(*steps)
 
@@ -37,7 +40,7 @@ class TokenLearner(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """One injection layer: the star state asks the patches; one residual, then a norm."""
+    """One injection layer: the state at ``*`` attends to the patches; one residual, then a norm."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -45,12 +48,14 @@ class CrossAttention(nn.Module):
         self.linear1 = nn.Linear(width, width)
         self.linear2 = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
+        # The released code's name. It has none of the ``no_decay`` marks, so this norm's weights are decayed, as there.
         self.norm2 = nn.LayerNorm(width)
 
     def forward(self, star_B1C: Tensor, end_B1C: Tensor, patches_BLC: Tensor) -> Tensor:
-        asked = self.attention(star_B1C + end_B1C, patches_BLC, patches_BLC, need_weights=False)[0]
-        answer = self.linear2(self.dropout(F.gelu(self.linear1(asked))))
-        out: Tensor = self.norm2(star_B1C + self.dropout(answer))
+        # The end state is added to the query of each layer anew; the residual's base is the star state alone.
+        attended = self.attention(star_B1C + end_B1C, patches_BLC, patches_BLC, need_weights=False)[0]
+        update = self.linear2(self.dropout(F.gelu(self.linear1(attended))))
+        out: Tensor = self.norm2(star_B1C + self.dropout(update))
         return out
 
 
@@ -63,6 +68,7 @@ class Injection(nn.Module):
 
     def __init__(self, image_dim: int, word_dim: int, width: int, heads: int, dropout: float, zero_init: bool) -> None:
         super().__init__()
+        # 5.31 M of an injection's 6.54 M parameters at width 768.
         self.local = nn.Sequential(
             nn.Conv2d(image_dim, image_dim, 3, padding=1, bias=False), nn.BatchNorm2d(image_dim), nn.ReLU()
         )
@@ -74,18 +80,18 @@ class Injection(nn.Module):
         if zero_init:
             self.out = nn.Sequential(nn.Linear(width, word_dim), nn.ReLU(), _zero_linear(word_dim))
 
-    def look(self, patches_BLD: Tensor) -> Tensor:
-        """[B, L, C] what this site sees of an image; it does not depend on the text."""
+    def project_patches(self, patches_BLD: Tensor) -> Tensor:
+        """[B, L, C] keys and values of this site's attention; they do not depend on the text."""
         batch, length, dim = patches_BLD.shape
         side = round(length**0.5)
         local = self.local(patches_BLD.transpose(1, 2).reshape(batch, dim, side, side))
-        seen: Tensor = self.patch_in(local.flatten(2).transpose(1, 2))
-        return seen
+        projected: Tensor = self.patch_in(local.flatten(2).transpose(1, 2))
+        return projected
 
-    def forward(self, star_BW: Tensor, end_BW: Tensor, looked_BLC: Tensor) -> Tensor:
+    def forward(self, star_BW: Tensor, end_BW: Tensor, patches_BLC: Tensor) -> Tensor:
         star, end = self.star_in(star_BW)[:, None], self.end_in(end_BW)[:, None]
         for layer in self.layers:
-            star = layer(star, end, looked_BLC)
+            star = layer(star, end, patches_BLC)
         added: Tensor = self.out(star[:, 0])
         return added
 
@@ -129,7 +135,7 @@ class StarMapping(nn.Module):
             yield site, cast(Injection, module)
 
     def forward(self, tokens_BLD: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
-        """From all last-layer tokens, CLS first: the word [B, W] for ``*``, and what each site looks at."""
+        """From all last-layer tokens, CLS first: the embedding [B, W] of ``*``, and [B, L, C] patches by site."""
         patches = self.patch_projection(tokens_BLD)[:, 1:]
-        looked = {int(site): injection.look(patches) for site, injection in self.sites()}
-        return self.token_learner(tokens_BLD[:, 0]), looked
+        by_site = {int(site): injection.project_patches(patches) for site, injection in self.sites()}
+        return self.token_learner(tokens_BLD[:, 0]), by_site

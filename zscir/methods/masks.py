@@ -1,4 +1,4 @@
-"""Masks: (seed, epoch, image key) becomes the patches that a masked view keeps (dropped, not blanked)."""
+"""Draw the patches that a masked view keeps, by (seed, epoch, image key); the others are dropped, not blanked."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,8 @@ def kept_patches(
     number, so that two patches never tie.
     """
     streams = [random_stream("mask", seed, epoch, key) for seed, key in zip(seeds, keys, strict=True)]
-    low = np.uint64(16)
+    low = np.uint64(16)  # room for the index of 65,536 patches
     numbers = (random_bits(streams, patches) >> low << low) | np.arange(patches, dtype=np.uint64)
+    # PLI keeps the shuffled order, which has no effect: positions are added before patches are dropped.
     kept = np.argsort(numbers, axis=1)[:, : kept_count(patches, ratio)]
     return np.sort(kept, axis=1).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Halves: an encoding that does not fit into the memory of a GPU becomes the same encoding of fewer rows at a time."""
+"""Retry an encoding in halves when GPU memory runs out."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -11,10 +11,10 @@ from zscir.runtime.progress import log_warning
 
 
 def in_halves(encode: Callable[..., Tensor], *rows: Sequence[Any] | Tensor) -> Tensor:
-    """What ``encode`` gives aligned ``rows`` ([B, ...] each), of one half and the other where GPU memory runs out.
+    """``encode`` of aligned ``rows`` ([B, ...] each), in two halves where GPU memory runs out.
 
-    A batch is cut as often as it must be; OutOfMemoryError when one row alone does not fit. The vectors are the same
-    but for a GPU's rounding, which may move with the size of a batch.
+    A batch is halved as often as it must be; OutOfMemoryError when one row alone does not fit. The vectors are the
+    same but for a GPU's rounding, which may move with the size of a batch.
     """
     count = len(rows[0])
     try:
@@ -25,7 +25,9 @@ def in_halves(encode: Callable[..., Tensor], *rows: Sequence[Any] | Tensor) -> T
     # Out here the failed attempt's tensors are free, as the error, which held on to them, is gone.
     _warn_once(count)
     half = count // 2
-    return torch.cat([in_halves(encode, *(one[part] for one in rows)) for part in (slice(half), slice(half, None))])
+    return torch.cat(
+        [in_halves(encode, *(column[part] for column in rows)) for part in (slice(half), slice(half, None))]
+    )
 
 
 @cache

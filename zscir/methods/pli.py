@@ -1,7 +1,8 @@
-"""pli: masked tuning; (image on a few of its patches + caption) learns to find the whole image (arXiv 2311.07622).
+"""pli, masked tuning: an image on a few of its patches plus its caption learns to find the whole image.
 
-What is computed follows the released code, not the abstract: patches are dropped (no mask token), the sum is raw,
-the softmax is one-way at temperature 1, and the target branch has the same weights and a gradient.
+PLI, arXiv 2311.07622. What is computed follows the released code, not the abstract: patches are dropped (no mask
+token), the sum is raw, the softmax is one-way at temperature 1, and the target branch has the same weights and a
+gradient.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ class Pli(TrainableMethod[PliSpec]):
     """Query = norm(norm(text) + image_weight * norm(image))."""
 
     name = "pli"
-    text_protocol = "pli"
+    text_protocol = "pli"  # the bare modification text, without a prompt around it
 
     def __init__(self, towers: Towers, spec: PliSpec) -> None:
         super().__init__()
@@ -53,13 +54,17 @@ class Pli(TrainableMethod[PliSpec]):
         """-log softmax of (masked reference + text) . target over the batch's targets."""
         kept = kept_patches(batch.mask_seeds, batch.epoch, batch.reference_keys, self.towers.patches, batch.mask_ratio)
         masked = self.towers.encode_image(batch.reference_pixels, torch.from_numpy(kept))
+        # Unweighted in training, while a query weighs the image by 1 - mask ratio: train and test are asymmetric there.
         query = gather(masked + self.towers.encode_texts(batch.texts))
         target = gather(self.towers.encode_image(batch.target_pixels))
         logits = self._logits(query, target)
+        # The share of queries that find their own target first: a curve for the report, without a gradient.
         hits = (logits.argmax(dim=1) == torch.arange(len(logits), device=logits.device)).float().mean()
         return {"loss": one_way_nce(logits), "hits": hits}
 
     def _logits(self, query_BD: Tensor, target_BD: Tensor) -> Tensor:
+        # CLIP's features have norms near 10, so that raw products play the part of its scale of 100 (1 / tau). Unit
+        # features without such a scale would be another method.
         if self.spec.space == "raw":
             return (self.spec.scale or 1.0) * query_BD @ target_BD.T
         scale = self.spec.scale or self.towers.logit_scale().detach()

@@ -1,4 +1,4 @@
-"""Tokenizers: strings become rows of token ids; CLIP's own BPE, or a compact renumbering of it for small models.
+"""Tokenizers: CLIP's own BPE, or a compact renumbering of its ids for small models.
 
 open_clip's package brings the BPE vocabulary, so no download is needed.
 """
@@ -25,11 +25,11 @@ changed make made turn turned into become becomes now to from in on at bigger sm
 corner up down both all only still move moved show shows there it they them its their this these those gone any each
 every thing things object
 """
-UNKNOWN_TOKEN_BUCKETS = 64
+UNKNOWN_TOKEN_BUCKETS = 64  # unknown words share embeddings, but not all of them the same one
 
 
 class Tokenizer(Protocol):
-    """Maps texts to ids. Row = start, tokens, end, zeros; the end id is the largest, as CLIP's pooling expects."""
+    """Maps texts to ids. A row is start, tokens, end, zeros; the end id is the largest, as CLIP's pooling expects."""
 
     @property
     def vocab_size(self) -> int:
@@ -66,9 +66,9 @@ def bpe_ids(text: str) -> tuple[int, ...]:
 
 
 def _pad_ids(rows: list[list[int]], context_length: int, end_id: int) -> Tensor:
-    cut = [row if len(row) <= context_length else [*row[: context_length - 1], end_id] for row in rows]
-    ids = torch.zeros(len(cut), max((len(row) for row in cut), default=0), dtype=torch.long)
-    for row, tokens in zip(ids, cut, strict=True):
+    truncated = [row if len(row) <= context_length else [*row[: context_length - 1], end_id] for row in rows]
+    ids = torch.zeros(len(truncated), max((len(row) for row in truncated), default=0), dtype=torch.long)
+    for row, tokens in zip(ids, truncated, strict=True):
         row[: len(tokens)] = torch.tensor(tokens)
     return ids
 
@@ -97,17 +97,17 @@ class CompactTokenizer:
     @classmethod
     def of_corpus(cls, texts: Iterable[str]) -> "CompactTokenizer":
         """The tokenizer that knows every id in ``texts`` and in the prompts."""
-        seen = set(bpe_ids(PROMPT_WORDS))
+        known = set(bpe_ids(PROMPT_WORDS))
         for text in texts:
-            seen.update(bpe_ids(text))
-        return cls(tuple(sorted(seen)))
+            known.update(bpe_ids(text))
+        return cls(tuple(sorted(known)))  # sorted: the vocabulary does not depend on the order of the texts
 
     @classmethod
     def load(cls, path: Path) -> "CompactTokenizer":
         """From a checkpoint's ``vocab.json``; RequestError if it is damaged."""
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-            return cls(tuple(int(one) for one in stored["known"]), int(stored["buckets"]))
+            return cls(tuple(int(bpe_id) for bpe_id in stored["known"]), int(stored["buckets"]))
         except (ValueError, KeyError, TypeError) as error:
             raise RequestError(f"{path}: not a compact vocabulary ({error}); take the checkpoint's own file") from None
 

@@ -1,4 +1,4 @@
-"""Towers: an architecture and tensors become an image and a text encoder (open_clip's CLIP), opened up for the methods.
+"""Towers: the image and text encoders of an open_clip CLIP, with their inner steps open to the methods.
 
 The only module that imports open_clip's models. Features leave un-normalised; text rows are cut to the batch's longest
 (exact, because the text tower is causal) and pooled at the end token.
@@ -18,7 +18,7 @@ from zscir.runtime import torchvision_guard
 from zscir.runtime.errors import RequestError
 
 torchvision_guard.install_torchvision_guard()
-from open_clip.model import CLIP  # noqa: E402  (needs the guard first)
+from open_clip.model import CLIP  # noqa: E402 - needs the guard first
 
 BlockHook = Callable[[Tensor], Tensor]
 NO_HOOKS: Mapping[int, BlockHook] = {}
@@ -54,7 +54,7 @@ class Towers(nn.Module):
 
     def __init__(self, config: Mapping[str, Any], pixels: ModelPixelSpec, tokenizer: Tokenizer) -> None:
         super().__init__()
-        self.config = json.loads(json.dumps(config))
+        self.config = json.loads(json.dumps(config))  # a copy of plain values: it goes into the checkpoint as it is
         self.pixels = pixels
         self.tokenizer = tokenizer
         _check(self.config)
@@ -91,7 +91,7 @@ class Towers(nn.Module):
         scale: Tensor = self.clip.logit_scale.exp()
         return scale
 
-    def pixels_in(self, pixels_B3HW: Tensor) -> Tensor:
+    def normalised_pixels(self, pixels_B3HW: Tensor) -> Tensor:
         """Pixels in 0..255 (uint8 or float) as the vision tower takes them."""
         return normalise_pixels(pixels_B3HW.to(self.clip.logit_scale.device), self.pixels)
 
@@ -101,9 +101,9 @@ class Towers(nn.Module):
         ``kept_BK`` drops all other patches (PLI): patches get their positions before the choice, CLS always stays.
         """
         visual = self.clip.visual
-        x = visual.conv1(self.pixels_in(pixels_B3HW)).flatten(2).transpose(1, 2)
+        x = visual.conv1(self.normalised_pixels(pixels_B3HW)).flatten(2).transpose(1, 2)
         position = visual.positional_embedding.to(x.dtype)
-        x = x + position[1:]
+        x = x + position[1:]  # before any patch is dropped, so that a kept one is still where it was
         if kept_BK is not None:
             x = x.gather(1, kept_BK.to(x.device)[:, :, None].expand(-1, -1, x.shape[2]))
         cls = (visual.class_embedding.to(x.dtype) + position[0]).expand(x.shape[0], 1, -1)
@@ -121,15 +121,15 @@ class Towers(nn.Module):
         tokens: Tensor = self.clip.visual.ln_post(self.image_tokens(pixels_B3HW)) @ self.clip.visual.proj
         return tokens
 
-    def tokens(self, texts: Sequence[str]) -> Tensor:
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
         """[B, L] ids on the model's device."""
         return self.tokenizer(texts, self.clip.context_length).to(self.clip.logit_scale.device)
 
-    def ends(self, ids_BL: Tensor) -> Tensor:
+    def end_positions(self, ids_BL: Tensor) -> Tensor:
         """[B] position of each row's end token."""
         return (ids_BL == self.tokenizer.end_id).int().argmax(dim=1)
 
-    def stars(self, ids_BL: Tensor) -> Tensor:
+    def star_positions(self, ids_BL: Tensor) -> Tensor:
         """[B] position of each row's first ``*``; RequestError if a row has none."""
         hits = ids_BL == self.tokenizer.star_id
         if not bool(hits.any(dim=1).all()):
@@ -143,21 +143,21 @@ class Towers(nn.Module):
         clip, length = self.clip, ids_BL.shape[1]
         x = clip.token_embedding(ids_BL)
         if word_BW is not None:
-            at_star = torch.arange(length, device=x.device)[None, :] == self.stars(ids_BL)[:, None]
+            at_star = torch.arange(length, device=x.device)[None, :] == self.star_positions(ids_BL)[:, None]
             x = torch.where(at_star[:, :, None], word_BW[:, None, :].to(x.dtype), x)
         x = x + clip.positional_embedding[:length].to(x.dtype)
-        mask = clip.attn_mask[:length, :length]
+        mask = clip.attn_mask[:length, :length]  # causal: what lies behind the longest row cannot reach its end token
         for number, block in enumerate(clip.transformer.resblocks):
             x = block(x, attn_mask=mask)
             if number in after:
                 x = after[number](x)
-        pooled = clip.ln_final(x[torch.arange(len(x), device=x.device), self.ends(ids_BL)])
+        pooled = clip.ln_final(x[torch.arange(len(x), device=x.device), self.end_positions(ids_BL)])
         features: Tensor = pooled @ clip.text_projection
         return features
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """[B, D] raw features of strings."""
-        return self.encode_text(self.tokens(texts))
+        return self.encode_text(self.tokenize(texts))
 
 
 def _check(config: Mapping[str, Any]) -> None:

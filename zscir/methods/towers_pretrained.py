@@ -1,4 +1,4 @@
-"""Pretrained towers: an open_clip architecture and its weights (a published tag, or a local file) become a Clip."""
+"""Load pretrained towers into a Clip: an open_clip architecture with a published tag, or with a local file."""
 
 import os
 from pathlib import Path
@@ -17,9 +17,9 @@ from zscir.runtime import torchvision_guard
 from zscir.runtime.errors import RequestError, StageError
 
 torchvision_guard.install_torchvision_guard()
-import open_clip  # noqa: E402  (needs the guard first)
+import open_clip  # noqa: E402 - needs the guard first
 
-MODULE_PREFIX = "module."
+MODULE_PREFIX = "module."  # what DistributedDataParallel puts before every name
 
 
 def architecture_named(name: str) -> dict[str, Any]:

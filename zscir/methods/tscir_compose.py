@@ -1,6 +1,6 @@
-"""tscir_compose: stage II of TSCIR; adapters in the text tower learn "a photo of * that ..." (arXiv 2504.17990).
+"""tscir_compose, stage II of TSCIR: adapters in the text tower learn "a photo of * that ..." (arXiv 2504.17990).
 
-The mapping is frozen and in evaluation mode (the released code leaves its dropout and batch norm running).
+The mapping is frozen and in evaluation mode. The released code leaves its dropout and batch norm running.
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ from zscir.methods.towers import Towers
 from zscir.methods.tscir_map import MAPPING_PROMPT, MappedImages, StarTextEncoder, TscirMap, new_mapping
 from zscir.runtime.errors import RequestError
 
+# Without the comma that FashionIQ's and CIRR's test prompts have: the released code trains and tests like that.
 COMPOSED_PROMPT = "a photo of * that {text}"
 
 
@@ -67,22 +68,26 @@ class TscirCompose(TrainableMethod[TscirComposeSpec]):
         self.speaker.eval()
         return self
 
-    def say(self, texts: Sequence[str], seen: MappedImages) -> Tensor:
+    def encode_with_star(self, texts: Sequence[str], images: MappedImages) -> Tensor:
         """[B, D] unit features of texts with the image in the star's place, adapters on."""
         hooks = {int(name): module for name, module in self.adapters.items()}
-        return F.normalize(self.speaker.say(self.speaker.towers.tokens(texts), seen, hooks), dim=1)
+        ids = self.speaker.towers.tokenize(texts)
+        return F.normalize(self.speaker.encode_with_star(ids, images, hooks), dim=1)
 
     def loss(self, batch: Batch, gather: Gather = gather_single_process) -> dict[str, Tensor]:
         """Composition both ways (mixed hard negatives one way) + mapping + soft text alignment."""
         spec, tau = self.spec, self.spec.tau
         with torch.no_grad():
-            seen = self.speaker.see(self._view(batch.reference_pixels, "reference", batch, batch.reference_keys))
+            images = self.speaker.map_images(
+                self._view(batch.reference_pixels, "reference", batch, batch.reference_keys)
+            )
             target = self._view(batch.target_pixels, "target", batch, batch.target_keys)
             g = gather(F.normalize(self.speaker.towers.encode_image(target), dim=1))
             c = gather(F.normalize(self.speaker.towers.encode_texts(batch.captions), dim=1))
-        r = gather(F.normalize(seen.image, dim=1))
-        composed = gather(self.say([COMPOSED_PROMPT.format(text=text) for text in batch.texts], seen))
-        mapped = gather(self.say([MAPPING_PROMPT] * len(seen.image), seen))
+        r = gather(F.normalize(images.image_features, dim=1))
+        composed = gather(self.encode_with_star([COMPOSED_PROMPT.format(text=text) for text in batch.texts], images))
+        # Keeps what stage I learned: with adapters on, "a photo of *" must still find its own image.
+        mapped = gather(self.encode_with_star([MAPPING_PROMPT] * len(batch.texts), images))
         compose = (one_way_nce(g @ composed.T / tau) + self._to_target(composed, g)) / 2
         mapping = symmetric_nce(mapped, r, 1 / tau)
         sta = soft_text_alignment(c, mapped, g if spec.sta_images == "target" else r, tau)
@@ -96,13 +101,15 @@ class TscirCompose(TrainableMethod[TscirComposeSpec]):
         spec = self.spec
         if spec.negatives == "plain":
             return one_way_nce(composed_BD @ target_BD.T / spec.tau)
+        # The released code forgets to divide the mixed similarities by tau. They are at most 1 beside logits of 20 to
+        # 30 then, and have next to no effect ("mixed_unscaled").
         tau_mixed = spec.tau if spec.negatives == "mixed" else 1.0
         return mixed_negatives_nce(composed_BD, target_BD, spec.tau, spec.hardest, tau_mixed)
 
     @torch.no_grad()
     def queries(self, reference_pixels_B3HW: Tensor, texts: Sequence[str]) -> Tensor:
         """[B, D] unit queries; every text holds a ``*``."""
-        return self.say(texts, self.speaker.see(reference_pixels_B3HW))
+        return self.encode_with_star(texts, self.speaker.map_images(reference_pixels_B3HW))
 
     @torch.no_grad()
     def gallery(self, pixels_B3HW: Tensor) -> Tensor:
