@@ -59,16 +59,16 @@ def circo(root: Path, split: str = "val", *, out: Path | None = None, **files: A
 
 
 def numbers(outcome: FeatureScores) -> dict[str, float]:
-    return {row.metric: row.value for row in outcome.rows}
+    return {row.metric: row.value for row in outcome.scores}
 
 
 def test_features_in_files_become_rows_with_n_hits_and_interval(root: Path) -> None:
     outcome = cirr(root)
-    first = outcome.rows[0]
+    first = outcome.scores[0]
     assert (first.benchmark, first.split, first.protocol, first.method) == ("cirr", "val", "official/searle", "mine")
     assert (first.metric, first.n) == ("R@1", 3)
-    assert outcome.rows[-1].metric == "mean(R@5,Rsub@1)"
-    assert list(first.row()) == ["benchmark", "split", "protocol", "method", "backbone", "metric", "value", "n"]
+    assert outcome.scores[-1].metric == "mean(R@5,Rsub@1)"
+    assert list(first.score_row()) == ["benchmark", "split", "protocol", "method", "backbone", "metric", "value", "n"]
     expected = load_benchmark("cirr", root).score_features(np.load(root / "q.npy"), np.load(root / "g.npy"))
     assert {metric: numbers(outcome)[metric] for metric in expected} == expected
     assert (outcome.missing, outcome.missing_ids) == (0, [])
@@ -77,7 +77,7 @@ def test_features_in_files_become_rows_with_n_hits_and_interval(root: Path) -> N
 def test_a_split_without_answers_gives_submission_files_only(root: Path) -> None:
     with pytest.raises(RequestError, match="name a folder for the submission files"):
         cirr(root, "test1")
-    assert cirr(root, "test1", out=root / "out").rows == []
+    assert cirr(root, "test1", out=root / "out").scores == []
     found = json.loads((root / "out/cirr_test1_recall.json").read_text())
     assert sorted(found["10"]) == ["d-1", "d-2", "d-3", "d-4"]
 
@@ -128,9 +128,9 @@ def test_what_may_be_missing_shrinks_n_and_stands_in_the_protocol(root: Path) ->
     ids = write(root / "ids.json", ["d-2", "d-1", "d-0", "d-4"])
     outcome = cirr(root, gallery=root / "g2.npy", gallery_ids=ids, allow_missing=3)
     assert (outcome.missing, outcome.missing_ids) == (1, ["d-3"])
-    assert {row.protocol for row in outcome.rows} == {"official without 1 images/searle"}
-    assert {row.n for row in outcome.rows} == {2}  # d-3 is the second query's target
-    left = load_benchmark("cirr", root).without({"d-3"})
+    assert {row.protocol for row in outcome.scores} == {"official without 1 images/searle"}
+    assert {row.n for row in outcome.scores} == {2}  # d-3 is the second query's target
+    left = load_benchmark("cirr", root).without_images({"d-3"})
     expected = left.score_features(queries[[0, 2]], gallery[[0, 1, 2, 4]])
     assert {metric: numbers(outcome)[metric] for metric in expected} == expected
 
@@ -207,7 +207,7 @@ def test_ids_of_genecis_name_regions_and_not_candidates(tmp_path: Path) -> None:
         score_files(asked, FeatureFiles(tmp_path / "q.npy", tmp_path / "c.npy", gallery_ids=ids))
     np.save(tmp_path / "r.npy", regions[:2])
     some = FeatureFiles(tmp_path / "q.npy", tmp_path / "r.npy", gallery_ids=write(ids, "2\n1"), allow_missing=1)
-    assert {(row.protocol, row.n) for row in score_files(asked, some).rows} == {("official without 1 images", 1)}
+    assert {(row.protocol, row.n) for row in score_files(asked, some).scores} == {("official without 1 images", 1)}
 
 
 @pytest.mark.parametrize("content", ['["000000000005", 9, 7, 1, 3]', "5\n9\n\n7\n1\n3\n"])
@@ -235,7 +235,7 @@ def test_images_that_circos_queries_name_are_missed_even_without_cocos_list(root
     with pytest.raises(RequestError, match=r"1 of 5 images are missing .*: 3 \(no row\)\. "):
         circo(root, gallery=root / "g2.npy", gallery_ids=ids)
     outcome = circo(root, gallery=root / "g2.npy", gallery_ids=ids, allow_missing=1)
-    assert {(row.protocol, row.n) for row in outcome.rows} == {("official without 1 images", 1)}
+    assert {(row.protocol, row.n) for row in outcome.scores} == {("official without 1 images", 1)}
     assert outcome.missing_ids == ["3"]  # a further answer: the query stays
 
 
@@ -251,7 +251,7 @@ def test_the_real_circo_gallery_has_123403_images(shared: Path, tmp_path: Path, 
     with pytest.raises(RequestError, match=words):
         score_files(asked, FeatureFiles(**files))
     outcome = score_files(asked, FeatureFiles(**files, allow_missing=121_903))
-    assert {row.protocol for row in outcome.rows} == {"official without 121903 images"}
+    assert {row.protocol for row in outcome.scores} == {"official without 121903 images"}
     more = write(tmp_path / "ids.json", [*range(10**7, 10**7 + 123_403), *ids])
     np.save(tmp_path / "g.npy", np.ones((123_403 + 1500, 1)))
     with pytest.raises(

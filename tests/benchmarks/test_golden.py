@@ -28,13 +28,13 @@ def planted(recipes: ModuleType, bench: Benchmark, seed: int, alpha: float, beta
 
 
 def assert_exact(measures: Sequence[Any], exact: dict[str, Any], printed: dict[str, float]) -> None:
-    assert {one.metric for one in measures} == exact.keys()
+    assert {metric.name for metric in measures} == exact.keys()
     for one in measures:
-        expected = exact[one.metric]
+        expected = exact[one.name]
         assert (one.hits, one.n) == (expected["hits"], expected["n"])
         assert one.percent == pytest.approx(expected["percent"], abs=1e-9)
-        if one.metric in printed:
-            assert percent32(one.hits, one.n) == printed[one.metric]
+        if one.name in printed:
+            assert percent32(one.hits, one.n) == printed[one.name]
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
@@ -44,7 +44,9 @@ def test_fashioniq_hits_are_those_of_five_public_evaluators(
     case = golden("fiq_planted")
     bench = load_benchmark("fashioniq", shared / "annotations/FashionIQ", split="val", category=category)
     queries, gallery = planted(recipes, bench, case["recipe"]["seed"][category], 0.5, 0.5)
-    assert_exact(bench.measure_features(queries, gallery), case["exact"][category], case["expected"][category])
+    assert_exact(
+        bench.metric_values_from_features(queries, gallery), case["exact"][category], case["expected"][category]
+    )
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
@@ -73,9 +75,9 @@ def test_fashioniq_mean_over_categories(shared: Path, recipes: ModuleType, golde
     for category in CATEGORIES:
         bench = load_benchmark("fashioniq", shared / "annotations", category=category)
         queries, gallery = planted(recipes, bench, case["recipe"]["seed"][category], 0.5, 0.5)
-        for one in bench.measure_features(queries, gallery):
-            if one.metric in printed:
-                printed[one.metric].append(percent32(one.hits or 0, one.n))
+        for one in bench.metric_values_from_features(queries, gallery):
+            if one.name in printed:
+                printed[one.name].append(percent32(one.hits or 0, one.n))
     for metric, values in printed.items():
         assert np.mean(values) == pytest.approx(case["expected_average"][f"average {metric}"], abs=1e-9)
 
@@ -96,9 +98,9 @@ def test_cirr_hits_are_those_of_five_public_evaluators(shared: Path, recipes: Mo
     case = golden("cirr_val_planted")
     bench = load_benchmark("cirr", shared / "annotations/CIRR", split="val")
     queries, gallery = planted(recipes, bench, 5000, 0.7, 1.0)
-    measures = bench.measure_features(queries, gallery)
+    measures = bench.metric_values_from_features(queries, gallery)
     assert_exact(measures, case["exact"], case["expected"])
-    by_name = {one.metric: one for one in measures}
+    by_name = {one.name: one for one in measures}
     mean = mean_metric_values("mean", [by_name["R@5"], by_name["Rsub@1"]])
     assert mean.percent == pytest.approx(case["average_R5_Rsub1"], abs=1e-6)  # the golden one averages float32 prints
     wrong = case["wrong_if_reference_kept"]
@@ -113,11 +115,13 @@ def test_a_torch_device_gives_the_golden_hits_too(shared: Path, recipes: ModuleT
     scorer = device_scorer(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     case = golden("cirr_val_planted")
     bench = load_benchmark("cirr", shared / "annotations/CIRR", split="val")
-    measures = bench.measure_features(*planted(recipes, bench, 5000, 0.7, 1.0), scorer)
+    measures = bench.metric_values_from_features(*planted(recipes, bench, 5000, 0.7, 1.0), scorer)
     assert_exact(measures, case["exact"], case["expected"])
     case = golden("fiq_planted")
     bench = load_benchmark("fashioniq", shared / "annotations/FashionIQ", split="val", category="shirt")
-    measures = bench.measure_features(*planted(recipes, bench, case["recipe"]["seed"]["shirt"], 0.5, 0.5), scorer)
+    measures = bench.metric_values_from_features(
+        *planted(recipes, bench, case["recipe"]["seed"]["shirt"], 0.5, 0.5), scorer
+    )
     assert_exact(measures, case["exact"]["shirt"], case["expected"]["shirt"])
 
 
@@ -182,9 +186,9 @@ def test_genecis_scores_are_those_of_the_official_code(
     features[:, 1] -= np.float32(0.3) * (features[:, 0] + condition)
     half = np.float32(0.5)
     candidates = features[:, 1:]
-    measures = bench.measure_features(half * features[:, 0] + half * condition, candidates)
+    measures = bench.metric_values_from_features(half * features[:, 0] + half * condition, candidates)
     assert_exact(measures, case["exact"][task], {})
-    assert {one.metric: one.percent for one in measures} == pytest.approx(case["expected"][task], abs=1e-9)
+    assert {one.name: one.percent for one in measures} == pytest.approx(case["expected"][task], abs=1e-9)
     modes = case["expected_other_modes"][task]
     assert bench.score_features(condition, candidates) == pytest.approx(modes["text_only"], abs=1e-9)
     assert bench.score_features(features[:, 0], candidates) == pytest.approx(modes["image_only"], abs=1e-9)

@@ -36,13 +36,13 @@ def test_shipped_rows_have_a_source_and_their_protocol() -> None:
     entries = published_entries(SHIPPED)
     assert len(entries) > 150
     assert all(entry.source for entry in entries)
-    by_name = {(entry.method, entry.backbone, entry.sheet.benchmark): entry for entry in entries}
+    by_name = {(entry.method, entry.backbone, entry.group.benchmark): entry for entry in entries}
     assert by_name["Pic2Word", "CLIP ViT-L/14", "cirr"].values == {"R@1": 23.9, "R@5": 51.7, "R@10": 65.3, "R@50": 87.8}
     assert by_name["Pic2Word", "CLIP ViT-L/14", "cirr"].second_hand
-    assert by_name["MagicLens-L", "CLIP ViT-L/14", "circo"].sheet.protocol == "official, shared_concept"
+    assert by_name["MagicLens-L", "CLIP ViT-L/14", "circo"].group.protocol == "official, shared_concept"
     pli = by_name["PLI (v1, ImageNet)", "CLIP ViT-L/14", "fashioniq/mean"]
-    assert (pli.sheet.protocol, pli.values["R@10"]) == ("pli_orders", 35.39)
-    assert by_name["PLI (v1, ImageNet)", "CLIP ViT-L/14", "circo"].sheet.protocol == "reference_excluded"
+    assert (pli.group.protocol, pli.values["R@10"]) == ("pli_orders", 35.39)
+    assert by_name["PLI (v1, ImageNet)", "CLIP ViT-L/14", "circo"].group.protocol == "reference_excluded"
 
 
 def test_means_of_published_categories_are_the_published_means() -> None:
@@ -51,10 +51,10 @@ def test_means_of_published_categories_are_the_published_means() -> None:
     for entry in entries:
         parts = [
             other for other in entries
-            if other.sheet.benchmark in ("fashioniq/dress", "fashioniq/shirt", "fashioniq/toptee")
+            if other.group.benchmark in ("fashioniq/dress", "fashioniq/shirt", "fashioniq/toptee")
             and (other.method, other.backbone, other.source) == (entry.method, entry.backbone, entry.source)
         ]  # fmt: skip
-        if entry.sheet.benchmark == "fashioniq/mean" and len(parts) == 3:
+        if entry.group.benchmark == "fashioniq/mean" and len(parts) == 3:
             for metric, value in entry.values.items():
                 assert sum(part.values[metric] for part in parts) / 3 == pytest.approx(value, abs=0.11), entry.method
 
@@ -72,7 +72,7 @@ def test_our_scores_stand_in_their_own_sheets() -> None:
         row("cirr", "official/tscir/clip", 30.0), row("cirr", "official/tscir/clip", 60.0, "R@5"),
         row("circo", "official/shared_concept/clip", 12.0, "mAP@5"), row("circo", "official/pli/clip", 10.0, "mAP@5"),
     ])  # fmt: skip
-    assert [(entry.sheet.title, dict(entry.values)) for entry in entries] == [
+    assert [(entry.group.title, dict(entry.values)) for entry in entries] == [
         ("cirr val (official)", {"R@1": 30.0, "R@5": 60.0}),
         ("circo val (official, shared_concept)", {"mAP@5": 12.0}),
         ("circo val (official)", {"mAP@5": 10.0}),
@@ -112,8 +112,8 @@ def test_hits_n_and_the_interval_stand_beside_each_of_our_numbers() -> None:
         [row("cirr", "official/pli/clip", 33.333) | more, row("cirr", "official/pli/clip", 20.0, "R@5")]
     )
     assert entry.control == "sum"
-    assert entry.behind("R@1") == ("3/9", "10.0 to 61.0")
-    assert entry.behind("R@5") == ("n 9", "")
+    assert entry.counts_and_interval("R@1") == ("3/9", "10.0 to 61.0")
+    assert entry.counts_and_interval("R@5") == ("n 9", "")
     assert "| 33.33 (3/9) [10.0 to 61.0] | 20.00 (n 9) |" in leaderboard_markdown([entry])
     assert "33.33 (3/9) [10.0 to 61.0] & 20.00 (n 9)" in leaderboard_latex([entry])
 

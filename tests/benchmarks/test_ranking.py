@@ -68,7 +68,7 @@ def test_a_subset_rank_is_the_place_among_the_members(row: list[float], data: st
 def test_an_item_that_is_pushed_down_ranks_among_the_lowest(rows: list[list[float]], data: st.DataObject) -> None:
     pushed = [data.draw(st.integers(0, len(row) - 1)) for row in rows]
     block = block_of(*rows)
-    found = ranks_of(block.pushed_down(np.array(pushed)), np.array(pushed)[:, None], padded([[]] * len(rows)))
+    found = ranks_of(block.with_lowest_score(np.array(pushed)), np.array(pushed)[:, None], padded([[]] * len(rows)))
     for row, column, rank in zip(rows, pushed, found[:, 0], strict=True):
         lowered = [min(row) if c == column else score for c, score in enumerate(row)]
         assert rank == sorted_columns(lowered, set()).index(column) + 1

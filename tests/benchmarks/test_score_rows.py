@@ -12,7 +12,7 @@ def test_the_mean_over_categories_is_unweighted_and_n_is_their_sum() -> None:
         queries = [Query(str(i), "a", ("x", "y"), ("b",)) for i in range(len(ranks))]
         bench = FashionIQ("val", "original", queries, ["a", "b"], category)
         scores = np.array([[0.5, 1.0] if rank == 1 else [0.5, 0.0] for rank in ranks], dtype=np.float32)
-        parts.append((bench, bench.measure(scores)))
+        parts.append((bench, bench.metric_values(scores)))
     mean = macro_mean(parts, ScoreLabel("original"))[0]
     assert (mean.benchmark, mean.metric, mean.value, mean.n, mean.hits) == ("fashioniq/mean", "R@1", 62.5, 6, 4)
     assert mean.low < 62.5 < mean.high
@@ -21,7 +21,7 @@ def test_the_mean_over_categories_is_unweighted_and_n_is_their_sum() -> None:
 def test_adding_a_metric_moves_no_other_interval() -> None:
     queries = [Query(str(i), "a", ("x",), ("b",), ("a",), ("b", "c")) for i in range(9)]
     bench = Cirr("val", "official", queries, ["a", "b", "c"])
-    measures = bench.measure(np.random.default_rng(0).random((9, 3), dtype=np.float32))
+    measures = bench.metric_values(np.random.default_rng(0).random((9, 3), dtype=np.float32))
     every, some = (
         metric_scores(bench, measures, ScoreLabel("official")),
         metric_scores(bench, measures[:1], ScoreLabel("official")),

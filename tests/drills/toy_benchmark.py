@@ -30,8 +30,8 @@ class Toy(GalleryBenchmark):
 
     info = TOY
 
-    def measures_of(self, parts: RankArrays) -> list[MetricValues]:
-        return recalls("R", parts["targets"][:, 0], (1, 5))
+    def metrics_from_ranks(self, ranks: RankArrays) -> list[MetricValues]:
+        return recalls("R", ranks["targets"][:, 0], (1, 5))
 
 
 def load_toy(root: Path | str, split: str, protocol: str) -> Toy:

@@ -55,8 +55,8 @@ def test_a_device_answers_as_the_memory_does(device: str, made: tuple[np.ndarray
     np.testing.assert_array_equal(there.values(columns)[real], here.values(columns)[real])
     np.testing.assert_array_equal(there.best(k), here.best(k))
     first = np.zeros(len(scores), dtype=np.int64)
-    for ours, theirs in ((there, here), (there.pushed_down(first), here.pushed_down(first))):
-        np.testing.assert_array_equal(ours.beaten_by(columns)[real], theirs.beaten_by(columns)[real])
+    for ours, theirs in ((there, here), (there.with_lowest_score(first), here.with_lowest_score(first))):
+        np.testing.assert_array_equal(ours.count_better(columns)[real], theirs.count_better(columns)[real])
         np.testing.assert_array_equal(ours.best(k), theirs.best(k))
 
 

@@ -88,7 +88,7 @@ def test_protocols_have_boards_of_their_own() -> None:
     assert all(len(board.rows) == 1 for board in boards)
     shipped = leaderboard_tables(published_entries(data_specs() / "published"))
     assert len({(board.title, board.about) for board in shipped}) == len(shipped)
-    assert all(len({row.entry.sheet for row in board.rows}) == 1 for board in shipped)
+    assert all(len({row.entry.group for row in board.rows}) == 1 for board in shipped)
 
 
 def test_ours_without_controls_are_told_as_such() -> None:

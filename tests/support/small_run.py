@@ -165,12 +165,12 @@ def evaluate(spec: EvaluateSpec, benchmarks: Artifact, out: Path) -> Facts:
             found = compute_results(part, *_vectors(part, spec), part.texts("pli"))
             tables["rankings"] += found.rankings
             tables["queries"] += found.queries
-            tables["per_query"] += per_query_rows(part, found.measures)
-            measured.append((part, found.measures))
+            tables["per_query"] += per_query_rows(part, found.metrics)
+            measured.append((part, found.metrics))
         label = ScoreLabel(protocol_label(measured[0][0].protocol, "pli", "clip"), spec.method, "ViT 4x64/8 at 64")
         numbers = [row for part, measures in measured for row in metric_scores(part, measures, label)]
         numbers += macro_mean(measured, label) if len(measured) > 1 else []
-        tables["scores"] += [one.row() for one in numbers]
+        tables["scores"] += [number.score_row() for number in numbers]
         beside = {"control": spec.control, "allow_missing": None}
         names = set(OUTPUT_TABLES["intervals"].names) - beside.keys()
         tables["intervals"] += [{name: getattr(one, name) for name in names} | beside for one in numbers]

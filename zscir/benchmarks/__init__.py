@@ -1,4 +1,4 @@
-"""Benchmarks: annotation files and a score matrix become the metrics that the literature prints (NumPy only)."""
+"""Load FashionIQ, CIRR, CIRCO and GeneCIS, and compute the metrics that papers print from scores (NumPy only)."""
 
 from zscir.benchmarks.benchmark import Benchmark
 from zscir.benchmarks.info import BenchmarkInfo

@@ -1,4 +1,4 @@
-"""Benchmark: queries over a gallery, and the metrics that a ranking of it earns."""
+"""Benchmark: queries over a gallery, and the metrics of a ranking of it."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from zscir.runtime.errors import RequestError
 RankArrays = Mapping[str, NDArray[Any]]
 
 
-def concatenate_rank_arrays(parts: Sequence[RankArrays]) -> RankArrays:
-    """What is known of single blocks as that of all queries."""
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+def concatenate_rank_arrays(blocks: Sequence[RankArrays]) -> RankArrays:
+    """The arrays of all queries, from those of single blocks in order."""
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
 class Benchmark(ABC):
@@ -69,8 +69,8 @@ class Benchmark(ABC):
         return f"{self.label} {self.split} ({self.protocol})"
 
     @property
-    def answered(self) -> bool:
-        """Are the right answers known here, or only to a server?"""
+    def has_answers(self) -> bool:
+        """Whether the annotation files hold the right answers; else only the benchmark's server knows them."""
         return all(query.targets for query in self.queries)
 
     def texts(self, protocol: str) -> list[list[str]]:
@@ -85,7 +85,7 @@ class Benchmark(ABC):
 
     def score(self, scores_QG: Any) -> dict[str, float]:
         """Metric -> percent. GeneCIS: scores [Q, 1+G] with the target first. RequestError when scores do not fit."""
-        return {one.metric: one.percent for one in self.measure(scores_QG)}
+        return {metric.name: metric.percent for metric in self.metric_values(scores_QG)}
 
     def score_features(self, query_QD: Any, gallery_GD: Any, scorer: Scorer = score_blocks) -> dict[str, float]:
         """Metric -> percent by cosine in float32. GeneCIS: gallery [Q, 1+G, D], the target first.
@@ -93,19 +93,24 @@ class Benchmark(ABC):
         ``scorer`` says where the products are made and the ranks counted: here, or on a GPU
         (zscir.evaluation.gpu_ranking).
         """
-        return {one.metric: one.percent for one in self.measure_features(query_QD, gallery_GD, scorer)}
+        metrics = self.metric_values_from_features(query_QD, gallery_GD, scorer)
+        return {metric.name: metric.percent for metric in metrics}
 
-    def measure(self, scores_QG: Any) -> list[MetricValues]:
+    def metric_values(self, scores_QG: Any) -> list[MetricValues]:
         """As ``score``, with the values of the single queries."""
-        self._check_answered()
+        self._check_has_answers()
         scores = float32_scores(scores_QG, self._score_shape(), self.where)
-        return self.measures_of(self.parts_of(NumpyScoreBlock(scores), slice(0, len(self.queries))))
+        return self.metrics_from_ranks(self.rank_arrays(NumpyScoreBlock(scores), slice(0, len(self.queries))))
 
-    def measure_features(self, query_QD: Any, gallery_GD: Any, scorer: Scorer = score_blocks) -> list[MetricValues]:
+    def metric_values_from_features(
+        self, query_QD: Any, gallery_GD: Any, scorer: Scorer = score_blocks
+    ) -> list[MetricValues]:
         """As ``score_features``, with the values of the single queries; memory bounded by blocks of queries."""
-        self._check_answered()
-        return self.measures_of(
-            concatenate_rank_arrays([self.parts_of(b, rows) for rows, b in self.blocks(query_QD, gallery_GD, scorer)])
+        self._check_has_answers()
+        return self.metrics_from_ranks(
+            concatenate_rank_arrays(
+                [self.rank_arrays(b, rows) for rows, b in self.blocks(query_QD, gallery_GD, scorer)]
+            )
         )
 
     def submission(self, scores_QG: Any) -> dict[str, dict[str, Any]]:
@@ -120,10 +125,11 @@ class Benchmark(ABC):
         return self._submission(self.blocks(query_QD, gallery_GD, scorer))
 
     @abstractmethod
-    def without(self, absent: Collection[str]) -> Benchmark:
-        """The benchmark as far as it can be asked without some images; its protocol says so, so nothing is mixed up.
+    def without_images(self, absent: Collection[str]) -> Benchmark:
+        """The benchmark without some images; its protocol says so, so that its numbers stand in no other's column.
 
-        Queries whose reference or annotated target is absent (GeneCIS: any candidate) are gone, and n shrinks.
+        Queries whose reference or annotated target is absent (GeneCIS: any candidate) are left out, and n shrinks.
+        RequestError when no query is left, or when only a server has the answers.
         """
 
     @abstractmethod
@@ -143,7 +149,7 @@ class Benchmark(ABC):
         """The columns of a query's right answers, the annotated target first."""
 
     def excluded_columns(self, row: int) -> Ints:
-        """The columns that the protocol takes out of a query's ranking, perhaps filled up with -1."""
+        """The columns that the protocol takes out of a query's ranking; -1 is padding."""
         return np.empty(0, dtype=np.int64)
 
     def reference_column(self, row: int) -> int | None:
@@ -151,12 +157,12 @@ class Benchmark(ABC):
         return None
 
     @abstractmethod
-    def parts_of(self, block: ScoreBlock, rows: slice) -> RankArrays:
-        """What the metrics need to know of a block of scores: named arrays, one entry per query."""
+    def rank_arrays(self, block: ScoreBlock, rows: slice) -> RankArrays:
+        """The ranks that the metrics count, of a block of scores: named arrays, one row per query."""
 
     @abstractmethod
-    def measures_of(self, parts: RankArrays) -> list[MetricValues]:
-        """The metrics, from the parts of all queries."""
+    def metrics_from_ranks(self, ranks: RankArrays) -> list[MetricValues]:
+        """The metrics, from ``rank_arrays`` of all queries."""
 
     @abstractmethod
     def _score_shape(self) -> tuple[int, int]: ...
@@ -166,13 +172,13 @@ class Benchmark(ABC):
             raise RequestError(f"{self.where}: no server takes submissions for this benchmark; its answers are public")
         return self.info.submission(self, blocks)
 
-    def refuse_gaps(self) -> None:
+    def check_gaps_allowed(self) -> None:
         """RequestError where a server has the answers: it counts every query, over every image."""
-        if not self.answered:
+        if not self.has_answers:
             raise RequestError(f"{self.where}: a server counts every image and query; none of them may be missing")
 
-    def _check_answered(self) -> None:
-        if not self.answered:
+    def _check_has_answers(self) -> None:
+        if not self.has_answers:
             raise RequestError(
                 f"{self.where}: the right answers are not in the annotation files; "
                 "write submission files for the benchmark's server, or score another split"
@@ -180,7 +186,7 @@ class Benchmark(ABC):
 
 
 class GalleryBenchmark(Benchmark):
-    """A benchmark whose queries all rank the same gallery (None: not at hand, ranking asks for it)."""
+    """A benchmark whose queries all rank the same gallery; None where its list is not at hand, which fails on use."""
 
     def __init__(
         self, split: str, protocol: str, queries: Sequence[Query], gallery: Sequence[str] | None, part: str = ""
@@ -191,8 +197,8 @@ class GalleryBenchmark(Benchmark):
             self._check_ids()
 
     @property
-    def gallery_is_known(self) -> bool:
-        """Is the list of gallery images at hand? CIRCO's comes from COCO, and not with its annotation files."""
+    def has_gallery(self) -> bool:
+        """Whether the list of gallery images is at hand: CIRCO's is a file of COCO, not one of its annotation files."""
         return self._gallery is not None
 
     @property
@@ -205,12 +211,12 @@ class GalleryBenchmark(Benchmark):
     @cached_property
     def targets_QT(self) -> Ints:
         """The gallery columns of the right answers, filled up with -1."""
-        return padded([self.columns_of(query.targets) for query in self.queries])
+        return padded([self.gallery_columns(query.targets) for query in self.queries])
 
     @cached_property
     def excluded_QE(self) -> Ints:
         """The gallery columns that each query's ranking leaves out, filled up with -1."""
-        return padded([self.columns_of(query.exclude) for query in self.queries])
+        return padded([self.gallery_columns(query.exclude) for query in self.queries])
 
     def blocks(self, query: Any, gallery: Any, scorer: Scorer = score_blocks) -> Iterator[tuple[slice, ScoreBlock]]:
         """Yield (rows, cosines of those queries with the whole gallery)."""
@@ -218,7 +224,7 @@ class GalleryBenchmark(Benchmark):
         check_features(query_QD, gallery_GD, len(self.queries), (len(self.gallery),), self.where)
         return scorer(query_QD, gallery_GD, self.where)
 
-    def parts_of(self, block: ScoreBlock, rows: slice) -> RankArrays:
+    def rank_arrays(self, block: ScoreBlock, rows: slice) -> RankArrays:
         """The ranks of the right answers."""
         return {"targets": ranks_of(block, self.targets_QT[rows], self.excluded_QE[rows])}
 
@@ -232,32 +238,34 @@ class GalleryBenchmark(Benchmark):
 
     def target_columns(self, row: int) -> list[int]:
         """Where the right answers stand in the gallery."""
-        return self.columns_of(self.queries[row].targets)
+        return self.gallery_columns(self.queries[row].targets)
 
     def excluded_columns(self, row: int) -> Ints:
         """Where the images that the protocol takes out stand in the gallery."""
-        own: Ints = self.excluded_QE[row]
-        return own
+        columns: Ints = self.excluded_QE[row]
+        return columns
 
     def reference_column(self, row: int) -> int | None:
         """Where the reference stands in the gallery."""
         return self._columns.get(self.queries[row].reference)
 
-    def without(self, absent: Collection[str]) -> GalleryBenchmark:
+    def without_images(self, absent: Collection[str]) -> GalleryBenchmark:
         """Also the gallery, further right answers and image sets lose the absent images."""
         gone = set(absent) & {*self.gallery, *(query.reference for query in self.queries)}
         if not gone:
             return self
-        self.refuse_gaps()
+        self.check_gaps_allowed()
         queries = [
-            query.without(gone) for query in self.queries if gone.isdisjoint((query.reference, *query.targets[:1]))
+            query.without_images(gone)
+            for query in self.queries
+            if gone.isdisjoint((query.reference, *query.targets[:1]))
         ]
         if not queries:
             raise RequestError(f"{self.where}: no query is left without {len(gone)} images")
         gallery = [image_id for image_id in self.gallery if image_id not in gone]
         return type(self)(self.split, protocol_without_images(self.protocol, len(gone)), queries, gallery, self.part)
 
-    def columns_of(self, ids: Sequence[str]) -> list[int]:
+    def gallery_columns(self, ids: Sequence[str]) -> list[int]:
         """Where images stand in the gallery."""
         return [self._columns[image_id] for image_id in ids]
 
@@ -269,8 +277,10 @@ class GalleryBenchmark(Benchmark):
         return {image_id: column for column, image_id in enumerate(self.gallery)}
 
     def _check_ids(self) -> None:
-        asked = {one for q in self.queries for one in (q.reference, *q.targets, *q.exclude, *q.subset, *dict(q.soft))}
-        missing = sorted(asked - self._columns.keys())
+        named: set[str] = set()
+        for query in self.queries:
+            named.update((query.reference, *query.targets, *query.exclude, *query.subset, *dict(query.soft)))
+        missing = sorted(named - self._columns.keys())
         if missing:
             raise RequestError(
                 f"{self.where}: {len(missing)} images that the queries name are not among the {len(self.gallery)} "

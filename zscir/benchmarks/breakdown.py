@@ -1,4 +1,4 @@
-"""Query rows and their values become breakdowns: by kind of change, by length, by where the reference itself came out.
+"""Break scores down by kind of change, by length of the text, and by the rank of the reference image itself.
 
 A method that mostly repeats the reference image retrieves the reference first: the classic failure, shown as a share.
 """
@@ -33,9 +33,13 @@ def breakdown_rows(
     Where ``protocols`` have a mean over categories or tasks, ``<benchmark>/all`` holds all their queries together.
     """
     values = {(row["benchmark"], row["split"], row["query_id"], row["metric"]): row["value"] for row in per_query}
-    means = {(name.removesuffix("/mean"), split): one for (name, split), one in protocols.items() if "/mean" in name}
-    named = {**protocols, **{(f"{name}/all", split): one for (name, split), one in means.items()}}
-    for (benchmark, split), asked in _rows_by_part(queries, set(means)).items():
+    means = {
+        (label.removesuffix("/mean"), split): protocol
+        for (label, split), protocol in protocols.items()
+        if "/mean" in label
+    }
+    named = {**protocols, **{(f"{name}/all", split): protocol for (name, split), protocol in means.items()}}
+    for (benchmark, split), query_rows in _rows_by_part(queries, set(means)).items():
         info = benchmark_info(benchmark.split("/")[0])
         headline = info.headline_metrics[0]
         for by, metric, groups_of, order in (
@@ -46,14 +50,15 @@ def breakdown_rows(
             if metric is None:
                 continue
             groups: dict[str, list[float]] = {}
-            for row in asked:
+            for row in query_rows:
                 value = values.get((row["benchmark"], split, row["query_id"], metric))
                 if value is not None:
                     for group in groups_of(row):
                         groups.setdefault(group, []).append(value)
-            for group in [*(one for one in order if one in groups), *sorted(groups.keys() - set(order))]:
-                one = _measure(metric, groups[group])
-                low, high = confidence_interval(bootstrap_percentages(one, seed, f"{benchmark}:{metric}:{by}:{group}"))
+            for group in [*(name for name in order if name in groups), *sorted(groups.keys() - set(order))]:
+                found = _metric_values(metric, groups[group])
+                draws = bootstrap_percentages(found, seed, f"{benchmark}:{metric}:{by}:{group}")
+                low, high = confidence_interval(draws)
                 yield {
                     "benchmark": benchmark,
                     "split": split,
@@ -61,9 +66,9 @@ def breakdown_rows(
                     "metric": metric,
                     "by": by,
                     "group": group,
-                    "value": one.percent,
-                    "n": one.n,
-                    "hits": one.hits,
+                    "value": found.percent,
+                    "n": found.n,
+                    "hits": found.hits,
                     "low": low,
                     "high": high,
                 }
@@ -71,17 +76,17 @@ def breakdown_rows(
 
 def _rows_by_part(queries: Sequence[_Row], averaged: Collection[BenchmarkSplit]) -> dict[BenchmarkSplit, list[_Row]]:
     """The query rows of each category or task, and all together of a benchmark that is averaged over them."""
-    own: dict[BenchmarkSplit, list[_Row]] = {}
+    by_part: dict[BenchmarkSplit, list[_Row]] = {}
     together: dict[BenchmarkSplit, list[_Row]] = {}
     for row in queries:
-        own.setdefault((row["benchmark"], row["split"]), []).append(row)
+        by_part.setdefault((row["benchmark"], row["split"]), []).append(row)
         name = row["benchmark"].split("/")[0]
         if (name, row["split"]) in averaged:
             together.setdefault((f"{name}/all", row["split"]), []).append(row)
-    return own | together
+    return by_part | together
 
 
-def _measure(metric: str, values: Sequence[float]) -> MetricValues:
+def _metric_values(metric: str, values: Sequence[float]) -> MetricValues:
     return MetricValues(metric, np.array(values), np.arange(len(values)), graded=not metric.startswith("R@"))
 
 

@@ -1,8 +1,8 @@
-"""A benchmark's facts (``data_specs/benchmarks/*.toml``) and a folder become what is wrong with its annotation files.
+"""Compare annotation files with the official release: checksums and counts in ``data_specs/benchmarks/*.toml``.
 
-A file that is not official among others that are was altered, and a gallery of another size is not the official one:
-both are refused wherever numbers are made. A folder without any official file is another world's (a toy's, for one); it
-is refused where official files are asked for.
+A file that is not official but lies among official ones was altered, and a gallery of another size is not the official
+one: both are refused wherever numbers are made. A folder without any official file holds another data set, such as the
+tabletop world; it is refused only where a spec or ``--official`` asks for the official files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from zscir.runtime.settings import data_specs
 
 @dataclass(frozen=True)
 class OfficialRelease:
-    """Where a benchmark's files and images are got, the digests of the files, and how much is in them."""
+    """Where to get a benchmark's files and images, the digests of the files, and how much is in them."""
 
     path: Path
     annotations: str
@@ -33,12 +33,12 @@ class OfficialRelease:
     altered: dict[str, str] = field(default_factory=dict)  # file -> how a copy of it is known to have been altered
 
     @property
-    def get_annotations(self) -> str:
+    def how_to_get_annotations(self) -> str:
         """The end of a message about annotation files."""
         return f"Get the originals: {self.annotations} ({_short(self.path)})" if self.annotations else ""
 
     @property
-    def get_images(self) -> str:
+    def how_to_get_images(self) -> str:
         """The end of a message about images."""
         return f"{_short(self.path)} says where to get them: {self.images}" if self.images else ""
 
@@ -87,8 +87,8 @@ def altered_files(root: Path, checksums: Mapping[str, str], known: Mapping[str, 
     for name, expected in sorted(checksums.items()):
         found = _digest(root / name)
         if found not in (None, expected):
-            told = f"; {known[name]}" if known and name in known else ""
-            lines.append(f"{name}: sha256 {found[:16]}..., the official file's is {expected[:16]}...{told}")
+            known_change = f"; {known[name]}" if known and name in known else ""
+            lines.append(f"{name}: sha256 {found[:16]}..., the official file's is {expected[:16]}...{known_change}")
     return lines
 
 
@@ -99,20 +99,20 @@ def require_official(root: Path, facts: OfficialRelease, checksums: Mapping[str,
     ``checksums`` take the place of those in the facts, as a spec may name them.
     """
     expected = facts.sha256 if checksums is None else checksums
-    folders = _holding(root, expected)
+    folders = _folders_with(root, expected)
     if not folders:
-        raise RequestError(f"{root}: none of the official annotation files is there. {facts.get_annotations}")
+        raise RequestError(f"{root}: none of the official annotation files is there. {facts.how_to_get_annotations}")
     _refuse([line for folder in folders for line in altered_files(folder, expected, facts.altered)], root, facts)
 
 
 def refuse_mixed_files(root: Path, facts: OfficialRelease, files: Sequence[str]) -> bool:
-    """Are the ``files`` that a benchmark is read from the official ones?
+    """Whether the ``files`` that a benchmark is read from are the official ones.
 
     RequestError when they are not, but lie among official files.
     """
-    asked = {name: facts.sha256[name] for name in files if name in facts.sha256}
-    for folder in _holding(root, asked):
-        altered = altered_files(folder, asked, facts.altered)
+    digests = {name: facts.sha256[name] for name in files if name in facts.sha256}
+    for folder in _folders_with(root, digests):
+        altered = altered_files(folder, digests, facts.altered)
         if not altered:
             return True
         if any(_digest(folder / name) == expected for name, expected in facts.sha256.items()):
@@ -125,12 +125,12 @@ def check_official_counts(bench: Benchmark, facts: OfficialRelease, missing: int
     expected = _expected(bench, facts.counts)
     if expected is None:
         return
-    found = len(bench.queries), _shown(bench)
+    found = len(bench.queries), len(bench.candidate_ids(0))
     if found != (expected[0], expected[1] - missing):
         less = f" (less {missing} that may be missing)" if missing else ""
         raise RequestError(
             f"{bench.where}: {found[0]:,} queries and a gallery of {found[1]:,}; the official ones are "
-            f"{expected[0]:,} and {expected[1]:,}{less}. {facts.get_annotations}; images: {facts.images}"
+            f"{expected[0]:,} and {expected[1]:,}{less}. {facts.how_to_get_annotations}; images: {facts.images}"
         )
 
 
@@ -145,11 +145,7 @@ def _expected(bench: Benchmark, counts: Mapping[str, Any]) -> tuple[int, int] | 
     return bench.info.expected_counts(counts, bench.split, bench.part, bench.protocol.split(WITHOUT)[0])
 
 
-def _shown(bench: Benchmark) -> int:
-    return len(bench.candidate_ids(0))
-
-
-def _holding(root: Path, checksums: Mapping[str, str]) -> list[Path]:
+def _folders_with(root: Path, checksums: Mapping[str, str]) -> list[Path]:
     folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())] if root.is_dir() else []
     return [folder for folder in folders if any((folder / name).is_file() for name in checksums)]
 
@@ -158,7 +154,7 @@ def _refuse(altered: Sequence[str], root: Path, facts: OfficialRelease) -> None:
     if altered:
         listed = "\n  ".join(altered)
         raise RequestError(
-            f"{root}: {len(altered)} annotation files were altered:\n  {listed}\n{facts.get_annotations}"
+            f"{root}: {len(altered)} annotation files were altered:\n  {listed}\n{facts.how_to_get_annotations}"
         )
 
 

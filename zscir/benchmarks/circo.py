@@ -1,4 +1,4 @@
-"""CIRCO annotation files become a benchmark: mAP@K over several right answers, R@K, mAP@10 by kind of change.
+"""CIRCO: mAP@K over several right answers, R@K of the annotated target, mAP@10 by kind of change.
 
 Protocols: ``official`` ranks the whole gallery, the reference too; ``reference_excluded`` takes it out (PLI), which can
 only help, since a reference is never a right answer.
@@ -89,13 +89,13 @@ CIRCO = BenchmarkInfo(
 
 
 class Circo(GalleryBenchmark):
-    """mAP@5, 10, 25, 50; R@K of the annotated target; semantic_mAP@10 for each kind of change."""
+    """mAP@5, 10, 25, 50; R@K of the annotated target; semantic_mAP@10 for each kind of change (CIRCO, section 3)."""
 
     info = CIRCO
     how_to_get_gallery = HOW_TO_GET_COCO_IMAGES
 
-    def measures_of(self, parts: RankArrays) -> list[MetricValues]:
-        ranks_QT = parts["targets"]
+    def metrics_from_ranks(self, ranks: RankArrays) -> list[MetricValues]:
+        ranks_QT = ranks["targets"]
         answers = np.array([len(query.targets) for query in self.queries])
         precisions = {cut: average_precisions(ranks_QT, answers, cut) for cut in CIRCO_CUTOFFS}
         means = [metric_values_of(f"mAP@{cut}", values) for cut, values in precisions.items()]
@@ -106,13 +106,13 @@ class Circo(GalleryBenchmark):
 
         A list shorter than K has simply ended. RequestError for missing or unknown queries and repeated ids.
         """
-        self._check_answered()
+        self._check_has_answers()
         lists = check_keys(predictions, [query.query_id for query in self.queries], self.where, coco_id)
         ranks = np.zeros((len(self.queries), max(len(query.targets) for query in self.queries)), dtype=np.int64)
         for index, query in enumerate(self.queries):
             rank = {image_id: place for place, image_id in enumerate(lists[query.query_id], start=1)}
             ranks[index, : len(query.targets)] = [rank.get(target, 0) for target in query.targets]
-        return {one.metric: one.percent for one in self.measures_of({"targets": ranks})}
+        return {metric.name: metric.percent for metric in self.metrics_from_ranks({"targets": ranks})}
 
     def _by_aspect(self, values: Any) -> list[MetricValues]:
         rows = {

@@ -1,4 +1,4 @@
-"""CIRR annotation files (version rc2) become a benchmark: R@K without the query's reference, and R_sub@K.
+"""CIRR (annotations of version rc2): R@K without the query's reference, and R_sub@K among its image set.
 
 Protocols: ``official`` counts the annotated target (SEARLE, LinCIR, CIReVL, CLIP4Cir); ``soft`` takes the highest
 graded label among the first K (CIRPLANT), with the reference pushed to the end instead of removed.
@@ -68,15 +68,15 @@ class Cirr(GalleryBenchmark):
     @cached_property
     def subset_QM(self) -> Ints:
         """The gallery columns of each query's image set without the reference, filled up with -1."""
-        return padded([self.columns_of(query.subset) for query in self.queries])
+        return padded([self.gallery_columns(query.subset) for query in self.queries])
 
-    def parts_of(self, block: ScoreBlock, rows: slice) -> RankArrays:
+    def rank_arrays(self, block: ScoreBlock, rows: slice) -> RankArrays:
         """The target's rank in the gallery and among its image set."""
         subset = ranks_among(block, self.subset_QM[rows], self.targets_QT[rows, 0])
-        return {**super().parts_of(block, rows), "subset": subset}
+        return {**super().rank_arrays(block, rows), "subset": subset}
 
-    def measures_of(self, parts: RankArrays) -> list[MetricValues]:
-        return recalls("R", parts["targets"][:, 0], CIRR_CUTOFFS) + recalls("Rsub", parts["subset"], SUBSET_CUTOFFS)
+    def metrics_from_ranks(self, ranks: RankArrays) -> list[MetricValues]:
+        return recalls("R", ranks["targets"][:, 0], CIRR_CUTOFFS) + recalls("Rsub", ranks["subset"], SUBSET_CUTOFFS)
 
     def top_of_subset(self, block: ScoreBlock, rows: slice, k: int) -> list[Ints]:
         """The best ``k`` columns of each query's image set, ties in gallery order."""
@@ -104,7 +104,7 @@ class SoftCirr(Cirr):
     @cached_property
     def graded_QS(self) -> Ints:
         """The gallery columns of the graded images, filled up with -1."""
-        return padded([self.columns_of([name for name, _ in query.soft]) for query in self.queries])
+        return padded([self.gallery_columns([name for name, _ in query.soft]) for query in self.queries])
 
     @cached_property
     def labels_QS(self) -> FloatArray:
@@ -114,19 +114,22 @@ class SoftCirr(Cirr):
             labels[index, : len(query.soft)] = [label for _, label in query.soft]
         return labels
 
-    def parts_of(self, block: ScoreBlock, rows: slice) -> RankArrays:
+    def rank_arrays(self, block: ScoreBlock, rows: slice) -> RankArrays:
         """The ranks of all graded images, in the gallery and among the image set."""
-        references = np.array(self.columns_of([query.reference for query in self.queries[rows]]))
+        references = np.array(self.gallery_columns([query.reference for query in self.queries[rows]]))
         graded, members = self.graded_QS[rows], self.subset_QM[rows]
         inside = np.stack([ranks_among(block, members, column) for column in graded.T], axis=1)
         inside[~(graded[:, :, None] == members[:, None, :]).any(axis=2) | (graded < 0)] = 0
-        return {"graded": ranks_of(block.pushed_down(references), graded, padded([[]] * len(block))), "inside": inside}
+        return {
+            "graded": ranks_of(block.with_lowest_score(references), graded, padded([[]] * len(block))),
+            "inside": inside,
+        }
 
-    def measures_of(self, parts: RankArrays) -> list[MetricValues]:
-        ranks, inside = parts["graded"], parts["inside"]
-        whole = [metric_values_of(f"softR@{cut}", best_labels(ranks, self.labels_QS, cut)) for cut in SOFT_CUTOFFS]
-        return whole + [
-            metric_values_of(f"softRsub@{cut}", best_labels(inside, self.labels_QS, cut)) for cut in SUBSET_CUTOFFS
+    def metrics_from_ranks(self, ranks: RankArrays) -> list[MetricValues]:
+        return [
+            metric_values_of(f"{prefix}@{cut}", best_labels(ranks[name], self.labels_QS, cut))
+            for prefix, name, cutoffs in (("softR", "graded", SOFT_CUTOFFS), ("softRsub", "inside", SUBSET_CUTOFFS))
+            for cut in cutoffs
         ]
 
 

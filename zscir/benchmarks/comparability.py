@@ -1,8 +1,8 @@
-"""Sheets: what decides whether two numbers may stand in one column; a score row's protocol becomes its sheet.
+"""Comparison groups: which scores may stand in one column, by benchmark, split and protocol.
 
-A score's protocol is ``ranking/texts/preprocessing``. Ranking and preprocessing part the columns. So do texts that give
-more away than the modification (CIRCO's shared concept). The templates around the modification ("a photo of * that")
-belong to the method, as its backbone does: each row names its own.
+A score's protocol is ``ranking/texts/preprocessing``. Scores of another ranking or preprocessing stand in another
+column. So do those whose texts give more away than the modification (CIRCO's shared concept). The templates around the
+modification ("a photo of * that") belong to the method, as its backbone does: each row names its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from zscir.benchmarks.registry import info_of_label
 
 EASIER_TEXTS = ("shared_concept",)
-NO_TEXTS = "none"  # asked by the image alone: comparable under every text protocol
+NO_TEXTS = "none"  # queries of the image alone: comparable under every text protocol
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ def split_protocol(protocol: str) -> tuple[str, str, str]:
 
 
 def easier_text_protocol(texts: str | None) -> str:
-    """The name of texts that make a protocol of their own; empty for all others."""
+    """The text protocol where it needs a column of its own; empty for all others."""
     return texts if texts in EASIER_TEXTS else ""
 
 
 def comparison_group_of(row: Mapping[str, Any]) -> ComparisonGroup:
-    """Where a row of the SCORES table belongs."""
+    """The group of a row of the SCORES table."""
     ranking, texts, preprocessing = split_protocol(row["protocol"])
     return ComparisonGroup(row["benchmark"], row["split"], ranking, easier_text_protocol(texts), preprocessing)
 
@@ -65,7 +65,7 @@ def literature_metrics(benchmark: str) -> tuple[str, ...]:
 
 
 def control_from_label(method: str) -> str | None:
-    """``image``, ``text`` or ``sum`` of a stock control's own label, for rows that do not say it themselves."""
+    """``image``, ``text`` or ``sum`` from an untrained control's label, for rows without the column ``control``."""
     if method.startswith("sum, lambda "):
         return "sum"
     return {"image only": "image", "text only": "text"}.get(method)
@@ -77,5 +77,5 @@ def markdown_row(cells: list[str]) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text that cannot break out of a Markdown cell or become HTML."""
+    """Text that cannot end a Markdown cell or become HTML: method names come from specs and from the store."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

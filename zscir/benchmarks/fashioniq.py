@@ -1,8 +1,8 @@
-"""FashionIQ annotation files become a benchmark: one category, gallery by protocol, R@K of the target.
+"""FashionIQ: R@K of the target, one category at a time; the protocol decides the gallery.
 
 Protocols (never comparable): ``original`` ranks the whole split and keeps the reference (the zero-shot literature);
 ``val`` ranks references and targets only (VAL, CoSMo); ``pli`` also takes the reference out of its query's ranking;
-``pli_orders`` further asks each query twice, once per caption order, as PLI's evaluator does.
+``pli_orders`` further scores each query twice, once per caption order, as PLI's evaluator does.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class FashionIQ(GalleryBenchmark):
 
     info = FASHIONIQ
 
-    def measures_of(self, parts: RankArrays) -> list[MetricValues]:
-        return recalls("R", parts["targets"][:, 0], FASHIONIQ_CUTOFFS)
+    def metrics_from_ranks(self, ranks: RankArrays) -> list[MetricValues]:
+        return recalls("R", ranks["targets"][:, 0], FASHIONIQ_CUTOFFS)
 
 
 def load_fashioniq(root: Path | str, split: str, category: str | None, protocol: str) -> FashionIQ:
@@ -94,7 +94,7 @@ def load_fashioniq(root: Path | str, split: str, category: str | None, protocol:
     if protocol in ("pli", "pli_orders"):
         queries = [replace(query, exclude=(query.reference,)) for query in queries]
     if protocol == "pli_orders":
-        queries = [turned for query in queries for turned in _both_orders(query)]
+        queries = [ordered for query in queries for ordered in _both_orders(query)]
     return FashionIQ(split, protocol, queries, gallery, category)
 
 

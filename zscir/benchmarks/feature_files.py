@@ -1,4 +1,4 @@
-"""Features made elsewhere (``.npy`` files) become scores and submission files; what is missing is refused, or told."""
+"""Score features made elsewhere (``.npy`` files), and write submission files; missing rows are refused or counted."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class FeatureFiles:
 class FeatureScores:
     """The numbers (none where only a server has the answers), how many gallery images have no row, and which."""
 
-    rows: list[MetricScore]
+    scores: list[MetricScore]
     missing: int = 0
     missing_ids: list[str] = field(default_factory=list)
 
@@ -83,8 +83,8 @@ class _AlignedFeatures:
 
 
 def score_files(
-    asked: ScoreRequest,
-    files: FeatureFiles,
+    request: ScoreRequest,
+    features: FeatureFiles,
     texts: str = "",
     method: str = "",
     submission_out: Path | None = None,
@@ -95,105 +95,113 @@ def score_files(
     ``texts`` names the text protocol in the rows. ``submission_out`` is a folder for the server's files; without
     answers they are all there is.
     """
-    protocol = resolve_protocol(asked.name, asked.split, asked.protocol)
-    facts = official_release(asked.name)
-    if asked.official:
-        require_official(asked.root, facts)
-    files_read = benchmark_info(asked.name).annotation_files(asked.split, asked.category or asked.task or "")
-    known = refuse_mixed_files(asked.root, facts, files_read)
+    protocol = resolve_protocol(request.name, request.split, request.protocol)
+    facts = official_release(request.name)
+    if request.official:
+        require_official(request.root, facts)
+    part = request.category or request.task or ""
+    files_read = benchmark_info(request.name).annotation_files(request.split, part)
+    are_official = refuse_mixed_files(request.root, facts, files_read)
     bench = load_benchmark(
-        asked.name, asked.root, asked.split, category=asked.category, task=asked.task, protocol=protocol
+        request.name, request.root, request.split, category=request.category, task=request.task, protocol=protocol
     )
-    if submission_out is None and not bench.answered:
+    if submission_out is None and not bench.has_answers:
         raise RequestError(f"{bench.where}: only a server has the answers; name a folder for the submission files")
-    whole = _align_features(bench, facts if known else None, asked, files)
-    given = (whole.queries, whole.gallery, scorer)
+    aligned = _align_features(bench, facts if are_official else None, request, features)
+    arrays = (aligned.queries, aligned.gallery, scorer)
     if submission_out is not None:
-        if whole.missing:
-            raise RequestError(f"{whole.bench.where}: a submission names every query and image; leave --submission out")
-        write_submission(submission_out, whole.bench.submission_features(*given))
-    if not bench.answered:
+        if aligned.missing:
+            raise RequestError(
+                f"{aligned.bench.where}: a submission names every query and image; leave --submission out"
+            )
+        write_submission(submission_out, aligned.bench.submission_features(*arrays))
+    if not bench.has_answers:
         return FeatureScores([])
-    label = ScoreLabel(protocol_label(whole.bench.protocol, texts), method)
-    return FeatureScores(
-        metric_scores(whole.bench, whole.bench.measure_features(*given), label), whole.missing, whole.missing_ids
-    )
+    label = ScoreLabel(protocol_label(aligned.bench.protocol, texts), method)
+    metrics = aligned.bench.metric_values_from_features(*arrays)
+    return FeatureScores(metric_scores(aligned.bench, metrics, label), aligned.missing, aligned.missing_ids)
 
 
 def _align_features(
-    bench: Benchmark, known: OfficialRelease | None, asked: ScoreRequest, files: FeatureFiles
+    bench: Benchmark, known: OfficialRelease | None, request: ScoreRequest, features: FeatureFiles
 ) -> _AlignedFeatures:
-    """The benchmark and the features of ``files`` in one order; RequestError when more is missing than is allowed.
+    """The benchmark and the features in one order; RequestError when more is missing than is allowed.
 
     ``known``: the facts of a benchmark whose annotation files are the official ones.
     """
-    ids = None if files.gallery_ids is None else read_ids(files.gallery_ids)
+    ids = None if features.gallery_ids is None else read_ids(features.gallery_ids)
     unnamed, gallery_id = 0, bench.info.gallery_id
     if ids is not None and gallery_id is not None:
         ids = [gallery_id(image_id) for image_id in ids]
-        if isinstance(bench, GalleryBenchmark) and not bench.gallery_is_known:
-            bench, unnamed = _over_given_gallery(bench, asked, ids, official_gallery(bench, known) or 0 if known else 0)
+        if isinstance(bench, GalleryBenchmark) and not bench.has_gallery:
+            bench, unnamed = _over_given_gallery(
+                bench, request, ids, official_gallery(bench, known) or 0 if known else 0
+            )
     if known is not None:
         check_official_counts(bench, known, unnamed)
-    query, gallery = load_features(files.queries), load_features(files.gallery)
-    rows = None if ids is None else _numbered(ids, gallery, files.gallery_ids)
-    absent = {} if rows is None else {one: "no row" for one in bench.gallery if one not in rows}
+    query, gallery = load_features(features.queries), load_features(features.gallery)
+    rows = None if ids is None else _row_of_id(ids, gallery, features.gallery_ids)
+    absent = {} if rows is None else {image_id: "no row" for image_id in bench.gallery if image_id not in rows}
     missing = len(absent) + unnamed
     problem = missing_images_problem(
         bench.where,
         absent,
         len(bench.gallery) + unnamed,
-        files.allow_missing,
-        official_release(asked.name).get_images,
+        features.allow_missing,
+        official_release(request.name).how_to_get_images,
         unnamed,
     )
     if problem:
         raise RequestError(problem)
     if missing:
-        bench.refuse_gaps()
-    left = bench.without(absent) if absent else bench
+        bench.check_gaps_allowed()
+    left = bench.without_images(absent) if absent else bench
     left.protocol = protocol_without_images(left.protocol, missing)
     if rows is not None and ids != left.gallery:
-        gallery = gallery[[rows[one] for one in left.gallery]]
-    return _AlignedFeatures(left, _asked_rows(bench, left, query, files.query_ids), gallery, missing, list(absent))
+        gallery = gallery[[rows[image_id] for image_id in left.gallery]]
+    return _AlignedFeatures(left, _query_rows(bench, left, query, features.query_ids), gallery, missing, list(absent))
 
 
 def _over_given_gallery(
-    bench: GalleryBenchmark, asked: ScoreRequest, ids: Sequence[str], official: int
+    bench: GalleryBenchmark, request: ScoreRequest, ids: Sequence[str], official: int
 ) -> tuple[Benchmark, int]:
-    """CIRCO over the images of ``ids``, where COCO's own list is not at hand, and how many nobody can name are missing.
+    """The benchmark over the images of ``ids``, where its own list (COCO's) is not at hand, and how many are unknown.
 
-    Those that its queries name stand at the end, so that they can be named as missing.
+    Unknown images are those of the official gallery that neither ``ids`` nor the queries name. Those that only the
+    queries name stand at the end, so that they can be reported as missing.
     """
-    asked_for = {one for query in bench.queries for one in (query.reference, *query.targets)}
-    named = sorted(asked_for - set(ids), key=lambda image_id: (len(image_id), image_id))  # integers by their size
-    whole = load_benchmark(asked.name, asked.root, asked.split, gallery_ids=[*ids, *named], protocol=asked.protocol)
+    in_queries = {image_id for query in bench.queries for image_id in (query.reference, *query.targets)}
+    named = sorted(in_queries - set(ids), key=lambda image_id: (len(image_id), image_id))  # integers by their size
+    gallery_ids = [*ids, *named]
+    whole = load_benchmark(
+        request.name, request.root, request.split, gallery_ids=gallery_ids, protocol=request.protocol
+    )
     return whole, max(0, official - len(ids) - len(named))
 
 
-def _asked_rows(whole: Benchmark, left: Benchmark, query: Array, ids_file: Path | None) -> Array:
+def _query_rows(whole: Benchmark, left: Benchmark, query: Array, ids_file: Path | None) -> Array:
     """The query features of the queries that are ``left``, in their order; RequestError names those without a row."""
     if ids_file is None and len(query) != len(whole.queries):
         expected = f"({len(whole.queries)}, D)"
         raise RequestError(f"{whole.where}: query features have shape {query.shape}, expected {expected}")
-    ids = [one.query_id for one in whole.queries] if ids_file is None else read_ids(ids_file)
-    rows = _numbered(ids, query, ids_file)
-    wanted = [one.query_id for one in left.queries]
-    lost = [one for one in wanted if one not in rows]
+    ids = [each.query_id for each in whole.queries] if ids_file is None else read_ids(ids_file)
+    rows = _row_of_id(ids, query, ids_file)
+    wanted = [each.query_id for each in left.queries]
+    lost = [query_id for query_id in wanted if query_id not in rows]
     if lost:
         raise RequestError(
             f"{left.where}: {len(lost)} of {len(wanted)} queries have no row in {ids_file}: "
             f"{shortened(lost, MAX_LISTED_IMAGES)}. Make their features; only gallery images, and "
             "queries that show or ask for them, may be missing"
         )
-    return query if wanted == ids else query[[rows[one] for one in wanted]]
+    return query if wanted == ids else query[[rows[query_id] for query_id in wanted]]
 
 
-def _numbered(ids: Sequence[str], features: Array, ids_file: Path | None) -> dict[str, int]:
+def _row_of_id(ids: Sequence[str], features: Array, ids_file: Path | None) -> dict[str, int]:
     """Id -> row of the features."""
     if features.ndim != 2 or len(ids) != len(features):
         raise RequestError(f"{ids_file}: names {len(ids)} rows; the features have shape {features.shape}, expected 2-D")
-    return {one: row for row, one in enumerate(check_distinct_ids(ids, str(ids_file)))}
+    return {each: row for row, each in enumerate(check_distinct_ids(ids, str(ids_file)))}
 
 
 def load_features(path: Path) -> Array:

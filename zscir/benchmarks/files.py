@@ -1,8 +1,9 @@
-"""Annotation files on disk become checked JSON values; what is missing or wrong is named with its path and entry."""
+"""Read annotation files as checked JSON values; errors name the file and the entry at fault."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -100,8 +101,7 @@ def coco_id(value: Any) -> str:
 def check_distinct_ids(ids: Iterable[str], where: str) -> list[str]:
     """``ids`` as a list; RequestError names those that occur twice."""
     listed = list(ids)
-    seen: set[str] = set()
-    twice = sorted({item for item in listed if item in seen or seen.add(item)})  # type: ignore[func-returns-value]
+    twice = sorted(item for item, count in Counter(listed).items() if count > 1)
     if twice:
         raise RequestError(f"{where}: {len(twice)} ids occur more than once: {shortened(twice)}")
     if not listed:
@@ -109,10 +109,10 @@ def check_distinct_ids(ids: Iterable[str], where: str) -> list[str]:
     return listed
 
 
-def shortened(items: Sequence[str], most: int = 5) -> str:
+def shortened(items: Sequence[str], max_items: int = 5) -> str:
     """The first few of ``items`` as text, and how many more there are."""
-    rest = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + rest
+    rest = f" and {len(items) - max_items} more" if len(items) > max_items else ""
+    return ", ".join(items[:max_items]) + rest
 
 
 def _shown(entry: AnnotationEntry, name: str) -> str:

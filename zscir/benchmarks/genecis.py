@@ -1,4 +1,4 @@
-"""GeneCIS task files become a benchmark: each query ranks its own few candidates, the target first among them."""
+"""GeneCIS: R@K in each query's own short list of candidates, one task at a time; the target stands first in it."""
 
 from __future__ import annotations
 
@@ -119,7 +119,8 @@ class Genecis(Benchmark):
         self.regions = regions
         self._gallery = list(dict.fromkeys(region_id for row in self.candidates for region_id in row))
         columns = {region_id: column for column, region_id in enumerate(self._gallery)}
-        self.candidates_QC: Ints = np.array([[columns[one] for one in row] for row in self.candidates], dtype=np.int64)
+        in_gallery = [[columns[region_id] for region_id in row] for row in self.candidates]
+        self.candidates_QC: Ints = np.array(in_gallery, dtype=np.int64)
 
     @property
     def gallery(self) -> list[str]:
@@ -136,21 +137,21 @@ class Genecis(Benchmark):
         check_features(query_QD, features, len(self.queries), shape, self.where)
         units = unit_rows(query_QD, self.where, "query")
         for rows in row_blocks(len(units), self.candidates_QC.shape[1] * units.shape[1], SCORE_BLOCK_BYTES):
-            own = self._candidate_features(features, rows)
-            yield rows, NumpyScoreBlock(pairwise_cosines(units[rows], own, self.where, features))
+            candidates = self._candidate_features(features, rows)
+            yield rows, NumpyScoreBlock(pairwise_cosines(units[rows], candidates, self.where, features))
 
-    def parts_of(self, block: ScoreBlock, rows: slice) -> RankArrays:
+    def rank_arrays(self, block: ScoreBlock, rows: slice) -> RankArrays:
         """The target's rank among the candidates of its query."""
-        return {"targets": 1 + block.beaten_by(np.zeros((len(block), 1), dtype=np.int64))}
+        return {"targets": 1 + block.count_better(np.zeros((len(block), 1), dtype=np.int64))}
 
-    def measures_of(self, parts: RankArrays) -> list[MetricValues]:
-        return recalls("R", parts["targets"][:, 0], GENECIS_CUTOFFS)
+    def metrics_from_ranks(self, ranks: RankArrays) -> list[MetricValues]:
+        return recalls("R", ranks["targets"][:, 0], GENECIS_CUTOFFS)
 
     def top(self, block: ScoreBlock, rows: slice, k: int) -> list[Ints]:
         """The best ``k`` candidates of each query, as columns of its own candidate list."""
         return list(block.best(k))
 
-    def without(self, absent: Collection[str]) -> Genecis:
+    def without_images(self, absent: Collection[str]) -> Genecis:
         """A query needs its reference and all of its candidates."""
         needed = [{query.reference, *row} for query, row in zip(self.queries, self.candidates, strict=True)]
         gone = set(absent) & set().union(*needed)

@@ -1,4 +1,4 @@
-"""Per-query values become 95 % bootstrap intervals and paired tests between two methods; every draw has a seed."""
+"""Bootstrap intervals (95 %) and paired tests between two methods, from per-query values; every draw has a seed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from zscir.benchmarks.metrics import FloatArray, MetricValues
 from zscir.runtime.errors import RequestError
 
 RESAMPLES = 1000
-FLIPS = 10_000
-DRAWN_AT_ONCE = 1 << 22
+FLIPS = 10_000  # the standard error of a p near 0.05 is then 0.002
+DRAWN_AT_ONCE = 1 << 22  # elements: bounds the memory of the draws, and is part of every drawn number
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,15 @@ def seeded_generator(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(sha256(f"{seed}:{name}".encode()).digest()[:8], "big"))
 
 
-def bootstrap_percentages(one: MetricValues, seed: int, name: str, times: int = RESAMPLES) -> FloatArray:
-    """Percentages [times] of ``times`` resamples of the queries with replacement."""
+def bootstrap_percentages(metric: MetricValues, seed: int, name: str, resamples: int = RESAMPLES) -> FloatArray:
+    """Percentages [resamples] of resamples of the queries with replacement."""
     rng = seeded_generator(seed, name)
-    if one.hits is not None:  # resampling 0/1 values and counting the ones is one binomial draw
-        return 100.0 * rng.binomial(one.n, one.hits / one.n, times) / one.n
-    rows = max(1, DRAWN_AT_ONCE // one.n)
+    if metric.hits is not None:  # resampling 0/1 values and counting the ones is one binomial draw
+        return 100.0 * rng.binomial(metric.n, metric.hits / metric.n, resamples) / metric.n
+    rows = max(1, DRAWN_AT_ONCE // metric.n)
     chunks = [
-        one.values[rng.integers(0, one.n, (min(rows, times - start), one.n))].mean(axis=1)
-        for start in range(0, times, rows)
+        metric.values[rng.integers(0, metric.n, (min(rows, resamples - start), metric.n))].mean(axis=1)
+        for start in range(0, resamples, rows)
     ]
     return 100.0 * np.concatenate(chunks)
 
@@ -54,19 +54,22 @@ def confidence_interval(percentages: FloatArray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def mean_metric_values(metric: str, parts: Sequence[MetricValues]) -> MetricValues:
+def mean_metric_values(name: str, parts: Sequence[MetricValues]) -> MetricValues:
     """The per-query mean of metrics over the same queries, as CIRR's (R@5 + Rsub@1) / 2."""
-    return MetricValues(metric, np.mean([part.values for part in parts], axis=0), parts[0].rows, graded=True)
+    return MetricValues(name, np.mean([part.values for part in parts], axis=0), parts[0].query_rows, graded=True)
 
 
 def paired_test(a: MetricValues, b: MetricValues, seed: int = 0) -> PairedTest:
-    """Is ``b`` better than ``a``? McNemar's exact test for hits, a sign-flip test for graded values."""
-    if a.metric != b.metric or not np.array_equal(a.rows, b.rows):
-        raise RequestError(f"cannot pair {a.metric} (n {a.n}) with {b.metric} (n {b.n}): other metric or other queries")
+    """Is ``b`` better than ``a``? McNemar's exact test for hits, a sign-flip test for graded values.
+
+    RequestError unless both are the same metric of the same queries.
+    """
+    if a.name != b.name or not np.array_equal(a.query_rows, b.query_rows):
+        raise RequestError(f"cannot pair {a.name} (n {a.n}) with {b.name} (n {b.n}): other metric or other queries")
     gains: FloatArray = b.values - a.values
     won, lost = int((gains > 0).sum()), int((gains < 0).sum())
-    p_value = _sign_flips(gains[gains != 0], seeded_generator(seed, a.metric)) if a.graded else _mcnemar(won, lost)
-    return PairedTest(a.metric, b.percent - a.percent, won, lost, a.n, p_value)
+    p_value = _sign_flips(gains[gains != 0], seeded_generator(seed, a.name)) if a.graded else _mcnemar(won, lost)
+    return PairedTest(a.name, b.percent - a.percent, won, lost, a.n, p_value)
 
 
 def paired_test_of_means(a: Sequence[MetricValues], b: Sequence[MetricValues], seed: int = 0) -> PairedTest:
@@ -74,14 +77,15 @@ def paired_test_of_means(a: Sequence[MetricValues], b: Sequence[MetricValues], s
 
     A sign-flip test in which each query's gain weighs as it does in the mean, 1 / (parts x queries of its part).
     """
-    if len(a) != len(b) or any(one.metric != b[0].metric for one in b):
+    if len(a) != len(b) or any(part.name != b[0].name for part in b):
         raise RequestError(f"cannot pair the means of {len(a)} and {len(b)} parts: other parts or other metrics")
-    parts = [paired_test(one, other, seed) for one, other in zip(a, b, strict=True)]
-    gains: FloatArray = np.concatenate([(other.values - one.values) / one.n for one, other in zip(a, b, strict=True)])
+    pairs = list(zip(a, b, strict=True))
+    parts = [paired_test(first, second, seed) for first, second in pairs]
+    gains: FloatArray = np.concatenate([(second.values - first.values) / first.n for first, second in pairs])
     difference = float(np.mean([part.difference for part in parts]))
-    p_value = _sign_flips(gains[gains != 0], seeded_generator(seed, a[0].metric))
+    p_value = _sign_flips(gains[gains != 0], seeded_generator(seed, a[0].name))
     won, lost, n = (sum(getattr(part, name) for part in parts) for name in ("won", "lost", "n"))
-    return PairedTest(a[0].metric, difference, won, lost, n, p_value)
+    return PairedTest(a[0].name, difference, won, lost, n, p_value)
 
 
 def _mcnemar(won: int, lost: int) -> float:
@@ -94,7 +98,7 @@ def _sign_flips(gains: FloatArray, rng: np.random.Generator) -> float:
     """Share of random sign patterns whose total is at least as far from 0; the observed pattern counts as one."""
     if not len(gains):
         return 1.0
-    observed = abs(gains.sum()) * (1 - 1e-12)
+    observed = abs(gains.sum()) * (1 - 1e-12)  # a pattern with the same total must count, whatever its rounding
     rows = max(1, DRAWN_AT_ONCE // len(gains))
     as_far = 1
     for start in range(0, FLIPS, rows):

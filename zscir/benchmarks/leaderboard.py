@@ -1,9 +1,8 @@
-"""Published results and our scores become one leaderboard: a table per benchmark, split and protocol, never mixed.
+"""Leaderboard: published results and our scores in a table per benchmark, split and protocol, as Markdown or LaTeX.
 
 Published rows come from ``data_specs/published/*.toml`` with their source; a value that its source only quotes is
-second-hand and marked. Renders as Markdown and LaTeX; ``zscir.report.leaderboard_page`` makes the page.
-Published numbers seldom say how texts and pictures were prepared, so a table is parted by ranking and by easier
-texts; our rows name theirs.
+second-hand and marked. ``zscir.report.leaderboard_page`` renders the same entries as HTML. Published numbers seldom say
+how texts and images were prepared, so tables differ by ranking protocol and by easier texts only; our rows name theirs.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class HitCounts:
-    """What stands behind one percentage of ours: queries, hits (None for a graded metric), its 95 % interval."""
+    """The counts of one percentage of ours: queries, hits (None for a graded metric), its 95 % interval."""
 
     n: int
     hits: int | None = None
@@ -47,12 +46,12 @@ class HitCounts:
 
 @dataclass(frozen=True)
 class LeaderboardEntry:
-    """One method's numbers in one sheet; ``ours`` were measured by this project.
+    """One method's numbers in one comparison group; ``ours`` were measured by this project.
 
     ``counts`` are by metric; ``control`` is image, text or sum of a backbone that was not trained for the task.
     """
 
-    sheet: ComparisonGroup
+    group: ComparisonGroup
     method: str
     backbone: str
     values: Mapping[str, float]
@@ -68,19 +67,19 @@ class LeaderboardEntry:
         """The method, marked where its numbers are second-hand."""
         return f"{self.method} {SECOND_HAND_MARK}" if self.second_hand else self.method
 
-    def shown(self, metric: str) -> str:
+    def format_value(self, metric: str) -> str:
         """Ours with two decimals, published ones with as many as were printed, a dash for none."""
         value = self.values.get(metric)
         return "-" if value is None else f"{value:.2f}" if self.ours else str(value)
 
-    def behind(self, metric: str) -> tuple[str, str]:
+    def counts_and_interval(self, metric: str) -> tuple[str, str]:
         """Hits of n (or n alone), and the interval: ``1,234/4,181``, ``26.7 to 35.2``; empty where not known."""
         count = self.counts.get(metric)
         if count is None:
             return "", ""
         known = count.low is not None and count.high is not None
-        of = f"n {count.n:,}" if count.hits is None else f"{count.hits:,}/{count.n:,}"
-        return of, f"{count.low:.1f} to {count.high:.1f}" if known else ""
+        counts = f"n {count.n:,}" if count.hits is None else f"{count.hits:,}/{count.n:,}"
+        return counts, f"{count.low:.1f} to {count.high:.1f}" if known else ""
 
 
 def published_entries(folder: Path) -> list[LeaderboardEntry]:
@@ -97,9 +96,9 @@ def published_entries(folder: Path) -> list[LeaderboardEntry]:
 
 
 def measured_entries(scores: Iterable[Mapping[str, Any]]) -> list[LeaderboardEntry]:
-    """Entries of rows of the SCORES table (hits, low, high, control where known): one for each sheet and evaluation.
+    """Entries of rows of the SCORES table (hits, low, high, control where known): one for each group and evaluation.
 
-    Evaluations are told apart by ``artifact_key``, so that of several seeds none hides behind the best.
+    Evaluations of one method are separate entries by their ``artifact_key``, so that every seed is seen, not the best.
     """
     found: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in scores:
@@ -110,24 +109,26 @@ def measured_entries(scores: Iterable[Mapping[str, Any]]) -> list[LeaderboardEnt
             row["backbone"],
         )
         found.setdefault((*key, *split_protocol(row["protocol"])[1:]), []).append(row)
-    return [_measured_entry(sheet, rows) for (sheet, *_), rows in found.items()]
+    return [_measured_entry(group, rows) for (group, *_), rows in found.items()]
 
 
-def _measured_entry(sheet: ComparisonGroup, rows: Sequence[Mapping[str, Any]]) -> LeaderboardEntry:
+def _measured_entry(group: ComparisonGroup, rows: Sequence[Mapping[str, Any]]) -> LeaderboardEntry:
     first = rows[0]
-    _, texts, fit = split_protocol(first["protocol"])
-    how = ", ".join(part for part in (texts and f"texts {texts}", fit and f"preprocessing {fit}") if part)
+    _, texts, preprocessing = split_protocol(first["protocol"])
+    note = ", ".join(
+        part for part in (texts and f"texts {texts}", preprocessing and f"preprocessing {preprocessing}") if part
+    )
     key = first.get("artifact_key")
-    told = first.get("low") is not None  # rows of SCORES alone do not say which control they are
-    control = first.get("control") if told else control_from_label(first["method"])
+    has_control = first.get("low") is not None  # rows of SCORES alone do not say which control they are
+    control = first.get("control") if has_control else control_from_label(first["method"])
     counts = {row["metric"]: HitCounts(row["n"], row.get("hits"), row.get("low"), row.get("high")) for row in rows}
     return LeaderboardEntry(
-        sheet,
+        group,
         first["method"],
         first["backbone"],
         {row["metric"]: row["value"] for row in rows},
         f"evaluation {key[:12]}" if key else "this run",
-        how,
+        note,
         ours=True,
         control=control,
         counts=counts,
@@ -135,76 +136,76 @@ def _measured_entry(sheet: ComparisonGroup, rows: Sequence[Mapping[str, Any]]) -
 
 
 def metrics_by_group(entries: Sequence[LeaderboardEntry]) -> dict[ComparisonGroup, list[str]]:
-    """Sheet -> its metrics: what is published and what the literature prints; ours are not all shown.
+    """Group -> its metrics: what is published and what the literature prints; ours are not all shown.
 
-    Sheets of whole benchmarks stand first, in the literature's order. A leaderboard prints every metric that papers
+    Groups of whole benchmarks stand first, in the literature's order. A leaderboard prints every metric that papers
     print, so that their rows are whole; an overview prints the headline metrics only, one or two for each benchmark.
     """
     metrics: dict[ComparisonGroup, dict[str, None]] = {}
     for entry in entries:
-        known = literature_metrics(entry.sheet.benchmark) if entry.ours else ()
+        known = literature_metrics(entry.group.benchmark) if entry.ours else ()
         kept = [metric for metric in entry.values if metric in known] or list(entry.values)
-        metrics.setdefault(entry.sheet, {}).update(dict.fromkeys(kept))
-    return {sheet: _ordered(sheet, metrics[sheet]) for sheet in sorted(metrics, key=_place)}
+        metrics.setdefault(entry.group, {}).update(dict.fromkeys(kept))
+    return {group: _ordered(group, metrics[group]) for group in sorted(metrics, key=_group_order)}
 
 
-def _place(sheet: ComparisonGroup) -> tuple[int, str]:
-    return whole_benchmark_order(sheet.benchmark), sheet.title
+def _group_order(group: ComparisonGroup) -> tuple[int, str]:
+    return whole_benchmark_order(group.benchmark), group.title
 
 
-def _ordered(sheet: ComparisonGroup, found: Iterable[str]) -> list[str]:
+def _ordered(group: ComparisonGroup, found: Iterable[str]) -> list[str]:
     named = list(found)
-    first = [metric for metric in literature_metrics(sheet.benchmark) if metric in named]
+    first = [metric for metric in literature_metrics(group.benchmark) if metric in named]
     return first + [metric for metric in named if metric not in first]
 
 
-def ranked(entries: Sequence[LeaderboardEntry], sheet: ComparisonGroup, metric: str) -> list[LeaderboardEntry]:
-    """The entries of a sheet, best in ``metric`` first; those without it last, in their order."""
-    own = [entry for entry in entries if entry.sheet == sheet]
+def ranked(entries: Sequence[LeaderboardEntry], group: ComparisonGroup, metric: str) -> list[LeaderboardEntry]:
+    """The entries of a group, best in ``metric`` first; those without it last, in their order."""
+    own = [entry for entry in entries if entry.group == group]
     return sorted(own, key=lambda entry: -entry.values.get(metric, float("-inf")))
 
 
 def leaderboard_markdown(entries: Sequence[LeaderboardEntry]) -> str:
-    """A section per sheet, sorted by its first metric; our rows bold, second-hand ones marked."""
+    """A section per group, sorted by its first metric; our rows bold, second-hand ones marked."""
     parts = ["# Leaderboard", LEGEND]
-    for sheet, metrics in metrics_by_group(entries).items():
+    for group, metrics in metrics_by_group(entries).items():
         lines = [
             markdown_row(["method", "backbone", *metrics, "source", "note"]),
             markdown_row(["---"] * (len(metrics) + 4)),
         ]
-        for entry in ranked(entries, sheet, metrics[0]):
+        for entry in ranked(entries, group, metrics[0]):
             name = f"**{escape_markdown(entry.name)}**" if entry.ours else escape_markdown(entry.name)
             numbers = [_full(entry, metric) for metric in metrics]
             lines.append(
                 markdown_row([name, *map(escape_markdown, (entry.backbone, *numbers, entry.source, entry.note))])
             )
-        parts.append(f"## {escape_markdown(sheet.title)}\n\n" + "\n".join(lines))
+        parts.append(f"## {escape_markdown(group.title)}\n\n" + "\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 
 def leaderboard_latex(entries: Sequence[LeaderboardEntry]) -> str:
-    """A booktabs table per sheet."""
+    """A booktabs table per group."""
     parts = []
-    for sheet, metrics in metrics_by_group(entries).items():
+    for group, metrics in metrics_by_group(entries).items():
         head = " & ".join(_tex(word) for word in ("method", "backbone", *metrics))
         lines = []
-        for entry in ranked(entries, sheet, metrics[0]):
+        for entry in ranked(entries, group, metrics[0]):
             name = rf"\textbf{{{_tex(entry.name)}}}" if entry.ours else _tex(entry.name)
             cells = [_tex(entry.backbone), *(_tex(_full(entry, metric)) for metric in metrics)]
             lines.append(" & ".join([name, *cells]) + r" \\")
         body = "\n".join([r"\toprule", head + r" \\", r"\midrule", *lines, r"\bottomrule"])
         columns = "ll" + "r" * len(metrics)
         parts.append(
-            f"\\begin{{table}}\n\\caption{{{_tex(sheet.title)}}}\n\\begin{{tabular}}{{{columns}}}\n{body}\n"
+            f"\\begin{{table}}\n\\caption{{{_tex(group.title)}}}\n\\begin{{tabular}}{{{columns}}}\n{body}\n"
             "\\end{tabular}\n\\end{table}"
         )
     return "\n\n".join(parts) + "\n"
 
 
 def _full(entry: LeaderboardEntry, metric: str) -> str:
-    """The number and what stands behind it: ``30.75 (123/400) [26.7 to 35.2]``."""
-    of, interval = entry.behind(metric)
-    return entry.shown(metric) + (f" ({of})" if of else "") + (f" [{interval}]" if interval else "")
+    """The number with its counts and interval: ``30.75 (123/400) [26.7 to 35.2]``."""
+    counts, interval = entry.counts_and_interval(metric)
+    return entry.format_value(metric) + (f" ({counts})" if counts else "") + (f" [{interval}]" if interval else "")
 
 
 def _entries(row: Any, backbone: str, where: str) -> list[LeaderboardEntry]:
@@ -217,12 +218,12 @@ def _entries(row: Any, backbone: str, where: str) -> list[LeaderboardEntry]:
     for key, values in row.items():
         if key in PUBLISHED_FIELDS or key.endswith(("_protocol", "_texts")):
             continue
-        sheet = _comparison_group(key, row, where)
+        group = _comparison_group(key, row, where)
         if not isinstance(values, dict) or not values or not all(_is_percent(value) for value in values.values()):
             raise RequestError(f"{where}: {key} of {row['name']} is {values!r}, expected metric -> percent")
         second = bool(row.get("second_hand", False))
         made.append(
-            LeaderboardEntry(sheet, row["name"], named, values, row["source"], str(row.get("note", "")), second)
+            LeaderboardEntry(group, row["name"], named, values, row["source"], str(row.get("note", "")), second)
         )
     return made
 
@@ -241,10 +242,10 @@ def _is_percent(value: Any) -> bool:
 
 
 def _tex(text: str) -> str:
-    plain = {
+    escapes = {
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
         SECOND_HAND_MARK: r"$\dagger$",
     }
-    return "".join(plain.get(one, f"\\{one}" if one in "&%$#_{}" else one) for one in " ".join(text.split()))
+    return "".join(escapes.get(sign, f"\\{sign}" if sign in "&%$#_{}" else sign) for sign in " ".join(text.split()))

@@ -1,4 +1,4 @@
-"""Ranks become measures: a value between 0 and 1 for each query, from which percentages, hits and intervals follow."""
+"""Metrics from ranks: a value between 0 and 1 for each query, from which percentages, hits and intervals follow."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MetricValues:
-    """One metric on one benchmark: ``values`` [n] in 0..1 of the queries ``rows``; 0 or 1 unless ``graded``."""
+    """One metric on one benchmark: ``values`` [n] in 0..1 of the queries ``query_rows``; 0 or 1 unless ``graded``."""
 
-    metric: str
+    name: str
     values: FloatArray
-    rows: Ints
+    query_rows: Ints
     graded: bool = False
 
     @property
@@ -29,18 +29,18 @@ class MetricValues:
 
     @property
     def hits(self) -> int | None:
-        """How many queries were answered; None for a graded metric such as mAP."""
+        """How many queries are right; None for a graded metric such as mAP."""
         return None if self.graded else int(self.values.sum())
 
     @property
     def percent(self) -> float:
-        """100 x mean, in float64."""
+        """100 x mean, in float64; public code divides in float32 (``percent32``)."""
         return 100.0 * float(self.values.sum()) / self.n
 
 
-def metric_values_of(metric: str, values: FloatArray | NDArray[np.bool_]) -> MetricValues:
-    """A measure over all queries, in their order; graded unless the values are booleans."""
-    return MetricValues(metric, values.astype(np.float64), np.arange(len(values)), values.dtype != np.bool_)
+def metric_values_of(name: str, values: FloatArray | NDArray[np.bool_]) -> MetricValues:
+    """A metric over all queries, in their order; graded unless the values are booleans."""
+    return MetricValues(name, values.astype(np.float64), np.arange(len(values)), values.dtype != np.bool_)
 
 
 def recalls(prefix: str, ranks_Q: Ints, cuts: Sequence[int]) -> list[MetricValues]:

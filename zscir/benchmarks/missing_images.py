@@ -1,6 +1,6 @@
-"""Images that are not there become an error that lists them or, as far as it is allowed, a benchmark without them.
+"""Missing images: the error that lists them, and how a protocol is named when some are allowed to be missing.
 
-One and the same for features made elsewhere (``zscir score``) and for images embedded here (``evaluate``).
+Features made elsewhere (``zscir score``) and images embedded here (``evaluate``) follow the same rules.
 """
 
 from __future__ import annotations
@@ -14,20 +14,22 @@ MAX_LISTED_IMAGES = 10
 
 
 def missing_images_problem(
-    where: str, absent: Mapping[str, str], total: int, allowed: int, get: str, unnamed: int = 0
+    where: str, absent: Mapping[str, str], total: int, allowed: int, how_to_get: str, unknown_count: int = 0
 ) -> str:
     """Why an evaluation without the ``absent`` (id -> reason) of ``total`` images is refused; empty when it is not.
 
-    ``unnamed``: so many more are absent, which nothing at hand names.
+    ``unknown_count``: so many more are absent, whose ids no file at hand holds.
     """
-    count = len(absent) + unnamed
+    count = len(absent) + unknown_count
     if count <= allowed:
         return ""
-    named = [f"{one} ({reason})" for one, reason in absent.items()]
+    named = [f"{image_id} ({reason})" for image_id, reason in absent.items()]
     listed = [shortened(named, MAX_LISTED_IMAGES)] if named else []
-    listed += [f"{unnamed} that no list at hand names"] if unnamed else []
+    listed += [f"{unknown_count} that no list at hand names"] if unknown_count else []
     words = f"{allowed} may be missing" if allowed else "none may be missing (allow_missing)"
-    return f"{where}: {count} of {total} images are missing or cannot be read, {words}: {'; '.join(listed)}. {get}"
+    return (
+        f"{where}: {count} of {total} images are missing or cannot be read, {words}: {'; '.join(listed)}. {how_to_get}"
+    )
 
 
 def protocol_without_images(protocol: str, count: int) -> str:

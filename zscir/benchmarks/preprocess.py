@@ -1,6 +1,7 @@
-"""An image becomes the pixels of a named preprocessing (``targetpad``, ``clip``), a GeneCIS instance its crop.
+"""Preprocess images as the literature's evaluation code does: ``targetpad``, ``clip``, and GeneCIS's crops.
 
-The one module of the benchmarks that needs Pillow; import it by name.
+The one module of the benchmarks that needs Pillow; import it by name. ``zscir.methods.image_tensors`` pads in its own
+way, as PLI does: it rounds other sides, so the two stay apart.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from zscir.runtime.errors import RequestError
 CLIP_MEAN_ARRAY = np.array((0.48145466, 0.4578275, 0.40821073), dtype=np.float32)
 CLIP_STD_ARRAY = np.array((0.26862954, 0.26130258, 0.27577711), dtype=np.float32)
 PREPROCESSINGS = ("targetpad", "clip")
-TARGET_RATIO = 1.25
-DILATION = 0.7
+TARGET_RATIO = 1.25  # CLIP4Cir's, and SEARLE's after it
+DILATION = 0.7  # GeneCIS: an instance is shown with some of what is around it
 
 
 def preprocess_image(image: Image.Image, preprocessing: str, size_px: int) -> Image.Image:

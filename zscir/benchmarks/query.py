@@ -1,4 +1,4 @@
-"""One entry of a benchmark's annotation file becomes a Query."""
+"""Query: one entry of a benchmark's annotation file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One question: the reference image and what should change in it.
+    """The reference image and what should change in it.
 
     ``targets`` are the right answers (the first is the annotated one), empty where only a server knows them.
     ``exclude`` are gallery ids that the protocol takes out of this query's ranking.
@@ -25,11 +25,11 @@ class Query:
     aspects: tuple[str, ...] = ()  # CIRCO: what kind of change this is
     shared_concept: str = ""  # CIRCO: what reference and targets have in common
 
-    def without(self, absent: Collection[str]) -> Query:
-        """The query where ``absent`` images are no answers and no members any more."""
+    def without_images(self, absent: Collection[str]) -> Query:
+        """The query with ``absent`` images taken out of its answers and of its image set."""
         return replace(
             self,
-            targets=tuple(one for one in self.targets if one not in absent),
-            subset=tuple(one for one in self.subset if one not in absent),
+            targets=tuple(image_id for image_id in self.targets if image_id not in absent),
+            subset=tuple(image_id for image_id in self.subset if image_id not in absent),
             soft=tuple(pair for pair in self.soft if pair[0] not in absent),
         )

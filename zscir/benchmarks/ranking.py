@@ -1,9 +1,9 @@
-"""Scores become ranks and top lists, without sorting the gallery: ties rank in gallery order.
+"""Ranks and top lists from scores, without sorting the gallery; ties rank in gallery order.
 
 An item's rank is one more than the number of items that beat it: those with a higher score, and those with the
 same score that stand earlier in the gallery. Counting them gives what a stable full sort would give. Counting and
-selecting happen where the scores lie (a ``ScoreBlock``: here in memory, on a GPU in ``zscir.evaluation.gpu_ranking``);
-what follows from the counts is worked out here.
+selecting happen where the scores are (a ``ScoreBlock``: in memory here, on a GPU in ``zscir.evaluation.gpu_ranking``);
+the rest is computed here from the counts.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from zscir.runtime.errors import RequestError
 
 ScoreArray = NDArray[np.float32]
 Ints = NDArray[np.int64]
-CHECKED_AT_ONCE = 1 << 22  # elements
+CHECKED_AT_ONCE = 1 << 22  # elements: a mask of all of CIRCO would be 27 MB
 COMPARED_AT_ONCE = 1 << 17  # elements: the scores and their comparison stay in a core's own cache
 NOT_RANKED = 0  # the "rank" of padding and of an item that is not in the ranking
 HISTOGRAM_BUCKETS = 512
 
 
 class ScoreBlock(Protocol):
-    """The scores [B, G] of some queries, wherever they lie. Columns of -1 are padding; their answers mean nothing."""
+    """The scores [B, G] of some queries, in memory or on a device. Columns of -1 are padding: ignore their results."""
 
     def __len__(self) -> int: ...
 
     def values(self, columns_BK: Ints) -> ScoreArray:
         """The scores [B, K] in those columns."""
 
-    def beaten_by(self, columns_BT: Ints) -> Ints:
+    def count_better(self, columns_BT: Ints) -> Ints:
         """How many items [B, T] of the whole gallery rank before each of those columns."""
 
     def best(self, k: int) -> Ints:
         """The first ``min(k, G)`` columns [B, ...] of the whole ranking, best first, ties in gallery order."""
 
-    def pushed_down(self, columns_B: Ints) -> ScoreBlock:
+    def with_lowest_score(self, columns_B: Ints) -> ScoreBlock:
         """The same scores, but for one item of each query whose score becomes the lowest of its row."""
 
 
@@ -60,21 +60,23 @@ class NumpyScoreBlock:
         found: ScoreArray = self.scores_BG[np.arange(len(self))[:, None], columns_BK]
         return found
 
-    def beaten_by(self, columns_BT: Ints) -> Ints:
+    def count_better(self, columns_BT: Ints) -> Ints:
         values_BT, counts = self.values(columns_BT), np.zeros(columns_BT.shape, dtype=np.int64)
         rows_at_once = self.compared_at_once // self.scores_BG.shape[1]
         if rows_at_once > 1:
             for slot in range(columns_BT.shape[1]):
-                counts[:, slot] = _counted(self.scores_BG, columns_BT[:, slot], values_BT[:, slot], rows_at_once)
+                counts[:, slot] = _count_better_rows(
+                    self.scores_BG, columns_BT[:, slot], values_BT[:, slot], rows_at_once
+                )
         else:
             for row, slot in np.argwhere(columns_BT >= 0):
-                counts[row, slot] = _beaten_by(self.scores_BG[row], columns_BT[row, slot], values_BT[row, slot])
+                counts[row, slot] = _count_better(self.scores_BG[row], columns_BT[row, slot], values_BT[row, slot])
         return counts
 
     def best(self, k: int) -> Ints:
         return np.stack([_top_columns(row, k) for row in self.scores_BG])
 
-    def pushed_down(self, columns_B: Ints) -> NumpyScoreBlock:
+    def with_lowest_score(self, columns_B: Ints) -> NumpyScoreBlock:
         pushed = self.scores_BG.copy()
         pushed[np.arange(len(self)), columns_B] = self.scores_BG.min(axis=1)
         return NumpyScoreBlock(pushed)
@@ -112,7 +114,7 @@ def ranks_of(block: ScoreBlock, columns_BT: Ints, excluded_BE: Ints) -> Ints:
 
     The rank of padding, and of a column that is itself excluded, is 0.
     """
-    ranks: Ints = 1 + block.beaten_by(columns_BT)
+    ranks: Ints = 1 + block.count_better(columns_BT)
     ranks[columns_BT < 0] = NOT_RANKED
     if excluded_BE.shape[1]:
         values_BT, excluded_values_BE = block.values(columns_BT), block.values(excluded_BE)
@@ -139,7 +141,7 @@ def top_lists(block: ScoreBlock, k: int, excluded_BE: Ints) -> list[Ints]:
     return [row[keep][:k] for row, keep in zip(best, kept, strict=True)]
 
 
-def _counted(scores_BG: ScoreArray, columns_B: Ints, values_B: ScoreArray, rows_at_once: int) -> Ints:
+def _count_better_rows(scores_BG: ScoreArray, columns_B: Ints, values_B: ScoreArray, rows_at_once: int) -> Ints:
     """Many short rows at a time. Where scores are equal, only those that stand earlier count."""
     higher: list[int] = []
     equal: list[int] = []
@@ -154,7 +156,7 @@ def _counted(scores_BG: ScoreArray, columns_B: Ints, values_B: ScoreArray, rows_
     return counts
 
 
-def _beaten_by(row_G: ScoreArray, column: int, value: np.float32) -> int:
+def _count_better(row_G: ScoreArray, column: int, value: np.float32) -> int:
     """One long row: a single pass, since a row that does not fit into the cache is dear to read twice."""
     return int(np.count_nonzero(row_G[:column] >= value) + np.count_nonzero(row_G[column:] > value))
 

@@ -1,4 +1,4 @@
-"""Measures become rows of the SCORES table: each number with everything that makes it comparable."""
+"""Rows of the SCORES table: each number with everything that makes it comparable."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class MetricScore:
     low: float
     high: float
 
-    def row(self) -> dict[str, Any]:
+    def score_row(self) -> dict[str, Any]:
         """The columns of the SCORES table."""
         return {name: value for name, value in asdict(self).items() if name not in ("hits", "low", "high")}
 
@@ -49,34 +49,37 @@ def protocol_label(*parts: str) -> str:
     return "/".join(part for part in parts if part)
 
 
-def metric_scores(bench: Benchmark, measures: Sequence[MetricValues], label: ScoreLabel) -> list[MetricScore]:
+def metric_scores(bench: Benchmark, metrics: Sequence[MetricValues], label: ScoreLabel) -> list[MetricScore]:
     """The rows of one benchmark and of its derived metrics, as CIRR's mean of R@5 and Rsub@1."""
-    by_name = {one.metric: one for one in measures}
-    extra = [
+    by_name = {metric.name: metric for metric in metrics}
+    derived = [
         mean_metric_values(name, [by_name[part] for part in parts])
         for name, parts in bench.info.derived_metrics.items()
         if by_name.keys() >= set(parts)
     ]
-    return [_metric_score(bench.label, bench.split, one, label) for one in [*measures, *extra]]
+    return [_metric_score(bench.label, bench.split, metric, label) for metric in [*metrics, *derived]]
 
 
 def macro_mean(parts: Sequence[tuple[Benchmark, Sequence[MetricValues]]], label: ScoreLabel) -> list[MetricScore]:
     """The unweighted mean over FashionIQ's categories or GeneCIS's tasks, as the literature prints it; n is the sum."""
     first = parts[0][0]
     rows = []
-    for alike in zip(*(measures for _, measures in parts), strict=True):
-        names = [f"{bench.label}:{one.metric}" for (bench, _), one in zip(parts, alike, strict=True)]
-        draws = [bootstrap_percentages(one, label.seed, name) for one, name in zip(alike, names, strict=True)]
+    for same_metric in zip(*(metrics for _, metrics in parts), strict=True):  # of each part
+        names = [f"{bench.label}:{metric.name}" for (bench, _), metric in zip(parts, same_metric, strict=True)]
+        draws = [
+            bootstrap_percentages(metric, label.seed, name) for metric, name in zip(same_metric, names, strict=True)
+        ]
         low, high = confidence_interval(np.mean(draws, axis=0))
-        hits = [one.hits for one in alike]
+        hits = [metric.hits for metric in same_metric]
         total = None if None in hits else sum(hit for hit in hits if hit is not None)
         who = (f"{first.name}/mean", first.split, label.protocol, label.method, label.backbone)
-        value = float(np.mean([one.percent for one in alike]))
-        rows.append(MetricScore(*who, alike[0].metric, value, sum(one.n for one in alike), total, low, high))
+        value, n = float(np.mean([metric.percent for metric in same_metric])), sum(metric.n for metric in same_metric)
+        rows.append(MetricScore(*who, same_metric[0].name, value, n, total, low, high))
     return rows
 
 
-def _metric_score(benchmark: str, split: str, one: MetricValues, label: ScoreLabel) -> MetricScore:
-    low, high = confidence_interval(bootstrap_percentages(one, label.seed, f"{benchmark}:{one.metric}"))
+def _metric_score(benchmark: str, split: str, metric: MetricValues, label: ScoreLabel) -> MetricScore:
+    # The label in the name of the draw: adding a benchmark or a metric moves no other interval.
+    low, high = confidence_interval(bootstrap_percentages(metric, label.seed, f"{benchmark}:{metric.name}"))
     who = (benchmark, split, label.protocol, label.method, label.backbone)
-    return MetricScore(*who, one.metric, one.percent, one.n, one.hits, low, high)
+    return MetricScore(*who, metric.name, metric.percent, metric.n, metric.hits, low, high)

@@ -1,4 +1,4 @@
-"""Query and gallery features become cosine scores, block by block, so that memory stays bounded.
+"""Cosine scores of query and gallery features, block by block, so that memory stays bounded.
 
 Scores are float32 whatever the features are stored as. Gallery rows that are equal get equal scores: a matrix
 product may round them differently in different columns, and then noise, not gallery order, would break their tie.
@@ -19,41 +19,41 @@ from zscir.runtime.errors import RequestError
 
 FeatureArray = NDArray[np.float32]
 SCORE_BLOCK_BYTES = 256 << 20
-GALLERY_ROWS = 8192
+GALLERY_ROWS = 8192  # normalised at once: 25 MB of 768 dimensions
 HEAD_BYTES = 8
 SMALLEST_NORM = 1e-15  # below this the squares of float32 values begin to vanish
 
 
-def unit_rows(features: NDArray[Any], where: str, what: str, whole: NDArray[Any] | None = None) -> FeatureArray:
+def unit_rows(features: NDArray[Any], where: str, what: str, full_array: NDArray[Any] | None = None) -> FeatureArray:
     """``features`` [..., D] as float32 with rows of length 1.
 
-    RequestError names the rows that have no direction, of the ``whole`` that ``features`` are a part of.
+    RequestError names the rows that have no direction, of the ``full_array`` that ``features`` are a part of.
     """
     array = as_float32(features, where, f"{what} features")
     norms = np.sqrt(np.einsum("...d,...d->...", array, array))
-    plain = np.isfinite(norms) & (norms > SMALLEST_NORM)
-    if plain.all():
+    safe = np.isfinite(norms) & (norms > SMALLEST_NORM)
+    if safe.all():
         units: FeatureArray = array / norms[..., None]
         return units
-    units = (array / np.where(plain, norms, 1)[..., None]).astype(np.float32)
-    for index in map(tuple, np.argwhere(~plain)):
+    units = (array / np.where(safe, norms, 1)[..., None]).astype(np.float32)
+    for index in map(tuple, np.argwhere(~safe)):
         row = array[index].astype(np.float64)
         norm = np.linalg.norm(row)
         if not np.isfinite(norm) or norm == 0:
-            raise _without_direction(features if whole is None else whole, where, what)
+            raise _without_direction(features if full_array is None else full_array, where, what)
         units[index] = row / norm
     return units
 
 
 def _without_direction(features: NDArray[Any], where: str, what: str) -> RequestError:
-    """What is wrong with which rows; only looked for when it is known that there are some."""
+    """The error that names the rows and what is wrong with them; called only when there are some."""
     found = []
     for start in range(0, len(features), GALLERY_ROWS):
         part = as_float32(features[start : start + GALLERY_ROWS], where, f"{what} features")
         finite, zero = np.isfinite(part).all(axis=-1), (part == 0).all(axis=-1)
         for row, *rest in np.argwhere(~finite | zero).tolist():
-            words = "only zeros" if zero[(row, *rest)] else "NaN or infinity"
-            found.append(f"[{', '.join(map(str, (start + row, *rest)))}] holds {words}")
+            content = "only zeros" if zero[(row, *rest)] else "NaN or infinity"
+            found.append(f"[{', '.join(map(str, (start + row, *rest)))}] holds {content}")
     listed = shortened(found, 10)
     return RequestError(f"{where}: {what} features {listed}; a cosine needs finite values, not all zero")
 
@@ -105,10 +105,10 @@ def _look_alikes(array: NDArray[Any]) -> Ints:
 
 
 def pairwise_cosines(
-    query_BD: FeatureArray, candidates_BCD: NDArray[Any], where: str, whole: NDArray[Any]
+    query_BD: FeatureArray, candidates_BCD: NDArray[Any], where: str, full_array: NDArray[Any]
 ) -> ScoreArray:
-    """Cosines [B, C] of each unit query with its own candidates (rows of ``whole``); equal ones get equal scores."""
-    candidates = unit_rows(candidates_BCD, where, "gallery", whole)
+    """Cosines [B, C] of each unit query with its own candidates (rows of ``full_array``); equal rows score equally."""
+    candidates = unit_rows(candidates_BCD, where, "gallery", full_array)
     scores: ScoreArray = np.einsum("bd,bcd->bc", query_BD, candidates)
     return scores
 

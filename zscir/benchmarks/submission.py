@@ -1,4 +1,4 @@
-"""Ranked lists become the JSON files that the CIRR and CIRCO servers take, checked before they are written."""
+"""Write the JSON files that the CIRR and CIRCO servers take; they are checked first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zscir.benchmarks.files import coco_id, shortened
 from zscir.benchmarks.query import Query
 from zscir.runtime.errors import RequestError
 
-MOST_BYTES = 5_000_000
+MAX_SUBMISSION_BYTES = 5_000_000  # CIRR's server; CIRCO's files are far smaller
 CIRR_LENGTHS = {"recall": 50, "recall_subset": 3}
 CIRCO_LENGTH = 50
 RankedLists = Sequence[Sequence[str]]
@@ -40,7 +40,7 @@ def circo_files(
 
 
 def check_cirr(content: Mapping[str, Any], queries: Sequence[Query], gallery: Sequence[str]) -> None:
-    """RequestError unless the CIRR server would take it: header, all pair ids, distinct names, no reference."""
+    """RequestError unless the CIRR server would accept it: header, all pair ids, distinct names, no reference."""
     metric = content.get("metric")
     if content.get("version") != "rc2" or metric not in CIRR_LENGTHS:
         raise RequestError(
@@ -99,8 +99,8 @@ def check_keys(
 def check_size(content: Mapping[str, Any], where: str) -> None:
     """RequestError when the file would be larger than the server takes."""
     size = len(submission_text(content).encode())
-    if size >= MOST_BYTES:
-        raise RequestError(f"{where}: {size:,} bytes; the server takes less than {MOST_BYTES:,}")
+    if size >= MAX_SUBMISSION_BYTES:
+        raise RequestError(f"{where}: {size:,} bytes; the server takes less than {MAX_SUBMISSION_BYTES:,}")
 
 
 def submission_text(content: Mapping[str, Any]) -> str:
@@ -127,8 +127,8 @@ def _name(value: Any) -> str:
 
 
 def _check_list(items: Sequence[str], allowed: set[str], length: int, where: str) -> None:
-    strangers = [item for item in items if item not in allowed]
-    if strangers:
-        raise RequestError(f"{where}: names that may not stand there: {shortened(strangers)} (unknown, or reference)")
+    not_allowed = [item for item in items if item not in allowed]
+    if not_allowed:
+        raise RequestError(f"{where}: names that may not stand there: {shortened(not_allowed)} (unknown, or reference)")
     if len(items) != length:
         raise RequestError(f"{where}: {len(items)} names, expected {length}")

@@ -59,10 +59,10 @@ def score_command(
     """
     from zscir.benchmarks.feature_files import FeatureFiles, ScoreRequest, score_files
 
-    asked = ScoreRequest(benchmark, root, split, category, task, protocol, official)
+    request = ScoreRequest(benchmark, root, split, category, task, protocol, official)
     files = FeatureFiles(queries, gallery, query_ids, gallery_ids, allow_missing)
-    found = score_files(asked, files, texts, submission_out=submission, **_scorer(device))
-    rows = [{**vars(row), **_missing_columns(found, allow_missing)} for row in found.rows]
+    found = score_files(request, files, texts, submission_out=submission, **_scorer(device))
+    rows = [{**vars(row), **_missing_columns(found, allow_missing)} for row in found.scores]
     print_rows(rows, as_json, _title(found, allow_missing), None if as_json else SCORED_COLUMNS)
     if submission is not None and not as_json:
         print_lines(f"submission files: {submission}")

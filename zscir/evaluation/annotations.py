@@ -49,12 +49,12 @@ def check_promised_metrics(bench: Benchmark) -> None:
     Other protocols than the literature's may print other metrics (CIRR's ``soft``: softR@K).
     """
     info = bench.info
-    if not bench.answered or bench.protocol != info.protocols[0]:
+    if not bench.has_answers or bench.protocol != info.protocols[0]:
         return
     queries = np.ones((len(bench.queries), 2), dtype=np.float32)
     gallery = np.ones((len(bench.gallery), 2), dtype=np.float32)
     gallery[:, 1] += np.arange(len(gallery))
-    computed = {values.metric for values in bench.measure_features(queries, gallery)}
+    computed = {metric.name for metric in bench.metric_values_from_features(queries, gallery)}
     promised = [*info.literature_metrics, *(part for parts in info.derived_metrics.values() for part in parts)]
     promised += [] if info.aspect_metric is None else [info.aspect_metric]
     lacking = [metric for metric in dict.fromkeys(promised) if metric not in computed]

@@ -82,7 +82,7 @@ class BenchmarkImages:
 
     def _refuse(self, total: int) -> None:
         problem = missing_images_problem(
-            self.name, self.absent, total, self.allowed, official_release(self.name).get_images
+            self.name, self.absent, total, self.allowed, official_release(self.name).how_to_get_images
         )
         if problem:
             raise StageError(problem)

@@ -45,7 +45,7 @@ class DeviceScoreBlock:
         found: ScoreArray = self.scores_BG.gather(1, self._there(columns_BK).clamp(min=0)).cpu().numpy()
         return found
 
-    def beaten_by(self, columns_BT: Ints) -> Ints:
+    def count_better(self, columns_BT: Ints) -> Ints:
         """How many items [B, T] of the whole gallery rank before each of those columns."""
         columns = self._there(columns_BT)
         values = self.scores_BG.gather(1, columns.clamp(min=0))
@@ -71,7 +71,7 @@ class DeviceScoreBlock:
         best: Ints = torch.cat(heads).cpu().numpy()
         return best
 
-    def pushed_down(self, columns_B: Ints) -> "DeviceScoreBlock":
+    def with_lowest_score(self, columns_B: Ints) -> "DeviceScoreBlock":
         """The same scores, but for one item of each query whose score becomes the lowest of its row."""
         lowest = self.scores_BG.amin(dim=1, keepdim=True)
         return DeviceScoreBlock(self.scores_BG.scatter(1, self._there(columns_B[:, None]), lowest))

@@ -68,7 +68,7 @@ def load_benchmark_images(
         one.model.gallery, pictures, image_ids_of_parts(parts), one.pixels, gallery, one.weights
     )
     if pictures.absent:
-        parts = [part.without(pictures.absent) for part in parts]
+        parts = [part.without_images(pictures.absent) for part in parts]
     return LoadedBenchmark(entry, parts, pictures, images)
 
 
@@ -89,7 +89,7 @@ def result_tables(
 ) -> dict[str, list[_Row]]:
     """The rows of ``scores``, ``intervals``, ``rankings``, ``queries`` and ``per_query``."""
     found = [(own.bench, compute_results(own.bench, own.queries, own.shown, own.texts, _scorer())) for own in heard]
-    answered = [(bench, results.measures) for bench, results in found if bench.answered]
+    answered = [(bench, results.metrics) for bench, results in found if bench.has_answers]
     numbers = [
         row
         for bench, measures in answered
@@ -98,7 +98,7 @@ def result_tables(
     if len(answered) > 1 and hall.entry.parts is None:
         numbers += macro_mean(answered, _label(one, hall, hall.protocol, seed))
     return {
-        "scores": [number.row() for number in numbers],
+        "scores": [number.score_row() for number in numbers],
         "intervals": [_interval_row(one, hall.entry, number) for number in numbers],
         "rankings": [row for _, results in found for row in results.rankings],
         "queries": [row for _, results in found for row in results.queries],
@@ -119,7 +119,7 @@ def _label(one: QueryEncoder, hall: LoadedBenchmark, ranking: str, seed: int) ->
 
 def submission_files(heard: Sequence[QueryEmbeddings]) -> list[dict[str, _Row]]:
     """The server's files of every part without answers."""
-    hidden = [own for own in heard if not own.bench.answered and own.bench.info.submission is not None]
+    hidden = [own for own in heard if not own.bench.has_answers and own.bench.info.submission is not None]
     return [own.bench.submission_features(own.queries, own.shown, _scorer()) for own in hidden]
 
 

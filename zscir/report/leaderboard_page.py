@@ -111,7 +111,7 @@ def run_leaderboards(record: RunRecord) -> list[LeaderboardGroup]:
         (toys if _is_toy(artifact) else real).extend(found)
     if not toys and not real:
         return []
-    whole = [entry for entry in toys if entry.sheet.benchmark.partition("/")[2] in ("", "mean")]
+    whole = [entry for entry in toys if entry.group.benchmark.partition("/")[2] in ("", "mean")]
     groups = [LeaderboardGroup(TOY_TITLE, TOY_ABOUT, tuple(leaderboard_tables(whole)))] if whole else []
     everything = leaderboard_tables([*published_entries(data_specs() / "published"), *real])
     return [*groups, LeaderboardGroup(WITH_OURS if real else TITLE, LEGEND, tuple(everything), folded=not real)]
@@ -164,7 +164,7 @@ def _height(metric: str, entry: LeaderboardEntry) -> float:
 
 def _cell(entry: LeaderboardEntry, metric: str) -> LeaderboardCell:
     mark = SECOND_HAND_MARK if entry.second_hand and metric in entry.values else ""
-    return LeaderboardCell(entry.shown(metric) + mark, *entry.behind(metric))
+    return LeaderboardCell(entry.format_value(metric) + mark, *entry.counts_and_interval(metric))
 
 
 def _remarks(entries: Sequence[LeaderboardEntry]) -> list[str]:
