@@ -147,7 +147,7 @@ for _ in range(20):
     optimiser.step()
     losses.append(float(loss.detach()))
 Path("checkpoint").mkdir()
-save_checkpoint(method, Path("checkpoint"), more=origin_of(spec.method, backbone, None))
+save_checkpoint(method, Path("checkpoint"), False, origin_of(spec.method, backbone, None))
 again = load_method(Artifact.of_folder("checkpoint"), backbone, torch.device("cpu"))
 same = torch.equal(again.queries(pixels[0], texts), method.eval().queries(pixels[0], texts))
 print(again.name, "lower" if losses[-1] < losses[0] else "higher", "same" if same else "other")
