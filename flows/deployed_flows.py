@@ -1,4 +1,4 @@
-"""Deployed flows: what a schedule, the REST API or a form in Prefect's page asks for is walked in that flow run."""
+"""The deployed flows: a schedule, the REST API or a form on Prefect's page starts one, and it runs a pipeline."""
 
 import shlex
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from zscir.runtime.settings import spec_path
 from zscir.store.store import Store
 
 WHERE_IT_STOPPED = "where it stopped"
-UI_MESSAGE_PREFIX = "Run from the Prefect UI"  # how the page's own requests begin their first state's message
+UI_MESSAGE_PREFIX = "Run from the Prefect UI"  # the page sets this message on the first state of a run that it starts
 if TYPE_CHECKING:  # a Literal must be written out for a type checker, and only the folder zscir/stages knows the names
     StageName = str
     StageChoice = str
@@ -55,8 +55,8 @@ def run_pipeline(
     Args:
         pipeline: a pipeline file: an absolute path on the worker's machine, or data_specs/... for a shipped one
         set: changed fields, each STEP.field=value, source=FILE or partition.date=2026-11-04
-        only: walk this step or stage only
-        start: walk this step or stage and what depends on it
+        only: run this step or stage only
+        start: run this step or stage and what depends on it
         partition: fill the source's {date} with the last whole hour, day, ... before the scheduled time
         timezone: the time zone of that date
     """
@@ -126,8 +126,8 @@ def backfill_flow(
     """
 
     def fill(store: Store) -> dict[str, str]:
-        asked = RunRequest(_find_pipeline(pipeline), [*set], flow_run_id=str(flow_run.id))
-        rows = run_backfill(store, asked, partitions_between(first, last, every), _run_in_flow, ensure_work_pools)
+        request = RunRequest(_find_pipeline(pipeline), [*set], flow_run_id=str(flow_run.id))
+        rows = run_backfill(store, request, partitions_between(first, last, every), _run_in_flow, ensure_work_pools)
         words = ["zscir", "backfill", pipeline, "--from", first, "--to", last, "--every", every]
         raise_failed_partitions(rows, shlex.join([*words, *(word for change in set for word in ("--set", change))]))
         return {row["partition"]: row["outcome"] for row in rows}
@@ -135,14 +135,15 @@ def backfill_flow(
     return as_flow_result(fill)
 
 
-def _execute_request(request: Callable[[Store], RunRequest]) -> Callable[[Store], dict[str, str]]:
-    """Walk what ``request`` asks for; the keys that the run has."""
+def _execute_request(make_request: Callable[[Store], RunRequest]) -> Callable[[Store], dict[str, str]]:
+    """Execute a request, given the store that it may look up; the result is step name -> key."""
 
-    def walked(store: Store) -> dict[str, str]:
-        asked = replace(request(store), trigger=_trigger(), flow_run_id=str(flow_run.id))
-        return {name: one.key for name, one in execute_run(store, asked, _run_in_flow, ensure_work_pools).made.items()}
+    def execute(store: Store) -> dict[str, str]:
+        request = replace(make_request(store), trigger=_trigger(), flow_run_id=str(flow_run.id))
+        run = execute_run(store, request, _run_in_flow, ensure_work_pools)
+        return {name: artifact.key for name, artifact in run.artifacts.items()}
 
-    return walked
+    return execute
 
 
 def _run_in_flow(run: Run, chosen: list[str]) -> None:
@@ -162,7 +163,9 @@ def _find_pipeline(pipeline: str) -> Path:
 
 
 def _partition_change(every: PartitionChoice, timezone: str) -> list[str]:
-    return [] if every == "none" else [last_complete_partition(every, flow_run.scheduled_start_time, timezone).change]
+    return (
+        [] if every == "none" else [last_complete_partition(every, flow_run.scheduled_start_time, timezone).set_option]
+    )
 
 
 def _trigger() -> str:

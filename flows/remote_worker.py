@@ -1,4 +1,4 @@
-"""The dispatched flow: a step of somebody's run is made by a worker of another work pool, whose state is its report."""
+"""The flow by which a worker makes one step of a run that is under way elsewhere; its last state holds the report."""
 
 from typing import Any
 
@@ -14,6 +14,7 @@ from zscir.pipeline.stage import stage_named
 from zscir.runtime.settings import WorkerSettings
 
 
+# ``errand`` is the parameter's name on the server: flow runs that wait there, and requests by REST, use it.
 @flow(name="make-dispatched", version=__version__, persist_result=False)
 def remote_job_flow(errand: dict[str, Any]) -> State[Any]:
     """Make one step of a run that is under way elsewhere; `[dispatch]` of its pipeline asks for it.
@@ -23,21 +24,21 @@ def remote_job_flow(errand: dict[str, Any]) -> State[Any]:
     """
     survive_worker_exit()
     report = _execute(errand)
+    # The state's message is the way back: results would need a storage that the run and the worker share.
     if report.key is not None:
-        return Completed(message=report.words())
-    return Failed(message=report.words(), name=GATE_STATE if report.kind == "gate" else None)
+        return Completed(message=report.message())
+    return Failed(message=report.message(), name=GATE_STATE if report.kind == "gate" else None)
 
 
 @flow(flow_run_name="{name}", validate_parameters=False, persist_result=False)
-def remote_chunks_flow(name: str, errand: dict[str, Any]) -> JobReport:
-    """The same for a step that is cut: its pieces are tasks, on what this machine's settings say."""
-    return execute_job(errand, map_chunks)
+def remote_chunks_flow(name: str, job: dict[str, Any]) -> JobReport:
+    """The same for a step that is split: its chunks are tasks, on what this machine's settings say."""
+    return execute_job(job, map_chunks)
 
 
-def _execute(errand: dict[str, Any]) -> JobReport:
-    name = errand["stage"]
-    if stage_named(name).cut is None:
-        return execute_job(errand)
-    return remote_chunks_flow.with_options(name=name, task_runner=make_task_runner(WorkerSettings.from_env()))(
-        errand["name"], errand
-    )
+def _execute(job: dict[str, Any]) -> JobReport:
+    stage = job["stage"]
+    if stage_named(stage).split is None:
+        return execute_job(job)
+    task_runner = make_task_runner(WorkerSettings.from_env())
+    return remote_chunks_flow.with_options(name=stage, task_runner=task_runner)(job["name"], job)

@@ -1,4 +1,4 @@
-"""Runners: a setting of this machine becomes the Prefect task runner that pieces are made on."""
+"""Choose the Prefect task runner for the chunks of a step: threads, processes, or a Ray or Dask cluster."""
 
 import importlib
 import os
@@ -16,17 +16,17 @@ AnyTaskRunner = TaskRunner[Any]
 
 
 def make_task_runner(workers: WorkerSettings) -> AnyTaskRunner:
-    """Threads or processes of this machine, or a Ray or Dask cluster; the last two come with an extra of their name."""
+    """The runner that ``ZSCIR_RUNNER`` names; RequestError when the extra for Ray or Dask is not installed."""
     return {"threads": _threads, "processes": _processes, "ray": _ray, "dask": _dask}[workers.kind](workers)
 
 
 @contextmanager
 def single_prefect_server(workers: WorkerSettings) -> Iterator[None]:
-    """Prefect's server for this process and its workers: left alone, each would start one on the same database."""
+    """One server for this process and its workers; without it each would start its own on the same SQLite file."""
     if PREFECT_API_URL.value() or workers.kind == "threads":
         yield
         return
-    from prefect.server.api.server import SubprocessASGIServer  # seconds to import; few need it
+    from prefect.server.api.server import SubprocessASGIServer  # takes seconds to import, and few runs need it
 
     server = SubprocessASGIServer()
     server.start()

@@ -1,6 +1,6 @@
-"""Artifacts: what a run plans, how far a cut step is, and what it scores become tables and bars on Prefect's page.
+"""Show a run on Prefect's page: artifacts with its plan, the progress of chunked steps, and its scores.
 
-Only on an API that somebody looks at. They are an ornament: one that cannot be written is a line in the log.
+Only where a server was named, whose page outlives the run. An artifact that cannot be written is a line in the log.
 """
 
 import re
@@ -31,11 +31,10 @@ def publish_plan(run: Run, steps: Sequence[str]) -> None:
     """At the start: a table of what will be reused or made, and why; and where to find the run's report."""
     if not _is_watched():
         return
-    from zscir.report.page import (
-        default_report_path,  # brings what a page is drawn with, which a quick run has no need of
-    )
+    # The module imports what a report is drawn with (seconds), which a run that nobody watches does without.
+    from zscir.report.page import default_report_path
 
-    plan = plan_rows([one for one in run.plan if one.step.name in steps])
+    plan = plan_rows([planned for planned in run.plan if planned.step.name in steps])
     where = default_report_path(run.store, run.run_id)
     report = (
         f"The report of run `{run.run_id}`, a page that needs no other file, is written by\n\n"
@@ -62,55 +61,57 @@ def _publish_score_table(run: Run) -> None:
 
 
 def with_progress(mapper: ChunkMapper, run_id: str, step: str) -> ChunkMapper:
-    """``mapper``, with a bar that is moved in place as pieces end, every few seconds at most."""
+    """``mapper``, with a bar that is moved in place as chunks end, every few seconds at most."""
 
-    def mapped(store: Store, pieces: Sequence[Chunk]) -> Iterator[ChunkResult]:
-        bar = ChunkProgressBar(ACTIVE_RUNS[run_id], step, len(pieces)) if _is_watched() else None
-        for done in mapper(store, pieces):
+    def mapped(store: Store, chunks: Sequence[Chunk]) -> Iterator[ChunkResult]:
+        bar = ChunkProgressBar(ACTIVE_RUNS[run_id], step, len(chunks)) if _is_watched() else None
+        for result in mapper(store, chunks):
             if bar is not None:
-                bar.count(done)
-            yield done
+                bar.add(result)
+            yield result
 
     return mapped
 
 
 class ChunkProgressBar:
-    """One progress artifact; after the first time that it cannot be written it is left alone."""
+    """A progress artifact; after the first failure to write it, it is left alone."""
 
     def __init__(self, run: Run, step: str, total: int) -> None:
         self.step, self.total, self.done, self.failed = step, total, 0, 0
         self.due = time.monotonic() + PROGRESS_EVERY_S
         name = _key(run, f"{step}-progress")
-        self.artifact = _log_failure(lambda: cast(UUID, create_progress_artifact(0.0, name, self._words())))
+        self.artifact = _log_failure(lambda: cast(UUID, create_progress_artifact(0.0, name, self._description())))
 
-    def count(self, done: ChunkResult) -> None:
-        """One more piece has ended."""
+    def add(self, result: ChunkResult) -> None:
+        """Count one more chunk that ended, and move the bar if it is due."""
         self.done += 1
-        self.failed += done.key is None
+        self.failed += result.key is None
         now = time.monotonic()
         if self.artifact is not None and (now >= self.due or self.done == self.total):
             artifact, percent = self.artifact, 100 * self.done / self.total
-            self.artifact = _log_failure(lambda: cast(UUID, update_progress_artifact(artifact, percent, self._words())))
+            self.artifact = _log_failure(
+                lambda: cast(UUID, update_progress_artifact(artifact, percent, self._description()))
+            )
             self.due = now + PROGRESS_EVERY_S
 
-    def _words(self) -> str:
+    def _description(self) -> str:
         failed = f", {self.failed:,} failed" if self.failed else ""
-        return f"{self.step}: {self.done:,} of {self.total:,} pieces{failed}"
+        return f"{self.step}: {self.done:,} of {self.total:,} chunks{failed}"
 
 
 def _is_watched() -> bool:
-    """Prefect's ephemeral server, which ends with the run, has no page."""
+    """Whether a server was named: the ephemeral one, which ends with the run, has no page."""
     return bool(PREFECT_API_URL.value())
 
 
 def _key(run: Run, what: str) -> str:
-    """Prefect's keys are lowercase letters, digits and dashes; a later run's artifact becomes a version of it."""
+    """An artifact's key, of lowercase letters, digits and dashes as Prefect demands; a later run's is a new version."""
     return re.sub(r"[^a-z0-9]+", "-", f"{run.pipeline.name}-{what}".lower()).strip("-")
 
 
 def _log_failure(write: Callable[[], T]) -> T | None:
     try:
         return write()
-    except Exception as error:  # noqa: BLE001 - whatever Prefect's client raises, the run goes on without the ornament
+    except Exception as error:  # noqa: BLE001 - whatever Prefect's client raises, the run goes on without the artifact
         log_warning(f"not shown on Prefect's page: {type(error).__name__}: {error}")
         return None

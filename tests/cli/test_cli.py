@@ -60,7 +60,7 @@ def test_a_finished_pipeline_is_run_and_rerun_at_once(cli, store, path):
 
 def test_json_parses_on_every_command_that_prints_a_table(cli, store, path):
     run = walk_toy(store, path)
-    key = run.made["short"].key
+    key = run.artifacts["short"].key
     asked = {
         ("plan", path): "step",
         ("runs",): "run_id",
@@ -146,7 +146,7 @@ def test_show_tells_a_run_and_an_artifact(cli, store, path):
     assert code == 0
     assert f"run {run.run_id}" in out
     assert "status: succeeded" in out
-    code, out, _ = cli("show", run.made["short"].key[:8])
+    code, out, _ = cli("show", run.artifacts["short"].key[:8])
     assert code == 0
     assert "pairs.parquet" in out
 
@@ -154,16 +154,16 @@ def test_show_tells_a_run_and_an_artifact(cli, store, path):
 def test_verify_tells_damage_with_code_4_and_the_lines_to_type_and_closes_it_when_asked(cli, store, path):
     run = walk_toy(store, path)
     assert cli("verify")[:2] == (0, "3 artifacts, 5 files, 11,666 bytes read; 0 artifacts damaged\n")
-    pairs = run.made["short"].path("pairs.parquet")
+    pairs = run.artifacts["short"].path("pairs.parquet")
     data = pairs.read_bytes()
     pairs.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     code, out, err = cli("verify", "--json")
     assert (code, [row["state"] for row in json.loads(out)]) == (4, ["damaged"])
     lines = err.splitlines()[-4:]
-    assert lines[1].strip() == f"zscir verify {run.made['short'].key[:12]} --quarantine"
+    assert lines[1].strip() == f"zscir verify {run.artifacts['short'].key[:12]} --quarantine"
     assert lines[3].strip() == f"zscir rerun {run.run_id}"
     assert cli(*lines[1].split()[1:])[0] == 4
-    assert store.look("ingest", run.made["short"].key).problem == "no artifact"
+    assert store.look("ingest", run.artifacts["short"].key).problem == "no artifact"
     code, out, _ = cli("verify")
     assert (code, "no manifest" in out) == (0, True)
     assert cli("verify", "nonsense")[0] == 2
@@ -171,7 +171,7 @@ def test_verify_tells_damage_with_code_4_and_the_lines_to_type_and_closes_it_whe
 
 def test_gc_says_what_would_go_and_removes_it_only_when_told(cli, store, path):
     for chars in (30, 31):
-        made = walk_toy(store, path, f"short.max_text_chars={chars}").made
+        made = walk_toy(store, path, f"short.max_text_chars={chars}").artifacts
     old = [key for _, key in store.committed() if key not in {one.key for one in made.values()}]
     age_of(Path(store.root), 40)
     code, out, _ = cli("gc", "--keep-runs", "1")

@@ -213,7 +213,7 @@ def test_runs_in_which_one_request_in_twenty_fails_end_with_the_same_digests(s3,
         while runs < MOST_RUNS and not all(proxy.faults[kind] for kind in KINDS):
             change = f"short.max_text_chars={40 - runs}"
             run = walk_toy(store_at(s3, tmp_path / "cache"), path, change)
-            assert digests(run.made) == digests(walk_toy(undisturbed, path, change).made)
+            assert digests(run.artifacts) == digests(walk_toy(undisturbed, path, change).artifacts)
             begun += sum(row["outcome"] == "made" for row in run.recorder.steps())
             runs += 1
         assert all(proxy.faults[kind] for kind in KINDS), proxy.faults

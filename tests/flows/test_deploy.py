@@ -66,9 +66,9 @@ def clone(folder):
 
 
 def of_stages():
-    """Every stage that a pipeline may name; one that only another stage cuts itself into has no form of its own."""
-    pieces = {piece for name in stage_names() for piece in stage_named(name).cut_into}
-    return set(stage_names()) - pieces
+    """Every stage that a pipeline may name; one that only makes chunks of another stage has no form of its own."""
+    of_chunks = {chunk_stage for name in stage_names() for chunk_stage in stage_named(name).chunk_stages}
+    return set(stage_names()) - of_chunks
 
 
 def parameter(flow, name):

@@ -116,7 +116,7 @@ def test_a_start_by_rest_is_a_run_whose_steps_are_tasks_of_that_very_flow_run(fo
     assert (run["trigger"], run["status"]) == ("api", "succeeded")
 
     undisturbed = walk_toy(store_at(folder / "direct", folder / "cache"), folder / "toy" / "toy.toml")
-    assert digests(walk_toy(store, folder / "toy" / "toy.toml").made) == digests(undisturbed.made)
+    assert digests(walk_toy(store, folder / "toy" / "toy.toml").artifacts) == digests(undisturbed.artifacts)
 
     def logged():
         return ask("logs/filter", {"logs": {"flow_run_id": {"any_": [begun["whole"]]}}})

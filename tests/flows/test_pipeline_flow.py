@@ -64,7 +64,7 @@ def test_a_run_needs_no_server_leaves_none_and_a_second_one_not_even_prefect(tmp
     assert list_runs(store)[1]["flow_run_id"]
     undisturbed = walk_toy(store_at(tmp_path / "direct", tmp_path / "cache"), path)
     again = walk_toy(store, path)
-    assert digests(again.made) == digests(undisturbed.made)
+    assert digests(again.artifacts) == digests(undisturbed.artifacts)
     (tmp_path / "home").rename(tmp_path / "gone")
     second = zscir(tmp_path, "run", str(path), "--json", **home)
     assert {row["outcome"] for row in json_of(second)} == {"reused"}
@@ -188,7 +188,7 @@ def test_a_run_through_a_server_is_known_by_the_names_of_its_stages_and_may_keep
     assert sorted(task["name"] for task in tasks) == sorted(ORDER)
     asked = "SELECT count(*) AS n FROM pairs JOIN artifacts ON key = artifact_key"
     ((found),) = json_of(zscir(tmp_path, "sql", asked, "--store", s3, "--json", **environment))
-    undisturbed = walk_toy(store_at(tmp_path / "direct", tmp_path / "cache"), path).made
+    undisturbed = walk_toy(store_at(tmp_path / "direct", tmp_path / "cache"), path).artifacts
     assert found["n"] == undisturbed["short"].facts["rows"] + undisturbed["ingest"].facts["rows"]
-    assert digests(walk_toy(store, path).made) == digests(undisturbed)
+    assert digests(walk_toy(store, path).artifacts) == digests(undisturbed)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["cache", "direct", "specs"]

@@ -24,7 +24,7 @@ from zscir.runtime.settings import WorkerSettings
 def undisturbed(tmp_path_factory):
     """What a walk in one process without Prefect gives."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    return digests(walk_toy(store_at(folder / "store", folder / "cache"), write_list(folder)).made)
+    return digests(walk_toy(store_at(folder / "store", folder / "cache"), write_list(folder)).artifacts)
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def server():
 
 @pytest.mark.slow
 def test_a_run_shows_its_plan_its_progress_and_where_its_report_is(tmp_path):
-    """Its pieces are made on threads, the default, to the bytes of a walk without Prefect."""
+    """Its chunks are made on threads, the default, to the bytes of a walk without Prefect."""
     store = store_at(tmp_path / "store", tmp_path / "cache")
     path = write_list(tmp_path, name="Shown toy", more=GATES)
     environment = {"ZSCIR_STORE": store.uri, "PREFECT_API_URL": prefect_api(), "ZSCIR_LOG": "json"}
@@ -76,7 +76,7 @@ def test_a_run_shows_its_plan_its_progress_and_where_its_report_is(tmp_path):
     bar = shown("shown-toy-download-progress")
     assert (bar["type"], bar["data"]) == ("progress", 100.0)
     pieces = query_store_rows(store, "SELECT outcome, worker FROM pieces WHERE stage = 'fetch_chunk'")
-    assert bar["description"] == "download: {n} of {n} pieces".format(n=len(pieces))
+    assert bar["description"] == "download: {n} of {n} chunks".format(n=len(pieces))
     assert {piece["outcome"] for piece in pieces} == {"made"}
     assert {piece["worker"] for piece in pieces} == {
         row["worker"] for row in query_store_rows(store, "SELECT worker FROM stages")
@@ -96,7 +96,7 @@ def test_a_run_shows_its_plan_its_progress_and_where_its_report_is(tmp_path):
         ("width_px", None, "pass"),
     ]  # fmt: skip
     undisturbed = walk_toy(store_at(tmp_path / "direct", tmp_path / "cache"), path)
-    assert digests(walk_toy(store, path).made) == digests(undisturbed.made)
+    assert digests(walk_toy(store, path).artifacts) == digests(undisturbed.artifacts)
 
 
 def test_scores_are_shown_as_a_table(tmp_path, server):
@@ -124,13 +124,13 @@ def test_a_bar_is_moved_in_place_and_seldom(tmp_path, server, monkeypatch):
         bar = ChunkProgressBar(run_of(tmp_path), "down load", 4)
         for number, piece in enumerate([ended(0), ended(1), ended(2, key=None), ended(3)]):
             bar.due = 0.0 if number == 2 else bar.due
-            bar.count(piece)
+            bar.add(piece)
             seen.append((shown(key)["data"], shown(key)["id"]))
 
     walking()
     assert [percent for percent, _ in seen] == [0.0, 0.0, 75.0, 100.0]
     assert len({name for _, name in seen}) == 1
-    assert shown(key)["description"] == "down load: 4 of 4 pieces, 1 failed"
+    assert shown(key)["description"] == "down load: 4 of 4 chunks, 1 failed"
 
 
 @pytest.mark.filterwarnings("ignore:Artifact creation outside of a flow:FutureWarning")  # a flow keeps its first client
@@ -141,8 +141,8 @@ def test_a_server_that_is_gone_stops_nothing_and_is_told_once_for_each_thing(tmp
         run = run_of(tmp_path)
         publish_plan(run, ["tabletop", "short", "ingest"])
         bar = ChunkProgressBar(run, "download", 2)
-        bar.count(ended(1))
-        bar.count(ended(2))
+        bar.add(ended(1))
+        bar.add(ended(2))
     warned = [record.message for record in caplog.records if record.name == "zscir"]
     assert len(warned) == 3  # the plan, the report's place, the bar
     assert [line for line in warned if not line.startswith("not shown on Prefect's page: ConnectError: ")] == []

@@ -95,7 +95,7 @@ def test_a_step_that_was_cancelled_in_one_pool_is_made_in_another(errand):
             first.result(LIMIT_S)
     with asking(errand, POOLS[1]) as second:
         wait_for(lambda: second.done() or len(flow_runs(errand)) == 2)
-        end(flow_runs(errand)[1], "COMPLETED", DONE.words())
+        end(flow_runs(errand)[1], "COMPLETED", DONE.message())
         assert second.result(LIMIT_S) == DONE
 
 
@@ -121,8 +121,8 @@ def test_a_run_that_is_stopped_leaves_alone_what_another_asked_for(errand, caplo
         threading.Thread(target=interrupt).start()
         with pytest.raises(KeyboardInterrupt):
             asks(POOLS[0], errand)
-        assert f"flow run {found['name']} goes on: another run asked for it" in caplog.text
-        end(the_only(errand), "COMPLETED", DONE.words())
+        assert f"flow run {found['name']} goes on: another run requested it" in caplog.text
+        end(the_only(errand), "COMPLETED", DONE.message())
         assert first.result(LIMIT_S) == DONE
     measured(
         "SIGINT of a run that had joined another's step in another pool",
@@ -130,7 +130,7 @@ def test_a_run_that_is_stopped_leaves_alone_what_another_asked_for(errand, caplo
     )
 
 
-@pytest.mark.parametrize(("state", "message"), [("CANCELLED", "stopped"), ("FAILED", OVER.words())])
+@pytest.mark.parametrize(("state", "message"), [("CANCELLED", "stopped"), ("FAILED", OVER.message())])
 def test_a_run_asks_anew_when_the_one_that_it_had_joined_was_stopped_or_had_less_time(errand, caplog, state, message):
     with asking(errand) as first:
         found = the_only(errand)

@@ -59,7 +59,7 @@ def test_latest_an_id_and_a_prefix_show_a_run_with_its_steps(store, walked):
 
 
 def test_a_key_and_a_prefix_show_an_artifact_with_its_inputs_files_and_readers(store, walked):
-    parent, child = walked.made["tabletop"], walked.made["short"]
+    parent, child = walked.artifacts["tabletop"], walked.artifacts["short"]
     for ref in (child.key, child.key[:6], child.key[:12]):
         title, values, tables = describe_ref(store, ref)
         assert title == f"ingest/{child.key}".join(["artifact ", ""])
@@ -69,7 +69,7 @@ def test_a_key_and_a_prefix_show_an_artifact_with_its_inputs_files_and_readers(s
         assert [row["file"] for row in tables["files"]] == child.files()
         assert tables["runs"] == [{"run_id": walked.run_id, "step": "short", "outcome": "made"}]
     readers = describe_ref(store, parent.key)[2]["read by"]
-    assert {row["key"] for row in readers} == {child.key, walked.made["ingest"].key}
+    assert {row["key"] for row in readers} == {child.key, walked.artifacts["ingest"].key}
 
 
 def test_an_artifact_that_no_run_made_is_shown_too(store):
@@ -80,7 +80,7 @@ def test_an_artifact_that_no_run_made_is_shown_too(store):
 
 
 def test_a_damaged_artifact_is_shown_with_what_is_wrong(store, walked):
-    child = walked.made["short"]
+    child = walked.artifacts["short"]
     store.fs.rm_file(store.address("ingest", child.key, "pairs.parquet"))
     assert describe_ref(store, child.key)[1]["state"] == "file missing: pairs.parquet"
     store.fs.rm(store.address("ingest"), recursive=True)
@@ -124,7 +124,7 @@ def test_an_unknown_word_is_told(store, walked, ref):
 
 def test_a_short_prefix_of_a_key_is_too_little(store, walked):
     with pytest.raises(RequestError, match="give at least 6 characters"):
-        describe_ref(store, walked.made["short"].key[:4])
+        describe_ref(store, walked.artifacts["short"].key[:4])
 
 
 def test_latest_in_an_empty_store_is_told(store):

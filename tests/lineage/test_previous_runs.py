@@ -105,7 +105,7 @@ def test_what_a_step_cost_is_told_by_the_run_that_made_its_artifact(anywhere, pa
 
 def test_an_artifact_keeps_the_run_that_made_these_bytes(anywhere, path):
     made = walk_toy(anywhere, path)
-    artifact = made.made["short"]
+    artifact = made.artifacts["short"]
     again = walk_toy(anywhere, path)
     row = PreviousRuns(anywhere).artifact(artifact.key, artifact.digest)
     assert row["created_by_run"] == made.run_id != again.run_id

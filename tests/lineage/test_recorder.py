@@ -57,7 +57,7 @@ def test_each_step_is_recorded_with_its_cost(store, walked):
     assert [row["step"] for row in steps] == ORDER
     assert {row["outcome"] for row in steps} == {"made"}
     for row in steps:
-        assert row["key"] == walked.made[row["step"]].key
+        assert row["key"] == walked.artifacts[row["step"]].key
         assert row["wall_s"] > 0
         assert row["cpu_s"] >= 0
         assert row["peak_rss_bytes"] > 10_000_000
@@ -67,7 +67,7 @@ def test_each_step_is_recorded_with_its_cost(store, walked):
 
 def test_each_artifact_is_recorded_with_its_size_and_facts(store, walked):
     found = {row["key"]: row for row in table(store, walked, "artifacts")}
-    artifact = walked.made["short"]
+    artifact = walked.artifacts["short"]
     row = found[artifact.key]
     files = [store.fs.size(store.address("ingest", artifact.key, name)) for name in artifact.files()]
     assert (row["stage"], row["stage_version"], row["digest"]) == ("ingest", 1, artifact.digest)
@@ -78,7 +78,7 @@ def test_each_artifact_is_recorded_with_its_size_and_facts(store, walked):
 
 
 def test_edges_lead_from_child_to_parent_by_role(store, walked):
-    made = {name: artifact.key for name, artifact in walked.made.items()}
+    made = {name: artifact.key for name, artifact in walked.artifacts.items()}
     assert table(store, walked, "edges") == [
         {"child_key": made[child], "role": "urls", "parent_key": made["tabletop"]} for child in ("short", "ingest")
     ]

@@ -21,17 +21,17 @@ def test_a_query_that_names_no_table_sees_all_of_the_lineage(store, walked):
 def test_the_pairs_of_a_source_are_counted_through_their_artifact(store, walked):
     found = query_store_rows(store, "SELECT source, count(*) AS n FROM pairs GROUP BY source ORDER BY source")
     assert found == [
-        {"source": "short", "n": walked.made["short"].facts["rows"]},
-        {"source": "toy", "n": walked.made["ingest"].facts["rows"]},
+        {"source": "short", "n": walked.artifacts["short"].facts["rows"]},
+        {"source": "toy", "n": walked.artifacts["ingest"].facts["rows"]},
     ]
     keys = query_store_rows(
         store, "SELECT DISTINCT artifact_key AS key, stage FROM pairs JOIN artifacts ON key = artifact_key"
     )
-    assert {row["key"] for row in keys} == {walked.made["short"].key, walked.made["ingest"].key}
+    assert {row["key"] for row in keys} == {walked.artifacts["short"].key, walked.artifacts["ingest"].key}
 
 
 def test_ancestry_leads_from_an_artifact_to_everything_it_came_from(store, walked):
-    made = {name: artifact.key for name, artifact in walked.made.items()}
+    made = {name: artifact.key for name, artifact in walked.artifacts.items()}
     found = query_store_rows(store, "SELECT ancestor_key FROM ancestry WHERE key = $1", [made["short"]])
     assert {row["ancestor_key"] for row in found} == {made["short"], made["tabletop"]}
     found = query_store_rows(store, "SELECT ancestor_key FROM ancestry WHERE key = $1", [made["tabletop"]])
@@ -70,7 +70,7 @@ def test_a_table_of_the_same_name_and_another_shape_is_not_mixed_in(store, walke
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    made = walked.made["tabletop"]
+    made = walked.artifacts["tabletop"]
     pq.write_table(pa.table({"left": [1]}), f"{store.root}/tabletop/{made.key}/pairs.parquet")
     assert query_store_rows(store, "SELECT count(*) AS n FROM pairs WHERE url IS NULL") == [{"n": 0}]
 
@@ -86,6 +86,8 @@ def test_lineage_and_records_on_s3_can_be_asked(s3, path, tmp_path):
     run = walk_toy(store, path)
     assert query_store_rows(store, "SELECT status FROM run") == [{"status": "succeeded"}]
     assert query_store_rows(store, "SELECT count(*) AS n FROM artifacts") == [{"n": 3}]
-    found = query_store_rows(store, "SELECT count(*) AS n FROM pairs WHERE artifact_key = $1", [run.made["short"].key])
-    assert found == [{"n": run.made["short"].facts["rows"]}]
+    found = query_store_rows(
+        store, "SELECT count(*) AS n FROM pairs WHERE artifact_key = $1", [run.artifacts["short"].key]
+    )
+    assert found == [{"n": run.artifacts["short"].facts["rows"]}]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "specs"]

@@ -128,7 +128,7 @@ def test_a_key_that_somebody_holds_is_left_for_the_next_time(store, tmp_path):
 def test_runs_lose_nothing_to_a_gc_that_never_rests(store, soon, tmp_path, measured):
     """Walks that reuse what is always too old, while a gc without an age removes whatever nobody has claimed."""
     path = write_toy(tmp_path / "specs")
-    expected = {name: one.digest for name, one in walk_toy(store, path).made.items()}
+    expected = {name: one.digest for name, one in walk_toy(store, path).artifacts.items()}
     over, swept, errors = threading.Event(), [], []
     policy = NOW if store.remote else RetentionPolicy(0, timedelta(seconds=0.3))
 
@@ -146,7 +146,7 @@ def test_runs_lose_nothing_to_a_gc_that_never_rests(store, soon, tmp_path, measu
         for name in chosen:
             execute_step(run.run_id, name)
             time.sleep(0.2)
-        assert all(store.look(one.stage, one.key, verify=True).problem == "" for one in run.made.values())
+        assert all(store.look(one.stage, one.key, verify=True).problem == "" for one in run.artifacts.values())
 
     again = 0
     thread = threading.Thread(target=clear_on)
@@ -157,7 +157,7 @@ def test_runs_lose_nothing_to_a_gc_that_never_rests(store, soon, tmp_path, measu
             while removed() == before and not errors:
                 time.sleep(0.1)
             run = execute_run(store, RunRequest(path, []), slowly)
-            assert {name: one.digest for name, one in run.made.items()} == expected
+            assert {name: one.digest for name, one in run.artifacts.items()} == expected
             again += sum(row["outcome"] == "made" for row in run.recorder.steps())
     finally:
         over.set()

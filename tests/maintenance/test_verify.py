@@ -160,14 +160,14 @@ def test_a_part_of_the_store_is_named_by_stage_run_or_key(store, tmp_path):
 
 def test_damage_is_told_with_the_command_that_closes_it_and_the_run_that_makes_it_again(store, tmp_path):
     run = walk_toy(store, write_toy(tmp_path / "specs"))
-    flip(store, store.address("ingest", run.made["short"].key, "pairs.parquet"))
+    flip(store, store.address("ingest", run.artifacts["short"].key, "pairs.parquet"))
     found = verify_artifacts(store)
     with pytest.raises(DamageError) as told:
         raise_if_damaged(store, found)
     lines = str(told.value).splitlines()
     assert lines[0] == "1 of 3 artifacts are damaged:"
     assert lines[-1] == f"  zscir rerun {run.run_id} --store {store.uri}"
-    assert f"  zscir verify {run.made['short'].key[:12]} --quarantine --store {store.uri}" in lines
+    assert f"  zscir verify {run.artifacts['short'].key[:12]} --quarantine --store {store.uri}" in lines
     with pytest.raises(DamageError) as told:
         raise_if_damaged(store, found, quarantine_artifacts(store, found))
     assert "--quarantine" not in str(told.value)

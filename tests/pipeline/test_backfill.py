@@ -53,7 +53,7 @@ def test_each_partition_is_an_ordinary_run_of_its_own_files(store, asked):
     runs = list_runs(store)
     assert [run["run_id"] for run in runs] == [row["run_id"] for row in rows]
     assert {(run["trigger"], run["status"], run["made"]) for run in runs} == {("backfill", "succeeded", 1)}
-    assert [json.loads(run["user_config"])["set"] for run in runs] == [[one.change] for one in THREE]
+    assert [json.loads(run["user_config"])["set"] for run in runs] == [[partition.set_option] for partition in THREE]
     assert len(store.committed("ingest")) == 3
 
 
@@ -133,7 +133,7 @@ def test_the_same_files_under_another_date_are_found(store, asked, tmp_path):
 
 
 def test_a_missing_artifact_is_not_finished(store, asked):
-    pipeline = load_pipeline(asked.path, [THREE[0].change])
+    pipeline = load_pipeline(asked.path, [THREE[0].set_option])
     assert not is_pipeline_complete(store, pipeline)
     run_backfill(store, asked, THREE[:1], direct)
     assert is_pipeline_complete(store, pipeline)

@@ -1,8 +1,7 @@
-"""Pieces on a run's terms: memory that runs out beside others, time that is over, and what the record says of both."""
+"""Chunks under a run's limits: memory that runs out beside others, time that is over, and the record of both."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 
@@ -23,7 +22,7 @@ from zscir.runtime.specs import Spec
 from zscir.store.artifacts import Artifact, Facts
 from zscir.store.store import Store
 
-TOGETHER: list[Barrier] = []  # while it holds one, pieces work side by side
+TOGETHER: list[Barrier] = []  # while it holds one, chunks work side by side
 
 
 class WordSpec(Spec):
@@ -44,21 +43,21 @@ def write_word(spec: WordSpec, out: Path) -> Facts:
     return {}
 
 
-def cut(spec: WordsSpec) -> ChunkRounds:
+def split(spec: WordsSpec) -> ChunkRounds:
     return (yield [Chunk(word, write_word, WordSpec(word=word), {}) for word in spec.words])
 
 
-@stage(version=1, cut=cut)
-def write_words(spec: WordsSpec, pieces: list[Artifact], out: Path) -> Facts:
-    (out / "all.txt").write_text(" ".join(one.path("word.txt").read_text() for one in pieces))
+@stage(version=1, split=split)
+def write_words(spec: WordsSpec, chunks: list[Artifact], out: Path) -> Facts:
+    (out / "all.txt").write_text(" ".join(chunk.path("word.txt").read_text() for chunk in chunks))
     return {}
 
 
-def side_by_side(store: Store, pieces: Sequence[Chunk]) -> Iterator[ChunkResult]:
-    if len(pieces) > 1:
-        TOGETHER[:] = [Barrier(len(pieces))]
+def side_by_side(store: Store, chunks: Sequence[Chunk]) -> Iterator[ChunkResult]:
+    if len(chunks) > 1:
+        TOGETHER[:] = [Barrier(len(chunks))]
     with ThreadPoolExecutor(3) as pool:
-        yield from pool.map(lambda piece: run_chunk(store, piece), pieces)
+        yield from pool.map(lambda chunk: run_chunk(store, chunk), chunks)
     TOGETHER.clear()
 
 
@@ -72,30 +71,31 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
 def recorded(run: Run) -> dict[str, tuple[str, int]]:
     with run.recorder.step("words", "write_words"):
-        pass  # the end of a step writes every piece
+        pass  # the end of a step writes every row
     return {
         row["piece"]: (row["outcome"], row["attempts"]) for row in query_store_rows(run.store, "SELECT * FROM pieces")
     }
 
 
-def test_a_piece_that_ran_out_of_memory_beside_others_is_made_again_by_itself(run: Run) -> None:
+def test_a_chunk_that_ran_out_of_memory_beside_others_is_made_again_by_itself(run: Run) -> None:
     mapper = recording_mapper(run.recorder, run.budget, "words", side_by_side, RetryPolicy(0, 0.0))
     made = materialize(run.store, write_words, WordsSpec(), {}, mapper).artifact
     assert made.path("all.txt").read_text() == "a b c"
     assert recorded(run) == {"a": ("made", 1), "b": ("made", 2), "c": ("made", 1)}
 
 
-def test_no_piece_is_begun_when_the_money_is_spent_and_what_was_made_is_kept(run: Run) -> None:
+def test_no_chunk_is_begun_when_the_money_is_spent_and_what_was_made_is_kept(run: Run) -> None:
     budget = Budget(Limits(max_hours=1e-9), Prices())
     done = run_chunk(run.store, Chunk("a", write_word, WordSpec(word="a"), {}))
-    mapper = recording_mapper(run.recorder, budget, "words", side_by_side, replace(RetryPolicy(), until=budget.until()))
+    policy = RetryPolicy(until=budget.deadline())
+    mapper = recording_mapper(run.recorder, budget, "words", side_by_side, policy)
     with pytest.raises(OverBudget, match="limit of 1e-09 hours"):
         materialize(run.store, write_words, WordsSpec(), {}, mapper)
     assert recorded(run) == {}
     assert run.store.committed("write_word") == [("write_word", str(done.key))]
 
 
-def test_no_piece_is_begun_when_its_step_is_over_its_limit(run: Run) -> None:
+def test_no_chunk_is_begun_when_its_step_is_over_its_limit(run: Run) -> None:
     mapper = recording_mapper(run.recorder, run.budget, "words", side_by_side, RetryPolicy(until=0.0))
-    with pytest.raises(StageError, match="3 of 3 pieces were not begun: the step's time was over"):
+    with pytest.raises(StageError, match="3 of 3 chunks were not begun: the step's time was over"):
         materialize(run.store, write_words, WordsSpec(), {}, mapper)

@@ -53,14 +53,14 @@ def test_a_step_is_measured_by_its_own_past_and_a_new_one_by_its_stage(store: St
     took = {row["step"]: row["wall_s"] for row in first.recorder.steps()}
     found = estimate_steps(store, planned(store, path, "short.max_text_chars=30"), PRICES)
     assert found.keys() == {"short"}
-    assert (found["short"].made, found["short"].wall_p50_s) == (1, took["short"])
+    assert (found["short"].times_made, found["short"].wall_p50_s) == (1, took["short"])
     assert found["short"].usd == pytest.approx(took["short"])
-    short = first.made["short"]
+    short = first.artifacts["short"]
     assert found["short"].bytes == sum(entry.size for entry in short.entries.values())
     text = path.read_text().replace('name = "short"', 'name = "other"').replace("max_text_chars = 40", "limit = 5")
     path.write_text(text)
     other = estimate_steps(store, planned(store, path), Prices())["other"]
-    assert (other.made, other.usd) == (2, None)
+    assert (other.times_made, other.usd) == (2, None)
     assert other.wall_p50_s == pytest.approx((took["short"] + took["ingest"]) / 2)
 
 
@@ -68,8 +68,10 @@ def test_twice_the_rows_take_twice_the_time(store: Store, path: Path) -> None:
     walk_toy(store, path)
     [short] = [one for one in planned(store, path, "short.max_text_chars=30") if one.action == "make"]
     before = estimate_steps(store, [short], PRICES)["short"].wall_p50_s
-    twice = estimate_steps(store, [replace(short, inputs=short.inputs * 2)], PRICES)["short"].wall_p50_s
-    assert short.inputs[0].facts["rows"] > 0
+    twice = estimate_steps(store, [replace(short, input_artifacts=short.input_artifacts * 2)], PRICES)[
+        "short"
+    ].wall_p50_s
+    assert short.input_artifacts[0].facts["rows"] > 0
     assert twice == pytest.approx(2 * before)
 
 

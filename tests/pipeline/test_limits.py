@@ -94,7 +94,7 @@ def test_dollars_are_hours_and_tokens() -> None:
     budget = Budget(Limits(max_usd=10.0), Prices(4.0, 1.0, 2.0), time.monotonic() - 3600, 1_000_000, 500_000)
     hours, usd = budget.spent()
     assert (hours, usd) == (pytest.approx(1, abs=1e-3), pytest.approx(6, abs=1e-2))
-    assert budget.until() == pytest.approx(time.time() + 3600, abs=5)
+    assert budget.deadline() == pytest.approx(time.time() + 3600, abs=5)
     budget.check("x", estimate(0.9, 3.6))
     with pytest.raises(OverBudget, match=r"limit of 10 US dollars stops it: 6 US dollars spent.*'x'.*to take 4.4"):
         budget.check("x", estimate(1.1, 4.4))

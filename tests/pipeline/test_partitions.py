@@ -113,7 +113,7 @@ def test_nothing_but_a_plain_name_in_braces_is_a_field():
 
 
 def test_a_field_without_a_value_says_how_to_give_one():
-    with pytest.raises(RequestError, match=r"p: 'lists/\{date\}' is cut into partitions.*--set partition.date=VALUE"):
+    with pytest.raises(RequestError, match=r"p: 'lists/\{date\}' has partitions.*--set partition.date=VALUE"):
         fill_template("lists/{date}", {"shard": 3}, "p")
 
 
@@ -130,4 +130,4 @@ def test_what_a_partition_asks_for_is_read_back_as_the_same_value():
         Partition("shard", 7),
         partitions_between("2026-11-04T05", "2026-11-04T05", "hour")[0],
     ):
-        assert parse_change(one.change) == (["partition", one.field], one.value)
+        assert parse_change(one.set_option) == (["partition", one.field], one.value)

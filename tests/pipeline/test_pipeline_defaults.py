@@ -117,14 +117,14 @@ def test_a_file_with_defaults_is_the_pipeline_whose_steps_are_written_out(tmp_pa
     assert short.digest() == long.digest()
     steps = {step.name: step for step in short.steps}
     assert steps["short"].spec.columns == ("url",)  # a list is replaced, not added to
-    assert steps["short"].gates.kept_share.literals() == {"fail_below": 0.5}  # so is a table
+    assert steps["short"].checks.kept_share.literals() == {"fail_below": 0.5}  # so is a table
     assert (steps["plain"].limits.max_hours, steps["short"].limits.max_hours) == (2, 1)
 
 
 def test_keys_plans_and_tokens_know_nothing_of_defaults(tmp_path):
     store = store_at(tmp_path / "store", tmp_path / "cache")
     (tmp_path / "specs").mkdir()
-    made = walk_toy(store, write_short_and_long(tmp_path, "WITH")).made
+    made = walk_toy(store, write_short_and_long(tmp_path, "WITH")).artifacts
     plan = make_plan(store, load_pipeline(write_short_and_long(tmp_path, "OUT")))
     assert {planned.step.name: planned.key for planned in plan} == {name: made[name].key for name in made}
     assert {planned.action for planned in plan} == {"reuse"}
@@ -223,8 +223,8 @@ def test_set_changes_a_field_of_one_step_whether_a_default_gives_it_or_not(tmp_p
     assert steps["short"].spec.literals() == before["short"] | {"limit": 3}
     assert steps["elsewhere"].spec.literals() == before["elsewhere"]
     assert (steps["plain"].limits.max_hours, steps["elsewhere"].limits.max_hours) == (7, 2)
-    assert steps["plain"].gates.kept_share.literals() == {"warn_drop": 1.0, "fail_drop": 0.4}
-    assert steps["elsewhere"].gates.kept_share.literals() == {"warn_drop": 0.1, "fail_drop": 0.4}
+    assert steps["plain"].checks.kept_share.literals() == {"warn_drop": 1.0, "fail_drop": 0.4}
+    assert steps["elsewhere"].checks.kept_share.literals() == {"warn_drop": 0.1, "fail_drop": 0.4}
     pools = {step.name: step.pool for step in loaded(tmp_path, WITH_DEFAULTS, "dispatch.ingest=gpu").steps}
     assert pools == {"tabletop": None, "plain": "gpu", "short": "gpu", "elsewhere": "gpu"}
 

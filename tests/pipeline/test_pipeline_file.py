@@ -223,14 +223,14 @@ def test_a_wrong_change_is_told_by_step_and_field(tmp_path, change, words):
 
 def test_a_word_selects_a_step_or_all_steps_of_a_stage(tmp_path):
     pipeline = load_toy(tmp_path)
-    assert pipeline.select("short") == ["short"]
-    assert pipeline.select("ingest") == ["short", "ingest"]
+    assert pipeline.steps_matching("short") == ["short"]
+    assert pipeline.steps_matching("ingest") == ["short", "ingest"]
     assert pipeline.descendants(["tabletop"]) == ORDER
     assert pipeline.descendants(["ingest"]) == ["ingest"]
     with pytest.raises(
         RequestError, match=r"no step or stage 'nothing'; the steps are \['tabletop', 'short', 'ingest'\]"
     ):
-        pipeline.select("nothing")
+        pipeline.steps_matching("nothing")
 
 
 def test_the_digest_of_a_pipeline_knows_what_is_asked_and_not_where_the_file_lies(tmp_path):

@@ -63,8 +63,8 @@ def test_a_changed_parent_is_told_first_and_the_children_wait_for_it(store, path
 
 def test_a_changed_input_is_told_by_role_and_digest(store, path):
     run = walk_toy(store, path)
-    before = run.made["tabletop"].digest
-    changed = walk_toy(store, path, "tabletop.seed=1", only="tabletop").made["tabletop"].digest
+    before = run.artifacts["tabletop"].digest
+    changed = walk_toy(store, path, "tabletop.seed=1", only="tabletop").artifacts["tabletop"].digest
     plan = told(store, path, "tabletop.seed=1")
     assert plan["ingest"] == f"make: input changed: urls {before[:8]} -> {changed[:8]}"
 
@@ -72,27 +72,27 @@ def test_a_changed_input_is_told_by_role_and_digest(store, path):
 def test_a_bumped_version_is_told(store, path):
     walk_toy(store, path)
     pipeline = load_pipeline(path)
-    bumped = dataclasses.replace(stage_named("ingest"), own_version=2)
+    bumped = dataclasses.replace(stage_named("ingest"), declared_version=2)
     steps = [dataclasses.replace(step, stage=bumped) if step.name == "short" else step for step in pipeline.steps]
     plan = make_plan(store, Pipeline(pipeline.name, pipeline.path, tuple(steps)))
     assert {one.step.name: one.reason for one in plan}["short"] == "code version bumped: 1 -> 2"
 
 
 def test_a_missing_file_is_told_by_name(store, path):
-    made = walk_toy(store, path).made["ingest"]
+    made = walk_toy(store, path).artifacts["ingest"]
     store.fs.rm_file(store.address("ingest", made.key, "pairs.parquet"))
     assert told(store, path)["ingest"] == "make: file missing: pairs.parquet"
 
 
 def test_a_damaged_file_is_told_by_name_even_when_another_spec_was_run_last(store, path):
-    made = walk_toy(store, path).made["short"]
+    made = walk_toy(store, path).artifacts["short"]
     walk_toy(store, path, "short.max_text_chars=30")
     store.fs.pipe_file(store.address("ingest", made.key, "pairs.parquet"), b"")
     assert "file damaged: pairs.parquet has 0 bytes" in told(store, path)["short"]
 
 
 def test_a_damaged_manifest_of_an_earlier_spec_does_not_stop_the_plan(store, path):
-    made = walk_toy(store, path).made["short"]
+    made = walk_toy(store, path).artifacts["short"]
     store.fs.pipe_file(store.address("ingest", made.key, "manifest.json"), b"{")
     assert told(store, path, "short.max_text_chars=30")["short"] == "make: no artifact"
     assert "manifest damaged" in told(store, path)["short"]
@@ -106,7 +106,7 @@ def test_going_back_to_an_earlier_spec_reuses_what_it_made(store, path):
 
 def test_a_store_on_s3_is_planned_like_a_folder(s3, path, tmp_path):
     remote = store_at(s3, tmp_path / "cache")
-    made = walk_toy(remote, path).made["ingest"]
+    made = walk_toy(remote, path).artifacts["ingest"]
     remote.fs.rm_file(remote.address("ingest", made.key, "pairs.parquet"))
     plan = told(remote, path, "short.max_text_chars=30")
     assert plan["short"] == "make: spec changed: max_text_chars 40 -> 30"
@@ -139,9 +139,9 @@ def test_only_one_step_is_walked_when_its_inputs_are_made(store, path):
     with pytest.raises(RequestError, match="not made yet: tabletop; run without --only/--from"):
         walk_toy(store, path, only="short")
     assert store.fs.find(store.root) == []
-    assert list(walk_toy(store, path, only="tabletop").made) == ["tabletop"]
+    assert list(walk_toy(store, path, only="tabletop").artifacts) == ["tabletop"]
     assert [row["step"] for row in walk_toy(store, path, only="short").recorder.steps()] == ["short"]
-    assert store.committed("ingest") == [("ingest", walk_toy(store, path, only="short").made["short"].key)]
+    assert store.committed("ingest") == [("ingest", walk_toy(store, path, only="short").artifacts["short"].key)]
 
 
 def test_only_with_the_name_of_a_stage_walks_all_its_steps(store, path):
@@ -157,7 +157,7 @@ def test_from_walks_a_step_and_what_depends_on_it(tmp_path, path):
 
 
 def test_an_unknown_step_to_walk_is_refused_before_anything_is_written(store, path):
-    for asked in ({"only": "nothing"}, {"start": "nothing"}):
+    for asked in ({"only": "nothing"}, {"from_step": "nothing"}):
         with pytest.raises(RequestError, match="no step or stage 'nothing'"):
             walk_toy(store, path, **asked)
     assert store.fs.find(store.root) == []

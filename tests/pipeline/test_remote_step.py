@@ -1,4 +1,4 @@
-"""Steps for other work pools: named in a table or by the machine, in no key; an errand is JSON and its report too."""
+"""Steps for other work pools: named in a table or by the machine, in no key; a job is JSON and its report too."""
 
 import json
 import os
@@ -83,12 +83,12 @@ def test_a_name_that_is_of_no_step_is_refused(tmp_path, monkeypatch, change: str
         load_toy(tmp_path, change)
 
 
-def test_who_makes_a_step_is_part_of_no_key_and_of_nothing_that_is_asked(store: Store, path: Path) -> None:
+def test_who_makes_a_step_is_part_of_no_key_and_of_no_digest(store: Store, path: Path) -> None:
     made = walk_toy(store, path, "dispatch.ingest=here")
     there = load_toy(path.parent, steps=TABLE)
     assert there.digest() == made.pipeline.digest()
     plan = make_plan(store, there)
-    assert {one.step.name: one.key for one in plan} == {name: one.key for name, one in made.made.items()}
+    assert {one.step.name: one.key for one in plan} == {name: one.key for name, one in made.artifacts.items()}
     assert {one["pool"] for one in plan_rows(plan)} == {None}  # nothing is to be made anywhere
 
 
@@ -130,7 +130,7 @@ def test_a_step_that_reads_files_of_this_machine_is_refused_before_anything_is_w
 def engine_with(elsewhere: Callable[[str, RemoteJob], JobReport]) -> Callable[[Run, list[str]], None]:
     def engine(run: Run, chosen: list[str]) -> None:
         for name in chosen:
-            execute_step(run.run_id, name, elsewhere=elsewhere)
+            execute_step(run.run_id, name, run_job=elsewhere)
 
     return engine
 
@@ -139,10 +139,10 @@ def walk_with(store: Store, path: Path, elsewhere: Callable[[str, RemoteJob], Jo
     return execute_run(store, RunRequest(path, list(changes)), engine_with(elsewhere), lambda pools: None)
 
 
-def worker(pool: str, errand: RemoteJob) -> JobReport:
+def worker(pool: str, job: RemoteJob) -> JobReport:
     """A worker that gets and gives JSON."""
-    report = execute_job(json.loads(json.dumps(errand)))
-    read = parse_job_report(f"some words\n{report.words()}")
+    report = execute_job(json.loads(json.dumps(job)))
+    read = parse_job_report(f"some words\n{report.message()}")
     assert read == report
     return report
 
@@ -150,14 +150,14 @@ def worker(pool: str, errand: RemoteJob) -> JobReport:
 def test_a_step_is_made_from_json_by_the_same_bytes_and_the_record_says_by_whom(
     tmp_path: Path, store: Store, path: Path
 ) -> None:
-    def elsewhere(pool: str, errand: RemoteJob) -> JobReport:
-        done = worker(pool, errand)
+    def elsewhere(pool: str, job: RemoteJob) -> JobReport:
+        done = worker(pool, job)
         return JobReport.parse({**done.literals(), **WORK, "key": done.key}, "test")
 
     run = walk_with(store, path, elsewhere)
     undisturbed = walk_toy(store_at(tmp_path / "other", tmp_path / "cache"), path, "dispatch.ingest=here")
-    assert {name: one.digest for name, one in run.made.items()} == {
-        name: one.digest for name, one in undisturbed.made.items()
+    assert {name: one.digest for name, one in run.artifacts.items()} == {
+        name: one.digest for name, one in undisturbed.artifacts.items()
     }
     told = {row["step"]: row for row in query_store_rows(store, "SELECT * FROM stages")}
     assert told["tabletop"]["worker"] != ELSEWHERE
@@ -168,20 +168,20 @@ def test_a_step_is_made_from_json_by_the_same_bytes_and_the_record_says_by_whom(
 
 
 def test_a_worker_that_is_lost_is_followed_by_another_as_often_as_the_run_says(store: Store, path: Path) -> None:
-    asked = []
+    steps = []
 
-    def elsewhere(pool: str, errand: RemoteJob) -> JobReport:
-        asked.append(errand["name"])
-        if len(asked) == 1:
+    def elsewhere(pool: str, job: RemoteJob) -> JobReport:
+        steps.append(job["name"])
+        if len(steps) == 1:
             raise TransientError("crashed")
-        return worker(pool, errand)
+        return worker(pool, job)
 
     quickly = "limits.backoff_s=0"
     run = walk_with(store, path, elsewhere, quickly, "dispatch.ingest=here", "dispatch.short=gpu")
-    assert asked == ["short", "short"]
+    assert steps == ["short", "short"]
     assert {row["step"]: row["attempts"] for row in run.recorder.steps()} == {"tabletop": 1, "short": 2, "ingest": 1}
 
-    def lost(pool: str, errand: RemoteJob) -> JobReport:
+    def lost(pool: str, job: RemoteJob) -> JobReport:
         raise TransientError("crashed")
 
     with pytest.raises(StageError, match=r"step 'short' \(stage ingest\): crashed"):
@@ -189,14 +189,14 @@ def test_a_worker_that_is_lost_is_followed_by_another_as_often_as_the_run_says(s
 
 
 def test_an_artifact_whose_worker_was_lost_after_it_was_made_is_not_asked_for_again(store: Store, path: Path) -> None:
-    asked = []
+    reports = []
 
-    def elsewhere(pool: str, errand: RemoteJob) -> JobReport:
-        asked.append(worker(pool, errand))
+    def elsewhere(pool: str, job: RemoteJob) -> JobReport:
+        reports.append(worker(pool, job))
         raise TransientError("the server is gone")
 
     run = walk_with(store, path, elsewhere, "limits.backoff_s=0", "dispatch.ingest=here", "dispatch.short=gpu")
-    assert [report.outcome for report in asked] == ["made"]
+    assert [report.outcome for report in reports] == ["made"]
     assert {row["step"]: row["outcome"] for row in run.recorder.steps()}["short"] == "reused"
 
 
@@ -214,21 +214,21 @@ def test_a_failure_elsewhere_is_the_failure_of_the_step(
 ) -> None:
     failed = {**WORK, "outcome": "failed", "error": "no room", "kind": kind}
     with pytest.raises(error, match=words):
-        walk_with(store, path, lambda pool, errand: JobReport.parse(failed, "test"))
+        walk_with(store, path, lambda pool, job: JobReport.parse(failed, "test"))
     told = {row["step"]: row for row in query_store_rows(store, "SELECT * FROM stages")}
     assert (told["short"]["outcome"], told["short"]["worker"], told["short"]["attempts"]) == ("failed", ELSEWHERE, 1)
 
 
 def test_an_artifact_that_was_reported_and_is_not_there_is_an_error(store: Store, path: Path) -> None:
-    def boast(pool: str, errand: RemoteJob) -> JobReport:
-        return JobReport.parse({**WORK, "key": errand["key"]}, "test")
+    def boast(pool: str, job: RemoteJob) -> JobReport:
+        return JobReport.parse({**WORK, "key": job["key"]}, "test")
 
     with pytest.raises(StageError, match=r"no artifact; is that the same store for a worker of pool 'gpu'\?"):
         walk_with(store, path, boast)
 
 
-def errand(store: Store, path: Path) -> RemoteJob:
-    """The errand of the step ``short``."""
+def job_of_short(store: Store, path: Path) -> RemoteJob:
+    """The job of the step ``short``."""
     pipeline = load_toy(path.parent)
     tabletop, short, _ = pipeline.steps
     made = materialize(store, tabletop.stage, tabletop.spec, {}).artifact
@@ -238,52 +238,52 @@ def errand(store: Store, path: Path) -> RemoteJob:
 def test_a_worker_tells_its_failures_and_raises_none(
     store: Store, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asked = errand(store, path)
-    spec = {**asked["spec"], "text_column": "nothing"}
-    report = execute_job({**asked, "spec": spec})
+    job = job_of_short(store, path)
+    spec = {**job["spec"], "text_column": "nothing"}
+    report = execute_job({**job, "spec": spec})
     assert (report.outcome, report.key, report.attempts) == ("failed", None, 1)
     assert "would make another artifact" in str(report.error)
-    assert asked["zscir"] in str(report.error)
-    over = execute_job({**asked, "terms": {**asked["terms"], "until": 1.0}})
+    assert job["zscir"] in str(report.error)
+    over = execute_job({**job, "terms": {**job["terms"], "until": 1.0}})
     assert (over.kind, over.error) == ("over", "not begun: the time for it was over")
-    lost = execute_job({**asked, "inputs": {"urls": {"stage": "tabletop", "key": "0" * 64}}})
+    lost = execute_job({**job, "inputs": {"urls": {"stage": "tabletop", "key": "0" * 64}}})
     assert f"tabletop/{'0' * 12}" in str(lost.error)
-    assert execute_job(asked).outcome == "made"
-    assert execute_job(asked).outcome == "reused"
+    assert execute_job(job).outcome == "made"
+    assert execute_job(job).outcome == "reused"
 
 
-def test_a_cut_step_whose_time_is_over_says_so(tmp_path: Path, store: Store) -> None:
+def test_a_split_step_whose_time_is_over_says_so(tmp_path: Path, store: Store) -> None:
     steps = STEPS + '[[steps]]\nstage = "download"\ninputs = { pairs = "ingest" }\n'
     path = write_toy(tmp_path / "specs", steps, SOURCE + "[download]\nchunk_rows = 4\n")
-    made = execute_run(store, RunRequest(path, []), lambda run, chosen: direct(run, ["tabletop", "ingest"])).made
+    made = execute_run(store, RunRequest(path, []), lambda run, chosen: direct(run, ["tabletop", "ingest"])).artifacts
     download = load_pipeline(path, []).steps[-1]
     until = time.time() + 2
-    asked = remote_job_for(
+    job = remote_job_for(
         store, Chunk("cut", download.stage, download.spec, {"pairs": made["ingest"]}, RetryPolicy(until=until)), None
     )
 
-    def late(store: Store, pieces: Sequence[Chunk]) -> Iterator[ChunkResult]:
+    def late(store: Store, chunks: Sequence[Chunk]) -> Iterator[ChunkResult]:
         time.sleep(max(0.0, until - time.time()) + 0.1)
-        return map_sequentially(store, pieces)
+        return map_sequentially(store, chunks)
 
-    report = execute_job(asked, late)
-    assert (report.kind, report.error) == ("over", "not all of its pieces were begun: the time for it was over")
+    report = execute_job(job, late)
+    assert (report.kind, report.error) == ("over", "not all of its chunks were begun: the time for it was over")
 
 
 def test_the_inputs_of_what_is_made_elsewhere_are_dated_at_its_beginning(store: Store, path: Path) -> None:
-    asked = errand(store, path)
-    tabletop = asked["inputs"]["urls"]
+    job = job_of_short(store, path)
+    tabletop = job["inputs"]["urls"]
     manifest = store.address(tabletop["stage"], tabletop["key"], MANIFEST)
     os.utime(manifest, (1.0, 1.0))
-    assert execute_job(asked).outcome == "made"
+    assert execute_job(job).outcome == "made"
     assert time.time() - os.stat(manifest).st_mtime < 600
 
 
 def test_an_input_that_is_gone_since_it_was_known_is_an_error(store: Store, path: Path) -> None:
-    asked = errand(store, path)
-    assert execute_job(asked).outcome == "made"
-    shutil.rmtree(Path(store.address("tabletop", asked["inputs"]["urls"]["key"], MANIFEST)).parent)
-    assert re.search(r"the input tabletop/.* is gone; run the pipeline again", str(execute_job(asked).error))
+    job = job_of_short(store, path)
+    assert execute_job(job).outcome == "made"
+    shutil.rmtree(Path(store.address("tabletop", job["inputs"]["urls"]["key"], MANIFEST)).parent)
+    assert re.search(r"the input tabletop/.* is gone; run the pipeline again", str(execute_job(job).error))
 
 
 def test_a_store_that_is_away_when_the_inputs_are_looked_up_is_asked_again(
@@ -294,8 +294,8 @@ def test_a_store_that_is_away_when_the_inputs_are_looked_up_is_asked_again(
     monkeypatch.setenv("ZSCIR_PATIENCE_S", "0")
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
-    asked = errand(store, path)
-    report = execute_job({**asked, "store": "s3://nowhere/prefix", "terms": {**asked["terms"], "retries": 1}})
+    job = job_of_short(store, path)
+    report = execute_job({**job, "store": "s3://nowhere/prefix", "terms": {**job["terms"], "retries": 1}})
     assert (report.attempts, report.outcome) == (2, "failed")
     assert "store s3://nowhere/prefix" in str(report.error)
 
@@ -308,10 +308,10 @@ def test_a_mistake_in_a_stage_is_told_with_its_traceback_and_no_secret(
     def broken(spec: object, **others: object) -> dict[str, object]:
         raise ValueError("bad very-secret-words")
 
-    asked = errand(store, path)
+    job = job_of_short(store, path)
     ingest = load_toy(path.parent).steps[1].stage
     monkeypatch.setattr("zscir.stages.ingest.ingest", replace(ingest, function=broken))
-    report = execute_job(asked)
+    report = execute_job(job)
     assert report.error == "ValueError: bad ***"
     assert "in broken" in caplog.text
     assert "very-secret-words" not in caplog.text
@@ -322,14 +322,14 @@ def test_what_ships_with_zscir_is_on_every_machine_and_anything_else_outside_the
 ) -> None:
     ingest = load_toy(path.parent).steps[1]
     backbone = Artifact.of_folder(data_specs() / "backbones" / "tabletop")
-    asked = remote_job_for(store, Chunk("short", ingest.stage, ingest.spec, {"urls": backbone}), None)
-    _, piece = load_chunk_job(json.loads(json.dumps(asked)))
-    assert piece.inputs["urls"].digest == backbone.digest  # type: ignore[union-attr]
+    job = remote_job_for(store, Chunk("short", ingest.stage, ingest.spec, {"urls": backbone}), None)
+    _, chunk = load_chunk_job(json.loads(json.dumps(job)))
+    assert chunk.inputs["urls"].digest == backbone.digest  # type: ignore[union-attr]  # one artifact, no list
     for wrong in ({"shipped": "backbones/other"}, {"shipped": "../tests"}, {"files": ["no.json"]}):
-        address = {**asked["inputs"]["urls"], **wrong}
-        assert "does not have the files" in str(execute_job({**asked, "inputs": {"urls": address}}).error)
+        address = {**job["inputs"]["urls"], **wrong}
+        assert "does not have the files" in str(execute_job({**job, "inputs": {"urls": address}}).error)
     with pytest.raises(StageError, match="outside the store"):
-        remote_job_for(store, replace(piece, inputs={"urls": Artifact.of_folder(path.parent)}), None)
+        remote_job_for(store, replace(chunk, inputs={"urls": Artifact.of_folder(path.parent)}), None)
 
 
 @pytest.mark.parametrize("name", ["tabletop.toml", "own.toml"])
@@ -341,16 +341,16 @@ def test_the_heavy_stages_of_the_shipped_pipelines_can_be_made_elsewhere(tmp_pat
     (tmp_path / "list.csv").write_text("url,t\n")
     changes = ["source=" + str(source)] if name == "own.toml" else []
     heavy = ("download", "embed", "ask_llm", "train")
-    asked: list[str] = []
+    wanted: list[str] = []
 
-    def ready(pools: list[str]) -> None:
-        asked.extend(pools)
+    def check_pools(pools: list[str]) -> None:
+        wanted.extend(pools)
         raise RequestError("far enough")
 
     there = RunRequest(data_specs() / "pipelines" / name, [*changes, *(f"dispatch.{stage}=gpu" for stage in heavy)])
     with pytest.raises(RequestError, match="far enough"):
-        execute_run(store_at(tmp_path / "store", tmp_path / "cache"), there, direct, ready)
-    assert asked == ["gpu"]
+        execute_run(store_at(tmp_path / "store", tmp_path / "cache"), there, direct, check_pools)
+    assert wanted == ["gpu"]
 
 
 def test_a_state_of_prefect_is_no_report() -> None:

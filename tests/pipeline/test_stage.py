@@ -23,7 +23,7 @@ def test_a_stage_is_called_bare(tmp_path):
 
 
 def test_the_roles_of_a_stage_are_its_parameters():
-    assert [(role.name, role.optional, role.many) for role in copies.roles] == [
+    assert [(role.name, role.is_optional, role.is_list) for role in copies.roles] == [
         ("first", False, False),
         ("others", False, True),
         ("extra", True, False),

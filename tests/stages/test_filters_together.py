@@ -56,7 +56,7 @@ def folder(made: Artifact, name: str) -> Path:
 
 def test_each_filter_looks_at_what_the_one_before_it_left(walked: tuple[Store, Run]) -> None:
     _, run = walked
-    left = {name: kept(folder(run.made[name], "keep.parquet")) for name in FILTERS}
+    left = {name: kept(folder(run.artifacts[name], "keep.parquet")) for name in FILTERS}
     assert left == {
         "filter_size": [0, 2, 3, 4, 5, 7, 9],
         "filter_text": [0, 3, 4, 5, 7, 9],
@@ -64,7 +64,7 @@ def test_each_filter_looks_at_what_the_one_before_it_left(walked: tuple[Store, R
         "dedup_near": [0, 5, 7],
         "decontaminate": [0, 7],
     }
-    triplets = read_rows(run.made["mask_triplets"].path("triplets.parquet"), TRIPLETS_SCHEMA)
+    triplets = read_rows(run.artifacts["mask_triplets"].path("triplets.parquet"), TRIPLETS_SCHEMA)
     assert [row["text"] for row in triplets] == ["a view", "a fine view", "the same view in the morning"]
 
 

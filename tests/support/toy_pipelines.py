@@ -55,7 +55,7 @@ def load_toy(folder: Path, *changes: str, steps: str = STEPS) -> Pipeline:
 
 
 def direct(run: Run, chosen: list[str]) -> None:
-    """An engine that walks the steps one after the other, without Prefect."""
+    """An engine that runs the steps one after the other, without Prefect."""
     for name in chosen:
         execute_step(run.run_id, name)
 

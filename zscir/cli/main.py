@@ -91,7 +91,7 @@ def run_command(
     """
     from zscir.pipeline.execute import RunRequest
 
-    asked = RunRequest(pipeline, with_limits(changes, max_hours, max_usd), only, start, token=token)
+    asked = RunRequest(pipeline, with_limits(changes, max_hours, max_usd), only, start, plan_token=token)
     print_run(execute_request(open_checked_store(store), asked), as_json)
 
 

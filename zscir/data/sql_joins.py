@@ -1,4 +1,4 @@
-"""Joins: SQL over Parquet files larger than the memory becomes tables of a fixed number of rows, in order."""
+"""Query Parquet files with DuckDB, which spills to disk: a list of 10^8 pairs needs no memory of that size."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -7,20 +7,31 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from zscir.runtime.schemas import check_table, parquet_columns, parquet_sql
+from zscir.runtime.schemas import check_table, escape_glob, parquet_columns, parquet_sql, table_writer
+from zscir.store.artifacts import atomic_path
 
 if TYPE_CHECKING:
     import duckdb
+
+BATCH_ROWS = 50_000  # of a row group; it decides bytes of the artifacts
+
+
+def write_query(path: Path, schema: pa.Schema, sql: str, **values: Any) -> None:
+    """Write the answer to ``sql`` as a Parquet file in row groups of ``BATCH_ROWS``; see ``query_tables``."""
+    with atomic_path(path) as part, table_writer(part, schema) as writer:
+        for table in query_tables(sql, path.parent, BATCH_ROWS, schema, **values):
+            writer.write_table(table)
 
 
 def query_tables(sql: str, scratch: Path, rows: int, schema: pa.Schema, **values: Any) -> Iterator[pa.Table]:
     """The answer in tables of exactly ``rows`` rows (the last may be shorter), checked against ``schema``.
 
-    DuckDB spills into a dot folder of ``scratch`` and nowhere else. ``values`` fill the $names in ``sql``.
+    DuckDB spills into a dot folder of ``scratch`` and nowhere else. ``values`` fill the $names in ``sql``; a Path
+    among them, or in a list, is the name of one file, never a pattern.
     """
     with _database(scratch) as connection:
         held: list[pa.RecordBatch] = []
-        for batch in connection.sql(sql, params=values).to_arrow_reader(rows):
+        for batch in connection.sql(sql, params=_parameters(values)).to_arrow_reader(rows):
             held.append(batch)
             table = pa.Table.from_batches(held)
             while table.num_rows >= rows:
@@ -32,14 +43,24 @@ def query_tables(sql: str, scratch: Path, rows: int, schema: pa.Schema, **values
 
 
 def query_values(sql: str, scratch: Path, **values: Any) -> list[tuple[Any, ...]]:
-    """The few rows of a small answer."""
+    """All rows of a small answer."""
     with _database(scratch) as connection:
-        return connection.execute(sql, values).fetchall()
+        return connection.execute(sql, _parameters(values)).fetchall()
 
 
 def rows_sql(paths: Iterable[Path], schema: pa.Schema, options: str = ", file_row_number = true") -> str:
     """A table expression of Parquet files that an older version may have written; ``parquet_sql`` says how."""
     return parquet_sql(parquet_columns(str(path) for path in paths), schema, options)
+
+
+def _parameters(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: _parameter(value) for name, value in values.items()}
+
+
+def _parameter(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_parameter(item) for item in value]
+    return escape_glob(value) if isinstance(value, Path) else value
 
 
 @contextmanager

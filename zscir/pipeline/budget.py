@@ -1,4 +1,4 @@
-"""Budgets: the limits of a run and what it has spent so far become leave to go on, or a clean stop."""
+"""Keep a run within its limits of hours and dollars: what it has spent, and a clean stop before it spends more."""
 
 import time
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ class Budget:
         wall_s = time.monotonic() - self._began
         return wall_s / 3600, cost_usd(wall_s, self._tokens_in, self._tokens_out, self.prices) or 0.0
 
-    def count(self, made: Artifact) -> None:
+    def add_usage(self, made: Artifact) -> None:
         """Add the LLM tokens of an artifact that this run has made."""
         if self.limits.max_usd is None:
             return
@@ -72,7 +72,7 @@ class Budget:
                 f"{option} {_rounded(max(2 * limit, 2 * so_far, 1.5 * to_come))}",
             )
 
-    def until(self) -> float | None:
+    def deadline(self) -> float | None:
         """When (seconds since 1970) the run has spent all it may if nothing but time costs; None without a limit."""
         hours, usd = self.spent()
         left = []

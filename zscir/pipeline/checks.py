@@ -1,4 +1,4 @@
-"""Gates: numbers about a step's data, their last good values and the bounds in a pipeline file become verdicts."""
+"""Data-quality checks of a step (``[steps.gates]``): thresholds of statistics, row counts, and their verdicts."""
 
 import operator
 import re
@@ -37,14 +37,14 @@ class Thresholds(Spec):
     fail_shift: NonNegativeChange | None = None
 
     @model_validator(mode="after")
-    def _bounds_something(self) -> "Thresholds":
+    def _check_not_empty(self) -> "Thresholds":
         if not self.literals():
             raise ValueError(f"give at least one of {', '.join(type(self).model_fields)}")
         return self
 
 
 class QualityChecks(Spec):
-    """The gates of a step: bounds by the name of the measure (data_statistics.py), and counts against its inputs.
+    """The ``gates`` of a step: thresholds by the name of the statistic (data_statistics.py), and row counts.
 
     A count is ``TABLE == ROLE`` (or <=, >=): the rows of a table that the step makes, against those of the table of
     that name that the input of that name holds; ``ROLE.TABLE`` names another table of the input.
@@ -63,22 +63,23 @@ class QualityChecks(Spec):
     kept_share: Thresholds | None = None
     answered_share: Thresholds | None = None
 
-    def bounds(self) -> dict[str, Thresholds]:
-        """Measure -> its bounds, where there are some."""
-        named = ((name, getattr(self, name)) for name in type(self).model_fields)
-        return {name: bounds for name, bounds in named if isinstance(bounds, Thresholds)}
+    def thresholds(self) -> dict[str, Thresholds]:
+        """Statistic -> its thresholds, where there are some."""
+        fields = ((name, getattr(self, name)) for name in type(self).model_fields)
+        return {name: value for name, value in fields if isinstance(value, Thresholds)}
 
     def check_counts(self, roles: list[str], where: str) -> None:
-        """RequestError when a count is no count, or names a table or an input that there is not."""
+        """RequestError when a count is not written as one, or names an unknown table or input."""
         for text in self.counts or ():
-            one = RowCountCheck.parse(text, where)
-            for table in (one.table, one.of_table):
+            count = RowCountCheck.parse(text, where)
+            for table in (count.table, count.of_table):
                 if table not in TABLE_SCHEMAS:
                     raise RequestError(
                         f"{where}: counts: '{text}': no table '{table}'; there are {sorted(TABLE_SCHEMAS)}"
                     )
-            if one.role not in roles:
-                raise RequestError(f"{where}: counts: '{text}': no input '{one.role}'; the step reads {sorted(roles)}")
+            if count.role not in roles:
+                reads = f"the step reads {sorted(roles)}"
+                raise RequestError(f"{where}: counts: '{text}': no input '{count.role}'; {reads}")
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class RowCountCheck:
     """The rows of ``table`` against those of ``of_table`` in the input ``role``."""
 
     table: str
-    sign: str
+    operator: str  # ==, <= or >=
     role: str
     of_table: str
 
@@ -102,9 +103,9 @@ class RowCountCheck:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a gate says: ``pass``, ``warn`` or ``fail``; ``threshold`` is the bound that was crossed, or all of them.
+    """The verdict of a check: ``pass``, ``warn`` or ``fail``; ``threshold`` is the one that was crossed, or all.
 
-    ``reference`` is the last good run's value; of a count, the rows of the input.
+    ``reference`` is the last good run's value; of a count, the rows of the input. A row of the table ``gates``.
     """
 
     metric: str
@@ -114,46 +115,47 @@ class CheckResult:
     verdict: str
 
 
-def evaluate_check(metric: str, value: float | None, reference: float | None, bounds: Thresholds) -> CheckResult:
-    """One number against its bounds; those against the last good run hold only where there is one.
+def evaluate_check(metric: str, value: float | None, reference: float | None, thresholds: Thresholds) -> CheckResult:
+    """One number against its thresholds; those against the last good run hold only where there is one.
 
-    A number that could not be measured fails, or warns where there are only bounds that warn.
+    A number that could not be computed fails, or warns where only warnings are set: an empty table passes no check.
     """
-    given = {name: float(bound) for name, bound in bounds.literals().items()}
+    given = {name: float(threshold) for name, threshold in thresholds.literals().items()}
     for level in ("fail", "warn"):
-        for name, bound in given.items():
-            if name.startswith(level) and (value is None or _crossed(name[5:], value, reference, bound)):
-                return CheckResult(metric, value, reference, f"{name} = {bound:g}", level)
-    return CheckResult(
-        metric, value, reference, ", ".join(f"{name} = {bound:g}" for name, bound in given.items()), "pass"
-    )
+        for name, threshold in given.items():
+            kind = name.removeprefix(f"{level}_")
+            if name.startswith(level) and (value is None or _is_crossed(kind, value, reference, threshold)):
+                return CheckResult(metric, value, reference, f"{name} = {threshold:g}", level)
+    passed = ", ".join(f"{name} = {threshold:g}" for name, threshold in given.items())
+    return CheckResult(metric, value, reference, passed, "pass")
 
 
-def _crossed(kind: str, value: float, reference: float | None, bound: float) -> bool:
+def _is_crossed(kind: str, value: float, reference: float | None, threshold: float) -> bool:
     if kind in ("below", "above"):
-        return value < bound if kind == "below" else value > bound
+        return value < threshold if kind == "below" else value > threshold
     if reference is None:
         return False
     if kind == "shift":
-        return abs(value - reference) > bound * abs(reference) + ROUNDING_TOLERANCE
-    return (reference - value if kind == "drop" else value - reference) > bound + ROUNDING_TOLERANCE
+        return abs(value - reference) > threshold * abs(reference) + ROUNDING_TOLERANCE
+    return (reference - value if kind == "drop" else value - reference) > threshold + ROUNDING_TOLERANCE
 
 
-def evaluate_row_count(text: str, count: RowCountCheck, rows: int | None, of: int | None) -> CheckResult:
+def evaluate_row_count(text: str, count: RowCountCheck, rows: int | None, input_rows: int | None) -> CheckResult:
     """A count of rows against that of an input; a table that is not there fails."""
-    fits = rows is not None and of is not None and COMPARISONS[count.sign](rows, of)
-    value, reference = (None if one is None else float(one) for one in (rows, of))
+    fits = rows is not None and input_rows is not None and COMPARISONS[count.operator](rows, input_rows)
+    value = None if rows is None else float(rows)
+    reference = None if input_rows is None else float(input_rows)
     return CheckResult(f"rows of {count.table}", value, reference, text, "pass" if fits else "fail")
 
 
-def format_check(found: CheckResult) -> str:
-    """A verdict in words: what was measured, what it was before, and the bound."""
-    if found.metric == "schema":
-        return f"schema: {found.threshold}"
-    value = "could not be measured (no such table, or no rows)" if found.value is None else f"is {found.value:g}"
-    before = "" if found.reference is None else f"; the {_format_reference(found)} {found.reference:g}"
-    return f"{found.metric} {value}{before}; the bound is {found.threshold}"
+def format_check(result: CheckResult) -> str:
+    """A result in words: the number, the one that it is compared with, and the threshold."""
+    if result.metric == "schema":
+        return f"schema: {result.threshold}"
+    value = "could not be measured (no such table, or no rows)" if result.value is None else f"is {result.value:g}"
+    compared = "" if result.reference is None else f"; the {_format_reference(result)} {result.reference:g}"
+    return f"{result.metric} {value}{compared}; the bound is {result.threshold}"
 
 
-def _format_reference(found: CheckResult) -> str:
-    return "input has" if found.metric.startswith("rows of ") else "last good run had"
+def _format_reference(result: CheckResult) -> str:
+    return "input has" if result.metric.startswith("rows of ") else "last good run had"

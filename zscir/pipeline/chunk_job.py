@@ -1,4 +1,4 @@
-"""Tickets: a piece becomes JSON that another process or machine can make it from; only keys and paths travel."""
+"""Send chunks between processes: a chunk as a JSON job, and its result or failure back; only keys and paths travel."""
 
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -14,41 +14,45 @@ from zscir.store.store import Store, open_store
 ChunkJob = dict[str, Any]
 
 
-def chunk_job_for(store: Store, piece: Chunk) -> ChunkJob:
-    """All that another process needs to make ``piece``: the store's address, stage, spec, and where its inputs lie."""
+def chunk_job_for(store: Store, chunk: Chunk) -> ChunkJob:
+    """All that another process needs to make ``chunk``: the store's address, stage, spec, and where its inputs lie.
+
+    StageError when an input lies outside the store.
+    """
     return {
         "store": store.location,
-        "name": piece.name,
-        "stage": piece.stage.name,
-        "spec": piece.spec.literals(),
+        "name": chunk.name,
+        "stage": chunk.stage.name,
+        "spec": chunk.spec.literals(),
         "inputs": {
-            role: [_address(one) for one in value] if isinstance(value, list) else _address(value)
-            for role, value in piece.inputs.items()
+            role: [_address(artifact) for artifact in value] if isinstance(value, list) else _address(value)
+            for role, value in chunk.inputs.items()
         },
-        "terms": vars(piece.terms),
+        "terms": vars(chunk.retry_policy),
     }
 
 
-def run_chunk_job(ticket: ChunkJob) -> ChunkResult:
-    """Make or reuse the piece of a ticket, in whatever process this is."""
-    return run_chunk(*load_chunk_job(ticket))
-
-
-def load_chunk_job(ticket: ChunkJob) -> tuple[Store, Chunk]:
-    """The store and the piece of a ticket; RequestError when its spec, or an input, is none that is known here."""
-    store = _store(ticket["store"])
-    stage = stage_named(ticket["stage"])
+def load_chunk_job(job: ChunkJob) -> tuple[Store, Chunk]:
+    """The store and the chunk of a job; RequestError when this version knows no such stage, spec or input."""
+    store = _store(job["store"])
+    stage = stage_named(job["stage"])
     inputs = {
-        role: [_artifact(store, one) for one in value] if isinstance(value, list) else _artifact(store, value)
-        for role, value in ticket["inputs"].items()
+        role: [_artifact(store, address) for address in value] if isinstance(value, list) else _artifact(store, value)
+        for role, value in job["inputs"].items()
     }
-    spec = stage.spec_type.parse(ticket["spec"], f"ticket of {ticket['stage']} {ticket['name']}")
-    return store, Chunk(ticket["name"], stage, spec, inputs, RetryPolicy(**ticket["terms"]))
+    spec = stage.spec_type.parse(job["spec"], f"job of {job['stage']} {job['name']}")
+    return store, Chunk(job["name"], stage, spec, inputs, RetryPolicy(**job["terms"]))
 
 
+# A worker gets one job per chunk; the caches keep it from opening the store, and reading the same manifest, each time.
 @lru_cache(maxsize=4)
 def _store(uri: str) -> Store:
     return open_store(Settings.from_env(uri))
+
+
+@lru_cache(maxsize=64)
+def _stored_artifact(store: Store, stage: str, key: str) -> Artifact:
+    return store.get(stage, key)
 
 
 def _address(artifact: Artifact) -> dict[str, Any]:
@@ -63,11 +67,6 @@ def _address(artifact: Artifact) -> dict[str, Any]:
     return {"stage": artifact.stage, "key": artifact.key}
 
 
-@lru_cache(maxsize=64)
-def _stored_artifact(store: Store, stage: str, key: str) -> Artifact:
-    return store.get(stage, key)
-
-
 def _artifact(store: Store, address: dict[str, Any]) -> Artifact:
     if "shipped" in address:
         return _shipped_files(address["shipped"], address["files"])
@@ -76,11 +75,10 @@ def _artifact(store: Store, address: dict[str, Any]) -> Artifact:
 
 
 def _shipped_files(folder: str, names: list[str]) -> Artifact:
-    """The same shipped files on this machine; that they hold the same is seen by the key that comes out."""
+    """The files of that name that this machine's installation ships; other contents would give another key."""
     root = data_specs() / folder
-    found = (
-        [entry for entry in scan_folder(root) if entry.path in names] if is_shipped_spec(root) and root.is_dir() else []
-    )
+    is_shipped = is_shipped_spec(root) and root.is_dir()
+    found = [entry for entry in scan_folder(root) if entry.path in names] if is_shipped else []
     if len(found) != len(names):
         raise StageError(
             f"{root}: this machine's zscir does not have the files {names}; give it the version of the run"
@@ -89,30 +87,40 @@ def _shipped_files(folder: str, names: list[str]) -> Artifact:
 
 
 class ChunkFailed(StageError):
-    """A piece that failed, raised where a task has to fail to be seen; it carries what is known of it."""
+    """A failed chunk, raised where a task has to fail to be seen as failed; it carries the result."""
 
-    def __init__(self, done: ChunkResult) -> None:
-        super().__init__(done.error or "failed")
-        self.done = done
+    def __init__(self, result: ChunkResult) -> None:
+        super().__init__(result.error or "failed")
+        self.result = result
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ChunkFailed, (self.done,)
+        # Exceptions are pickled by their ``args``, which would give the message back in place of the result.
+        return ChunkFailed, (self.result,)
 
 
-def run_chunk_job_or_raise(ticket: ChunkJob) -> ChunkResult:
-    """Make the piece of a ticket; PieceFailed where it failed."""
-    done = run_chunk_job(ticket)
-    if done.key is None:
-        raise ChunkFailed(done)
-    return done
+def run_chunk_job(job: ChunkJob) -> ChunkResult:
+    """Make or reuse the chunk of a job in this process; ChunkFailed where it failed."""
+    result = run_chunk(*load_chunk_job(job))
+    if result.key is None:
+        raise ChunkFailed(result)
+    return result
 
 
-def chunk_result_of(piece: Chunk, result: object) -> ChunkResult:
-    """What became of ``piece``, from what its task returned or raised; it may have been lost with its worker."""
-    if isinstance(result, ChunkResult):
-        return result
-    if isinstance(result, ChunkFailed):
-        return result.done
-    lost = f"{type(result).__name__}: {result}"
-    what = piece.name, piece.stage.name, None, "failed", datetime.now(UTC), 0.0, "", lost
-    return ChunkResult(*what, out_of_memory=is_out_of_memory(result))
+def chunk_result_of(chunk: Chunk, returned: object) -> ChunkResult:
+    """What became of ``chunk``, from what its task returned or raised; the task may have been lost with its worker."""
+    if isinstance(returned, ChunkResult):
+        return returned
+    if isinstance(returned, ChunkFailed):
+        return returned.result
+    error = f"{type(returned).__name__}: {returned}"
+    return ChunkResult(
+        name=chunk.name,
+        stage=chunk.stage.name,
+        key=None,
+        outcome="failed",
+        started_at=datetime.now(UTC),
+        wall_s=0.0,
+        worker="",
+        error=error,
+        out_of_memory=is_out_of_memory(returned),
+    )

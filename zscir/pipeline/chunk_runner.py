@@ -1,4 +1,4 @@
-"""Piecework: the pieces of a step become rows of the run's record, made on its terms and within its budget."""
+"""Run the chunks of a step under its retry policy and record each; one that ran out of memory is made again alone."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -16,62 +16,68 @@ UNRECORDED_FIELDS = ("name", "out_of_memory")
 
 
 def recording_mapper(
-    recorder: Recorder, budget: Budget, step: str, mapper: ChunkMapper, terms: RetryPolicy
+    recorder: Recorder, budget: Budget, step: str, mapper: ChunkMapper, policy: RetryPolicy
 ) -> ChunkMapper:
-    """``mapper`` on ``terms``, with a row in the record for each piece; OverBudget when the run's limits stop it."""
-    return retrying_mapper(step, mapper, terms, partial(_record_chunk, recorder, step), partial(budget.check, step))
+    """``mapper`` under ``policy``, with a row in the record for each chunk; OverBudget at the run's limits."""
+    return retrying_mapper(step, mapper, policy, partial(_record_chunk, recorder, step), partial(budget.check, step))
 
 
 def retrying_mapper(
-    step: str, mapper: ChunkMapper, terms: RetryPolicy, record: Callable[[ChunkResult], None], check: Callable[[], None]
+    step: str,
+    mapper: ChunkMapper,
+    policy: RetryPolicy,
+    on_result: Callable[[ChunkResult], None],
+    check_budget: Callable[[], None],
 ) -> ChunkMapper:
-    """``mapper``, where ``record`` is told of each piece that ended, and whoever watches of its progress.
+    """``mapper``, with ``on_result`` called for each chunk that ended, and its progress shown.
 
-    Pieces that ran out of memory beside others are made again, one at a time. Once ``terms.until`` is past no piece is
-    begun; those under way end, then ``check`` may raise that it was the run's limit, else a StageError is raised.
+    Chunks that ran out of memory beside others are made again, one at a time. Once ``policy.until`` is past no chunk is
+    begun; those under way end, then ``check_budget`` may raise that it was the run's limit, else StageError is raised.
     """
 
-    def mapped(store: Store, pieces: Sequence[Chunk]) -> Iterator[ChunkResult]:
-        asked = {piece.name: replace(piece, terms=terms) for piece in pieces}
-        alone, skipped = [], 0
-        for done in track(mapper(store, list(asked.values())), len(pieces), f"{step} ({pieces[0].stage.name})"):
-            if done.outcome == SKIPPED:
+    def mapped(store: Store, chunks: Sequence[Chunk]) -> Iterator[ChunkResult]:
+        by_name = {chunk.name: replace(chunk, retry_policy=policy) for chunk in chunks}
+        to_retry, skipped = [], 0
+        label = f"{step} ({chunks[0].stage.name})"
+        for result in track(mapper(store, list(by_name.values())), len(chunks), label):
+            if result.outcome == SKIPPED:
                 skipped += 1
                 continue
-            record(done)
-            if done.out_of_memory:
-                alone.append(done)
+            on_result(result)
+            if result.out_of_memory:
+                to_retry.append(result)
             else:
-                yield done
-        for first in alone:
-            log_info(f"{step}: piece {first.name} ran out of memory beside others; it is made again by itself")
-            done = _retry_alone(store, asked[first.name], mapper, first)
-            record(done)
-            yield done
+                yield result
+        # One at a time and last: by then none of the others, which took the memory, is under way.
+        for first in to_retry:
+            log_info(f"{step}: chunk {first.name} ran out of memory beside others; it is made again by itself")
+            result = _retry_alone(store, by_name[first.name], mapper, first)
+            on_result(result)
+            yield result
         if skipped:
-            check()
-            raise StageError(f"{skipped} of {len(pieces)} pieces were not begun: the step's time was over")
+            check_budget()
+            raise StageError(f"{skipped} of {len(chunks)} chunks were not begun: the step's time was over")
 
     return mapped
 
 
-def log_failed_chunk(step: str, done: ChunkResult) -> None:
-    """A line about a piece that failed."""
-    if done.error is not None:
-        log_info(f"{step}: piece {done.name} failed: {done.error}")
+def log_failed_chunk(step: str, result: ChunkResult) -> None:
+    """Log a chunk that failed."""
+    if result.error is not None:
+        log_info(f"{step}: chunk {result.name} failed: {result.error}")
 
 
-def _retry_alone(store: Store, piece: Chunk, mapper: ChunkMapper, first: ChunkResult) -> ChunkResult:
-    [done] = mapper(store, [piece])
-    if done.outcome == SKIPPED:
+def _retry_alone(store: Store, chunk: Chunk, mapper: ChunkMapper, first: ChunkResult) -> ChunkResult:
+    [result] = mapper(store, [chunk])
+    if result.outcome == SKIPPED:
         return first
-    if done.out_of_memory:
-        words = f"{done.error}; it had the worker's memory to itself (but for what else runs on that machine)"
-        done = replace(done, error=words)
-    return replace(done, attempts=first.attempts + done.attempts)
+    if result.out_of_memory:
+        error = f"{result.error}; it had the worker's memory to itself (but for what else runs on that machine)"
+        result = replace(result, error=error)
+    return replace(result, attempts=first.attempts + result.attempts)
 
 
-def _record_chunk(recorder: Recorder, step: str, done: ChunkResult) -> None:
-    row = {name: value for name, value in vars(done).items() if name not in UNRECORDED_FIELDS}
-    recorder.add_piece(step, {"piece": done.name} | row)
-    log_failed_chunk(step, done)
+def _record_chunk(recorder: Recorder, step: str, result: ChunkResult) -> None:
+    row = {name: value for name, value in vars(result).items() if name not in UNRECORDED_FIELDS}
+    recorder.add_piece(step, {"piece": result.name} | row)
+    log_failed_chunk(step, result)

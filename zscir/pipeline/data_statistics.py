@@ -1,7 +1,7 @@
-"""Measures: the record tables of an artifact become a few numbers that say what its data are like.
+"""Compute the statistics that quality checks bound: success rate, sizes, text lengths, duplicates, kept rows.
 
-Nothing is held whole: texts and sizes are counted by their value first, and distinct values are counted by hash, by
-DuckDB, which spills to disk beyond 1 GB.
+DuckDB reads the record tables of an artifact and spills to disk beyond 1 GB. Nothing is held whole: texts and sizes are
+counted by their value first, distinct values by hash.
 """
 
 import tempfile
@@ -32,7 +32,7 @@ FETCHED_SQL = "status = 'ok' AND sha256 IS NOT NULL"
 class Statistic:
     """A number about the first of ``tables`` that an artifact has; ``sql`` gives it, the table's rows being ``t``."""
 
-    about: str
+    description: str
     tables: tuple[str, ...]
     sql: str
 
@@ -44,12 +44,12 @@ def _quantile_sql(value: str, share: float, where: str = "true") -> str:
             SELECT v, sum(n) OVER (ORDER BY v) AS upto, sum(n) OVER () AS n
             FROM (SELECT {value} AS v, count(*) AS n FROM t WHERE {where} GROUP BY v)
         ) WHERE upto >= {share} * n
-    """  # noqa: S608 - our own names
+    """  # noqa: S608 - expressions of this file, no outside text
 
 
 def _duplicate_share_sql(value: str, thing: str = "", where: str = "true") -> str:
     things = f"count(DISTINCT hash({thing}))" if thing else "count(*)"
-    return f"SELECT 1 - count(DISTINCT hash({value})) / nullif({things}, 0) FROM t WHERE {where}"  # noqa: S608 - our own names
+    return f"SELECT 1 - count(DISTINCT hash({value})) / nullif({things}, 0) FROM t WHERE {where}"  # noqa: S608 - likewise
 
 
 KEPT_SHARE_SQL = "SELECT count(*) / nullif(count(*) + (SELECT count(*) FROM r), 0) FROM t"
@@ -86,16 +86,16 @@ def table_files(artifact: Artifact, table: str) -> list[str]:
 
 
 def count_rows(artifact: Artifact, table: str) -> int | None:
-    """The rows of a record table, from its footers; None when the artifact has no such table."""
+    """The rows of a record table, read from its Parquet footers; None when the artifact has no such table."""
     names = table_files(artifact, table)
     return sum(_footer(artifact, name).num_rows for name in names) if names else None
 
 
 def schema_problems(artifact: Artifact) -> tuple[int, list[str]]:
-    """How many record tables an artifact holds, and what is wrong with the shape of each that is not as declared.
+    """How many record tables an artifact holds, and what differs from their declared schemas.
 
-    Columns, types and nulls are read from the footers; a nullable column may be missing, as in older files. A table of
-    a stage's own that only shares its name with a record table is none.
+    Columns, types and null counts are read from the footers; a nullable column may be missing, as in older files. A
+    stage's own table that only has the name of a record table is none.
     """
     tables, wrong = 0, []
     for table, schema in TABLE_SCHEMAS.items():
@@ -123,21 +123,21 @@ def _nulls(found: pq.FileMetaData, schema: pa.Schema, name: str) -> list[str]:
             column = found.row_group(group).column(place)
             if column.path_in_schema in strict and column.statistics is not None:
                 counted[column.path_in_schema] += column.statistics.null_count or 0
-    return [f"{name}: column '{one}' holds {count} nulls" for one, count in sorted(counted.items()) if count]
+    return [f"{name}: column '{column}' holds {count} nulls" for column, count in sorted(counted.items()) if count]
 
 
 def _footer(artifact: Artifact, name: str) -> pq.FileMetaData:
     return pq.read_metadata(artifact.path(name))
 
 
-def compute_statistics(artifact: Artifact, names: Iterable[str]) -> dict[str, float | None]:
-    """Name -> number. None where the artifact has no table that is measured so, or no row to measure."""
+def compute_statistics(artifact: Artifact, statistic_names: Iterable[str]) -> dict[str, float | None]:
+    """Name -> number; None where the artifact has no table of the statistic, or no row. RequestError if unreadable."""
     import duckdb
 
     found: dict[str, float | None] = {}
     with tempfile.TemporaryDirectory(prefix="zscir-measure-") as folder, duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '{DUCKDB_MEMORY_LIMIT}'; SET temp_directory = '{folder}'")
-        for name in names:
+        for name in statistic_names:
             try:
                 found[name] = _compute_one(connection, artifact, STATISTICS[name])
             except (duckdb.Error, RequestError) as error:
@@ -146,13 +146,13 @@ def compute_statistics(artifact: Artifact, names: Iterable[str]) -> dict[str, fl
     return found
 
 
-def _compute_one(connection: "duckdb.DuckDBPyConnection", artifact: Artifact, one: Statistic) -> float | None:
-    table = next((table for table in one.tables if table_files(artifact, table)), None)
+def _compute_one(connection: "duckdb.DuckDBPyConnection", artifact: Artifact, statistic: Statistic) -> float | None:
+    table = next((table for table in statistic.tables if table_files(artifact, table)), None)
     if table is None:
         return None
     for view, name in (("t", table), ("r", "rejects")):
         files = parquet_columns(str(artifact.path(file)) for file in table_files(artifact, name))
         source = parquet_sql(files, TABLE_SCHEMAS[name])
         connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM {source}")  # noqa: S608 - files of our own
-    row = connection.execute(one.sql).fetchone()
+    row = connection.execute(statistic.sql).fetchone()
     return None if row is None or row[0] is None else float(row[0])

@@ -1,7 +1,7 @@
-"""Estimates: what the lineage knows of a stage becomes the time, bytes, LLM tokens and dollars of a step to be made.
+"""Estimate the time, bytes, LLM tokens and dollars of steps to be made, from what the lineage recorded of earlier ones.
 
-A step is measured by its own name's past where it has one, else by that of every step of its stage in this store. Each
-past making is scaled by the rows of the inputs, then and now, where both are known.
+A step is estimated from the makings of steps of its name where there are some, else of its stage, in this store. Each
+is scaled by the rows of the inputs, then and now, where both are known.
 """
 
 import statistics
@@ -16,7 +16,8 @@ from zscir.store.artifacts import Artifact
 from zscir.store.store import Store
 
 LLM_STAGES = ("ask_llm",)  # the stages that write `responses`
-# Pieces that were kept from an earlier attempt took no time: what was made stands for all.
+# `shares`: chunks kept from an earlier attempt took no time, so the time of those made is scaled up to all chunks.
+# `pieces.%` are the edges from chunks to the whole: they are no inputs.
 PAST_STEPS_SQL = """
 WITH sizes AS (SELECT key, any_value(rows) AS rows, any_value(bytes) AS bytes FROM artifacts GROUP BY key),
 fed AS (
@@ -38,12 +39,12 @@ SELECT artifact_key AS key, sum(tokens_in) AS tokens_in, sum(tokens_out) AS toke
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one step: seconds of wall clock that half and nine in ten makings keep within, and medians of the rest.
+    """Of one step: the seconds of wall clock that half, and nine in ten, of its makings took at most; medians else.
 
-    ``made`` is the number of makings it was learned from. Dollars are None when the environment names no price.
+    ``times_made`` is the number of makings that it was learned from. ``usd`` is None when no price is set.
     """
 
-    made: int
+    times_made: int
     wall_p50_s: float
     wall_p90_s: float
     bytes: int | None
@@ -54,24 +55,25 @@ class Estimate:
 
 def estimate_steps(store: Store, plan: Sequence[PlannedStep], prices: Prices) -> dict[str, Estimate]:
     """Step name -> estimate, of the steps to be made whose stage was ever made in this store."""
-    asked = [planned for planned in plan if planned.action == "make"]
-    past = query_store_rows(store, PAST_STEPS_SQL) if asked else []
-    if any(one.step.stage.name in LLM_STAGES for one in asked):
+    to_make = [planned for planned in plan if planned.action == "make"]
+    past = query_store_rows(store, PAST_STEPS_SQL) if to_make else []
+    if any(planned.step.stage.name in LLM_STAGES for planned in to_make):
         tokens = {row["key"]: row for row in query_store_rows(store, TOKENS_SQL)}
         past = [row | tokens.get(row["key"], {}) for row in past]
     found = {}
-    for planned in asked:
+    for planned in to_make:
         of_stage = [row for row in past if row["stage"] == planned.step.stage.name]
         own = [row for row in of_stage if row["step"] == planned.step.name]
         if of_stage:
-            found[planned.step.name] = _estimate_from_past(own or of_stage, input_row_count(planned.inputs), prices)
+            rows = input_row_count(planned.input_artifacts)
+            found[planned.step.name] = _estimate_from_past(own or of_stage, rows, prices)
     return found
 
 
 def input_row_count(inputs: Iterable[Artifact]) -> int | None:
     """The rows of all inputs that say how many they have; None when none does."""
-    told = [rows for one in inputs if isinstance(rows := one.facts.get("rows"), int)]
-    return sum(told) if told else None
+    known = [rows for artifact in inputs if isinstance(rows := artifact.facts.get("rows"), int)]
+    return sum(known) if known else None
 
 
 def cost_usd(wall_s: float, tokens_in: int | None, tokens_out: int | None, prices: Prices) -> float | None:
@@ -109,25 +111,25 @@ def _estimate_from_past(past: list[dict[str, Any]], rows_now: int | None, prices
 
 def estimate_rows(plan: Sequence[PlannedStep], estimates: dict[str, Estimate]) -> list[dict[str, Any]]:
     """One row for each step of the plan: what it is expected to take; nothing for what is reused."""
-    return [_row(one, estimates.get(one.step.name)) for one in plan]
+    return [_row(planned, estimates.get(planned.step.name)) for planned in plan]
 
 
 def total_row(plan: Sequence[PlannedStep], estimates: dict[str, Estimate]) -> dict[str, Any]:
     """The last row of the plan's table: sums over the steps to be made, and how many of them nothing is known of."""
-    known = [estimates[one.step.name] for one in plan if one.step.name in estimates]
-    unknown = sum(one.action == "make" and one.step.name not in estimates for one in plan)
-    making = sum(one.action == "make" for one in plan)
+    known = [estimates[planned.step.name] for planned in plan if planned.step.name in estimates]
+    making = sum(planned.action == "make" for planned in plan)
+    unknown = sum(planned.action == "make" and planned.step.name not in estimates for planned in plan)
     reason = f"{making} of {len(plan)} to make" + (f", {unknown} of them unknown" if unknown else "")
-    usd = [one.usd for one in known if one.usd is not None]
+    usd = [estimate.usd for estimate in known if estimate.usd is not None]
     return {
         "step": "total",
         "action": "",
         "reason": reason,
-        "p50_s": sum(one.wall_p50_s for one in known),
-        "p90_s": sum(one.wall_p90_s for one in known),
-        "bytes": sum(one.bytes or 0 for one in known),
-        "tokens_in": sum(one.tokens_in or 0 for one in known),
-        "tokens_out": sum(one.tokens_out or 0 for one in known),
+        "p50_s": sum(estimate.wall_p50_s for estimate in known),
+        "p90_s": sum(estimate.wall_p90_s for estimate in known),
+        "bytes": sum(estimate.bytes or 0 for estimate in known),
+        "tokens_in": sum(estimate.tokens_in or 0 for estimate in known),
+        "tokens_out": sum(estimate.tokens_out or 0 for estimate in known),
         "usd": sum(usd) if usd else None,
     }
 

@@ -1,4 +1,4 @@
-"""Walks: a pipeline file and options become a finished run; the engine that walks the steps is given from above."""
+"""Execute a run request: load the pipeline, plan, touch what is reused, run the steps by the engine given, record."""
 
 import json
 from collections.abc import Callable
@@ -30,22 +30,22 @@ from zscir.runtime.settings import is_shipped_spec, spec_path
 from zscir.store.store import Store
 from zscir.store.touch import touch_artifact
 
-StepEngine = Callable[[Run, list[str]], None]
+StepEngine = Callable[[Run, list[str]], None]  # runs the steps of these names; Prefect's is given from above
 PoolCheck = Callable[[list[str]], None]  # RequestError unless these work pools can be given work
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What a person asked for: the pipeline file, changed fields, and which part of it to walk."""
+    """A request to run a pipeline: its file, changed fields (``--set``), and which part of it."""
 
     path: Path
     changes: list[str]
     only: str | None = None
-    start: str | None = None
+    from_step: str | None = None
     parent_run_id: str | None = None
     trigger: str = "cli"
-    flow_run_id: str | None = None  # of the flow run that asks, if it is one of Prefect's
-    token: str | None = None  # of the plan that is to be carried out, and no other
+    flow_run_id: str | None = None  # of the flow run that makes the request, if it is one of Prefect's
+    plan_token: str | None = None  # the plan must be the one of this token
 
     def config(self, store: Store) -> dict[str, Any]:
         """What the run's record keeps of it, so that ``rerun`` works from any folder."""
@@ -53,29 +53,32 @@ class RunRequest:
             "pipeline": str(spec_path(str(self.path)).resolve()),
             "set": [absolute_change(change) for change in self.changes],
             "only": self.only,
-            "from": self.start,
+            "from": self.from_step,
             "store": store.uri,
         }
 
 
 def no_pools(pools: list[str]) -> None:
-    """The answer of a walk that makes every step here."""
-    raise RequestError(f"this way of walking a pipeline reaches no work pool ({', '.join(pools)})")
+    """The pool check of an engine that makes every step in its own process."""
+    raise RequestError(f"this way of running a pipeline reaches no work pool ({', '.join(pools)})")
 
 
-def execute_run(store: Store, asked: RunRequest, engine: StepEngine, ready: PoolCheck = no_pools) -> Run:
-    """Run what was asked and return the run; RequestError before anything is written, else StageError on failure.
+def execute_run(store: Store, request: RunRequest, engine: StepEngine, check_pools: PoolCheck = no_pools) -> Run:
+    """Run what was requested and return the finished run.
 
-    ``ready`` is asked whether the work pools are there in which steps are to be made.
+    RequestError before anything is written, also where ``check_pools`` refuses the work pools of steps to be made.
+    After that StageError, GateError, OverBudget or Interrupted, whose message ends with the ``zscir rerun`` to type.
     """
-    pipeline = load_pipeline(spec_path(str(asked.path)), asked.changes)
-    past = PreviousRuns(store)
-    plan, chosen = _plan_run(store, pipeline, asked, past)
-    _check_pools([one.step for one in plan if one.step.name in chosen and one.action == "make"], ready)
-    run = begin_run(store, pipeline, plan, asked.config(store), asked.trigger, asked.parent_run_id, past)
+    pipeline = load_pipeline(spec_path(str(request.path)), request.changes)
+    previous_runs = PreviousRuns(store)
+    plan, chosen = _plan_run(store, pipeline, request, previous_runs)
+    to_make = [planned.step for planned in plan if planned.step.name in chosen and planned.action == "make"]
+    _check_pools(to_make, check_pools)
+    config = request.config(store)
+    run = begin_run(store, pipeline, plan, config, request.trigger, request.parent_run_id, previous_runs)
     try:
-        if asked.flow_run_id is not None:
-            run.recorder.set_flow_run(asked.flow_run_id)
+        if request.flow_run_id is not None:
+            run.recorder.set_flow_run(request.flow_run_id)
         _execute_steps(run, plan, chosen, engine)
     except BaseException as error:
         explained = _with_advice(run, error)
@@ -86,8 +89,8 @@ def execute_run(store: Store, asked: RunRequest, engine: StepEngine, ready: Pool
     return run
 
 
-def rerun_request(store: Store, run_id: str, only: str | None, start: str | None, changes: list[str]) -> RunRequest:
-    """What a run asked for, as a request to run it again; finished steps will be found in the store."""
+def rerun_request(store: Store, run_id: str, only: str | None, from_step: str | None, changes: list[str]) -> RunRequest:
+    """The request of an earlier run, to be run again; ``only``, ``from_step`` and ``changes`` go before its own."""
     row = find_run(store, run_id)
     config = json.loads(row["user_config"])
     path = Path(config["pipeline"])
@@ -95,9 +98,9 @@ def rerun_request(store: Store, run_id: str, only: str | None, start: str | None
         raise RequestError(
             f"run {row['run_id']} came from {path}, which is gone; `zscir run` the pipeline where it is now"
         )
-    start = start if start or only else config["from"]
-    only = only if start or only else config["only"]
-    return RunRequest(path, [*config["set"], *changes], only, start, row["run_id"], "rerun")
+    if not from_step and not only:
+        from_step, only = config["from"], config["only"]
+    return RunRequest(path, [*config["set"], *changes], only, from_step, row["run_id"], "rerun")
 
 
 def absolute_change(change: str) -> str:
@@ -107,15 +110,15 @@ def absolute_change(change: str) -> str:
 
 
 def _plan_run(
-    store: Store, pipeline: Pipeline, asked: RunRequest, past: PreviousRuns
+    store: Store, pipeline: Pipeline, request: RunRequest, previous_runs: PreviousRuns
 ) -> tuple[list[PlannedStep], list[str]]:
-    """The plan and the steps to walk; what the plan reuses is claimed, so that it stays until the run is over."""
-    while True:
-        plan = make_plan(store, pipeline, past)
-        if asked.token is not None:
-            check_plan_token(store, plan, asked.token)
-        chosen = choose_steps(pipeline, plan, asked.only, asked.start)
-        if all(touch_artifact(store, one.artifact) for one in plan if one.artifact is not None):
+    """The plan and the steps to run. What the plan reuses is touched, so that a gc keeps it until the run is over."""
+    while True:  # planned again where a gc removed an artifact between the look at it and the touch
+        plan = make_plan(store, pipeline, previous_runs)
+        if request.plan_token is not None:
+            check_plan_token(store, plan, request.plan_token)
+        chosen = choose_steps(pipeline, plan, request.only, request.from_step)
+        if all(touch_artifact(store, planned.artifact) for planned in plan if planned.artifact is not None):
             return plan, chosen
 
 
@@ -125,31 +128,32 @@ def _execute_steps(run: Run, plan: list[PlannedStep], chosen: list[str], engine:
         log_info(f"run {run.run_id}: all {len(picked)} steps are made already")
         record_all_reused(run, picked)
     else:
-        log_info(f"run {run.run_id}: {sum(one.action == 'make' for one in picked)} of {len(picked)} steps to make")
+        to_make = sum(planned.action == "make" for planned in picked)
+        log_info(f"run {run.run_id}: {to_make} of {len(picked)} steps to make")
         try:
             engine(run, chosen)
         except Exception as error:
-            if not run.has_done(chosen):
+            if not run.is_complete(chosen):
                 raise
-            # Every artifact is there and recorded: what went wrong is the engine's own book-keeping.
+            # Every artifact is there and recorded: the error is one of Prefect's server, which went away meanwhile.
             log_info(f"run {run.run_id}: done, but Prefect could not be told: {type(error).__name__}: {error}")
 
 
-def _check_pools(to_make: list[Step], ready: PoolCheck) -> None:
-    away = {step.name: step.pool for step in to_make if step.pool is not None}
+def _check_pools(to_make: list[Step], check_pools: PoolCheck) -> None:
+    pools = {step.name: step.pool for step in to_make if step.pool is not None}
     for step in to_make:
-        files = [one.removeprefix(FILE_PREFIX) for one in step.references() if one.startswith(FILE_PREFIX)]
-        outside = [one for one in files if not is_shipped_spec(Path(one))]
+        files = [ref.removeprefix(FILE_PREFIX) for ref in step.references() if ref.startswith(FILE_PREFIX)]
+        outside = [file for file in files if not is_shipped_spec(Path(file))]
         if step.pool is not None and outside:
             raise RequestError(
                 f"step '{step.name}' cannot be made in work pool '{step.pool}': it reads {outside[0]}, and only what "
                 f"is in the store reaches another machine; --set dispatch.{step.name}={LOCAL_POOL} makes it here"
             )
-    if away:
+    if pools:
         try:
-            ready(sorted(set(away.values())))
+            check_pools(sorted(set(pools.values())))
         except RequestError as error:
-            name, pool = next(iter(away.items()))
+            name, pool = next(iter(pools.items()))
             raise RequestError(f"step '{name}' is to be made in work pool '{pool}': {error}") from error
 
 
@@ -165,23 +169,23 @@ def _with_advice(run: Run, error: BaseException) -> ZscirError:
     if isinstance(error, OverBudget):
         return OverBudget(f"{error}\n{resume_advice(run, error.again)}", error.again)
     kind = GateError if isinstance(error, GateError) else StageError
-    words = str(error) if isinstance(error, ZscirError) else f"{type(error).__name__}: {error}"
-    return kind(f"{words}\n{resume_advice(run)}")
+    message = str(error) if isinstance(error, ZscirError) else f"{type(error).__name__}: {error}"
+    return kind(f"{message}\n{resume_advice(run)}")
 
 
 def plan_rows(plan: list[PlannedStep]) -> list[dict[str, Any]]:
-    """The plan as rows."""
+    """One row for each planned step: what would happen to it, why, and the seconds that its last making took."""
     return [
         {
-            "step": one.step.name,
-            "stage": one.step.stage.name,
-            "action": one.action,
-            "reason": one.reason,
-            "key": one.key[:12] if one.key else None,
-            "last_s": one.last_wall_s,
-            "pool": one.step.pool if one.action == "make" else None,
+            "step": planned.step.name,
+            "stage": planned.step.stage.name,
+            "action": planned.action,
+            "reason": planned.reason,
+            "key": planned.key[:12] if planned.key else None,
+            "last_s": planned.last_wall_s,
+            "pool": planned.step.pool if planned.action == "make" else None,
         }
-        for one in plan
+        for planned in plan
     ]
 
 
@@ -193,7 +197,7 @@ def run_summary(run: Run) -> list[dict[str, Any]]:
             "outcome": row["outcome"],
             "wall_s": row.get("wall_s"),
             "key": row["key"],
-            "facts": format_facts(run.made[row["step"]].facts) if row["step"] in run.made else "",
+            "facts": format_facts(run.artifacts[row["step"]].facts) if row["step"] in run.artifacts else "",
         }
         for row in run.recorder.steps()
     ]

@@ -1,4 +1,4 @@
-"""Limits: the ``[limits]`` table of a pipeline file becomes bounds on time, money and attempts; none enters a key."""
+"""The limits of a pipeline file on time, money and attempts (``[limits]``); none enters a key."""
 
 from typing import Annotated
 
@@ -29,9 +29,9 @@ class Limits(Spec):
     backoff_s: Annotated[float, Field(ge=0, le=3600)] = 2.0
 
 
-def step_timeout_error(step: str, limit_s: float | None) -> StageError:
-    """The error of a step that took longer than it may."""
+def step_timeout_error(step: str, max_s: float | None) -> StageError:
+    """The error of a step that exceeded its time limit."""
     return StageError(
-        f"it took longer than its limit of {(limit_s or 0) / 3600:.3g} hours; raise limits.max_step_hours, or its "
+        f"it took longer than its limit of {(max_s or 0) / 3600:.3g} hours; raise limits.max_step_hours, or its "
         f"own with --set {step}.limits.max_hours=... at the rerun"
     )

@@ -1,9 +1,9 @@
-"""Partitions: a date or a shard number fills the ``{date}`` and ``{shard}`` of the files that a pipeline reads.
+"""Partitions: fill the ``{date}`` or ``{shard}`` in the files that a pipeline reads, once for each date or shard.
 
 ``urls = "lists/{date}/*.parquet"``, ``"lists/{date:%Y/%m}.csv"`` and ``"lists/part-{shard:05d}.parquet"`` are such
 files; after the colon stands what Python's ``format`` takes. A partition enters keys by its files alone: the same
-files under another date are found finished. ``--set partition.date=2026-11-04`` gives one to any command;
-``zscir backfill`` gives them one after another.
+files under another date are reused. ``--set partition.date=2026-11-04`` gives one to any command;
+``zscir backfill`` runs many, one after another.
 """
 
 import re
@@ -36,27 +36,26 @@ class Partition:
         return f"{self.field}={self.value.isoformat() if isinstance(self.value, date) else self.value}"
 
     @property
-    def change(self) -> str:
-        """The ``--set`` that asks for it."""
+    def set_option(self) -> str:
+        """The ``--set`` change that selects it."""
         return f"{PARTITION_TABLE}.{self.name}"
 
 
 def fill_template(text: str, values: Mapping[str, Any], where: str) -> str:
     """``text`` with its fields filled; RequestError when one has no value or does not fit its format."""
 
-    def one(match: re.Match[str]) -> str:
+    def fill(match: re.Match[str]) -> str:
         name, form = match[1], match[2] or ""
         if name not in values:
             raise RequestError(
-                f"{where}: '{text}' is cut into partitions; say which: --set {PARTITION_TABLE}.{name}=VALUE, "
-                "or zscir backfill"
+                f"{where}: '{text}' has partitions; say which: --set {PARTITION_TABLE}.{name}=VALUE, or zscir backfill"
             )
         try:
             return format(values[name], form)
         except (ValueError, TypeError) as error:
             raise RequestError(f"{where}: '{text}': {values[name]!r} does not fit {match[0]}: {error}") from None
 
-    return _FIELD.sub(one, text)
+    return _FIELD.sub(fill, text)
 
 
 def partitions_between(first: str, last: str, every: str = "day") -> list[Partition]:
@@ -97,7 +96,7 @@ def last_complete_partition(every: PartitionLength, at: datetime, timezone: str)
 
 def parse_partition_length(text: str) -> PartitionLength:
     """``text`` as a length of partitions; RequestError when it is none."""
-    found: PartitionLength | None = next((one for one in get_args(PartitionLength) if one == text), None)
+    found: PartitionLength | None = next((length for length in get_args(PartitionLength) if length == text), None)
     if found is None:
         raise RequestError(f"'{text}' is no length of partitions; choose one of {', '.join(get_args(PartitionLength))}")
     return found

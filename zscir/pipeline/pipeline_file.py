@@ -22,7 +22,7 @@ GATES_FIELD = "gates"  # --set STEP.gates.METRIC.fail_drop=...; gates are no par
 LIMITS_FIELD = "limits"  # --set limits.max_hours=... or STEP.limits.max_hours=...; no part of any key either
 DISPATCH_FIELD = "dispatch"  # --set dispatch.STEP=POOL; who makes a step is no part of any key either
 PIPELINE_TABLES = (LIMITS_FIELD, DISPATCH_FIELD)  # of the whole pipeline
-ROW_COUNTING_STAGES = ("ingest", "import_shards")  # the stages that are told how many rows the source has
+ROW_COUNTING_STAGES = ("ingest", "import_shards")  # their specs take the source's number of rows, expected_rows
 SOURCE_WORD = "source"
 SOURCE_FIELDS = ("urls", "images", "shards")  # what the word "source" means to an input of this name; else urls
 FieldChange = tuple[list[str], Any]
@@ -39,17 +39,18 @@ class Step:
     stage: Stage
     spec: Spec
     inputs: dict[str, str | list[str]]
-    gates: QualityChecks | None = None
+    checks: QualityChecks | None = None
     limits: StepLimits = dataclasses.field(default_factory=StepLimits)
     pool: str | None = None
 
     def parents(self) -> list[str]:
         """The names of the steps whose artifacts this one reads."""
-        return [one for one in self.references() if not one.startswith(FILE_PREFIX)]
+        return [reference for reference in self.references() if not reference.startswith(FILE_PREFIX)]
 
     def references(self) -> list[str]:
         """Every input reference, in the order of the roles."""
-        return [one for value in self.inputs.values() for one in (value if isinstance(value, list) else [value])]
+        values = self.inputs.values()
+        return [reference for value in values for reference in (value if isinstance(value, list) else [value])]
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,13 @@ class Pipeline:
     limits: Limits = dataclasses.field(default_factory=Limits)
 
     def digest(self) -> str:
-        """What was asked, as one digest: every step's stage, version, literals and references."""
-        asked = [[s.name, s.stage.name, s.stage.version, s.spec.literals(), sorted(s.parents())] for s in self.steps]
-        return json_digest(asked)
+        """One digest of what every step is: name, stage, version, literals and parents; files are not looked at."""
+        return json_digest(
+            [[s.name, s.stage.name, s.stage.version, s.spec.literals(), sorted(s.parents())] for s in self.steps]
+        )
 
-    def select(self, word: str) -> list[str]:
-        """The steps that ``word`` names: one step by its name, or all steps of a stage."""
+    def steps_matching(self, word: str) -> list[str]:
+        """The step of the name ``word``, or all steps of the stage of that name; RequestError when there is none."""
         chosen = [step.name for step in self.steps if word in (step.name, step.stage.name)]
         if not chosen:
             raise RequestError(f"{self.path}: no step or stage '{word}'; the steps are {[s.name for s in self.steps]}")
@@ -190,12 +192,12 @@ def _load_step(step: StepSpec, context: _Context) -> Step:
         for role, reference in fill_fields(step.inputs, defaults.inputs).items()
     }
     stage.check_inputs(inputs, where)
-    gates = None
+    checks = None
     if outside_keys[GATES_FIELD]:
-        gates = QualityChecks.parse(outside_keys[GATES_FIELD], f"{where}: {GATES_FIELD}")
-        gates.check_counts([*inputs], f"{where}: {GATES_FIELD}")
+        checks = QualityChecks.parse(outside_keys[GATES_FIELD], f"{where}: {GATES_FIELD}")
+        checks.check_counts([*inputs], f"{where}: {GATES_FIELD}")
     limits = StepLimits.parse(outside_keys[LIMITS_FIELD], f"{where}: {LIMITS_FIELD}")
-    return Step(name, stage, stage.spec_type.parse(values, where), inputs, gates, limits)
+    return Step(name, stage, stage.spec_type.parse(values, where), inputs, checks, limits)
 
 
 def _known_stage(name: str, where: str) -> Stage:
@@ -267,13 +269,11 @@ def _topological_order(steps: list[Step], path: Path) -> list[Step]:
     done: dict[str, Step] = {}
     trail: list[str] = []
 
-    def visit(name: str, asked_by: str) -> None:
+    def visit(name: str, reader: str) -> None:
         if name in done:
             return
         if name not in by_name:
-            raise RequestError(
-                f"{path}: step '{asked_by}' reads '{name}', which is no step; there are {sorted(by_name)}"
-            )
+            raise RequestError(f"{path}: step '{reader}' reads '{name}', which is no step; there are {sorted(by_name)}")
         if name in trail:
             raise RequestError(f"{path}: the steps {' -> '.join([*trail, name])} depend on each other in a circle")
         trail.append(name)

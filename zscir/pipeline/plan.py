@@ -1,4 +1,4 @@
-"""Plans: a pipeline and a store become, step by step, reuse or make, and why; nothing is run."""
+"""Plan a pipeline over a store: reuse or make each step, and why; nothing is run."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,10 @@ from zscir.store.store import NO_ARTIFACT, Store
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """What would happen to one step. ``key`` is None, and ``inputs`` empty, while an input is still to be made."""
+    """What would happen to one step: ``action`` is ``reuse`` or ``make``.
+
+    ``key`` is None, and ``input_artifacts`` empty, while an input is still to be made.
+    """
 
     step: Step
     action: str
@@ -22,25 +25,28 @@ class PlannedStep:
     key: str | None = None
     artifact: Artifact | None = None
     last_wall_s: float | None = None
-    inputs: tuple[Artifact, ...] = ()
+    input_artifacts: tuple[Artifact, ...] = ()
 
 
 @dataclass(frozen=True)
 class PreviousStep:
-    """The last time this pipeline came by a step: the stage, the key it had and how long it took to make.
+    """A step in the last run of this pipeline that reached it: its stage, key, and the seconds that making it took.
 
-    ``good_key`` is the key that the step had in the last run that succeeded.
+    ``last_good_key`` is the key that the step had in the last run that succeeded.
     """
 
     stage: str
     key: str
     wall_s: float | None
-    good_key: str | None = None
+    last_good_key: str | None = None
 
 
-def make_plan(store: Store, pipeline: Pipeline, past: PreviousRuns | None = None) -> list[PlannedStep]:
-    """One PlannedStep for each step, in order; ``past`` is that of the store, if it has been read already."""
-    history = previous_steps(past or PreviousRuns(store), pipeline)
+def make_plan(store: Store, pipeline: Pipeline, previous_runs: PreviousRuns | None = None) -> list[PlannedStep]:
+    """One PlannedStep for each step, in order; ``previous_runs`` are those of the store, if they are read already.
+
+    RequestError when a file that a step reads is not there.
+    """
+    history = previous_steps(previous_runs or PreviousRuns(store), pipeline)
     planned: dict[str, PlannedStep] = {}
     for step in pipeline.steps:
         planned[step.name] = _plan_step(store, step, planned, history.get(step.name))
@@ -50,81 +56,82 @@ def make_plan(store: Store, pipeline: Pipeline, past: PreviousRuns | None = None
 def resolve_inputs(step: Step, made: dict[str, Artifact]) -> dict[str, Any]:
     """Role -> artifact (or list of them), from the artifacts of the steps before and the files outside."""
 
-    def one(reference: str) -> Artifact:
+    def resolve(reference: str) -> Artifact:
         return external_input(reference) if reference.startswith(FILE_PREFIX) else made[reference]
 
     return {
-        role: [one(reference) for reference in value] if isinstance(value, list) else one(value)
+        role: [resolve(reference) for reference in value] if isinstance(value, list) else resolve(value)
         for role, value in step.inputs.items()
     }
 
 
 def check_external_files(step: Step) -> None:
-    """RequestError when a file that ``step`` reads is not there; found out now, not when its turn comes."""
+    """RequestError when a file that ``step`` reads is not there: at the start, not hours later at its turn."""
     for reference in step.references():
         if reference.startswith(FILE_PREFIX) and not external_paths(reference):
             raise RequestError(f"step '{step.name}': {reference.removeprefix(FILE_PREFIX)}: no such file or folder")
 
 
-def previous_steps(past: PreviousRuns, pipeline: Pipeline) -> dict[str, PreviousStep]:
-    """Step name -> what the newest run of this pipeline that came by an artifact of the step recorded."""
+def previous_steps(previous_runs: PreviousRuns, pipeline: Pipeline) -> dict[str, PreviousStep]:
+    """Step name -> what the newest run of this pipeline that had an artifact of the step recorded."""
     names = {step.name for step in pipeline.steps}
     newest: dict[str, dict[str, Any]] = {}
     good: dict[str, str] = {}
-    for run in past.runs(pipeline.name):
-        for row in past.stages(run["run_id"]):
+    for run in previous_runs.runs(pipeline.name):
+        for row in previous_runs.stages(run["run_id"]):
             if row["key"] is None or row["step"] not in names:
                 continue
             last = newest.setdefault(row["step"], row)
             if run["status"] == "succeeded" and row["stage"] == last["stage"]:
                 good.setdefault(row["step"], row["key"])
-        if good.keys() == names:
+        if good.keys() == names:  # older runs, of which a store may have thousands, are not read
             break
-    return {
-        name: PreviousStep(row["stage"], row["key"], past.wall_s(row["run_id"], row["key"]), good.get(name))
-        for name, row in newest.items()
-    }
+    found = {}
+    for name, row in newest.items():
+        wall_s = previous_runs.wall_s(row["run_id"], row["key"])
+        found[name] = PreviousStep(row["stage"], row["key"], wall_s, good.get(name))
+    return found
 
 
-def _plan_step(store: Store, step: Step, planned: dict[str, PlannedStep], before: PreviousStep | None) -> PlannedStep:
-    last = before.wall_s if before else None
+def _plan_step(store: Store, step: Step, planned: dict[str, PlannedStep], previous: PreviousStep | None) -> PlannedStep:
+    last_s = previous.wall_s if previous else None
     check_external_files(step)
     waiting = [name for name in step.parents() if planned[name].artifact is None]
     if waiting:
-        return PlannedStep(
-            step, "make", f"input to be made first: {', '.join(dict.fromkeys(waiting))}", last_wall_s=last
-        )
+        reason = f"input to be made first: {', '.join(dict.fromkeys(waiting))}"
+        return PlannedStep(step, "make", reason, last_wall_s=last_s)
     made = {name: artifact for name in step.parents() if (artifact := planned[name].artifact) is not None}
-    return decide_reuse(store, step, resolve_inputs(step, made), before)
+    return decide_reuse(store, step, resolve_inputs(step, made), previous)
 
 
-def decide_reuse(store: Store, step: Step, inputs: Inputs, before: PreviousStep | None) -> PlannedStep:
+def decide_reuse(store: Store, step: Step, inputs: Inputs, previous: PreviousStep | None) -> PlannedStep:
     """Whether a step whose inputs are all there would be reused or made, and why."""
-    last = before.wall_s if before else None
+    last_s = previous.wall_s if previous else None
     key = stage_key(step.stage, step.spec, inputs)
     found = store.look(step.stage.name, key)
     if found.artifact is not None:
-        return PlannedStep(step, "reuse", "the same inputs, spec and version made it before", key, found.artifact, last)
+        reason = "the same inputs, spec and version made it before"
+        return PlannedStep(step, "reuse", reason, key, found.artifact, last_s)
     flat = flatten_inputs(inputs)
-    digests = {role: one.digest for role, one in flat.items()}
-    reason = explain_make(store, step, key, digests, before, found.problem)
-    return PlannedStep(step, "make", reason, key, last_wall_s=last, inputs=tuple(flat.values()))
+    digests = {role: artifact.digest for role, artifact in flat.items()}
+    reason = explain_make(store, step, key, digests, previous, found.problem)
+    return PlannedStep(step, "make", reason, key, last_wall_s=last_s, input_artifacts=tuple(flat.values()))
 
 
 def explain_make(
-    store: Store, step: Step, key: str, digests: dict[str, str], before: PreviousStep | None, problem: str
+    store: Store, step: Step, key: str, digests: dict[str, str], previous: PreviousStep | None, problem: str
 ) -> str:
     """Why a step must be made: what differs from the artifact that this pipeline had last, or what is missing."""
-    if problem != NO_ARTIFACT or before is None or before.key == key or before.stage != step.stage.name:
+    if problem != NO_ARTIFACT or previous is None or previous.key == key or previous.stage != step.stage.name:
         return problem
-    manifest = _manifest(store, before)
+    manifest = _manifest(store, previous)
     if manifest is None:
         return problem
     return "; ".join(manifest_differences(step, digests, manifest)) or problem
 
 
 def manifest_differences(step: Step, digests: dict[str, str], old: Manifest) -> list[str]:
-    """What changed between an old artifact and what is asked now: version, spec fields, inputs."""
+    """What changed between an old artifact and the step as it is now: version, spec fields, inputs."""
     changes = []
     if old.stage_version != step.stage.version:
         changes.append(f"code version bumped: {old.stage_version} -> {step.stage.version}")
@@ -150,10 +157,10 @@ def field_changes(old: dict[str, Any], new: dict[str, Any], prefix: str) -> list
     return lines
 
 
-def _manifest(store: Store, before: PreviousStep) -> Manifest | None:
-    text = store.read_text(before.stage, before.key, MANIFEST)
+def _manifest(store: Store, previous: PreviousStep) -> Manifest | None:
+    text = store.read_text(previous.stage, previous.key, MANIFEST)
     try:
-        return None if text is None else parse_manifest(text, f"{before.stage}/{before.key}")
+        return None if text is None else parse_manifest(text, f"{previous.stage}/{previous.key}")
     except DamagedManifest:
         return None
 

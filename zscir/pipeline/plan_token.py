@@ -1,4 +1,4 @@
-"""Plan tokens: a plan becomes one word that changes with it, so that only the plan that a person saw is carried out."""
+"""Plan tokens: a short digest of a plan, so that ``zscir run --plan TOKEN`` runs the plan that was seen, or none."""
 
 import json
 import tempfile
@@ -16,22 +16,22 @@ from zscir.store.store import Store
 PLANS_FOLDER = "plans"
 TOKEN_LENGTH = 16
 PENDING_KEY = "pending"
-PlanRecord = dict[str, dict[str, Any]]  # step name -> what is to become of it
+PlanRecord = dict[str, dict[str, Any]]  # by step name
 
 
 def plan_record(plan: Sequence[PlannedStep]) -> PlanRecord:
     """All that a plan says of each step: action, stage, version, key (or ``pending``), spec and inputs' digests."""
-    digests = {one.step.name: one.artifact.digest for one in plan if one.artifact is not None}
+    digests = {planned.step.name: planned.artifact.digest for planned in plan if planned.artifact is not None}
     return {
-        one.step.name: {
-            "action": one.action,
-            "stage": one.step.stage.name,
-            "version": one.step.stage.version,
-            "key": one.key or PENDING_KEY,
-            "spec": one.step.spec.literals(),
-            "inputs": _inputs(one.step, digests),
+        planned.step.name: {
+            "action": planned.action,
+            "stage": planned.step.stage.name,
+            "version": planned.step.stage.version,
+            "key": planned.key or PENDING_KEY,
+            "spec": planned.step.spec.literals(),
+            "inputs": _inputs(planned.step, digests),
         }
-        for one in plan
+        for planned in plan
     }
 
 
@@ -41,35 +41,36 @@ def plan_token_of(plan: PlanRecord) -> str:
 
 
 def save_plan(store: Store, plan: Sequence[PlannedStep]) -> str:
-    """The token of ``plan``, which is kept in the store so that it can be told later what has changed."""
-    asked = plan_record(plan)
-    token = plan_token_of(asked)
+    """The token of ``plan``; its record is kept in the store, so that ``check_plan_token`` can say what changed."""
+    record = plan_record(plan)
+    token = plan_token_of(record)
     with tempfile.TemporaryDirectory(prefix="zscir-plan-") as folder:
         local = Path(folder) / f"{token}.json"
-        local.write_text(canonical_json(asked), encoding="utf-8")
+        local.write_text(canonical_json(record), encoding="utf-8")
         store.write_file(local, PLANS_FOLDER, local.name)
     return token
 
 
 def check_plan_token(store: Store, plan: Sequence[PlannedStep], token: str) -> None:
     """RequestError, which says step by step what has changed, unless ``plan`` is the one of ``token``."""
-    now = plan_record(plan)
-    if plan_token_of(now) == token:
+    new = plan_record(plan)
+    if plan_token_of(new) == token:
         return
+    # The token comes from a command line: only letters and digits, so that it names no file outside the folder.
     text = store.read_text(PLANS_FOLDER, f"{token}.json") if token.isalnum() else None
-    before = _parse_plan_record(text)
-    lines = [] if before is None else [f"  {line}" for line in plan_changes(before, now)]
-    what = "" if before is not None else "; that plan is not in the store, so what differs cannot be said"
-    message = f"--plan {token}: the plan made now is another one{what}"
+    old = _parse_plan_record(text)
+    lines = [] if old is None else [f"  {line}" for line in plan_changes(old, new)]
+    unknown = "" if old is not None else "; that plan is not in the store, so what differs cannot be said"
+    message = f"--plan {token}: the plan made now is another one{unknown}"
     raise RequestError("\n".join([message, *lines, "Look at `zscir plan` again; nothing was run."]))
 
 
-def plan_changes(before: PlanRecord, now: PlanRecord) -> list[str]:
+def plan_changes(old: PlanRecord, new: PlanRecord) -> list[str]:
     """One line for each step that is not as it was."""
-    gone = [f"{name}: is no step any more" for name in before if name not in now]
-    new = [f"{name}: is a new step" for name in now if name not in before]
-    both = [(name, _differences(before[name], now[name])) for name in now if name in before]
-    return gone + new + [f"{name}: {'; '.join(lines)}" for name, lines in both if lines]
+    removed = [f"{name}: is no step any more" for name in old if name not in new]
+    added = [f"{name}: is a new step" for name in new if name not in old]
+    both = [(name, _differences(old[name], new[name])) for name in new if name in old]
+    return removed + added + [f"{name}: {'; '.join(lines)}" for name, lines in both if lines]
 
 
 def _differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -86,13 +87,13 @@ def _differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def _inputs(step: Step, digests: dict[str, str]) -> dict[str, list[str]]:
     """Role -> the digest of each artifact, or the name of the step that is to make it."""
 
-    def one(reference: str) -> str:
+    def digest(reference: str) -> str:
         if reference.startswith(FILE_PREFIX):
             return external_input(reference).digest[:12]
         return digests[reference][:12] if reference in digests else f"{PENDING_KEY}: {reference}"
 
     return {
-        role: [one(reference) for reference in (value if isinstance(value, list) else [value])]
+        role: [digest(reference) for reference in (value if isinstance(value, list) else [value])]
         for role, value in step.inputs.items()
     }
 

@@ -1,6 +1,6 @@
-"""Dispatch: a step becomes an errand for a worker in another work pool, and the worker's report a part of the record.
+"""Hand a step to a worker of another work pool as a JSON job, and read the worker's report.
 
-An errand is JSON: a ticket (pieces), the key that is to come out, and the step's limit of time. The worker makes the
+A job is that of a chunk (chunk_job.py) with the key that must come out and the step's time limit. The worker makes the
 artifact as any process does, in the same store and under the same lease; only its report goes back through Prefect.
 """
 
@@ -18,6 +18,7 @@ from zscir.pipeline.chunk_job import ChunkJob, chunk_job_for, load_chunk_job
 from zscir.pipeline.chunk_runner import log_failed_chunk, retrying_mapper
 from zscir.pipeline.limits import step_timeout_error
 from zscir.pipeline.stage import (
+    MAX_ERROR_CHARS,
     Chunk,
     ChunkMapper,
     Inputs,
@@ -37,11 +38,10 @@ from zscir.store.store import Store
 from zscir.store.touch import touch_artifact
 
 RemoteJob = ChunkJob
-MAX_ERROR_CHARS = 2000  # characters
 
 
 class JobReport(Spec):
-    """What became of an errand, and what it took. ``kind`` is what a failure means to the run that asked."""
+    """What became of a job, and what it took. ``kind`` says how the run that requested it takes a failure."""
 
     outcome: Literal["made", "reused", "failed"]
     worker: str
@@ -53,42 +53,43 @@ class JobReport(Spec):
     error: str | None = None
     kind: Literal["gate", "out_of_memory", "over"] | None = None
 
-    def words(self) -> str:
-        """For people, and in the last line for ``parse_job_report``."""
+    def message(self) -> str:
+        """Lines for people, and a last one for ``parse_job_report``."""
         ended = f"failed: {self.error}" if self.key is None else f"{self.outcome} {self.key[:12]}"
         return f"{ended}\nafter {self.wall_s:,.1f} s on {self.worker}\n{canonical_json(self.literals())}"
 
 
-RemoteRunner = Callable[
-    [str, RemoteJob], JobReport
-]  # work pool and errand -> what became of it; TransientError when it is lost
+RemoteRunner = Callable[[str, RemoteJob], JobReport]  # (work pool, job) -> report; TransientError when the job is lost
 
 
 class JobTimeout(StageError):
-    """An errand that was not begun, or not gone on with, since its run's time, or its step's, was over."""
+    """A job that was not begun, or not continued, because the time of its run or step was over."""
 
 
-def no_remote_runner(pool: str, errand: RemoteJob) -> JobReport:
-    """The dispatch of a walk that has no work pools."""
-    raise StageError(f"work pool '{pool}': this way of walking a pipeline makes every step here")
+def no_remote_runner(pool: str, job: RemoteJob) -> JobReport:
+    """The runner of a process that reaches no work pools: StageError."""
+    raise StageError(f"work pool '{pool}': this way of running a pipeline makes every step here")
 
 
-def remote_job_for(store: Store, piece: Chunk, limit_s: float | None) -> RemoteJob:
-    """What a worker is asked for; StageError when an input lies outside the store."""
-    key = stage_key(piece.stage, piece.spec, piece.inputs)
-    return chunk_job_for(store, piece) | {"key": key, "limit_s": limit_s, "zscir": __version__}
+def remote_job_for(store: Store, chunk: Chunk, limit_s: float | None) -> RemoteJob:
+    """The job of a whole step, given as a chunk; StageError when an input lies outside the store."""
+    key = stage_key(chunk.stage, chunk.spec, chunk.inputs)
+    return chunk_job_for(store, chunk) | {"key": key, "limit_s": limit_s, "zscir": __version__}
 
 
 def run_remote(
-    store: Store, pool: str, errand: RemoteJob, elsewhere: RemoteRunner, tell: Callable[[JobReport], None]
+    store: Store, pool: str, job: RemoteJob, run_job: RemoteRunner, on_report: Callable[[JobReport], None]
 ) -> StageResult:
-    """The artifact that a worker of ``pool`` made; ``tell`` is told of its report, good or bad."""
-    stage, key = errand["stage"], errand["key"]
+    """The artifact that a worker of ``pool`` made; ``on_report`` gets its report, good or bad.
+
+    StageError or GateError as the worker reports it, JobTimeout when time was over, TransientError of ``run_job``.
+    """
+    stage, key = job["stage"], job["key"]
     found = store.look(stage, key)
-    if found.artifact is not None:  # an earlier attempt was lost to us, not to the store
+    if found.artifact is not None:  # an earlier attempt ended well, only its report was lost
         return StageResult(found.artifact, "reused")
-    report = elsewhere(pool, errand)
-    tell(report)
+    report = run_job(pool, job)
+    on_report(report)
     if report.key is None:
         raise _error_of(report)
     found = store.look(stage, key)
@@ -101,14 +102,14 @@ def run_remote(
 
 
 def _error_of(report: JobReport) -> ZscirError:
-    words = f"{report.error} (on {report.worker})"
+    message = f"{report.error} (on {report.worker})"
     if report.kind == "gate":
-        return GateError(words)
+        return GateError(message)
     if report.kind == "over":
-        return JobTimeout(words)
-    error = StageError(words)
+        return JobTimeout(message)
+    error = StageError(message)
     if report.kind == "out_of_memory":
-        error.__cause__ = MemoryError(words)
+        error.__cause__ = MemoryError(message)  # where is_out_of_memory looks
     return error
 
 
@@ -120,53 +121,55 @@ def parse_job_report(message: str | None) -> JobReport | None:
         return None
 
 
-def execute_job(errand: RemoteJob, mapper: ChunkMapper = map_sequentially) -> JobReport:
-    """Make or reuse what an errand asks for, in this process. A failure is told, not raised."""
-    meter, attempts = ResourceMeter(), [0]
+def execute_job(job: RemoteJob, mapper: ChunkMapper = map_sequentially) -> JobReport:
+    """Make or reuse the artifact of a job in this process. A failure is reported, not raised."""
+    meter, attempts = ResourceMeter(), 0
 
-    def count(number: int) -> None:
-        attempts[0] = number
+    def count_attempt(number: int) -> None:
+        nonlocal attempts
+        attempts = number
 
     ended: dict[str, Any]
     try:
-        made = _run_with_retries(errand, mapper, count)
+        made = _run_with_retries(job, mapper, count_attempt)
         ended = {"outcome": made.outcome, "key": made.artifact.key}
-    except Exception as error:  # noqa: BLE001 - whatever a stage raises is the step's error, and is told whole
+    except Exception as error:  # noqa: BLE001 - whatever a stage raises is the step's error, and is reported whole
         ended = {"outcome": "failed", "error": _error_text(error), "kind": _error_kind(error)}
-    return JobReport(worker=worker_name(), attempts=attempts[0], **ended, **meter.read())
+    return JobReport(worker=worker_name(), attempts=attempts, **ended, **meter.read())
 
 
-def _run_with_retries(errand: RemoteJob, mapper: ChunkMapper, count: Callable[[int], None]) -> StageResult:
-    step, limit_s, terms = errand["name"], errand["limit_s"], RetryPolicy(**errand["terms"])
-    if terms.over:
+def _run_with_retries(job: RemoteJob, mapper: ChunkMapper, count_attempt: Callable[[int], None]) -> StageResult:
+    step, limit_s, policy = job["name"], job["limit_s"], RetryPolicy(**job["terms"])
+    if policy.over:
         raise JobTimeout("not begun: the time for it was over")
-    mapped = retrying_mapper(step, mapper, terms, partial(log_failed_chunk, step), _raise_job_timeout)
+    mapper = retrying_mapper(step, mapper, policy, partial(log_failed_chunk, step), _raise_job_timeout)
     with time_limit(limit_s, lambda: step_timeout_error(step, limit_s)):
-        return with_retries(partial(_attempt, errand, mapped), terms, count, step)
+        return with_retries(partial(_attempt, job, mapper), policy, count_attempt, step)
 
 
-def _attempt(errand: RemoteJob, mapped: ChunkMapper) -> StageResult:
-    store, piece = load_chunk_job(errand)
-    if stage_key(piece.stage, piece.spec, piece.inputs) != errand["key"]:
+def _attempt(job: RemoteJob, mapper: ChunkMapper) -> StageResult:
+    store, chunk = load_chunk_job(job)
+    # Code of another version, or a changed shipped file, gives another key: then the run would wait for nothing.
+    if stage_key(chunk.stage, chunk.spec, chunk.inputs) != job["key"]:
         raise StageError(
-            f"this worker would make another artifact: its zscir {__version__} has version {piece.stage.version} of "
-            f"stage {piece.stage.name}; give it the one of the run ({errand['zscir']})"
+            f"this worker would make another artifact: its zscir {__version__} has version {chunk.stage.version} of "
+            f"stage {chunk.stage.name}; give it the one of the run ({job['zscir']})"
         )
-    _touch_inputs(store, piece.inputs)
-    return materialize(store, piece.stage, piece.spec, piece.inputs, mapped)
+    _touch_inputs(store, chunk.inputs)
+    return materialize(store, chunk.stage, chunk.spec, chunk.inputs, mapper)
 
 
 def _touch_inputs(store: Store, inputs: Inputs) -> None:
-    """The run that claimed the inputs may be gone, or have done so long ago; from here on they are this worker's."""
-    for one in flatten_inputs(inputs).values():
-        whole = one.source.whole if isinstance(one.source, SingleFileSource) else one
+    """Keep the inputs from a concurrent gc: the run that touched them may have ended, or waited here for long."""
+    for artifact in flatten_inputs(inputs).values():
+        whole = artifact.source.whole if isinstance(artifact.source, SingleFileSource) else artifact
         if not isinstance(whole.source, FolderSource) and not touch_artifact(store, whole):
             what = f"the input {whole.stage}/{whole.key[:12]}"
             raise StageError(f"store {store.uri}: {what} is gone; run the pipeline again to make it")
 
 
 def _raise_job_timeout() -> None:
-    raise JobTimeout("not all of its pieces were begun: the time for it was over")
+    raise JobTimeout("not all of its chunks were begun: the time for it was over")
 
 
 def _error_text(error: Exception) -> str:

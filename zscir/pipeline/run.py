@@ -1,4 +1,4 @@
-"""Runs: a planned pipeline becomes artifacts, step by step, and a record of who made what, when and why."""
+"""Runs: open and close the record of a run, and make its steps one by one; the active runs of this process by id."""
 
 import secrets
 import shlex
@@ -22,7 +22,7 @@ from zscir.pipeline.pipeline_file import Pipeline, Step
 from zscir.pipeline.plan import PlannedStep, PreviousStep, decide_reuse, previous_steps, resolve_inputs
 from zscir.pipeline.remote_step import JobReport, JobTimeout, RemoteRunner, no_remote_runner, remote_job_for, run_remote
 from zscir.pipeline.run_checks import run_data_checks
-from zscir.pipeline.stage import Chunk, ChunkMapper, Inputs, map_sequentially, materialize
+from zscir.pipeline.stage import Chunk, ChunkMapper, Inputs, StageResult, map_sequentially, materialize
 from zscir.runtime.errors import GateError, OverBudget, RequestError, StageError, ZscirError
 from zscir.runtime.progress import log_info, log_labels
 from zscir.runtime.retries import RetryPolicy, is_out_of_memory, oom_advice, with_retries
@@ -40,9 +40,9 @@ class Run:
     store: Store
     pipeline: Pipeline
     recorder: Recorder
-    made: dict[str, Artifact]
-    history: dict[str, PreviousStep]
-    heart: Heartbeat
+    artifacts: dict[str, Artifact]  # by step, whether made or reused
+    previous_steps: dict[str, PreviousStep]
+    heartbeat: Heartbeat
     plan: Sequence[PlannedStep] = ()
     budget: Budget = field(default_factory=lambda: Budget(Limits(), Prices()))
     estimates: dict[str, Estimate] = field(default_factory=dict)
@@ -52,13 +52,13 @@ class Run:
         """The run's id."""
         return self.recorder.run_id
 
-    def has_done(self, chosen: list[str]) -> bool:
+    def is_complete(self, chosen: list[str]) -> bool:
         """Whether this run has made or reused every one of these steps."""
         done = {row["step"] for row in self.recorder.steps() if row["outcome"] in ("made", "reused")}
         return done.issuperset(chosen)
 
 
-# The flow and its tasks live in the process that began the run; only the id travels through Prefect.
+# The flow and its tasks run in the process that began the run; only the id travels through Prefect.
 ACTIVE_RUNS: dict[str, Run] = {}
 
 
@@ -69,9 +69,12 @@ def begin_run(
     config: dict[str, Any],
     trigger: str = "cli",
     parent_run_id: str | None = None,
-    past: PreviousRuns | None = None,
+    previous_runs: PreviousRuns | None = None,
 ) -> Run:
-    """Open a run's record and make the run known to the flow's tasks by its id; ``past`` as for ``make_plan``."""
+    """Open a run's record, and register the run under its id for the flow's tasks; ``end_run`` closes both.
+
+    ``previous_runs`` as for ``make_plan``. RequestError when dollars are limited and no price is known.
+    """
     budget = Budget(pipeline.limits, Prices.from_env())
     budget.check_prices()
     info = RunInfo(
@@ -82,13 +85,21 @@ def begin_run(
         user_config=canonical_json(redact({**config, "process": worker_name()})),
         parent_run_id=parent_run_id,
     )
-    ready = {planned.step.name: planned.artifact for planned in plan if planned.artifact is not None}
-    past = past or PreviousRuns(store)
-    history, heart = previous_steps(past, pipeline), Heartbeat(store, info.run_id)
-    run = Run(store, pipeline, Recorder(store, info, past.artifact), ready, history, heart, plan, budget)
+    reusable = {planned.step.name: planned.artifact for planned in plan if planned.artifact is not None}
+    previous_runs = previous_runs or PreviousRuns(store)
+    run = Run(
+        store,
+        pipeline,
+        Recorder(store, info, previous_runs.artifact),
+        reusable,
+        previous_steps(previous_runs, pipeline),
+        Heartbeat(store, info.run_id),
+        plan,
+        budget,
+    )
     if budget.limited:
         run.estimates = estimate_steps(store, plan, budget.prices)
-    heart.start()
+    run.heartbeat.start()
     ACTIVE_RUNS[run.run_id] = run
     return run
 
@@ -98,31 +109,33 @@ def end_run(run: Run, status: str) -> None:
     try:
         run.recorder.finish(status)
     finally:
-        run.heart.stop()
+        run.heartbeat.stop()
         ACTIVE_RUNS.pop(run.run_id, None)
 
 
 def execute_step(
-    run_id: str, name: str, mapper: ChunkMapper = map_sequentially, elsewhere: RemoteRunner = no_remote_runner
+    run_id: str, name: str, mapper: ChunkMapper = map_sequentially, run_job: RemoteRunner = no_remote_runner
 ) -> str:
     """Make or reuse the artifact of one step of a run under way; return its key.
 
-    ``mapper`` makes pieces of it. A step with a work pool is handed to ``elsewhere`` when it has to be made.
+    ``mapper`` makes its chunks. ``run_job`` gets a step with a work pool, when it has to be made.
+    StageError, GateError or OverBudget, naming the step.
     """
     run = ACTIVE_RUNS[run_id]
     step = next(step for step in run.pipeline.steps if step.name == name)
     with log_labels(run=run_id, step=name, stage=step.stage.name), run.recorder.step(name, step.stage.name) as row:
-        inputs, before = resolve_inputs(step, run.made), run.history.get(name)
-        planned = decide_reuse(run.store, step, inputs, before)
+        inputs, previous = resolve_inputs(step, run.artifacts), run.previous_steps.get(name)
+        # Decided again, not taken from the plan: since then another run may have made it, or a gc have removed it.
+        planned = decide_reuse(run.store, step, inputs, previous)
         row.update(reason=planned.reason)
         with log_labels(key=str(planned.key)):
             if planned.action == "make":
                 run.budget.check(name, run.estimates.get(name))
-            away = elsewhere if planned.action == "make" else None
-            made = _materialize(run, step, inputs, mapper, away, row)
-            row.update(key=made.key, outcome=made.outcome)
-            run_data_checks(run.recorder, step, run.made[name], lambda: inputs, before)
-    return made.key
+            remote = run_job if planned.action == "make" else None
+            made = _materialize(run, step, inputs, mapper, remote, row)
+            row.update(key=made.artifact.key, outcome=made.outcome)
+            run_data_checks(run.recorder, step, made.artifact, lambda: inputs, previous)
+    return made.artifact.key
 
 
 def is_remote_step(run_id: str, name: str) -> bool:
@@ -130,48 +143,42 @@ def is_remote_step(run_id: str, name: str) -> bool:
     return any(step.pool is not None for step in ACTIVE_RUNS[run_id].pipeline.steps if step.name == name)
 
 
-@dataclass(frozen=True)
-class _StepOutcome:
-    key: str
-    outcome: str
-
-
 def _materialize(
-    run: Run, step: Step, inputs: Inputs, mapper: ChunkMapper, elsewhere: RemoteRunner | None, row: dict[str, Any]
-) -> _StepOutcome:
+    run: Run, step: Step, inputs: Inputs, mapper: ChunkMapper, run_job: RemoteRunner | None, row: dict[str, Any]
+) -> StageResult:
     limit_s = _step_limit_s(run, step)
-    terms = _retry_policy(run, limit_s)
+    policy = _retry_policy(run, limit_s)
     where = f"step '{step.name}' (stage {step.stage.name})"
     try:
         with time_limit(limit_s, lambda: step_timeout_error(step.name, limit_s)):
-            if elsewhere is None or step.pool is None:
-                recorded = recording_mapper(run.recorder, run.budget, step.name, mapper, terms)
-                make = partial(materialize, run.store, step.stage, step.spec, inputs, recorded)
+            if run_job is None or step.pool is None:
+                mapper = recording_mapper(run.recorder, run.budget, step.name, mapper, policy)
+                make = partial(materialize, run.store, step.stage, step.spec, inputs, mapper)
             else:
-                errand = remote_job_for(run.store, Chunk(step.name, step.stage, step.spec, inputs, terms), limit_s)
-                make = partial(run_remote, run.store, step.pool, errand, elsewhere, partial(_record_report, row))
-            made = with_retries(make, terms, lambda number: row.update(attempts=number), where)
+                job = remote_job_for(run.store, Chunk(step.name, step.stage, step.spec, inputs, policy), limit_s)
+                make = partial(run_remote, run.store, step.pool, job, run_job, partial(_record_report, row))
+            made = with_retries(make, policy, lambda number: row.update(attempts=number), where)
     except GateError as error:
         raise GateError(f"{where}: {redact(str(error))}") from error
     except OverBudget:
         raise
     except Exception as error:
         if isinstance(error, JobTimeout):
-            run.budget.check(step.name)
-        words = str(error) if isinstance(error, ZscirError) else f"{type(error).__name__}: {error}"
+            run.budget.check(step.name)  # OverBudget when it was the run's limit that ended it, and not the step's
+        message = str(error) if isinstance(error, ZscirError) else f"{type(error).__name__}: {error}"
         if is_out_of_memory(error):
-            words = f"{words}; {oom_advice(step.name, step.spec.literals())}"
-        raise StageError(f"{where}: {redact(words)}") from error
-    run.made[step.name] = made.artifact
+            message = f"{message}; {oom_advice(step.name, step.spec.literals())}"
+        raise StageError(f"{where}: {redact(message)}") from error
+    run.artifacts[step.name] = made.artifact
     run.recorder.add_artifact(made.artifact)
     if made.outcome == "made":
-        run.budget.count(made.artifact)
+        run.budget.add_usage(made.artifact)
     log_info(f"{step.name}: {made.outcome} {made.artifact.key[:12]} {format_facts(made.artifact.facts)}")
-    return _StepOutcome(made.artifact.key, made.outcome)
+    return made
 
 
 def _record_report(row: dict[str, Any], report: JobReport) -> None:
-    """The row says what the worker reports; attempts on both sides count, the time until one was free does not."""
+    """Take the worker's figures: attempts of both sides add; the time until a worker was free does not count."""
     row.update(
         worker=report.worker,
         attempts=row["attempts"] - 1 + report.attempts,
@@ -187,9 +194,9 @@ def _step_limit_s(run: Run, step: Step) -> float | None:
 
 
 def _retry_policy(run: Run, limit_s: float | None) -> RetryPolicy:
-    """The terms of a step that begins now, and of its pieces."""
-    ends = [run.budget.until(), None if limit_s is None else time.time() + limit_s]
-    until = min((end for end in ends if end is not None), default=None)
+    """That of a step that begins now, and of its chunks."""
+    deadlines = [run.budget.deadline(), None if limit_s is None else time.time() + limit_s]
+    until = min((deadline for deadline in deadlines if deadline is not None), default=None)
     return RetryPolicy(run.pipeline.limits.retries, run.pipeline.limits.backoff_s, until)
 
 
@@ -200,34 +207,34 @@ def record_all_reused(run: Run, plan: list[PlannedStep]) -> None:
             raise StageError(f"step '{planned.step.name}' has no artifact to reuse")
         step = planned.step
         run.recorder.reuse(step.name, step.stage.name, planned.artifact, planned.reason)
-        run.made[step.name] = planned.artifact
-        _check_reused(run, step)
+        run.artifacts[step.name] = planned.artifact
+        _check_reused(run, step, planned.artifact)
 
 
-def _check_reused(run: Run, step: Step) -> None:
-    """Bounds may have moved since, and an artifact of another pipeline has met no gate of this one."""
+def _check_reused(run: Run, step: Step, artifact: Artifact) -> None:
+    """Check it like a new one: thresholds may have moved since, or another pipeline, without these, made it."""
     try:
-        with log_labels(run=run.run_id, step=step.name, stage=step.stage.name, key=run.made[step.name].key):
-            inputs = partial(resolve_inputs, step, run.made)
-            run_data_checks(run.recorder, step, run.made[step.name], inputs, run.history.get(step.name))
+        with log_labels(run=run.run_id, step=step.name, stage=step.stage.name, key=artifact.key):
+            inputs = partial(resolve_inputs, step, run.artifacts)
+            run_data_checks(run.recorder, step, artifact, inputs, run.previous_steps.get(step.name))
     except GateError as error:
         run.recorder.refuse(step.name, f"GateError: {error}")
         raise
 
 
-def choose_steps(pipeline: Pipeline, plan: list[PlannedStep], only: str | None, start: str | None) -> list[str]:
-    """The steps to walk: all, ``only`` one stage's, or ``start`` and what depends on it.
+def choose_steps(pipeline: Pipeline, plan: list[PlannedStep], only: str | None, from_step: str | None) -> list[str]:
+    """The steps to run: all, ``only`` one step or stage, or ``from_step`` and what depends on it.
 
     RequestError when a step outside the choice would have to be made first.
     """
     if only is not None:
-        chosen = pipeline.select(only)
-    elif start is not None:
-        chosen = pipeline.descendants(pipeline.select(start))
+        chosen = pipeline.steps_matching(only)
+    elif from_step is not None:
+        chosen = pipeline.descendants(pipeline.steps_matching(from_step))
     else:
         return [step.name for step in pipeline.steps]
     needed = {parent for step in pipeline.steps if step.name in chosen for parent in step.parents()} - set(chosen)
-    missing = [one.step.name for one in plan if one.step.name in needed and one.artifact is None]
+    missing = [planned.step.name for planned in plan if planned.step.name in needed and planned.artifact is None]
     if missing:
         raise RequestError(
             f"{pipeline.path}: not made yet: {', '.join(missing)}; run without --only/--from, or from there"
@@ -241,7 +248,7 @@ def new_run_id() -> str:
 
 
 def format_facts(facts: dict[str, Any]) -> str:
-    """The facts worth a line: numbers and words, no nested tables."""
+    """The facts for a log line: numbers and strings, no nested tables."""
     shown = {name: value for name, value in facts.items() if isinstance(value, int | float | str)}
     return " ".join(
         f"{name}={value:,}" if isinstance(value, int) else f"{name}={value}" for name, value in shown.items()
@@ -256,8 +263,8 @@ def find_run(store: Store, run_id: str) -> dict[str, Any]:
     matching = [row for row in found if run_id and (row["run_id"].startswith(run_id) or row["flow_run_id"] == run_id)]
     if len(matching) != 1:
         known = ", ".join(row["run_id"] for row in found[-5:]) or "none yet"
-        what = "no run" if not matching else f"{len(matching)} runs"
-        raise RequestError(f"store {store.uri}: {what} with id '{run_id}'; the newest are: {known}")
+        count = "no run" if not matching else f"{len(matching)} runs"
+        raise RequestError(f"store {store.uri}: {count} with id '{run_id}'; the newest are: {known}")
     return matching[0]
 
 
@@ -277,14 +284,14 @@ def list_runs(store: Store) -> list[dict[str, Any]]:
 
 def is_interruption(error: BaseException) -> bool:
     """Whether ``error`` means that somebody stopped the run, and not that a step failed."""
-    return not isinstance(error, Exception)
+    return not isinstance(error, Exception)  # KeyboardInterrupt, SystemExit, and Prefect's TerminationSignal
 
 
 def resume_advice(run: Run, options: str = "") -> str:
-    """The lines that end the message about a run that stopped: where, what is kept, what to type (``options`` too)."""
-    again = f"zscir rerun {run.run_id}"
+    """The last lines of the message about a run that stopped: where, and the command that resumes it."""
+    command = f"zscir rerun {run.run_id}"
     if run.store.uri != Settings.from_env().store.rstrip("/"):
-        again += f" --store {shlex.quote(run.store.uri)}"
+        command += f" --store {shlex.quote(run.store.uri)}"
     step = run.recorder.last_step()
     where = f"stopped at '{step}'" if step else "stopped before its first step"
-    return f"run {run.run_id} {where}; what was finished is kept. Go on with:\n  {again} {options}".rstrip()
+    return f"run {run.run_id} {where}; what was finished is kept. Go on with:\n  {command} {options}".rstrip()

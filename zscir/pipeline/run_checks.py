@@ -1,4 +1,4 @@
-"""Inspection: what a step has made, or reuses, is held against its gates and the last good run, and let pass or not."""
+"""Run the data-quality checks of a step on its artifact, new or reused, record the results, and stop at a failure."""
 
 from collections.abc import Callable
 
@@ -15,79 +15,82 @@ from zscir.store.store import Store
 
 
 def run_data_checks(
-    recorder: Recorder, step: Step, artifact: Artifact, inputs: Callable[[], Inputs], before: PreviousStep | None
+    recorder: Recorder, step: Step, artifact: Artifact, inputs: Callable[[], Inputs], previous: PreviousStep | None
 ) -> None:
-    """Check an artifact at the boundary between its step and those that read it; every verdict becomes a row.
+    """Check an artifact before any step reads it, and add a row to the record for each check.
 
-    GateError when one of them is ``fail``: metric, value, last good value, bound, and what to type.
+    ``inputs`` is called only where rows are counted. GateError when a check fails: metric, value, last good value,
+    threshold, and what to type.
     """
-    good = before.good_key if before is not None and before.stage == step.stage.name else None
-    verdicts = [
-        *_schema_results(artifact, good),
+    last_good_key = previous.last_good_key if previous is not None and previous.stage == step.stage.name else None
+    results = [
+        *_schema_results(artifact, last_good_key),
         *_row_count_results(step, artifact, inputs),
-        *_threshold_results(recorder.store, step, artifact, good),
+        *_threshold_results(recorder.store, step, artifact, last_good_key),
     ]
-    recorder.add_gates(step.name, artifact.key, [vars(one) for one in verdicts])
-    for one in verdicts:
-        if one.verdict == "warn":
-            log_warning(f"{step.name}: gate warns: {format_check(one)}")
-    failed = [one for one in verdicts if one.verdict == "fail"]
+    recorder.add_gates(step.name, artifact.key, [vars(result) for result in results])
+    for result in results:
+        if result.verdict == "warn":
+            log_warning(f"{step.name}: gate warns: {format_check(result)}")
+    failed = [result for result in results if result.verdict == "fail"]
     if failed:
         raise GateError(_explain(step, artifact, failed))
 
 
-def _schema_results(artifact: Artifact, good: str | None) -> list[CheckResult]:
-    """The record tables as they are declared; what the last good run had is known to be."""
-    if artifact.key == good:
+def _schema_results(artifact: Artifact, last_good_key: str | None) -> list[CheckResult]:
+    """Whether the record tables have their declared schemas; those of the last good run passed this check there."""
+    if artifact.key == last_good_key:
         return []
-    tables, wrong = schema_problems(artifact)
+    tables, problems = schema_problems(artifact)
     if not tables:
         return []
-    said = "; ".join(wrong) or "as declared in zscir/runtime/schemas.py"
-    return [CheckResult("schema", float(tables), None, said, "fail" if wrong else "pass")]
+    found = "; ".join(problems) or "as declared in zscir/runtime/schemas.py"
+    return [CheckResult("schema", float(tables), None, found, "fail" if problems else "pass")]
 
 
 def _row_count_results(step: Step, artifact: Artifact, inputs: Callable[[], Inputs]) -> list[CheckResult]:
-    texts = step.gates.counts or () if step.gates is not None else ()
+    texts = step.checks.counts or () if step.checks is not None else ()
     return [_row_count_result(text, step, artifact, inputs()) for text in texts]
 
 
 def _row_count_result(text: str, step: Step, artifact: Artifact, inputs: Inputs) -> CheckResult:
     count = RowCountCheck.parse(text, f"step '{step.name}'")
     given = inputs[count.role]
-    found = [count_rows(one, count.of_table) for one in (given if isinstance(given, list) else [given])]
-    known = [one for one in found if one is not None]
-    of = sum(known) if known and len(known) == len(found) else None
-    return evaluate_row_count(text, count, count_rows(artifact, count.table), of)
+    counts = [count_rows(source, count.of_table) for source in (given if isinstance(given, list) else [given])]
+    known = [rows for rows in counts if rows is not None]
+    input_rows = sum(known) if known and len(known) == len(counts) else None
+    return evaluate_row_count(text, count, count_rows(artifact, count.table), input_rows)
 
 
-def _threshold_results(store: Store, step: Step, artifact: Artifact, good: str | None) -> list[CheckResult]:
-    asked = step.gates.bounds() if step.gates is not None else {}
-    if not asked:
+def _threshold_results(store: Store, step: Step, artifact: Artifact, last_good_key: str | None) -> list[CheckResult]:
+    thresholds = step.checks.thresholds() if step.checks is not None else {}
+    if not thresholds:
         return []
-    values = compute_statistics(artifact, asked)
-    references = values if artifact.key == good else _last_good_values(store, step, good, [*asked])
-    return [evaluate_check(name, values[name], references.get(name), bounds) for name, bounds in asked.items()]
+    values = compute_statistics(artifact, thresholds)
+    same = artifact.key == last_good_key
+    references = values if same else _last_good_values(store, step, last_good_key, [*thresholds])
+    return [evaluate_check(name, values[name], references.get(name), bounds) for name, bounds in thresholds.items()]
 
 
-def _last_good_values(store: Store, step: Step, good: str | None, names: list[str]) -> dict[str, float | None]:
-    """The measures of the last good run's artifact; empty where there was none, or it is no longer whole."""
-    found = store.look(step.stage.name, good).artifact if good is not None else None
-    if found is None:
+def _last_good_values(store: Store, step: Step, last_good_key: str | None, names: list[str]) -> dict[str, float | None]:
+    """The statistics of the last good run's artifact; empty where there was none, or gc has taken it."""
+    last_good = store.look(step.stage.name, last_good_key).artifact if last_good_key is not None else None
+    if last_good is None:
         return {}
     try:
-        return compute_statistics(found, names)
+        return compute_statistics(last_good, names)
     except RequestError as error:
         log_warning(f"{step.name}: the last good run cannot be compared with: {error}")
         return {}
 
 
 def _explain(step: Step, artifact: Artifact, failed: list[CheckResult]) -> str:
-    lines = [f"step '{step.name}' (stage {step.stage.name}): a data gate failed: {format_check(one)}" for one in failed]
+    where = f"step '{step.name}' (stage {step.stage.name})"
+    lines = [f"{where}: a data gate failed: {format_check(result)}" for result in failed]
     lines.append(f"The artifact is kept, no step that reads it has run; look at it: zscir show {artifact.key[:12]}")
-    bounds = [one for one in failed if one.metric in (step.gates.bounds() if step.gates is not None else {})]
-    if bounds:
-        first = bounds[0]
+    thresholds = step.checks.thresholds() if step.checks is not None else {}
+    first = next((result for result in failed if result.metric in thresholds), None)
+    if first is not None:
         name = f"{step.name}.gates.{first.metric}.{first.threshold.split(' ')[0]}"
         lines.append(f"If the data are right, move the bound in the pipeline file, or once: --set {name}=...")
     return "\n".join(lines)

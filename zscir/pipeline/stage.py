@@ -1,7 +1,7 @@
-"""Stages: a versioned function of (spec, input artifacts, folder) becomes an artifact under a key, made once.
+"""Declare stages, versioned functions of (spec, input artifacts, folder), and make each artifact once under its key.
 
-A heavy stage may be cut: it names its pieces in rounds, each an ordinary stage with an ordinary key, so that a failure
-or a changed row costs one piece; then it joins them. Who makes the pieces, here or elsewhere, is given from above.
+A heavy stage may be split: it names its chunks in rounds, each an ordinary stage with an ordinary key, so that a
+failure or a changed row costs one chunk; then it joins them. A ``ChunkMapper`` decides where the chunks are made.
 """
 
 import importlib
@@ -13,6 +13,7 @@ import typing
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from zscir.store.touch import touch_artifact
 
 Inputs = Mapping[str, Artifact | list[Artifact]]
 CHUNK_STAGES = frozenset({"plan_download", "fetch_chunk", "list_failed"})  # called by another stage, never as a step
-SKIPPED = "skipped"  # the outcome of a piece that was not begun: the time for it was over
+MAX_ERROR_CHARS = 2000  # of an error in a row or a report; a worker's goes through the message of a Prefect state
+SKIPPED = "skipped"  # the outcome of a chunk that was not begun because its deadline had passed
 
 
 @dataclass(frozen=True)
@@ -36,31 +38,31 @@ class InputRole:
     """One input of a stage: its parameter name, whether it may be absent, whether it takes many artifacts."""
 
     name: str
-    optional: bool
-    many: bool
+    is_optional: bool
+    is_list: bool
 
 
 @dataclass(frozen=True)
 class Stage:
     """A named, versioned function ``(spec, **inputs, out) -> facts``; call it bare to test it.
 
-    ``cut`` gives the rounds of its pieces, which ``function`` then takes as ``pieces``; the files of pieces that end
-    in ``lends`` become files of the joined artifact without a copy: ``00003.tar`` is that of the fourth piece.
+    ``split`` gives the rounds of its chunks, whose artifacts ``function`` takes as ``chunks``. Each chunk's file that
+    ends in ``shared_suffix`` becomes a file of the joined artifact without a copy: ``00003.tar`` is the fourth chunk's.
     """
 
     name: str
-    own_version: int
+    declared_version: int
     function: Callable[..., Facts]
     spec_type: type[Spec]
     roles: tuple[InputRole, ...]
-    cut: "Callable[..., ChunkRounds] | None" = None
-    cut_into: tuple[str, ...] = ()
-    lends: str = ""
+    split: "Callable[..., ChunkRounds] | None" = None
+    chunk_stages: tuple[str, ...] = ()
+    shared_suffix: str = ""
 
     @property
     def version(self) -> int:
-        """Its own version; that of a stage that is cut moves with the versions of the stages of its pieces."""
-        return self.own_version + sum(stage_named(name).version for name in self.cut_into)
+        """The declared version plus those of the stages of its chunks: a changed chunk stage re-keys the whole."""
+        return self.declared_version + sum(stage_named(name).version for name in self.chunk_stages)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Facts:
         return self.function(*args, **kwargs)
@@ -71,12 +73,11 @@ class Stage:
         for name, value in given.items():
             if name not in allowed:
                 raise RequestError(f"{where}: stage {self.name} has no input '{name}'; it has {sorted(allowed)}")
-            if isinstance(value, list) != allowed[name].many:
-                raise RequestError(
-                    f"{where}: input '{name}' takes {'a list' if allowed[name].many else 'one'} of steps"
-                )
+            if isinstance(value, list) != allowed[name].is_list:
+                count = "a list" if allowed[name].is_list else "one"
+                raise RequestError(f"{where}: input '{name}' takes {count} of steps")
         for role in self.roles:
-            if not role.optional and role.name not in given:
+            if not role.is_optional and role.name not in given:
                 raise RequestError(f"{where}: stage {self.name} needs the input '{role.name}'")
 
 
@@ -90,18 +91,18 @@ class StageResult:
 
 @dataclass(frozen=True)
 class Chunk:
-    """One call of a stage on behalf of a stage that is cut; ``name`` tells it from the others of its round."""
+    """One call of a stage on behalf of a stage that is split; ``name`` tells it from the others of its round."""
 
     name: str
     stage: Stage
     spec: Spec
     inputs: Inputs
-    terms: RetryPolicy = field(default_factory=RetryPolicy)
+    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
 
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """What became of a piece: its key, or the error that stopped it."""
+    """What became of a chunk: its key, or the error that stopped it. The record has a row of these fields."""
 
     name: str
     stage: str
@@ -120,7 +121,10 @@ ChunkMapper = Callable[[Store, Sequence[Chunk]], Iterator[ChunkResult]]
 
 
 def stage(
-    version: int, cut: Callable[..., ChunkRounds] | None = None, into: tuple[str, ...] = (), lends: str = ""
+    version: int,
+    split: Callable[..., ChunkRounds] | None = None,
+    chunk_stages: tuple[str, ...] = (),
+    shared_suffix: str = "",
 ) -> Callable[[Callable[..., Facts]], Stage]:
     """Declare a stage; its name is the function's, its roles are the parameters between ``spec`` and ``out``."""
 
@@ -129,8 +133,8 @@ def stage(
         names = list(inspect.signature(function).parameters)
         if names[0] != "spec" or "out" not in names:
             raise TypeError(f"{function.__name__}: a stage takes (spec, inputs..., out)")
-        roles = tuple(_input_role(name, hints[name]) for name in names if name not in ("spec", "pieces", "out"))
-        return Stage(function.__name__, version, function, hints["spec"], roles, cut, into, lends)
+        roles = tuple(_input_role(name, hints[name]) for name in names if name not in ("spec", "chunks", "out"))
+        return Stage(function.__name__, version, function, hints["spec"], roles, split, chunk_stages, shared_suffix)
 
     return declare
 
@@ -164,7 +168,7 @@ def flatten_inputs(inputs: Inputs) -> dict[str, Artifact]:
     flat: dict[str, Artifact] = {}
     for role, value in inputs.items():
         if isinstance(value, list):
-            flat.update({f"{role}.{number}": one for number, one in enumerate(value)})
+            flat.update({f"{role}.{number}": artifact for number, artifact in enumerate(value)})
         else:
             flat[role] = value
     return flat
@@ -172,7 +176,7 @@ def flatten_inputs(inputs: Inputs) -> dict[str, Artifact]:
 
 def stage_key(stage: Stage, spec: Spec, inputs: Inputs) -> str:
     """The key of what ``stage`` would make of ``spec`` and ``inputs``."""
-    digests = {role: one.digest for role, one in flatten_inputs(inputs).items()}
+    digests = {role: artifact.digest for role, artifact in flatten_inputs(inputs).items()}
     return make_key(stage.name, stage.version, spec, digests)
 
 
@@ -181,7 +185,7 @@ def materialize(
 ) -> StageResult:
     """The artifact of (stage, spec, inputs): the one in the store if it is whole, else made and committed now.
 
-    ``mapper`` makes the pieces of a stage that is cut; without one they are made here, one after another.
+    ``mapper`` makes the chunks of a stage that is split; without one they are made here, one after another.
     """
     key = stage_key(stage, spec, inputs)
     found = store.look(stage.name, key)
@@ -190,7 +194,7 @@ def materialize(
     while True:
         try:
             return _make(store, stage, spec, inputs, mapper, key)
-        except LeaseLost as lost:  # what the other machine makes is waited for and reused
+        except LeaseLost as lost:  # another machine took the key over: wait for it, and reuse its artifact
             log_info(f"{stage.name} {key[:12]}: {lost}")
 
 
@@ -198,77 +202,80 @@ def _make(store: Store, stage: Stage, spec: Spec, inputs: Inputs, mapper: ChunkM
     with store.work_folder(stage.name, key) as folder:
         found = store.look(stage.name, key)
         if found.artifact is not None:
-            shutil.rmtree(folder)  # whoever had the key meanwhile made it
+            shutil.rmtree(folder)  # made by the process that held the key while this one waited for it
             return StageResult(found.artifact, "reused")
-        lent: list[FileEntry] = []
-        if stage.cut is None:
+        shared: list[FileEntry] = []
+        if stage.split is None:
             facts = stage.function(spec, **inputs, out=folder)
         else:
-            pieces = _run_rounds(store, stage.cut(spec, **inputs), mapper or map_sequentially)
-            lent = [
-                entry for number, piece in enumerate(pieces) for entry in _shared_entries(piece, number, stage.lends)
-            ]
-            facts = stage.function(spec, **inputs, pieces=pieces, out=folder)
-        canonical_json(facts)
-        artifact = store.commit(folder, stage.name, stage.version, key, spec, flatten_inputs(inputs), facts, lent)
+            chunks = _run_rounds(store, stage.split(spec, **inputs), mapper or map_sequentially)
+            for number, chunk in enumerate(chunks):
+                shared += _shared_entries(chunk, number, stage.shared_suffix)
+            facts = stage.function(spec, **inputs, chunks=chunks, out=folder)
+        canonical_json(facts)  # facts that are not JSON fail here, before anything is committed
+        artifact = store.commit(folder, stage.name, stage.version, key, spec, flatten_inputs(inputs), facts, shared)
     return StageResult(artifact, "made")
 
 
-def map_sequentially(store: Store, pieces: Sequence[Chunk]) -> Iterator[ChunkResult]:
-    """Make the pieces here, one after another."""
-    return (run_chunk(store, piece) for piece in pieces)
+def map_sequentially(store: Store, chunks: Sequence[Chunk]) -> Iterator[ChunkResult]:
+    """Make the chunks in this process, one after another."""
+    return (run_chunk(store, chunk) for chunk in chunks)
 
 
-def run_chunk(store: Store, piece: Chunk) -> ChunkResult:
-    """Make or reuse one piece. A failure is told, not raised: the pieces beside it go on."""
-    began, clock = datetime.now(UTC), time.monotonic()
-
+def run_chunk(store: Store, chunk: Chunk) -> ChunkResult:
+    """Make or reuse one chunk. A failure is returned, not raised: the chunks beside it go on."""
+    started_at, clock = datetime.now(UTC), time.monotonic()
     attempts = 0
 
-    def count(number: int) -> None:
+    def count_attempt(number: int) -> None:
         nonlocal attempts
         attempts = number
 
-    def done(key: str | None, outcome: str, error: str | None = None, out_of_memory: bool = False) -> ChunkResult:
-        wall_s, name = time.monotonic() - clock, piece.stage.name
-        who = worker_name()
-        return ChunkResult(piece.name, name, key, outcome, began, wall_s, who, error, attempts, out_of_memory)
+    def result(key: str | None, outcome: str, error: str | None = None, out_of_memory: bool = False) -> ChunkResult:
+        wall_s = time.monotonic() - clock
+        made_by = worker_name()
+        return ChunkResult(
+            chunk.name, chunk.stage.name, key, outcome, started_at, wall_s, made_by, error, attempts, out_of_memory
+        )
 
-    if piece.terms.over:
-        return done(None, SKIPPED, "not begun: the time for it was over")
-    what = f"{piece.stage.name} {piece.name}"
+    if chunk.retry_policy.over:
+        return result(None, SKIPPED, "not begun: the time for it was over")
+    make = partial(materialize, store, chunk.stage, chunk.spec, chunk.inputs)
     try:
-        made = with_retries(lambda: materialize(store, piece.stage, piece.spec, piece.inputs), piece.terms, count, what)
-    except Exception as error:  # noqa: BLE001 - whatever a stage raises is its piece's error, and is told whole
-        words = str(error) if isinstance(error, ZscirError) else f"{type(error).__name__}: {error}"
-        return done(None, "failed", str(redact(words))[:2000], is_out_of_memory(error))
-    return done(made.artifact.key, made.outcome)
+        made = with_retries(make, chunk.retry_policy, count_attempt, f"{chunk.stage.name} {chunk.name}")
+    except Exception as error:  # noqa: BLE001 - whatever a stage raises is its chunk's error, and is reported whole
+        message = str(error) if isinstance(error, ZscirError) else f"{type(error).__name__}: {error}"
+        return result(None, "failed", str(redact(message))[:MAX_ERROR_CHARS], is_out_of_memory(error))
+    return result(made.artifact.key, made.outcome)
 
 
 def _run_rounds(store: Store, rounds: ChunkRounds, mapper: ChunkMapper) -> list[Artifact]:
-    """Walk the rounds of a stage that is cut; a lone piece, such as a plan, is made here at once."""
-    asked = next(rounds)
+    """The chunks to join, after all rounds of a stage that is split.
+
+    A round of one chunk, such as a plan, is made in this process: sending it away would cost more than it does.
+    """
+    chunks = next(rounds)
     while True:
-        done = list((mapper if len(asked) > 1 else map_sequentially)(store, asked))
-        failed = [one for one in done if one.key is None]
+        results = list((mapper if len(chunks) > 1 else map_sequentially)(store, chunks))
+        failed = [result for result in results if result.key is None]
         if failed:
-            raise StageError(_explain(failed, len(asked)))
-        keys = {one.name: one.key for one in done}
+            raise StageError(_explain_failures(failed, len(chunks)))
+        keys = {result.name: str(result.key) for result in results}
         try:
-            asked = rounds.send([store.get(piece.stage.name, str(keys[piece.name])) for piece in asked])
+            chunks = rounds.send([store.get(chunk.stage.name, keys[chunk.name]) for chunk in chunks])
         except StopIteration as stop:
-            pieces: list[Artifact] = stop.value
-            return pieces
+            joined: list[Artifact] = stop.value
+            return joined
 
 
-def _explain(failed: list[ChunkResult], asked: int) -> str:
-    first = sorted(failed, key=lambda one: one.name)[:3]
-    lines = "; ".join(f"{one.stage} {one.name}: {one.error}" for one in first)
-    return f"{len(failed)} of {asked} pieces failed, the others are kept: {lines}"
+def _explain_failures(failed: list[ChunkResult], total: int) -> str:
+    first = sorted(failed, key=lambda result: result.name)[:3]
+    lines = "; ".join(f"{result.stage} {result.name}: {result.error}" for result in first)
+    return f"{len(failed)} of {total} chunks failed, the others are kept: {lines}"
 
 
-def _shared_entries(piece: Artifact, number: int, suffix: str) -> list[FileEntry]:
-    names = piece.files(suffix) if suffix else []
+def _shared_entries(chunk: Artifact, number: int, suffix: str) -> list[FileEntry]:
+    names = chunk.files(suffix) if suffix else []
     if len(names) > 1:
-        raise StageError(f"{piece.stage}/{piece.key[:12]}: more than one file ends in {suffix}: {names[:3]}")
-    return [piece.entries[name].lent(piece, f"{number:05d}{suffix}") for name in names]
+        raise StageError(f"{chunk.stage}/{chunk.key[:12]}: more than one file ends in {suffix}: {names[:3]}")
+    return [chunk.entries[name].lent(chunk, f"{number:05d}{suffix}") for name in names]

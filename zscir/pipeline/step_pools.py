@@ -1,4 +1,4 @@
-"""Pools: a pipeline's ``[dispatch]`` table and ``ZSCIR_DISPATCH`` become the work pool that makes each step, if any."""
+"""Assign steps to work pools, by a pipeline's ``[dispatch]`` table and the machine's ``ZSCIR_DISPATCH``."""
 
 from collections.abc import Collection, Mapping
 
@@ -8,17 +8,21 @@ LOCAL_POOL = "here"  # in place of a pool: the run's own process, whatever the m
 
 
 def assign_pools(
-    asked: Mapping[str, str], machine: Mapping[str, str], steps: Mapping[str, str], stages: Collection[str], where: str
+    pipeline_table: Mapping[str, str],
+    environment_table: Mapping[str, str],
+    steps: Mapping[str, str],
+    stages: Collection[str],
+    where: str,
 ) -> dict[str, str]:
     """Step -> work pool, for each of ``steps`` (name -> stage) that another machine is to make.
 
-    ``asked`` is the pipeline's table and goes before the machine's setting; in each a step's own name goes before its
-    stage's. RequestError when a name is that of no step or stage; the machine's may name any of ``stages``, since it
-    holds for every pipeline that is run there.
+    The pipeline's table goes before the environment's; in each a step's own name goes before its stage's. RequestError
+    when a name is that of no step or stage; the environment may name any of ``stages``, since it holds for every
+    pipeline that is run there.
     """
-    _check_names(asked, {*steps, *steps.values()}, f"{where}: [dispatch]", steps)
-    _check_names(machine, {*steps, *stages}, "ZSCIR_DISPATCH", steps)
-    chosen = {name: _first((name, stage), (asked, machine)) for name, stage in steps.items()}
+    _check_names(pipeline_table, {*steps, *steps.values()}, f"{where}: [dispatch]", steps)
+    _check_names(environment_table, {*steps, *stages}, "ZSCIR_DISPATCH", steps)
+    chosen = {name: _first((name, stage), (pipeline_table, environment_table)) for name, stage in steps.items()}
     return {name: pool for name, pool in chosen.items() if pool != LOCAL_POOL}
 
 

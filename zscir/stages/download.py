@@ -1,6 +1,6 @@
 """download: the URLs of pairs become JPEGs in byte-stable WebDataset shards, and one row per pair says what happened.
 
-Each chunk of URLs is a piece: an artifact of its own (fetch_chunk), made by any worker, lent to this one uncopied.
+Each chunk of URLs is an artifact of its own (fetch_chunk), made by any worker; this one shares its tar, uncopied.
 """
 
 from pathlib import Path
@@ -39,17 +39,22 @@ def _chunks(spec: DownloadSpec, lists: Artifact, patch: int | None) -> list[Chun
     ]
 
 
-@stage(version=1, cut=split_into_chunks, into=("plan_download", "fetch_chunk", "list_failed"), lends=".tar")
-def download(spec: DownloadSpec, pairs: Artifact, pieces: list[Artifact], out: Path) -> Facts:
+@stage(
+    version=1,
+    split=split_into_chunks,
+    chunk_stages=("plan_download", "fetch_chunk", "list_failed"),
+    shared_suffix=".tar",
+)
+def download(spec: DownloadSpec, pairs: Artifact, chunks: list[Artifact], out: Path) -> Facts:
     """Join the chunks: images.parquet, rejects.parquet, hosts.parquet. Raises GateError below ``min_success_rate``."""
     merge_records(
         pairs.path("pairs.parquet"),
-        ChunkRecords(tuple(one.path("record.parquet") for one in pieces)),
+        ChunkRecords(tuple(chunk.path("record.parquet") for chunk in chunks)),
         out / "images.parquet",
     )
     write_download_rejects(out / "images.parquet", out / "rejects.parquet")
     write_host_counts(out / "images.parquet", out / "hosts.parquet")
-    facts = download_facts(out / "images.parquet") | {"chunks": len(pieces)}
+    facts = download_facts(out / "images.parquet") | {"chunks": len(chunks)}
     rate = facts["success_rate"]
     if spec.min_success_rate is not None and (rate is None or rate < spec.min_success_rate):
         raise GateError(_below(spec.min_success_rate, facts))

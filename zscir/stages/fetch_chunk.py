@@ -75,7 +75,7 @@ def _attempt(spec: ChunkSpec, targets: tuple[ChunkUrl, ...], gateway: "Gateway",
     try:
         with atomic_path(job.urls) as part:
             pq.write_table(pa.table({"url": [f"http://127.0.0.1:{gateway.port}/{key}" for key in keys]}), part)
-        for _ in download_raw_shards(job, lambda: gateway.last_news, STALL_S + spec.deadline_s):
+        for _ in download_raw_shards(job, lambda: gateway.last_progress_at, STALL_S + spec.deadline_s):
             repack(job.folder / "00000.tar", targets, gateway.outcome, out)
             return ""
     except BadShard as error:

@@ -132,11 +132,11 @@ def test_as_long_as_somebody_waits_for_an_answer_there_is_news(
         gateway.expect({"k1": server.url("/hang/news")})
         waiting = pool.submit(ask, gateway, "k1")
         time.sleep(1.0)
-        assert time.monotonic() - gateway.last_news < 0.9
+        assert time.monotonic() - gateway.last_progress_at < 0.9
         gateway.forget(["k1"])
         wait([waiting], 20)
         time.sleep(1.0)
-        assert time.monotonic() - gateway.last_news > 0.9
+        assert time.monotonic() - gateway.last_progress_at > 0.9
 
 
 def test_an_image_that_takes_the_decoder_down_fails_alone_once_its_chunk_is_distrusted(server: HostileServer) -> None:
@@ -144,7 +144,7 @@ def test_an_image_that_takes_the_decoder_down_fails_alone_once_its_chunk_is_dist
     urls = {"bad": server.url("/photo/3000/3000/1.jpg"), "good": server.url("/ok/1.jpg")}
     other = {"other": server.url("/photo/3000/3000/2.jpg")}
     with Gateway(FetchSpec(allow_hosts=server.hosts)) as gateway:
-        gateway._trial = DecodeSandbox(limit_s=0.01)
+        gateway._sandbox = DecodeSandbox(limit_s=0.01)
         gateway.distrust(urls.values())
         gateway.expect(urls | other)
         assert [ask(gateway, key)[0] for key in ("bad", "good", "other")] == [424, 200, 200]

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from tests.data.download.leaping_clock import leap, now
 from zscir.data.download.failures import FetchFailure
 from zscir.data.download.fetch_spec import FetchSpec
-from zscir.data.download.host_limits import HostLimits, WaitBudget
+from zscir.data.download.host_limits import HostLimits
+from zscir.data.download.url_deadline import WaitBudget
 
 Answer = Callable[[int], FetchFailure | None]  # to the n-th request, from 0
 
@@ -26,7 +27,7 @@ class Host:
     async def ask(self, name: str = "a.test", wait_s: float | None = None) -> str:
         """The error class of one request, "" when it is answered."""
         try:
-            async with self.hosts.turn(name, WaitBudget(self.spec.wait_s() if wait_s is None else wait_s)):
+            async with self.hosts.slot(name, WaitBudget(self.spec.wait_s() if wait_s is None else wait_s)):
                 number = len(self.asked_at)
                 self.asked_at.append(now())
                 self.now += 1
@@ -67,7 +68,7 @@ def test_who_asked_first_is_let_in_first_and_who_gives_up_takes_no_place() -> No
         hosts, order = HostLimits(FetchSpec(per_host=1)), []
 
         async def ask(number: int) -> None:
-            async with hosts.turn("a.test", WaitBudget(9)):
+            async with hosts.slot("a.test", WaitBudget(9)):
                 order.append(number)
                 await asyncio.sleep(1)
 

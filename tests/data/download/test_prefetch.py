@@ -27,7 +27,7 @@ class World:
         self.most |= self.now
         try:
             async with asyncio.timeout_at(ends_at):
-                await lease.need(self.body)
+                await lease.resize(self.body)
                 await asyncio.sleep(self.takes_s.get(host, 1.0))
             answer = f"got {url}"
         except TimeoutError:

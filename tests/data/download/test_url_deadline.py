@@ -8,16 +8,16 @@ from zscir.data.download.url_deadline import UrlDeadline
 
 def test_a_clock_runs_only_inside_its_blocks() -> None:
     async def blocks() -> None:
-        clock, began = UrlDeadline(10.0), now()
-        async with clock:
+        deadline, began = UrlDeadline(10.0), now()
+        async with deadline:
             await asyncio.sleep(6)
         await asyncio.sleep(100)
         with pytest.raises(TimeoutError):
-            async with clock:
+            async with deadline:
                 await asyncio.sleep(6)
         assert now() - began == pytest.approx(110)
         with pytest.raises(TimeoutError):
-            async with clock:
+            async with deadline:
                 await asyncio.sleep(0.001)
 
     leap(blocks())
@@ -25,12 +25,12 @@ def test_a_clock_runs_only_inside_its_blocks() -> None:
 
 def test_a_stopped_clock_takes_no_time_and_then_goes_on() -> None:
     async def stopped() -> None:
-        clock, began = UrlDeadline(10.0), now()
+        deadline, began = UrlDeadline(10.0), now()
 
         async def stops() -> None:
-            async with clock:
+            async with deadline:
                 await asyncio.sleep(4)
-                async with clock.stopped():
+                async with deadline.paused():
                     await asyncio.sleep(1000)
                 await asyncio.sleep(7)
 
@@ -43,10 +43,10 @@ def test_a_stopped_clock_takes_no_time_and_then_goes_on() -> None:
 
 def test_somebody_elses_time_out_is_not_mistaken_for_its_own() -> None:
     async def nested() -> None:
-        clock = UrlDeadline(10.0)
+        deadline = UrlDeadline(10.0)
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(3), clock, clock.stopped():
+            async with asyncio.timeout(3), deadline, deadline.paused():
                 await asyncio.sleep(5)
-        assert clock.left_s == pytest.approx(10.0)
+        assert deadline.left_s == pytest.approx(10.0)
 
     leap(nested())

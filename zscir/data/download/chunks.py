@@ -1,7 +1,4 @@
-"""Chunks: pairs become lists of distinct URLs, cut where their contents say, so that a changed row moves one chunk.
-
-DuckDB does the grouping: it spills to disk, so a list of 10^8 pairs needs no memory of that size.
-"""
+"""Split the distinct URLs of pairs into content-defined chunks, so that a changed row moves one chunk only."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,12 +6,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from zscir.data.sql_joins import query_tables, rows_sql
+from zscir.data.sql_joins import BATCH_ROWS, query_tables, rows_sql
 from zscir.runtime.schemas import PAIRS_SCHEMA, read_rows, schema_of, write_table
 from zscir.store.artifacts import atomic_path
 
 URLS_SCHEMA = schema_of(image_key="str", url="str", text="str")
-BATCH_ROWS = 50_000
 MIN_CHUNK_DIVISOR = 4  # a chunk has at least chunk_rows / SMALLEST rows, except the last
 
 

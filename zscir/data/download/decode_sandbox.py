@@ -1,9 +1,9 @@
-"""Trial: an image that may crash or hang OpenCV is decoded in a process of its own, and becomes a verdict.
+"""Decode an image that may crash or hang OpenCV in a child process, and say whether it comes back.
 
     python -m zscir.data.download.decode_sandbox 30
     # reads images from standard input, each after its length, and answers each
 
-When img2dataset dies over a chunk, one of its images may be to blame: the next attempt tries each beforehand.
+When img2dataset dies over a chunk, one of its images may be to blame: the next attempt decodes each here first.
 """
 
 import contextlib
@@ -21,25 +21,25 @@ LENGTH_PREFIX = struct.Struct("<Q")
 
 
 class DecodeSandbox:
-    """One child process, begun when it is needed and again when an image has killed it. Any thread may ask."""
+    """One child process, started when first needed and again after an image has killed it. Thread-safe."""
 
     def __init__(self, limit_s: float = DECODE_TIMEOUT_S) -> None:
         self._limit_s = limit_s
         self._child: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
-    def survives(self, image: bytes) -> bool:
-        """Whether OpenCV comes back from decoding ``image``, with a picture or without. Takes ``limit_s`` at most."""
+    def can_decode(self, image: bytes) -> bool:
+        """Whether OpenCV comes back from decoding ``image``, with pixels or without. Takes ``limit_s`` at most."""
         with self._lock:
             if self._child is None:
                 self._child = _start(self._limit_s)
-            if _ask(self._child, image):
+            if _send(self._child, image):
                 return True
             self.close()
             return False
 
     def close(self) -> None:
-        """End the child, whatever it does."""
+        """Kill the child."""
         child, self._child = self._child, None
         if child is not None:
             child.kill()
@@ -56,12 +56,13 @@ def _start(limit_s: float) -> "subprocess.Popen[bytes]":
     if child.stdout is None or child.stdout.read(len(DECODED)) != DECODED:
         child.communicate()
         raise StageError(
-            "the process that tries images did not start; does `python -m zscir.data.download.decode_sandbox 30` work?"
+            "the process that decodes suspicious images did not start; "
+            "does `python -m zscir.data.download.decode_sandbox 30` work?"
         )
     return child
 
 
-def _ask(child: "subprocess.Popen[bytes]", image: bytes) -> bool:
+def _send(child: "subprocess.Popen[bytes]", image: bytes) -> bool:
     if child.stdin is None or child.stdout is None:
         return False
     with contextlib.suppress(BrokenPipeError):
@@ -72,7 +73,7 @@ def _ask(child: "subprocess.Popen[bytes]", image: bytes) -> bool:
 
 
 def serve_decodes(limit_s: float) -> None:
-    """Answer each image with a plus sign; a decoder that hangs ends the process, and so does a parent that is gone."""
+    """Answer each image with a plus sign. A decoder that hangs ends the process; so does the end of standard input."""
     import cv2
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Client: one URL becomes its bytes or the reason why not, within the limits of a FetchSpec."""
+"""HTTP client for images: fetch a URL with redirects, retries and bounds, or say why it gave nothing."""
 
 import asyncio
 import contextlib
@@ -14,11 +14,11 @@ from yarl import URL
 from zscir.data.download.failures import TRANSIENT_ERRORS, FetchFailure, failure_from_client_error, failure_from_status
 from zscir.data.download.fetch_spec import MAX_URL_CHARS, FetchSpec
 from zscir.data.download.headers import ROBOTS_AGENT, back_off_s, refusing_directive, retry_after_s, user_agent
-from zscir.data.download.host_limits import BUSY_ERROR_CLASSES, HostLimits, WaitBudget
+from zscir.data.download.host_limits import BUSY_ERROR_CLASSES, HostLimits
 from zscir.data.download.ip_filter import PublicAddressResolver, check_url
 from zscir.data.download.memory_budget import MemoryBudget, MemoryLease
 from zscir.data.download.robots import ROBOTS_BYTES, RobotsCache
-from zscir.data.download.url_deadline import UrlDeadline
+from zscir.data.download.url_deadline import UrlDeadline, WaitBudget
 
 REDIRECTS = {301, 302, 303, 307, 308}
 BODY_READ_BYTES = 64 * 1024
@@ -31,7 +31,7 @@ HostPort = tuple[str, int]
 
 @dataclass(frozen=True)
 class FetchResult:
-    """What came of one URL: ``body`` or ``failure``, the last HTTP status, and how often it was asked for."""
+    """The result of one URL: ``body`` or ``failure``, the last HTTP status, and the number of attempts."""
 
     body: bytes | None
     failure: FetchFailure | None
@@ -43,11 +43,11 @@ class FetchResult:
 class _FetchState:
     """What one URL (and all that it redirects to) has used up."""
 
-    clock: UrlDeadline
-    patience: WaitBudget
+    deadline: UrlDeadline
+    wait_budget: WaitBudget
     lease: MemoryLease
     attempts: int = 0
-    robots_file: bool = False  # a robots.txt: asked for without asking, and cut off where it is too long
+    robots_file: bool = False  # a robots.txt itself: needs no permission, and is cut off where it is too long
 
 
 class HttpClient:
@@ -56,7 +56,8 @@ class HttpClient:
     def __init__(self, spec: FetchSpec, pinned: dict[HostPort, HostPort] | None = None) -> None:
         self._spec = spec
         self._allowed = frozenset(
-            (host.strip("[]").lower(), int(port)) for host, _, port in (one.rpartition(":") for one in spec.allow_hosts)
+            (host.strip("[]").lower(), int(port))
+            for host, _, port in (allowed.rpartition(":") for allowed in spec.allow_hosts)
         )
         self._resolver = PublicAddressResolver(self._allowed, pinned or {})
         self._hosts = HostLimits(spec)
@@ -79,7 +80,7 @@ class HttpClient:
             timeout=aiohttp.ClientTimeout(total=None),
             trust_env=False,
         )
-        # aiohttp would ask again, at once and untold, when a server hangs up without an answer: retries are ours.
+        # aiohttp would repeat the request at once when a server hangs up without an answer: retries are ours to count.
         self._session._retry_connection = False
         return self
 
@@ -92,57 +93,57 @@ class HttpClient:
         await self._resolver.close()
 
     async def fetch(self, url: str, lease: MemoryLease | None = None, ends_at: float | None = None) -> FetchResult:
-        """Ask until there is an answer that stands: at most ``retries`` more times, only after transient failures.
+        """Fetch ``url``, with at most ``retries`` more attempts after transient failures. Raises no FetchFailure.
 
-        ``lease`` is what the body takes of the memory, the caller's to release; ``ends_at`` (time of the event loop)
-        is when all is over, whatever the URL waits for.
+        ``lease`` is the memory of the body, the caller's to release; at ``ends_at`` (time of the event loop) the chunk
+        is over, whatever the URL waits for.
         """
-        errand = self._errand(lease)
+        state = self._new_state(lease)
         with contextlib.suppress(TimeoutError):
-            # A time-out that is over ends only what has to wait: look first.
+            # asyncio.timeout_at with a time that is past ends only what waits: a request that does not would go on.
             if ends_at is None or ends_at > asyncio.get_running_loop().time():
                 async with asyncio.timeout_at(ends_at):
-                    return await self._persist(url, errand)
+                    return await self._fetch_with_retries(url, state)
         return FetchResult(
-            None, FetchFailure("chunk_deadline", TRANSIENT_ERRORS["chunk_deadline"]), None, errand.attempts
+            None, FetchFailure("chunk_deadline", TRANSIENT_ERRORS["chunk_deadline"]), None, state.attempts
         )
 
-    def _errand(self, lease: MemoryLease | None, robots_file: bool = False) -> _FetchState:
+    def _new_state(self, lease: MemoryLease | None, robots_file: bool = False) -> _FetchState:
         spec = self._spec
         lease = lease or MemoryBudget(spec.max_bytes).lease()
         return _FetchState(UrlDeadline(spec.deadline_s), WaitBudget(spec.wait_s()), lease, 0, robots_file)
 
-    async def _persist(self, url: str, errand: _FetchState) -> FetchResult:
-        own: FetchFailure | None = None  # what the URL itself was answered last
+    async def _fetch_with_retries(self, url: str, state: _FetchState) -> FetchResult:
+        own: FetchFailure | None = None  # the last failure of a request; not of waiting for its host
         while True:
             try:
-                body, status = await self._follow(url, errand)
-                return FetchResult(body, None, status, errand.attempts)
+                body, status = await self._follow_redirects(url, state)
+                return FetchResult(body, None, status, state.attempts)
             except FetchFailure as failure:
                 if failure.error_class not in UNSENT_ERROR_CLASSES or own is None:
                     own = failure
-                wait_s = self._wait_s(failure, errand)
+                wait_s = self._wait_s(failure, state)
                 if wait_s is None:
-                    return FetchResult(None, own, own.http_status, errand.attempts)
+                    return FetchResult(None, own, own.http_status, state.attempts)
             await asyncio.sleep(wait_s)
-            errand.clock.left_s -= wait_s
+            state.deadline.left_s -= wait_s
 
-    def _wait_s(self, failure: FetchFailure, errand: _FetchState) -> float | None:
-        """Seconds until the next attempt, or None when there shall be none."""
-        if not failure.transient or failure.error_class in UNSENT_ERROR_CLASSES or errand.attempts > self._spec.retries:
+    def _wait_s(self, failure: FetchFailure, state: _FetchState) -> float | None:
+        """Seconds until the next attempt, or None when there is to be none."""
+        if not failure.transient or failure.error_class in UNSENT_ERROR_CLASSES or state.attempts > self._spec.retries:
             return None
         if (failure.retry_after_s or 0.0) > self._spec.max_retry_after_s:
             return None
         if failure.error_class in BUSY_ERROR_CLASSES:
-            return 0.0  # the URL waits with all others of its host
-        wait_s = max(back_off_s(errand.attempts, self._spec.backoff_s), failure.retry_after_s or 0.0)
-        return wait_s if wait_s < errand.clock.left_s else None
+            return 0.0  # HostLimits makes it wait, with all other URLs of its host
+        wait_s = max(back_off_s(state.attempts, self._spec.backoff_s), failure.retry_after_s or 0.0)
+        return wait_s if wait_s < state.deadline.left_s else None
 
-    async def _follow(self, url: str, errand: _FetchState) -> tuple[bytes, int]:
+    async def _follow_redirects(self, url: str, state: _FetchState) -> tuple[bytes, int]:
         status: int | None = None
         for hop in range(self._spec.max_redirects + 1):
             try:
-                answer = await self._hop(url, errand, first=hop == 0)
+                answer = await self._request_hop(url, state, first=hop == 0)
             except FetchFailure as failure:
                 if failure.http_status is None:
                     failure.http_status = status  # of the redirect that led here
@@ -152,18 +153,18 @@ class HttpClient:
             url, status = answer
         raise FetchFailure("too_many_redirects", f"more than {self._spec.max_redirects} redirects", http_status=status)
 
-    async def _hop(self, url: str, errand: _FetchState, first: bool) -> bytes | tuple[str, int]:
-        """The body behind one URL, or the next URL and the status that redirected to it. Raises Failure."""
+    async def _request_hop(self, url: str, state: _FetchState, first: bool) -> bytes | tuple[str, int]:
+        """The body behind one URL, or the URL that it redirects to and the status. Raises FetchFailure."""
         if len(url) > MAX_URL_CHARS:
             raise FetchFailure("bad_url", f"longer than {MAX_URL_CHARS} characters")
         host = check_url(url, self._allowed)
-        if self._spec.robots_txt and not errand.robots_file:
+        if self._spec.robots_txt and not state.robots_file:
             await self._robots.check(url)
-        async with self._hosts.turn(host.rstrip("."), errand.patience):
-            errand.attempts += first
+        async with self._hosts.slot(host.rstrip("."), state.wait_budget):
+            state.attempts += first
             try:
-                async with errand.clock:
-                    return await self._ask(url, errand)
+                async with state.deadline:
+                    return await self._request(url, state)
             except TimeoutError:
                 raise FetchFailure("timeout", f"not done within {self._spec.deadline_s:g} s") from None
             except (aiohttp.ClientError, OSError) as error:
@@ -171,52 +172,52 @@ class HttpClient:
             except ValueError as error:
                 raise FetchFailure("bad_url", f"the client cannot ask this URL ({type(error).__name__})") from None
 
-    async def _ask(self, url: str, errand: _FetchState) -> bytes | tuple[str, int]:
+    async def _request(self, url: str, state: _FetchState) -> bytes | tuple[str, int]:
         if self._session is None:
-            raise RuntimeError("enter the Client first")
+            raise RuntimeError("enter the HttpClient first")
         async with self._session.get(URL(url), allow_redirects=False) as response:
             if response.status in REDIRECTS and "Location" in response.headers:
                 return _next_url(url, response.headers["Location"], response.status), response.status
             if response.status != 200:
                 raise failure_from_status(response.status, retry_after_s(response.headers.get("Retry-After")))
-            if errand.robots_file:
+            if state.robots_file:
                 return await _first_bytes(response, ROBOTS_BYTES)
-            return await self._body(response, errand)
+            return await self._body(response, state)
 
     async def _robots_file(self, url: str) -> bytes:
-        """A robots.txt, fetched as carefully as anything else. Raises Failure."""
-        fetched = await self._persist(url, self._errand(None, robots_file=True))
+        """A robots.txt, fetched within the same bounds as an image. Raises FetchFailure."""
+        fetched = await self._fetch_with_retries(url, self._new_state(None, robots_file=True))
         if fetched.failure is not None:
             raise fetched.failure
         return fetched.body or b""
 
-    async def _body(self, response: aiohttp.ClientResponse, errand: _FetchState) -> bytes:
+    async def _body(self, response: aiohttp.ClientResponse, state: _FetchState) -> bytes:
         directive = refusing_directive(response.headers.getall("X-Robots-Tag", []))
         if directive:
             raise FetchFailure("robots_tag", f"X-Robots-Tag says {directive}", http_status=response.status)
         limit, length = self._spec.max_bytes, response.content_length
         if (length or 0) > limit:
             raise _too_large(limit, response.status)
-        await _lease_body(errand, min(limit, BODY_GROWTH_BYTES if length is None else length))
+        await _lease_body(state, min(limit, BODY_GROWTH_BYTES if length is None else length))
         data = bytearray()
         async for block in response.content.iter_chunked(BODY_READ_BYTES):
             data += block
             if len(data) > limit:
                 raise _too_large(limit, response.status)
-            if len(data) > errand.lease.size:
-                await _lease_body(errand, min(limit, len(data) + BODY_GROWTH_BYTES))
+            if len(data) > state.lease.size:
+                await _lease_body(state, min(limit, len(data) + BODY_GROWTH_BYTES))
         encoding = response.headers.get("Content-Encoding", "").strip().lower()
         if encoding in ("", "identity"):
             return bytes(data)
-        await _lease_body(errand, len(data) + limit)
+        await _lease_body(state, len(data) + limit)
         return _unpacked(bytes(data), encoding, limit, response.status)
 
 
-async def _lease_body(errand: _FetchState, size: int) -> None:
-    """Lease memory for a body; waiting for it is not the URL's fault."""
-    if not errand.lease.fits(size):
-        async with errand.clock.stopped():
-            await errand.lease.need(size)
+async def _lease_body(state: _FetchState, size: int) -> None:
+    """Lease memory for a body; waiting for it takes nothing of the URL's deadline."""
+    if not state.lease.try_resize(size):
+        async with state.deadline.paused():
+            await state.lease.resize(size)
 
 
 async def _first_bytes(response: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -236,7 +237,7 @@ def _next_url(url: str, location: str, status: int) -> str:
 
 
 def _unpacked(data: bytes, encoding: str, limit: int, status: int) -> bytes:
-    """The body without its content encoding, which we did not ask for; never more than ``limit`` bytes."""
+    """The body without its content encoding; never more than ``limit`` bytes, whatever the data would unzip to."""
     if encoding not in ("gzip", "x-gzip", "deflate"):
         raise FetchFailure("bad_encoding", f"content encoding {encoding[:40]!r} was not asked for", http_status=status)
     unzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)

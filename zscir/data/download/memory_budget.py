@@ -1,85 +1,85 @@
-"""Memory: so many bytes for all bodies together become leases, so that no number of large images fills the machine."""
+"""Share a fixed number of bytes among all bodies in flight, so that large images cannot fill the memory."""
 
 import asyncio
 
 
 class MemoryBudget:
-    """At most ``total`` bytes are leased; one body that somebody waits for may go beyond, or nobody might ever end."""
+    """At most ``total`` bytes are leased; one requested body may exceed them, as none would end if all waited."""
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.used = 0
         self._waiting: list[tuple[MemoryLease, int, asyncio.Future[None]]] = []
-        self._beyond: MemoryLease | None = None
+        self._overdraft: MemoryLease | None = None
 
-    def lease(self, wanted: bool = True) -> "MemoryLease":
-        """Nothing yet; it grows as needed. One that is not ``wanted`` never goes beyond the total."""
-        return MemoryLease(self, wanted)
+    def lease(self, requested: bool = True) -> "MemoryLease":
+        """An empty lease, which grows as needed. One that is not ``requested`` never exceeds the total."""
+        return MemoryLease(self, requested)
 
     def grant(self, lease: "MemoryLease", size: int) -> bool:
-        """Let ``lease`` be of that size, if there is room or it is its turn to go beyond."""
-        more = size - lease.size
-        if self.used + more > self.total and more > 0 and self._beyond is not lease:
-            if not lease.wanted or self._beyond is not None:
+        """Resize ``lease`` to ``size`` bytes, if there is room or it may exceed the total."""
+        extra = size - lease.size
+        if self.used + extra > self.total and extra > 0 and self._overdraft is not lease:
+            if not lease.requested or self._overdraft is not None:
                 return False
-            self._beyond = lease
-        self.used += more
+            self._overdraft = lease
+        self.used += extra
         lease.size = size
         return True
 
-    async def wait(self, lease: "MemoryLease", size: int) -> None:
-        """Wait until it is granted."""
+    async def wait_for(self, lease: "MemoryLease", size: int) -> None:
+        """Wait until ``size`` bytes are granted to ``lease``."""
         granted = asyncio.get_running_loop().create_future()
-        entry = (lease, size, granted)
-        self._waiting.append(entry)
+        waiter = (lease, size, granted)
+        self._waiting.append(waiter)
         try:
             await granted
         finally:
-            if entry in self._waiting:
-                self._waiting.remove(entry)
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
 
-    def settle(self, lease: "MemoryLease") -> None:
-        """Let somebody else go beyond."""
-        if self._beyond is lease:
-            self._beyond = None
+    def end_overdraft(self, lease: "MemoryLease") -> None:
+        """Let another lease exceed the total."""
+        if self._overdraft is lease:
+            self._overdraft = None
 
-    def look_again(self) -> None:
+    def recheck_waiters(self) -> None:
         """Grant what can be granted now, first come first served."""
-        for entry in list(self._waiting):
-            lease, size, granted = entry
+        for waiter in list(self._waiting):
+            lease, size, granted = waiter
             if not granted.done() and self.grant(lease, size):
-                self._waiting.remove(entry)
+                self._waiting.remove(waiter)
                 granted.set_result(None)
 
 
 class MemoryLease:
     """The bytes of one body while it is read, decoded and handed on."""
 
-    def __init__(self, memory: MemoryBudget, wanted: bool) -> None:
+    def __init__(self, memory: MemoryBudget, requested: bool) -> None:
         self._memory = memory
-        self.wanted = wanted
+        self.requested = requested
         self.size = 0
 
-    def fits(self, size: int) -> bool:
-        """Be of ``size`` bytes, if that is possible at once."""
+    def try_resize(self, size: int) -> bool:
+        """Resize to ``size`` bytes, if that is possible at once; whether it was."""
         return self._memory.grant(self, size)
 
-    async def need(self, size: int) -> None:
-        """Be of ``size`` bytes, as soon as that is possible."""
-        if not self.fits(size):
-            await self._memory.wait(self, size)
+    async def resize(self, size: int) -> None:
+        """Resize to ``size`` bytes, as soon as that is possible."""
+        if not self.try_resize(size):
+            await self._memory.wait_for(self, size)
 
     def shrink(self, size: int) -> None:
-        """Be of ``size`` bytes, fewer than now, and in no hurry any more."""
+        """Give back all but ``size`` bytes: the body is whole and needs no more."""
         self._memory.grant(self, min(size, self.size))
-        self._memory.settle(self)
-        self._memory.look_again()
+        self._memory.end_overdraft(self)
+        self._memory.recheck_waiters()
 
-    def want(self) -> None:
-        """Somebody waits for the body now."""
-        self.wanted = True
-        self._memory.look_again()
+    def mark_requested(self) -> None:
+        """Note that img2dataset waits for the body now."""
+        self.requested = True
+        self._memory.recheck_waiters()
 
     def release(self) -> None:
-        """The body is gone."""
+        """Give everything back."""
         self.shrink(0)

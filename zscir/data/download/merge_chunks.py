@@ -1,26 +1,15 @@
-"""Assembly: what each chunk recorded becomes the images table of a download, its rejects and its counts.
+"""Merge the records of a download's chunks into its images table, its rejects, and its counts by host."""
 
-DuckDB does the joining: it spills to disk, so a list of 10^8 pairs needs no memory of that size.
-"""
-
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from zscir.data.download.chunks import BATCH_ROWS, URLS_SCHEMA
-from zscir.data.sql_joins import query_tables, query_values, rows_sql
-from zscir.runtime.schemas import (
-    HOSTS_SCHEMA,
-    IMAGES_SCHEMA,
-    PAIRS_SCHEMA,
-    REJECTS_SCHEMA,
-    escape_glob,
-    schema_of,
-    table_writer,
-)
+from zscir.data.download.chunks import URLS_SCHEMA
+from zscir.data.sql_joins import BATCH_ROWS, query_tables, query_values, rows_sql, write_query
+from zscir.runtime.schemas import HOSTS_SCHEMA, IMAGES_SCHEMA, PAIRS_SCHEMA, REJECTS_SCHEMA, schema_of, table_writer
 from zscir.store.artifacts import atomic_path
 
 # What a chunk records of each of its URLs: an images row without the columns that belong to a pair or to the whole.
@@ -29,7 +18,7 @@ RECORD_SCHEMA = schema_of(
     attempts="i32", sha256="str?", width="i32?", height="i32?", original_width="i32?", original_height="i32?",
     offset="i64?", size="i64?",
 )  # fmt: skip
-# The last word on each URL: a later chunk asked again what an earlier one could not get. Attempts add up.
+# The last record of each URL: a patch round tries again what an earlier chunk could not get. Attempts add up.
 LAST_RECORD_SQL = """
     SELECT r.*, c.shard, sum(r.attempts) OVER (PARTITION BY r.image_key) AS all_attempts
     FROM {records} r
@@ -55,7 +44,7 @@ class ChunkRecords:
         return LAST_RECORD_SQL.format(records=rows_sql(self.paths, RECORD_SCHEMA, ", filename = true"))
 
     def values(self) -> dict[str, Any]:
-        """The values that ``LAST_RECORD_SQL`` asks for."""
+        """The values of the $names in ``LAST_RECORD_SQL``."""
         return {
             "paths": [str(path) for path in self.paths],
             "shards": [f"{number:05d}.tar" for number in range(len(self.paths))],
@@ -64,25 +53,27 @@ class ChunkRecords:
 
 def merge_records(pairs: Path, records: ChunkRecords, images: Path) -> None:
     """Join the records with the pairs: one images row for every pair, in the pairs' order."""
+    if not records.paths:  # read_parquet refuses an empty list
+        with atomic_path(images) as part, table_writer(part, IMAGES_SCHEMA):
+            return
     sql = f"""
         WITH last AS ({records.last_sql()})
         SELECT {", ".join(f"{IMAGES_COLUMN_SQL.get(name, 'p.' + name)} AS {name}" for name in IMAGES_SCHEMA.names)}
         FROM {rows_sql([pairs], PAIRS_SCHEMA)} p JOIN last r ON r.image_key = sha256(p.url)
         ORDER BY p.file_row_number
     """  # noqa: S608 - column names of our own schemas
-    found = query_tables(sql, images.parent, BATCH_ROWS, IMAGES_SCHEMA, **records.values())
-    _write(images, IMAGES_SCHEMA, found if records.paths else ())
+    write_query(images, IMAGES_SCHEMA, sql, **records.values())
 
 
-def read_retriable_urls(records: ChunkRecords, classes: frozenset[str], scratch: Path) -> Iterator[pa.Table]:
-    """The URLs whose last word is one of these error classes, in the order of their chunks."""
+def read_retriable_urls(records: ChunkRecords, error_classes: frozenset[str], scratch: Path) -> Iterator[pa.Table]:
+    """The URLs whose last record has one of these error classes, in the order of their chunks."""
     if not records.paths:
         return iter(())
     sql = f"""
         SELECT image_key, url, text FROM ({records.last_sql()})
         WHERE error_class IN (SELECT unnest($classes)) ORDER BY ALL
     """  # noqa: S608 - our own expression
-    return query_tables(sql, scratch, BATCH_ROWS, URLS_SCHEMA, classes=sorted(classes), **records.values())
+    return query_tables(sql, scratch, BATCH_ROWS, URLS_SCHEMA, classes=sorted(error_classes), **records.values())
 
 
 def write_download_rejects(images: Path, rejects: Path) -> None:
@@ -91,11 +82,7 @@ def write_download_rejects(images: Path, rejects: Path) -> None:
         SELECT 'download' AS stage, pair_id AS id, error_class AS reason, coalesce(error, '') AS detail
         FROM read_parquet($images, file_row_number = true) WHERE status <> 'ok' ORDER BY file_row_number
     """
-    _write(
-        rejects,
-        REJECTS_SCHEMA,
-        query_tables(sql, rejects.parent, BATCH_ROWS, REJECTS_SCHEMA, images=escape_glob(images)),
-    )
+    write_query(rejects, REJECTS_SCHEMA, sql, images=images)
 
 
 def write_host_counts(images: Path, hosts: Path) -> None:
@@ -108,28 +95,22 @@ def write_host_counts(images: Path, hosts: Path) -> None:
             sum(urls) FILTER (error_class IS NOT NULL) OVER (PARTITION BY host) DESC NULLS LAST, host,
             error_class NULLS FIRST
     """  # noqa: S608 - our own expression
-    _write(hosts, HOSTS_SCHEMA, query_tables(sql, hosts.parent, BATCH_ROWS, HOSTS_SCHEMA, images=escape_glob(images)))
+    write_query(hosts, HOSTS_SCHEMA, sql, images=images)
 
 
 def download_facts(images: Path) -> dict[str, Any]:
-    """What the facts say of an images table: rows, ok, rejects, success rate, distinct images, error classes."""
+    """The facts of an images table: rows, ok, rejects, success rate, distinct images, failures by error class."""
     table = "FROM read_parquet($images)"
-    counts = (
+    counts_sql = (
         f"SELECT count(*), count(*) FILTER (status = 'ok'), count(DISTINCT image_key) FILTER (status = 'ok') {table}"
     )
-    classes = f"SELECT error_class, count(*) {table} WHERE status <> 'ok' GROUP BY ALL ORDER BY ALL"
-    [(rows, ok, distinct)] = query_values(counts, images.parent, images=escape_glob(images))
+    classes_sql = f"SELECT error_class, count(*) {table} WHERE status <> 'ok' GROUP BY ALL ORDER BY ALL"
+    [(rows, ok, distinct)] = query_values(counts_sql, images.parent, images=images)
     return {
         "rows": rows,
         "ok": ok,
         "rejects": rows - ok,
         "success_rate": round(ok / rows, 6) if rows else None,
         "images": distinct,
-        "failed_by_class": dict(query_values(classes, images.parent, images=escape_glob(images))),
+        "failed_by_class": dict(query_values(classes_sql, images.parent, images=images)),
     }
-
-
-def _write(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
-    with atomic_path(path) as part, table_writer(part, schema) as writer:
-        for table in tables:
-            writer.write_table(table)

@@ -1,4 +1,4 @@
-"""Gateways: all chunks of one kind that this process fetches share a gateway, and so its manners to each host."""
+"""Share one gateway among all chunks of a spec in this process, and so its limits per host."""
 
 import threading
 from collections.abc import Iterator
@@ -23,28 +23,28 @@ class _OpenGateway:
 
 _OPEN_GATEWAYS: dict[str, _OpenGateway] = {}
 _LOCK = threading.Lock()
-_CLOSER = threading.Event()  # set when the thread that closes everything at the end is there
+_CLOSER = threading.Event()  # set when the thread is there that closes everything at the end
 
 
 @contextmanager
 def shared_gateway(spec: ChunkSpec) -> Iterator[Gateway]:
-    """The gateway of this process for ``spec``; it stays when nobody uses it, until one of another kind is asked for.
+    """The gateway of this process for ``spec``; it stays when nobody uses it, until one for another spec is opened.
 
-    What it knows of a host (how often it may be asked, whether it wants to be left alone) outlives a chunk.
+    So what it has learned of a host (its rate, that it is busy or down) outlives a chunk.
     """
-    spec = spec.model_copy(update={"round": None})  # a later round knows what the first one learned of the hosts
+    spec = spec.model_copy(update={"round": None})  # later rounds share what the first one learned of the hosts
     name = json_digest(spec.literals())
     with _LOCK:
         if name not in _OPEN_GATEWAYS:
             _close_idle()
             _OPEN_GATEWAYS[name] = _start(spec)
-        found = _OPEN_GATEWAYS[name]
-        found.users += 1
+        opened = _OPEN_GATEWAYS[name]
+        opened.users += 1
     try:
-        yield found.gateway
+        yield opened.gateway
     finally:
         with _LOCK:
-            found.users -= 1
+            opened.users -= 1
 
 
 def close_idle_gateways() -> None:
@@ -66,12 +66,12 @@ def _start(spec: ChunkSpec) -> _OpenGateway:
 
 
 def _close_idle() -> None:
-    for name in [name for name, one in _OPEN_GATEWAYS.items() if not one.users]:
+    for name in [name for name, opened in _OPEN_GATEWAYS.items() if not opened.users]:
         _OPEN_GATEWAYS.pop(name).stack.close()
 
 
 def _close_at_exit() -> None:
-    """Python waits at its end for every thread, those of a tabletop server too: somebody has to end them before."""
+    """At its end Python waits for every thread, a tabletop server's too, before atexit runs: end them here."""
     threading.main_thread().join()
     with _LOCK:
         while _OPEN_GATEWAYS:

@@ -1,4 +1,4 @@
-"""Clock: the seconds that a URL has become a time-out that counts only while something is done for it."""
+"""The time budgets of one URL: seconds for its requests, and seconds for waiting until its host may be asked."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,7 +7,7 @@ from types import TracebackType
 
 
 class UrlDeadline:
-    """``async with clock:`` runs it, and raises TimeoutError when no time is left."""
+    """Seconds for requests: they run inside ``async with deadline:``, which raises TimeoutError when none are left."""
 
     def __init__(self, left_s: float) -> None:
         self.left_s = left_s
@@ -24,8 +24,8 @@ class UrlDeadline:
         await self._timeout.__aexit__(kind, error, trace)
 
     @asynccontextmanager
-    async def stopped(self) -> AsyncIterator[None]:
-        """Inside the block above, a block that takes no time."""
+    async def paused(self) -> AsyncIterator[None]:
+        """A block inside the block above that does not count, such as waiting for memory."""
         self.left_s -= _now() - self._began
         self._timeout.reschedule(None)
         try:
@@ -33,6 +33,13 @@ class UrlDeadline:
         finally:
             self._began = _now()
             self._timeout.reschedule(self._began + max(0.0, self.left_s))
+
+
+class WaitBudget:
+    """Seconds that a URL may still wait for hosts that are busy or down; they do not count for its deadline."""
+
+    def __init__(self, left_s: float) -> None:
+        self.left_s = left_s
 
 
 def _now() -> float:

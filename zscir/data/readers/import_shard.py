@@ -6,13 +6,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from zscir.data.download.chunks import BATCH_ROWS, ChunkUrl
+from zscir.data.download.chunks import ChunkUrl
 from zscir.data.download.merge_chunks import RECORD_SCHEMA
 from zscir.data.download.repack import verify_tar
 from zscir.data.images.shards import MemberSpan, write_shard
 from zscir.data.readers.local_images import DecodedImage, DecodePool, ImageFailure, ImageLocation
-from zscir.data.sql_joins import query_tables
-from zscir.runtime.schemas import REJECTS_SCHEMA, escape_glob, table_writer, write_table
+from zscir.data.sql_joins import write_query
+from zscir.runtime.schemas import REJECTS_SCHEMA, write_table
 from zscir.store.artifacts import atomic_path
 
 RECORDS_FOLDER = ".records"  # of a stage's folder: a record file per finished shard; no file of the artifact
@@ -106,9 +106,5 @@ def write_import_rejects(stage: str, images: Path, rejects: Path, left_out: Path
             FROM read_parquet($images, file_row_number = true) WHERE status <> 'ok'
         ) ORDER BY part, number
     """  # noqa: S608 - our own expressions
-    values = {"left_out": escape_glob(left_out)} if left_out is not None else {}
-    with atomic_path(rejects) as part, table_writer(part, REJECTS_SCHEMA) as writer:
-        for table in query_tables(
-            sql, rejects.parent, BATCH_ROWS, REJECTS_SCHEMA, stage=stage, images=escape_glob(images), **values
-        ):
-            writer.write_table(table)
+    values = {"left_out": left_out} if left_out is not None else {}
+    write_query(rejects, REJECTS_SCHEMA, sql, stage=stage, images=images, **values)

@@ -1,21 +1,17 @@
-"""Holdings: what was found in many tars becomes pairs, a plan of which picture to take from where, and the rest.
+"""Plan an import of tars: which samples become pairs, which picture is taken from which tar, what is left out."""
 
-DuckDB does the sorting: it spills to disk, so tars with 10^8 samples need no memory of that size.
-"""
-
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zscir.data.download.chunks import BATCH_ROWS, ChunkUrl
+from zscir.data.download.chunks import ChunkUrl
 from zscir.data.readers.local_images import ImageLocation
 from zscir.data.readers.webdataset_samples import LeftOutMember, TarSample
-from zscir.data.sql_joins import query_tables, query_values
-from zscir.runtime.schemas import PAIRS_SCHEMA, checked_table, escape_glob, schema_of, table_writer
+from zscir.data.sql_joins import BATCH_ROWS, query_values, write_query
+from zscir.runtime.schemas import PAIRS_SCHEMA, checked_table, schema_of, table_writer
 from zscir.store.artifacts import atomic_path
 
 IGNORED_REASON = "ignored"
@@ -46,8 +42,8 @@ def write_tar_index(path: Path, tar: int, found: Iterable[TarSample | LeftOutMem
     """Write what is in the ``tar``-th tar, in its order."""
     with atomic_path(path) as part, table_writer(part, FOUND_SCHEMA) as writer:
         rows: list[dict[str, Any]] = []
-        for row, one in enumerate(found):
-            rows.append({"count": 1, **asdict(one), "tar": tar, "row": row})
+        for row, member in enumerate(found):
+            rows.append({"count": 1, **asdict(member), "tar": tar, "row": row})
             if len(rows) == BATCH_ROWS:
                 writer.write_table(checked_table(rows, FOUND_SCHEMA))
                 rows = []
@@ -61,21 +57,24 @@ def write_tar_plan(
 
     Each thing that was found in the tars is in exactly one row of ``pairs`` or of ``left_out``.
     """
-    scratch, values = pairs.parent, {"found": [escape_glob(path) for path in found], "ignored": IGNORED_REASON}
-    _write(pairs, PAIRS_SCHEMA, query_tables(f"""
+    values = {"found": found, "ignored": IGNORED_REASON}
+    pairs_sql = f"""
         SELECT left(sha256(url || chr(10) || text), 32) AS pair_id, url, text, $source AS source,
                coalesce(licence, $licence) AS licence, source_row
         FROM ({NUMBERED_SQL}) WHERE reason IS NULL AND NOT again ORDER BY source_row
-    """, scratch, BATCH_ROWS, PAIRS_SCHEMA, source=source, licence=licence, **values))  # noqa: S608 # fmt: skip
-    _write(taken, TAKEN_SCHEMA, query_tables(f"""
+    """  # noqa: S608 - our own expressions
+    taken_sql = f"""
         SELECT tar, sha256(url) AS image_key, url, text, "offset", size
         FROM ({NUMBERED_SQL}) WHERE reason IS NULL
         QUALIFY row_number() OVER (PARTITION BY url ORDER BY source_row) = 1 ORDER BY tar, image_key
-    """, scratch, BATCH_ROWS, TAKEN_SCHEMA, **values))  # noqa: S608 # fmt: skip
-    _write(left_out, LEFT_OUT_SCHEMA, query_tables(f"""
+    """  # noqa: S608 - our own expressions
+    left_out_sql = f"""
         SELECT place AS id, coalesce(reason, 'duplicate') AS reason, coalesce(detail, url) AS detail
         FROM ({NUMBERED_SQL}) WHERE reason IS NOT NULL OR again ORDER BY source_row
-    """, scratch, BATCH_ROWS, LEFT_OUT_SCHEMA, **values))  # noqa: S608 # fmt: skip
+    """  # noqa: S608 - our own expressions
+    write_query(pairs, PAIRS_SCHEMA, pairs_sql, source=source, licence=licence, **values)
+    write_query(taken, TAKEN_SCHEMA, taken_sql, **values)
+    write_query(left_out, LEFT_OUT_SCHEMA, left_out_sql, **values)
 
 
 def planned_images(taken: Path, tar: int, path: Path) -> tuple[list[ChunkUrl], list[ImageLocation]]:
@@ -87,22 +86,14 @@ def planned_images(taken: Path, tar: int, path: Path) -> tuple[list[ChunkUrl], l
 
 def left_out_counts(found: list[Path], left_out: Path) -> dict[str, Any]:
     """For the facts: how many were left out, by reason, and how many members were ignored, by their ending."""
-    scratch, files = left_out.parent, {"found": [escape_glob(path) for path in found], "ignored": IGNORED_REASON}
-    reasons = query_values(
-        "SELECT reason, count(*) FROM read_parquet($left_out) GROUP BY ALL ORDER BY ALL",
-        scratch,
-        left_out=escape_glob(left_out),
-    )
+    scratch = left_out.parent
+    reasons_sql = "SELECT reason, count(*) FROM read_parquet($left_out) GROUP BY ALL ORDER BY ALL"
+    reasons = query_values(reasons_sql, scratch, left_out=left_out)
     ignored = query_values(
         "SELECT detail, sum(count) FROM read_parquet($found) WHERE reason = $ignored "
         "GROUP BY ALL ORDER BY sum(count) DESC, detail LIMIT 20",
         scratch,
-        **files,
+        found=found,
+        ignored=IGNORED_REASON,
     )
     return {"left_out_by_reason": dict(reasons), "ignored_members": {kind: int(count) for kind, count in ignored}}
-
-
-def _write(path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
-    with atomic_path(path) as part, table_writer(part, schema) as writer:
-        for table in tables:
-            writer.write_table(table)
