@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,8 +114,8 @@ print(f"{facts['answered']} answered, {len(made)} triplets: {made[0]['text']}")
 
 def test_the_method_trains_is_stored_and_answers_the_same_again(copy: Copy) -> None:
     copy.write("zscir/methods/offset.py", example("method"))
-    line = "".join(f"        {line}\n" for line in example("method registration").splitlines())
-    copy.edit("zscir/methods/registry.py", r"^    for info in \(\n", f"    for info in (\n{line}")
+    entry = textwrap.indent(example("method registration").rstrip(), " " * 8)
+    copy.edit("zscir/methods/registry.py", r"^    for info in \(\n", f"    for info in (\n{entry},\n")
     copy.write("spec.toml", example("method spec"))
     copy.write("train.py", TRAIN)
     assert copy.run("train.py").split() == ["offset", "lower", "same"]
