@@ -1,6 +1,6 @@
-"""Automations: what a Prefect server does by itself when a run of ours dies or stops: mark it crashed, tell somebody.
+"""Automations of a Prefect server: mark flow runs without a heartbeat as crashed, and notify of runs that stop.
 
-Prefect's own detection of dead flow runs belongs to its cloud; on a server of one's own these rules are it.
+Prefect's own detection of dead flow runs belongs to its cloud; a self-hosted server needs these rules.
 """
 
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ from zscir.runtime.errors import RequestError
 STALE_RUNS_AUTOMATION = "zscir: a run without a heartbeat has crashed"
 NOTIFY_AUTOMATION = "zscir: tell when a run stops"
 WEBHOOK_BLOCK = "zscir-notifications"
-# Prefect sends a heartbeat every 180 s; three in a row must be missing. Its page on zombies says 90 s, which would
+# Prefect sends a heartbeat every 180 s; three in a row must be missing. Its documentation suggests 90 s, which would
 # mark every healthy run as crashed.
 MAX_SILENCE = timedelta(seconds=540)
 NOTIFIED_STATES = ("Failed", "TimedOut", "Crashed", GATE_STATE, BUDGET_STATE)
 
-# A run that stopped says in its message how to go on; one that crashed says nothing, and is known by its flow run.
-# What was refused before it became a run cannot be run again.
+# A run that stopped has the `zscir rerun` line in its message; one that crashed has none, and is named by its flow run.
+# A request that was refused before it became a run cannot be run again.
 _TEMPLATE_VARIABLES = """\
 {%- set message = event.resource['prefect.state-message'] or '' -%}
 {%- set state = event.resource['prefect.state-name'] | lower -%}
@@ -51,14 +51,14 @@ NOTIFY_BODY = _TEMPLATE_VARIABLES + "{{ message[:2000] }}{{ '\n\nGo on with: zsc
 
 @dataclass(frozen=True)
 class WatchedFlows:
-    """Names of our flows: those of runs, and those that make a step for a run of another pool."""
+    """Names of our flows: those of runs, and those that make a step for a run elsewhere."""
 
     runs: frozenset[str]
     remote_steps: frozenset[str]
 
 
 def stale_runs_automation(watched: WatchedFlows, silence: timedelta = MAX_SILENCE) -> AutomationCore:
-    """A flow run of ours that was heard of, and then not for ``silence``, is marked as crashed."""
+    """A flow run of ours that sent a heartbeat, and then none for ``silence``, is marked as crashed."""
     return AutomationCore(
         name=STALE_RUNS_AUTOMATION,
         description=f"Marks flow runs of zscir as crashed that were silent for {silence.total_seconds():.0f} s.",
@@ -100,12 +100,12 @@ def notify_automation(watched: WatchedFlows, action: ActionTypes) -> AutomationC
 
 
 async def ensure_automations(client: PrefectClient, watched: WatchedFlows, webhook: str | None) -> list[str]:
-    """See that the server has our automations as they are here; return their names.
+    """Create or update our automations on the server; return their names. RequestError for a wrong ``webhook``.
 
-    ``webhook`` is where to tell of runs that stop: an http(s) address, which gets ``NOTIFY_PAYLOAD`` as JSON, or
-    BLOCK-TYPE/NAME of a notification block on the server, such as slack-webhook/alerts, which gets words. Without it
-    nothing is told, and what was set up before stays. An automation that somebody paused stays paused. A run may be
-    told of twice, in the same words: a server on SQLite takes an event again when its database was busy.
+    ``webhook`` is notified of runs that stop: an http(s) address, which gets ``NOTIFY_PAYLOAD`` as JSON, or
+    BLOCK-TYPE/NAME of a notification block on the server, such as slack-webhook/alerts, which gets text. Without it
+    no notification is set up, and an earlier one stays. An automation that somebody paused stays paused. A message may
+    come twice, in the same words: a server on SQLite takes an event again when its database was busy.
     """
     wanted = [stale_runs_automation(watched)]
     if webhook is not None:
@@ -116,13 +116,13 @@ async def ensure_automations(client: PrefectClient, watched: WatchedFlows, webho
 
 
 async def _ensure(client: PrefectClient, wanted: AutomationCore) -> None:
-    there = await client.read_automations_by_name(wanted.name)
-    if not there:
+    found = await client.read_automations_by_name(wanted.name)
+    if not found:
         await client.create_automation(wanted)
         return
-    first, *doubles = sorted(there, key=lambda one: one.id)
-    for double in doubles:  # two that were set up at the same moment
-        await client.delete_automation(double.id)
+    first, *duplicates = sorted(found, key=lambda automation: automation.id)
+    for duplicate in duplicates:  # made by another process at the same moment
+        await client.delete_automation(duplicate.id)
     wanted = wanted.model_copy(update={"enabled": first.enabled})
     if _automation_core(first) != wanted:
         await client.update_automation(first.id, wanted)

@@ -37,8 +37,8 @@ PartitionChoice = Literal["none", PartitionLength]
 def flow_run_title() -> str:
     """The flow run's name: what it runs and the time it was meant to start."""
     given = flow_run.parameters
-    word = Path(str(given["pipeline"])).stem if "pipeline" in given else f"rerun-{given.get('run_id', 'latest')}"
-    return f"{word}-{flow_run.scheduled_start_time:%Y%m%d-%H%M%S}"
+    name = Path(str(given["pipeline"])).stem if "pipeline" in given else f"rerun-{given.get('run_id', 'latest')}"
+    return f"{name}-{flow_run.scheduled_start_time:%Y%m%d-%H%M%S}"
 
 
 @flow(name="run-pipeline", version=__version__, flow_run_name=flow_run_title, persist_result=False)
@@ -50,7 +50,7 @@ def run_pipeline(
     partition: PartitionChoice = "none",
     timezone: str = "UTC",
 ) -> FlowResult:
-    """Run a pipeline; whatever is made already is reused, and a finished pipeline ends at once.
+    """Run a pipeline; artifacts that exist are reused, and a finished pipeline ends at once.
 
     Args:
         pipeline: a pipeline file: an absolute path on the worker's machine, or data_specs/... for a shipped one
@@ -102,9 +102,9 @@ def rerun_flow(
         walk_on: that stage and what depends on it, or only that
         set: changed fields, each STEP.field=value or source=FILE
     """
-    word = step or (None if stage == WHERE_IT_STOPPED else stage)
-    only, start = (word, None) if walk_on == "only that" else (None, word)
-    return as_flow_result(_execute_request(lambda store: rerun_request(store, run_id, only, start, set)))
+    chosen = step or (None if stage == WHERE_IT_STOPPED else stage)
+    only, from_step = (chosen, None) if walk_on == "only that" else (None, chosen)
+    return as_flow_result(_execute_request(lambda store: rerun_request(store, run_id, only, from_step, set)))
 
 
 @flow(name="backfill", version=__version__, flow_run_name=flow_run_title, persist_result=False)
@@ -115,7 +115,7 @@ def backfill_flow(
     every: PartitionLength = "day",
     set: list[str] = [],  # noqa: A002, B006 - the REST API names it; Prefect reads the default and never changes it
 ) -> FlowResult:
-    """Run a pipeline for each date or shard that is not made yet; what is finished is found finished.
+    """Run a pipeline for each date or shard that is not made yet.
 
     Args:
         pipeline: a pipeline file: an absolute path on the worker's machine, or data_specs/... for a shipped one
@@ -128,8 +128,10 @@ def backfill_flow(
     def fill(store: Store) -> dict[str, str]:
         request = RunRequest(_find_pipeline(pipeline), [*set], flow_run_id=str(flow_run.id))
         rows = run_backfill(store, request, partitions_between(first, last, every), _run_in_flow, ensure_work_pools)
-        words = ["zscir", "backfill", pipeline, "--from", first, "--to", last, "--every", every]
-        raise_failed_partitions(rows, shlex.join([*words, *(word for change in set for word in ("--set", change))]))
+        command = ["zscir", "backfill", pipeline, "--from", first, "--to", last, "--every", every]
+        for change in set:
+            command += ["--set", change]
+        raise_failed_partitions(rows, shlex.join(command))
         return {row["partition"]: row["outcome"] for row in rows}
 
     return as_flow_result(fill)
@@ -156,8 +158,8 @@ def _find_pipeline(pipeline: str) -> Path:
     path = spec_path(pipeline)
     if not path.is_absolute() and not path.exists():
         raise RequestError(
-            f"{pipeline}: no such shipped pipeline, and a worker stands in no folder of yours; give an absolute path "
-            "of the worker's machine"
+            f"{pipeline}: no such shipped pipeline, and a worker runs in a folder of its own; give an absolute path of "
+            "the worker's machine"
         )
     return path.resolve()
 

@@ -1,4 +1,4 @@
-"""serving: one machine's Prefect server, worker and deployments live as long as one process of ours, and no longer."""
+"""Run a Prefect server and a worker on this machine for as long as ``zscir serve`` runs, and restart one that dies."""
 
 import os
 import secrets
@@ -26,7 +26,7 @@ SERVER_HOST = "127.0.0.1"
 START_LIMIT_S = 180.0  # a first start makes the database
 STOP_LIMIT_S = 25.0
 CHECK_EVERY_S = 1.0
-RESTART_AFTER_S = 10.0  # what does not live longer than that is not started again at once
+RESTART_AFTER_S = 10.0  # at least this long between two starts, so that a broken worker does not start every second
 RUN_ID_VARIABLE = "PREFECT__FLOW_RUN_ID"  # in the environment of a flow run's process
 SERVER_SETTINGS = {
     "DO_NOT_TRACK": "1",
@@ -41,10 +41,10 @@ SERVER_SETTINGS = {
 
 @dataclass
 class ManagedProcess:
-    """The server or the worker: how it is started, and the process that it is now."""
+    """The server or the worker: its command, and the process that runs it now."""
 
     name: str
-    words: list[str]
+    command: list[str]
     log: Path | None
     process: "subprocess.Popen[bytes] | None" = None
     started_at_s: float = 0.0
@@ -53,22 +53,22 @@ class ManagedProcess:
         """Start it (again)."""
         self.started_at_s = time.monotonic()
         if self.log is None:
-            self.process = subprocess.Popen(self.words, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=sys.stderr)
             return
         with self.log.open("wb") as stream:
-            self.process = subprocess.Popen(self.words, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
+            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
 
-    def gone(self) -> bool:
-        """Whether it has ended."""
+    def has_exited(self) -> bool:
+        """Whether it has ended, or was never started."""
         return self.process is None or self.process.poll() is not None
 
-    def stop(self, patience_s: float) -> None:
-        """Ask it to end, and end it by force when it does not."""
+    def stop(self, grace_s: float) -> None:
+        """Terminate it, and kill it when it has not ended after ``grace_s``."""
         if self.process is None:
             return
         self.process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            self.process.wait(patience_s)
+            self.process.wait(grace_s)
             return
         self.process.kill()
         self.process.wait()
@@ -83,10 +83,10 @@ def server_home(store: Store) -> Path:
 
 @contextmanager
 def local_server(store: Store, port: int) -> Iterator[ManagedProcess]:
-    """A server to be brought up on ``port`` of this machine; all that its family started ends with it.
+    """A server to be started on ``port`` of this machine; every process that it or its worker started ends with it.
 
     RequestError when the port or the folder is taken. The environment of this process names the server from here on,
-    so Prefect's own modules are imported inside.
+    so Prefect's own modules, which read it at import, are imported inside.
     """
     from filelock import FileLock, Timeout
 
@@ -106,8 +106,8 @@ def local_server(store: Store, port: int) -> Iterator[ManagedProcess]:
         "PREFECT_API_URL": f"http://{SERVER_HOST}:{port}/api",
         "ZSCIR_STORE": store.location,
     }
-    words = [sys.executable, "-m", "prefect", "server", "start", "--host", SERVER_HOST, "--port", str(port)]
-    server = ManagedProcess("server", words, home / "server.log")
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", SERVER_HOST, "--port", str(port)]
+    server = ManagedProcess("server", command, home / "server.log")
     try:
         yield server
     finally:
@@ -117,10 +117,10 @@ def local_server(store: Store, port: int) -> Iterator[ManagedProcess]:
 
 
 def start_server(server: ManagedProcess, port: int) -> None:
-    """Start the server and wait until it answers; StageError with its last words when it does not."""
+    """Start the server and wait until it answers; StageError with the end of its log when it does not."""
     server.start()
     deadline = time.monotonic() + START_LIMIT_S
-    while time.monotonic() < deadline and not server.gone():
+    while time.monotonic() < deadline and not server.has_exited():
         with suppress(OSError), urllib.request.urlopen(f"http://{SERVER_HOST}:{port}/api/health", timeout=2):
             return
         time.sleep(0.1)
@@ -129,25 +129,25 @@ def start_server(server: ManagedProcess, port: int) -> None:
 
 
 def supervise_worker(server: ManagedProcess, pool: str, limit: int | None) -> None:
-    """Start a worker; start it or the server again when one dies; return when a signal says so."""
-    words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
-    worker = ManagedProcess("worker", words + ([] if limit is None else ["--limit", str(limit)]), None)
-    with _stop_event() as told:
+    """Start a worker; restart it, or the server, when one dies; return at SIGINT or SIGTERM."""
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
+    worker = ManagedProcess("worker", command + ([] if limit is None else ["--limit", str(limit)]), None)
+    with _stop_event() as stop:
         worker.start()
         try:
-            while not told.wait(CHECK_EVERY_S):
-                for one in (server, worker):
-                    if one.gone() and time.monotonic() - one.started_at_s > RESTART_AFTER_S:
-                        log_info(f"serve: the {one.name} ended; it is started again")
-                        one.start()
+            while not stop.wait(CHECK_EVERY_S):
+                for child in (server, worker):
+                    if child.has_exited() and time.monotonic() - child.started_at_s > RESTART_AFTER_S:
+                        log_info(f"serve: the {child.name} ended; it is started again")
+                        child.start()
         finally:
             _stop_worker(worker)
 
 
 def mark_orphaned_runs(pool: str) -> list[str]:
-    """Say in Prefect what became of flow runs whose process is gone with an earlier `zscir serve`; their names.
+    """Set the states of flow runs whose process ended with an earlier `zscir serve`; return their names.
 
-    One that had begun crashed; one that had not is scheduled anew. Neither holds a place under a limit after that.
+    One that had begun is Crashed; one that had not is scheduled anew. Neither holds a place under a limit after that.
     """
     from prefect.client.schemas.filters import (
         FlowRunFilter,
@@ -163,24 +163,24 @@ def mark_orphaned_runs(pool: str) -> list[str]:
 
     under_way = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
     state = FlowRunFilterState(type=FlowRunFilterStateType(any_=under_way))
-    buried = []
+    marked = []
     with prefect_client() as client:
         of_pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool]))
-        for one in client.read_flow_runs(flow_run_filter=FlowRunFilter(state=state), work_pool_filter=of_pool):
-            if _is_process_alive(one.infrastructure_pid, str(one.id)):
+        for flow_run in client.read_flow_runs(flow_run_filter=FlowRunFilter(state=state), work_pool_filter=of_pool):
+            if _is_process_alive(flow_run.infrastructure_pid, str(flow_run.id)):
                 continue
-            begun = one.state_type != StateType.PENDING
-            why = "its process ended with `zscir serve`; `zscir runs` lists the run, `zscir rerun` goes on with it"
-            new: Any = Crashed(message=why) if begun else Scheduled(scheduled_time=datetime.now(UTC))
-            client.set_flow_run_state(one.id, new, force=True)
-            buried.append(one.name)
-    return buried
+            had_begun = flow_run.state_type != StateType.PENDING
+            reason = "its process ended with `zscir serve`; `zscir runs` lists the run, `zscir rerun` goes on with it"
+            new: Any = Crashed(message=reason) if had_begun else Scheduled(scheduled_time=datetime.now(UTC))
+            client.set_flow_run_state(flow_run.id, new, force=True)
+            marked.append(flow_run.name)
+    return marked
 
 
 def _is_process_alive(pid: str | None, flow_run_id: str) -> bool:
     import psutil
 
-    try:
+    try:  # the id in its environment, too: the operating system may have given its number to another process
         return pid is not None and psutil.Process(int(pid)).environ().get(RUN_ID_VARIABLE) == flow_run_id
     except (psutil.Error, ValueError):
         return False
@@ -188,26 +188,27 @@ def _is_process_alive(pid: str | None, flow_run_id: str) -> bool:
 
 @contextmanager
 def _stop_event() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set. A handler of ours is also what makes children not ignore them."""
-    told = threading.Event()
+    """An event that SIGINT and SIGTERM set. With a handler set here, children do not inherit an ignored SIGINT."""
+    stop = threading.Event()
 
-    def tell(number: int, frame: FrameType | None) -> None:
-        told.set()
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.set()
 
-    before = {number: signal.signal(number, tell) for number in (signal.SIGINT, signal.SIGTERM)}
+    old_handlers = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield told
+        yield stop
     finally:
-        for number, handler in before.items():
+        for number, handler in old_handlers.items():
             signal.signal(number, handler)
 
 
 def _stop_worker(worker: ManagedProcess) -> None:
-    """Flow runs at work are told to stop while server and worker are there to hear of it; then the worker is."""
+    """Terminate flow runs first, while server and worker are there to take their last states; then the worker."""
     log_info("serve: stopping")
-    at_work = {one.pid: one for one in process_group(os.environ[GROUP_VARIABLE]) if _runs_a_flow(one)}
-    # What a flow run has started itself is ended by it: told at once, it could not say which run was interrupted.
-    terminate_all([one for one in at_work.values() if one.ppid() not in at_work], STOP_LIMIT_S)
+    group = process_group(os.environ[GROUP_VARIABLE])
+    at_work = {process.pid: process for process in group if _runs_a_flow(process)}
+    # Only the outermost: a flow run ends its own children, and must be alive to record which run was interrupted.
+    terminate_all([process for process in at_work.values() if process.ppid() not in at_work], STOP_LIMIT_S)
     worker.stop(STOP_LIMIT_S)
 
 

@@ -1,4 +1,4 @@
-"""The upkeep flows: a store is verified, or cleared of what no run needs any more, on a schedule or when asked."""
+"""Maintenance flows of a store, on a schedule or by hand: verify it, collect garbage, mark dead runs as failed."""
 
 from prefect import flow
 
@@ -14,7 +14,7 @@ from zscir.store.store import Store, open_store
 
 
 @flow(name="verify", version=__version__, persist_result=False)
-def verify_flow(refs: list[str] = [], take_out: bool = False) -> FlowResult:  # noqa: B006
+def verify_flow(refs: list[str] = [], take_out: bool = False) -> FlowResult:  # noqa: B006 - Prefect reads the default
     """Read every file of ZSCIR_STORE and compare it with its manifest; damage is a failed flow run with what to do.
 
     Args:
@@ -22,32 +22,32 @@ def verify_flow(refs: list[str] = [], take_out: bool = False) -> FlowResult:  # 
         take_out: take damaged artifacts out, so that the next run makes them again; otherwise they are only reported
     """
 
-    def told(store: Store) -> dict[str, str]:
+    def verify(store: Store) -> dict[str, str]:
         found = verify_artifacts(store, refs)
         raise_if_damaged(store, found, quarantine_artifacts(store, found) if take_out else [])
-        return {f"{one.stage}/{one.key}/{one.file}": one.state for one in found.findings}
+        return {f"{finding.stage}/{finding.key}/{finding.file}": finding.state for finding in found.findings}
 
-    return as_flow_result(told)
+    return as_flow_result(verify)
 
 
 @flow(name="gc", version=__version__, persist_result=False)
 def gc_flow(keep_runs: int = 3, older_than: str = "14d", delete: bool = False) -> FlowResult:
-    """Say what no run of ZSCIR_STORE needs any more, and with ``delete`` remove it, while runs may be at work.
+    """List what no run of ZSCIR_STORE needs any more, and with ``delete`` remove it, also while runs are at work.
 
     Args:
-        keep_runs: of each pipeline (and partition), keep what its last runs that succeeded used, so many
+        keep_runs: the number of last succeeded runs, of each pipeline (and partition), whose artifacts are kept
         older_than: keep all that is younger, and what lately stopped runs used (36h, 14d, 8w)
         delete: remove it; otherwise it is only listed in the flow run's log
     """
 
-    def told(store: Store) -> dict[str, str]:
-        seen = plan_gc(store, RetentionPolicy.parse(keep_runs, older_than))
-        rows = gc_table(seen)
-        done = run_gc(store, seen) if delete else None
+    def collect(store: Store) -> dict[str, str]:
+        plan = plan_gc(store, RetentionPolicy.parse(keep_runs, older_than))
+        rows = gc_table(plan)
+        done = run_gc(store, plan) if delete else None
         log_info(format_gc_log(rows, done))
         return {row["stage"]: str(row["reclaimable_bytes"]) for row in rows}
 
-    return as_flow_result(told)
+    return as_flow_result(collect)
 
 
 @flow(name="reap", version=__version__, persist_result=False)

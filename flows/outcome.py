@@ -1,4 +1,4 @@
-"""Turn what a deployed flow did into the state of its flow run, with our message as its own."""
+"""Turn the result or error of a deployed flow into the state of its flow run, with our message as its message."""
 
 import logging
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from zscir.runtime.settings import Settings
 from zscir.store.store import Store, open_store
 
 log = logging.getLogger("zscir")
-log.setLevel(logging.INFO)  # its lines reach Prefect's page through PREFECT_LOGGING_EXTRA_LOGGERS (prefect.yaml)
+log.setLevel(logging.INFO)  # its lines appear on Prefect's page by PREFECT_LOGGING_EXTRA_LOGGERS (prefect.yaml)
 
 GATE_STATE = "Gate"  # the name of the failed state of a run that a data gate stopped
 BUDGET_STATE = "Budget"  # and of one that its limits stopped
@@ -22,12 +22,12 @@ FlowResult = dict[str, str] | State[Any]
 
 
 def as_flow_result(work: Callable[[Store], dict[str, str]]) -> FlowResult:
-    """Do ``work``; what fails becomes a failed flow run with our message as its own."""
+    """Do ``work`` on the store of the environment; an error of ours becomes a failed state with its message."""
     survive_worker_exit()
     try:
         return work(_open_store())
     except Interrupted as stopped:
-        raise (stopped.__cause__ or stopped) from None  # Prefect knows its own signal and says what state it means
+        raise (stopped.__cause__ or stopped) from None  # Prefect's own signal, which it turns into a state itself
     except ZscirError as error:
         message = str(redact(str(error)))
         log.error(message)
@@ -41,18 +41,18 @@ def _failed_state_name(error: ZscirError) -> str | None:
 
 
 def survive_worker_exit() -> None:
-    """A log line that nobody reads any more must not end the run: the worker that read them may have been killed.
+    """Go on when the worker that reads this process's output is killed.
 
     Prefect's console handler writes through rich, which ends the process when the other end of a pipe is gone.
     """
 
-    def lost() -> None:
-        raise BrokenPipeError  # logging leaves a line out that cannot be written
+    def drop_line() -> None:
+        raise BrokenPipeError  # logging drops a line whose writing raises
 
     for handler in logging.getLogger().handlers:
         console: Any = getattr(handler, "console", None)
         if console is not None:
-            console.on_broken_pipe = lost
+            console.on_broken_pipe = drop_line
 
 
 def _open_store() -> Store:

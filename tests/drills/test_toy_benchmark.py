@@ -99,7 +99,7 @@ def test_a_registered_benchmark_is_in_tables_report_and_leaderboard(monkeypatch:
     assert [(head.name, head.columns) for head in overview.groups] == [("Toy", 1)]
     assert [head.name for head in overview.columns] == ["R@1"]
     assert [row.method for row in overview.rows] == ["image only", "text only", "sum, lambda 1", "mine"]
-    ours = [table for table in run_leaderboards(record)[0].boards if table.title == "Toy"]
+    ours = [table for table in run_leaderboards(record)[0].tables if table.title == "Toy"]
     assert [{row.entry.method for row in table.rows} for table in ours] == [{row.method for row in overview.rows}]
     page = write_report(store, "latest", None).read_text()
     assert "Retrieval: Toy (val)" in page
@@ -177,7 +177,7 @@ def test_a_record_that_does_not_fit_is_refused_before_an_image_is_read(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
     register(monkeypatch, **changes)
-    monkeypatch.setattr(BenchmarkImages, "squares", lambda *given: pytest.fail("an image was read"))
+    monkeypatch.setattr(BenchmarkImages, "pixel_batches", lambda *given: pytest.fail("an image was read"))
     spec = EvaluateSpec.parse({"benchmarks": [{"name": "toy"}], "method": "mine"}, "drill")
     with pytest.raises(RequestError, match=words):
         evaluate(spec, checkpoint=clip(), benchmarks=benchmarks(), out=tmp_path)

@@ -62,7 +62,7 @@ def test_a_server_that_is_killed_in_the_middle_costs_no_step(tmp_path, measured)
     killed_at, before = time.monotonic(), len(store.committed())
     _, said = process.communicate(timeout=250)
     assert process.returncode == 0, said
-    assert "done, but Prefect could not be told" in said
+    assert "done, but Prefect did not record it" in said
     assert len(store.committed()) == 3
     assert [row["status"] for row in list_runs(store)] == ["succeeded"]
     steps = query_store_rows(store, "SELECT outcome, attempts FROM stages")

@@ -24,7 +24,8 @@ from flows.automations import (
     ensure_automations,
     stale_runs_automation,
 )
-from flows.deploy import DeploymentRequest, pipeline_deployment, register_deployments, watched_flows
+from flows.deploy import register_deployments, watched_flows
+from flows.deployment_config import DeploymentRequest, pipeline_deployment
 from tests.support import services
 from tests.support.services import named, prefect_api
 from tests.support.toy_pipelines import STEPS, clean_environment, held, write_toy

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from flows.deploy import (
+from flows.deploy import register_deployments
+from flows.deployment_config import (
     DEFINITIONS_FILE,
     DeploymentRequest,
     ScheduleConfig,
     load_deployments,
     pipeline_deployment,
-    register_deployments,
 )
 from tests.support import services
 from tests.support.services import prefect_api
@@ -158,7 +158,7 @@ WRONG = {
 def test_a_schedule_that_is_none_is_told_with_what_to_write(case):
     given, said = WRONG[case]
     with pytest.raises(RequestError) as error:
-        ScheduleConfig(slug="asked", **given).made()
+        ScheduleConfig(slug="asked", **given).to_prefect()
     assert said in str(error.value)
     assert "Europe/Berlin" in str(error.value)
 

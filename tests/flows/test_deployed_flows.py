@@ -8,7 +8,8 @@ from urllib.error import HTTPError
 
 import pytest
 
-from flows.deploy import DeploymentRequest, load_deployments, pipeline_deployment, register_deployments
+from flows.deploy import register_deployments
+from flows.deployment_config import DeploymentRequest, load_deployments, pipeline_deployment
 from tests.support import services
 from tests.support.services import named, of_flow_run, prefect_api, start_flow, start_worker
 from tests.support.stored_histories import Attic

@@ -1,4 +1,4 @@
-"""verify and gc as flows: what their forms may say, and what becomes of it in the store of the environment.
+"""verify, gc and reap as flows: what their forms may say, and what becomes of it in the store of the environment.
 
 test_deployed has a worker carry out one of them as a server starts it.
 """
@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.maintenance_flows import gc_flow, verify_flow
+from flows.maintenance_flows import gc_flow, reap_flow, verify_flow
 from tests.support.services import named, prefect_api
 from tests.support.stored_histories import Attic
+from tests.support.toy_pipelines import walk_toy, write_toy
 from tests.support.toys import store_at
 
 
@@ -41,3 +42,10 @@ def test_gc_removes_nothing_until_its_form_says_so_and_verify_fails_with_what_to
     assert found.message.splitlines()[0] == "1 of 1 artifacts are damaged:"
     assert "zscir rerun run-000" in found.message
     assert attic.left() == set()
+
+
+def test_the_reaper_flow_works_on_the_store_of_its_environment(tmp_path, monkeypatch):
+    store = store_at(tmp_path / "store", tmp_path / "cache")
+    walk_toy(store, write_toy(tmp_path / "specs"))
+    monkeypatch.setenv("ZSCIR_STORE", store.uri)
+    assert reap_flow.fn() == []

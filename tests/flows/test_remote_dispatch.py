@@ -52,7 +52,7 @@ def ask(what, query=None, method=None):
 wait_for = partial(services.wait_for, limit_s=LIMIT_S)
 
 
-class Hall:
+class Machines:
     """The machine of the runs and those of two workers, as three folders; what all are told; one store."""
 
     def __init__(self, folder, uri):
@@ -101,7 +101,7 @@ class Hall:
 
 
 @pytest.fixture(scope="module")
-def hall(tmp_path_factory):
+def machines(tmp_path_factory):
     import boto3
     import s3fs
 
@@ -110,29 +110,29 @@ def hall(tmp_path_factory):
             patch.setenv(name, value)
         boto3.client("s3", endpoint_url=s3_endpoint(), region_name="us-east-1").create_bucket(Bucket="dispatch")
         s3fs.S3FileSystem.clear_instance_cache()
-        yield Hall(tmp_path_factory.mktemp("dispatch"), "s3://dispatch/some/prefix")
+        yield Machines(tmp_path_factory.mktemp("dispatch"), "s3://dispatch/some/prefix")
         s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture(scope="module")
-def pool(hall):
+def pool(machines):
     ask("work_pools/", {"name": POOL, "type": "process"})
 
 
 class Workers:
     """Workers of the pool, each on a machine of its own, each busy with one step at a time."""
 
-    def __init__(self, hall):
-        self.hall, self.processes = hall, {}
+    def __init__(self, machines):
+        self.machines, self.processes = machines, {}
 
     def start(self, name):
-        own = self.hall.environment(name, TMPDIR=str(self.hall.folder / name))
-        self.processes[name] = start_worker(POOL, self.hall.folder / name, own, "--limit", "1")
+        own = self.machines.environment(name, TMPDIR=str(self.machines.folder / name))
+        self.processes[name] = start_worker(POOL, self.machines.folder / name, own, "--limit", "1")
 
 
 @pytest.fixture(scope="module")
-def workers(hall):
-    all_of_them = Workers(hall)
+def workers(machines):
+    all_of_them = Workers(machines)
     yield all_of_them
     for one in all_of_them.processes.values():
         one.send_signal(signal.SIGCONT)
@@ -141,7 +141,7 @@ def workers(hall):
         one.wait(60)
 
 
-def test_a_walk_that_needs_a_server_says_so():
+def test_a_run_that_needs_a_server_says_so():
     from flows.work_pools import ensure_work_pools
 
     with pytest.raises(RequestError, match="set PREFECT_API_URL=http://HOST:4200/api"):
@@ -166,27 +166,27 @@ def test_a_pool_is_made_by_a_person_and_its_deployment_by_the_run_which_leaves_a
 
 
 @pytest.fixture(scope="module")
-def told(hall, workers, pool):
+def told(machines, workers, pool):
     """What two runs of one pipeline say, and where steps were made.
 
-    The first walks one step only: it waits for a worker, and is killed by force while that makes the step. The second
+    The first runs one step only: it waits for a worker, and is killed by force while that makes the step. The second
     has another step made by a second worker, as the first is busy, and joins what that is at. Then the process in which
     the first worker makes it is killed by force, while the second cannot help out: it sleeps.
     """
-    first, said_first = hall.start("first", "--only", "long")
+    first, said_first = machines.start("first", "--only", "long")
     wait_for(lambda: "has no worker online" in said_first.read_text())
-    with held(hall.store, hall.path, "long"):
+    with held(machines.store, machines.path, "long"):
         workers.start("one")
-        begun = hall.at_work("long")[1]
+        begun = machines.at_work("long")[1]
         first.kill()
         first.wait()
         workers.start("two")
-        second, said_second = hall.start("second")
+        second, said_second = machines.start("second")
         wait_for(lambda: "is at it already" in said_second.read_text())
         workers.processes["two"].send_signal(signal.SIGSTOP)
         for process in begun:
             process.kill()
-        hall.at_work("long", 2)
+        machines.at_work("long", 2)
         workers.processes["two"].send_signal(signal.SIGCONT)
     assert second.wait(LIMIT_S) == 0, said_second.read_text()
     return said_first.read_text(), said_second.read_text()
@@ -198,28 +198,32 @@ def test_a_run_that_waits_for_a_worker_says_how_to_start_one(told):
 
 
 def test_three_machines_that_share_only_a_store_give_the_bytes_of_one_and_make_nothing_twice(
-    hall, told, tmp_path, measured
+    machines, told, tmp_path, measured
 ):
-    (made,) = hall.flow_runs("ingest")
-    row = hall.row("ingest", "made")
+    (made,) = machines.flow_runs("ingest")
+    row = machines.row("ingest", "made")
     assert (made["state_type"], row["attempts"]) == ("COMPLETED", 1)
-    assert len({hall.row(step, "made")["worker"] for step in ("tabletop", "ingest", "long")}) == 3
+    assert len({machines.row(step, "made")["worker"] for step in ("tabletop", "ingest", "long")}) == 3
     assert row["worker"] in made["state"]["message"]
     # What a step reads is copied to the machine that makes it: one made what reads the list, the other what reads none.
-    copied = {name: [*(hall.folder / name / "ZSCIR_CACHE" / "artifacts").rglob("*.parquet")] for name in ("one", "two")}
+    copied = {
+        name: [*(machines.folder / name / "ZSCIR_CACHE" / "artifacts").rglob("*.parquet")] for name in ("one", "two")
+    }
     assert [name for name in copied if copied[name]] == ["two"]
     here = ("dispatch.ingest=here", "dispatch.long=here")
-    undisturbed = walk_toy(store_at(tmp_path / "store", tmp_path / "cache"), hall.path, *here)
-    assert digests(walk_toy(hall.store, hall.path).artifacts) == digests(undisturbed.artifacts)
+    undisturbed = walk_toy(store_at(tmp_path / "store", tmp_path / "cache"), machines.path, *here)
+    assert digests(walk_toy(machines.store, machines.path).artifacts) == digests(undisturbed.artifacts)
     measured(MAKER_KILLED, "0 of 3 artifacts lost, digests as undisturbed")
 
 
-def test_a_run_that_follows_one_that_was_killed_joins_what_is_under_way_and_survives_its_death(hall, told, measured):
-    crashed, made = hall.flow_runs("long")
+def test_a_run_that_follows_one_that_was_killed_joins_what_is_under_way_and_survives_its_death(
+    machines, told, measured
+):
+    crashed, made = machines.flow_runs("long")
     assert f"work pool '{POOL}' is at it already, in flow run {crashed['name']}" in told[1]
     assert [crashed["state_type"], made["state_type"]] == ["CRASHED", "COMPLETED"]
     assert re.search(r"attempt 1 of 3 failed \(flow run long-.* crashed: ", told[1])
-    row = hall.row("long", "made")
+    row = machines.row("long", "made")
     assert (row["attempts"], row["worker"] in made["state"]["message"]) == (2, True)
     measured(
         "kill -9 of a run whose step is at work in another pool",
@@ -228,55 +232,55 @@ def test_a_run_that_follows_one_that_was_killed_joins_what_is_under_way_and_surv
     measured(MAKER_KILLED, "1 kill: 1 flow run more, the step was made in attempt 2")
 
 
-def test_what_is_made_is_reused_without_a_server_or_a_pool(hall, told):
-    before = len(hall.flow_runs(""))
-    again = execute_run(hall.store, RunRequest(hall.path, []), run_with_prefect, check_pools)
+def test_what_is_made_is_reused_without_a_server_or_a_pool(machines, told):
+    before = len(machines.flow_runs(""))
+    again = execute_run(machines.store, RunRequest(machines.path, []), run_with_prefect, check_pools)
     assert {row["outcome"] for row in again.recorder.steps()} == {"reused"}
-    assert len(hall.flow_runs("")) == before
+    assert len(machines.flow_runs("")) == before
 
 
-def test_a_run_that_is_stopped_stops_what_it_asked_for_and_a_failure_elsewhere_is_its_own(hall, told, server, measured):
+def test_a_run_that_is_stopped_stops_what_it_asked_for_and_a_failure_elsewhere_is_its_own(
+    machines, told, server, measured
+):
     changed = "long.scenes=42"
-    with held(hall.store, hall.path, "long", changed):
-        stopped, said = hall.start("stopped", "--only", "long", "--set", changed)
+    with held(machines.store, machines.path, "long", changed):
+        stopped, said = machines.start("stopped", "--only", "long", "--set", changed)
         with pytest.raises(StageError, match=r"step 'ingest' \(stage ingest\): .*nothing") as failure:
             execute_run(
-                hall.store, RunRequest(hall.path, ["ingest.text_column=nothing"]), run_with_prefect, check_pools
+                machines.store, RunRequest(machines.path, ["ingest.text_column=nothing"]), run_with_prefect, check_pools
             )
-        asked = hall.at_work("long", 3)[0]
+        asked = machines.at_work("long", 3)[0]
         stopped.send_signal(signal.SIGINT)
         told_at = time.monotonic()
         assert stopped.wait(LIMIT_S) == 130, said.read_text()
-        wait_for(lambda: hall.flow_runs("long")[2]["state_type"] == "CANCELLED")
+        wait_for(lambda: machines.flow_runs("long")[2]["state_type"] == "CANCELLED")
         cancelled_s = time.monotonic() - told_at
     measured(
         "SIGINT of a run whose step is at work in another pool",
         f"exit 130; {cancelled_s:.1f} s later its flow run was cancelled",
     )
     assert f"cancelling flow run {asked['name']}" in said.read_text()
-    failed = hall.flow_runs("ingest")[-1]
-    row = hall.row("ingest", "failed")
+    failed = machines.flow_runs("ingest")[-1]
+    row = machines.row("ingest", "failed")
     assert failed["state_type"] == "FAILED"
     assert row["worker"] in failed["state"]["message"]
     assert row["worker"] in str(failure.value)
     assert (failure.value.exit_code, row["attempts"]) == (3, 1)
 
 
-def test_a_step_that_is_cut_is_cut_by_the_worker(tmp_path, server):
+def test_a_step_that_is_split_is_split_by_the_worker(tmp_path, server):
     from flows.remote_worker import remote_job_flow
 
     store = store_at(tmp_path / "store", tmp_path / "cache")
     path = write_list(tmp_path / "specs", scenes=8, chunk_rows=4)
     run = walk_toy(store, path, engine=lambda run, chosen: direct(run, ["tabletop", "ingest"]))
     download = load_pipeline(path).steps[-1]
-    errand = remote_job_for(
-        store, Chunk("cut", download.stage, download.spec, {"pairs": run.artifacts["ingest"]}), 600.0
-    )
-    state = remote_job_flow(errand, return_state=True)
+    chunk = Chunk("split", download.stage, download.spec, {"pairs": run.artifacts["ingest"]})
+    state = remote_job_flow(remote_job_for(store, chunk, 600.0), return_state=True)
     report = parse_job_report(state.message)
     assert report.outcome == "made", state.message
     assert store.look("download", report.key).problem == ""
     (parts,) = [
-        one for one in ask("flow_runs/filter", {"flows": {"name": {"any_": ["download"]}}}) if one["name"] == "cut"
+        one for one in ask("flow_runs/filter", {"flows": {"name": {"any_": ["download"]}}}) if one["name"] == "split"
     ]
     wait_for(lambda: ask("task_runs/count", {"flow_runs": {"id": {"any_": [parts["id"]]}}}) >= 2)

@@ -1,6 +1,6 @@
-"""Where pieces are made is a setting: processes, a Ray or Dask cluster, all with the bytes of one walk without Prefect.
+"""Where chunks are made is a setting: processes, a Ray or Dask cluster, all with the bytes of a run without Prefect.
 
-Threads are the default: every other run of a step that is cut is made on them (test_artifacts looks at one).
+Threads are the default: every other run of a split step uses them (test_ui_artifacts looks at one).
 """
 
 import subprocess
@@ -22,7 +22,7 @@ from zscir.runtime.settings import WorkerSettings
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """What a walk in one process without Prefect gives."""
+    """The digests of a run in one process without Prefect."""
     folder = tmp_path_factory.mktemp("undisturbed")
     return digests(walk_toy(store_at(folder / "store", folder / "cache"), write_list(folder)).artifacts)
 
@@ -42,23 +42,23 @@ def cluster(tmp_path):
             for words in (scheduler, worker)
         ]
     yield address, started[1].pid
-    for one in reversed(started):
-        one.terminate()
-        one.wait(30)
+    for process in reversed(started):
+        process.terminate()
+        process.wait(30)
 
 
-def pieces_on(folder, undisturbed, kind, **more):
-    """Run the pipeline with its pieces on ``kind``, to the undisturbed bytes; who made the pieces, and who asked."""
+def chunks_on(folder, undisturbed, kind, **more):
+    """Run the pipeline with its chunks on ``kind``, to the undisturbed bytes; the chunks' workers, and the run's."""
     store = store_at(folder / "store", folder / "cache")
     environment = {"ZSCIR_STORE": store.uri, "PREFECT_API_URL": prefect_api(), "ZSCIR_RUNNER": kind, **more}
     done = zscir(folder, "run", str(write_list(folder)), "--json", **environment)
     keys = {row["step"]: row["key"] for row in json_of(done)}
     assert {step: store.get(step, key).digest for step, key in keys.items()} == undisturbed
-    pieces = query_store_rows(store, "SELECT * FROM pieces ORDER BY piece")
-    assert len(pieces) == store.get("download", keys["download"]).facts["chunks"] >= 5
-    assert {piece["outcome"] for piece in pieces} == {"made"}
-    (walker,) = {row["worker"] for row in query_store_rows(store, "SELECT worker FROM stages")}
-    return {piece["worker"] for piece in pieces}, walker
+    chunks = query_store_rows(store, "SELECT * FROM pieces ORDER BY piece")
+    assert len(chunks) == store.get("download", keys["download"]).facts["chunks"] >= 5
+    assert {row["outcome"] for row in chunks} == {"made"}
+    (coordinator,) = {row["worker"] for row in query_store_rows(store, "SELECT worker FROM stages")}
+    return {row["worker"] for row in chunks}, coordinator
 
 
 @pytest.mark.slow
@@ -67,16 +67,16 @@ def test_the_same_chunks_are_made_on_whatever_the_setting_names(tmp_path, undist
     if kind == "ray":
         pytest.importorskip("prefect_ray", reason="the extra 'ray' is not installed")
     own = {"ZSCIR_WORKERS": "2", "RAY_USAGE_STATS_ENABLED": "0"}
-    workers, walker = pieces_on(tmp_path, undisturbed, kind, **own)
+    workers, coordinator = chunks_on(tmp_path, undisturbed, kind, **own)
     # Usually both; on a busy machine one worker may have done all before the other has started.
-    assert 1 <= len(workers - {walker}) == len(workers) <= 2
+    assert 1 <= len(workers - {coordinator}) == len(workers) <= 2
 
 
 @pytest.mark.slow
 def test_a_cluster_that_is_there_already_is_used_and_none_is_started(tmp_path, undisturbed, cluster):
     address, pid = cluster
-    workers, _ = pieces_on(tmp_path, undisturbed, "dask", ZSCIR_CLUSTER=address)
-    assert [one.split(":")[1] for one in workers] == [str(pid)]
+    workers, _ = chunks_on(tmp_path, undisturbed, "dask", ZSCIR_CLUSTER=address)
+    assert [worker.split(":")[1] for worker in workers] == [str(pid)]
 
 
 @pytest.mark.slow

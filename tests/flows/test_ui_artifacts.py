@@ -59,7 +59,7 @@ def server():
 
 @pytest.mark.slow
 def test_a_run_shows_its_plan_its_progress_and_where_its_report_is(tmp_path):
-    """Its chunks are made on threads, the default, to the bytes of a walk without Prefect."""
+    """Its chunks are made on threads, the default, to the bytes of a run without Prefect."""
     store = store_at(tmp_path / "store", tmp_path / "cache")
     path = write_list(tmp_path, name="Shown toy", more=GATES)
     environment = {"ZSCIR_STORE": store.uri, "PREFECT_API_URL": prefect_api(), "ZSCIR_LOG": "json"}
@@ -75,10 +75,10 @@ def test_a_run_shows_its_plan_its_progress_and_where_its_report_is(tmp_path):
     assert plan["flow_run_id"] == run["flow_run_id"]
     bar = shown("shown-toy-download-progress")
     assert (bar["type"], bar["data"]) == ("progress", 100.0)
-    pieces = query_store_rows(store, "SELECT outcome, worker FROM pieces WHERE stage = 'fetch_chunk'")
-    assert bar["description"] == "download: {n} of {n} chunks".format(n=len(pieces))
-    assert {piece["outcome"] for piece in pieces} == {"made"}
-    assert {piece["worker"] for piece in pieces} == {
+    chunks = query_store_rows(store, "SELECT outcome, worker FROM pieces WHERE stage = 'fetch_chunk'")
+    assert bar["description"] == "download: {n} of {n} chunks".format(n=len(chunks))
+    assert {row["outcome"] for row in chunks} == {"made"}
+    assert {row["worker"] for row in chunks} == {
         row["worker"] for row in query_store_rows(store, "SELECT worker FROM stages")
     }
     assert f"{run['run_id']}.html" in shown("shown-toy-report")["data"]
@@ -120,14 +120,14 @@ def test_a_bar_is_moved_in_place_and_seldom(tmp_path, server, monkeypatch):
     seen = []
 
     @flow
-    def walking():
+    def moving():
         bar = ChunkProgressBar(run_of(tmp_path), "down load", 4)
-        for number, piece in enumerate([ended(0), ended(1), ended(2, key=None), ended(3)]):
+        for number, result in enumerate([ended(0), ended(1), ended(2, key=None), ended(3)]):
             bar.due = 0.0 if number == 2 else bar.due
-            bar.add(piece)
+            bar.add(result)
             seen.append((shown(key)["data"], shown(key)["id"]))
 
-    walking()
+    moving()
     assert [percent for percent, _ in seen] == [0.0, 0.0, 75.0, 100.0]
     assert len({name for _, name in seen}) == 1
     assert shown(key)["description"] == "down load: 4 of 4 chunks, 1 failed"

@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.deploy import DeploymentRequest, pipeline_deployment, register_deployments
+from flows.deploy import register_deployments
+from flows.deployment_config import DeploymentRequest, pipeline_deployment
 from tests.support.services import QUICK_SERVER, QUICK_WORKER, named
 from tests.support.toy_pipelines import write_toy
 from tests.support.toys import store_at

@@ -72,7 +72,7 @@ def test_a_large_table_is_read_in_batches(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_rows_with_stop_at_most(tmp_path: Path) -> None:
     artifact = table(tmp_path, ["w"] * 50)
-    assert len(artifact_reader.rows_with(artifact, "t.parquet", "word", {"w"}, most=7)) == 7
+    assert len(artifact_reader.rows_with(artifact, "t.parquet", "word", {"w"}, max_rows=7)) == 7
     assert artifact_reader.rows_with(artifact, "t.parquet", "word", set()) == []
 
 

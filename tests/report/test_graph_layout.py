@@ -38,7 +38,7 @@ def test_a_step_stands_below_everything_it_reads(parents: dict[str, list[str]]) 
 
 @given(pipelines())
 def test_every_reading_is_drawn(parents: dict[str, list[str]]) -> None:
-    arrivals = sum(wire.ends for wire in layout_graph(parents).wires)
+    arrivals = sum(wire.reaches_box for wire in layout_graph(parents).edges)
     assert arrivals == sum(len(above) for above in parents.values())
 
 

@@ -11,7 +11,7 @@ def test_every_validation_benchmark_has_a_chart_with_its_protocol() -> None:
     assert [(panel.title, panel.about) for panel in found.panels] == [
         ("CIRR R@1", "official, texts pli, clip"), ("FashionIQ R@10", "original, texts pli, clip"),
     ]  # fmt: skip
-    assert [(key.method, key.colour, key.chosen) for key in found.keys] == [("sum, lambda 0.4, tuned", 1, 0.4)]
+    assert [(key.method, key.colour, key.chosen) for key in found.lines] == [("sum, lambda 0.4, tuned", 1, 0.4)]
     assert found.remark == ""
     for panel in found.panels:
         assert "CIRR R@1 by lambda" in panel.svg or "FashionIQ R@10 by lambda" in panel.svg

@@ -102,17 +102,17 @@ def test_ours_without_controls_are_told_as_such() -> None:
 def test_toy_scores_never_stand_beside_published_ones() -> None:
     toys, theirs = run_leaderboards(read_record(shared_store(), "latest"))
     assert "tabletop world" in toys.title
-    assert all(row.entry.ours for board in toys.boards for row in board.rows)
-    assert not any(row.entry.ours for board in theirs.boards for row in board.rows)
+    assert all(row.entry.ours for board in toys.tables for row in board.rows)
+    assert not any(row.entry.ours for board in theirs.tables for row in board.rows)
     assert theirs.folded
-    assert [board.title for board in toys.boards] == ["FashionIQ", "CIRR", "CIRCO", "GeneCIS"]
+    assert [board.title for board in toys.tables] == ["FashionIQ", "CIRR", "CIRCO", "GeneCIS"]
 
 
 def test_there_is_a_rule_for_every_heading() -> None:
     groups = run_leaderboards(read_record(shared_store(), "latest"))
     style = sorting_style(groups)
     numbers = {
-        one.number for group in groups for board in group.boards for column in board.columns for one in column.headings
+        one.number for group in groups for board in group.tables for column in board.columns for one in column.headings
     }
     assert all(f".by-{number}:checked) .entry {{ order: var(--o{number}); }}" in style for number in numbers)
 
@@ -184,7 +184,7 @@ def test_real_scores_stand_beside_published_ones_with_all_that_belongs_to_them()
     walk.recorder.finish("succeeded")
     (group,) = run_leaderboards(read_record(walk.store, "latest"))
     asked = measured_entries(query_store_rows(walk.store, REAL_SCORES_SQL))
-    for board in (group.boards[0], leaderboard_tables([*published_entries(data_specs() / "published"), *asked])[0]):
+    for board in (group.tables[0], leaderboard_tables([*published_entries(data_specs() / "published"), *asked])[0]):
         assert (board.title, board.about, board.mixed) == ("FashionIQ", "val, original", True)
         ours = [row for row in board.rows if row.entry.ours]
         assert [(row.entry.method, row.entry.control, row.cells[0].text) for row in ours] == [

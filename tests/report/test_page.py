@@ -64,7 +64,7 @@ def shared() -> Reader:
 def test_a_page_has_every_section(shared: Reader) -> None:
     sections = [attributes["id"] for tag, attributes in shared.tags if tag == "section" and "id" in attributes]
     assert sections == [
-        "walk", "gates", "scores", "breakdown", "leaderboard", "training", "pictures", "times", "rejects", "versions",
+        "steps", "checks", "scores", "breakdown", "leaderboard", "training", "pictures", "times", "rejects", "versions",
     ]  # fmt: skip
     for words in (
         "ingest",
@@ -130,7 +130,7 @@ def test_a_failed_run_begins_with_what_went_wrong() -> None:
     text = page.text
     assert "The run failed at 'embed'" in text
     assert "zscir rerun 20260101-130000-bbbbbb" in text
-    assert text.index("The run failed") < text.index("The walk")
+    assert text.index("The run failed") < text.index("Steps of the run")
     assert any(attributes.get("role") == "alert" for _, attributes in page.tags)
 
 
@@ -151,7 +151,7 @@ def test_a_run_that_has_only_begun_has_a_page() -> None:
     walk = Walk(new_store("begun"), "20260101-000000-aaaaaa")
     text = Reader(write_report(walk.store, "latest", None)).text
     assert "Still running" in text
-    assert "No step has begun yet." in text
+    assert "No step has started yet." in text
 
 
 def test_a_damaged_table_costs_its_own_part_only() -> None:

@@ -123,7 +123,7 @@ def test_each_benchmark_has_a_sheet_with_methods_open_and_controls_folded() -> N
 
 def test_frames_agree_with_the_tables() -> None:
     record = read_record(shared_store(), "latest")
-    step, artifact = next(one for one in record.made_by("evaluate") if one[0].name == "score_pli")
+    step, artifact = next(one for one in record.steps_with_artifact("evaluate") if one[0].name == "score_pli")
     queries = {
         row["text"]: row
         for row in pq.read_table(artifact.path("queries.parquet")).to_pylist()

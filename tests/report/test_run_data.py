@@ -9,8 +9,7 @@ import pytest
 from tests.support.small_run import FailSpec, PlainSpec, Walk, download, embed, ingest, new_store
 from zscir.lineage.recorder import Recorder, RunInfo
 from zscir.pipeline.pipeline_file import load_pipeline
-from zscir.report.external_files import external_artifact
-from zscir.report.run_data import RunRecord, read_record
+from zscir.report.run_data import RunRecord, external_artifact, read_record
 from zscir.report.summary import alarm_of, bars_of, run_duration_s
 from zscir.runtime.errors import RequestError, ZscirError
 from zscir.store.store import Store
@@ -88,7 +87,10 @@ def test_a_run_of_later_steps_finds_the_pictures_of_the_run_before() -> None:
     record = read_record(store, second.recorder.run_id)
     assert [step.name for step in record.steps] == ["mask_triplets"]
     assert [one.key for one in record.artifacts_of("download")] == [images.key]
-    assert [one.stage for one in record.library.above(record.made_by("mask_triplets")[0][1])] == ["download", "ingest"]
+    assert [one.stage for one in record.library.ancestors(record.steps_with_artifact("mask_triplets")[0][1])] == [
+        "download",
+        "ingest",
+    ]
 
 
 def test_an_unknown_run_is_named_and_the_newest_are_listed(tmp_path: Path) -> None:

@@ -40,10 +40,10 @@ def test_methods_are_tested_against_the_control_that_is_best_in_the_column() -> 
     for _, tests in whole.rows:
         for head, test in zip(whole.columns, tests, strict=True):
             assert test is not None
-            against = next(row for row in controls if row["method"] == test.against)
+            against = next(row for row in controls if row["method"] == test.control)
             assert against[head.name] == max(row[head.name] for row in controls)
             assert (test.points > 0) == (test.won > test.lost)
-            assert test.sure == (test.p_value < 0.05)
+            assert test.significant == (test.p_value < 0.05)
 
 
 def test_categories_and_tasks_are_tested_one_by_one_too() -> None:
@@ -60,7 +60,7 @@ def test_points_are_the_difference_of_the_scores() -> None:
     for method, tests in whole.rows:
         for head, test in zip(whole.columns, tests, strict=True):
             assert test is not None
-            expected = scores[method][head.name] - scores[test.against][head.name]
+            expected = scores[method][head.name] - scores[test.control][head.name]
             assert test.points == pytest.approx(expected, abs=1e-9)
 
 

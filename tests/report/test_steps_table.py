@@ -32,9 +32,12 @@ def test_rejects_are_counted_by_reason_and_as_a_share(rows: dict[str, StepTableR
         ("duplicate", 3, 100.0),
         ("no_caption", 3, 100.0),
     ]
-    assert (ingested.rejects, ingested.of) == (6, 60)  # a list from outside: what came in plus what was left out
-    assert (rows["download"].rejects, rows["download"].of) == (4, 54)  # a row for every URL
-    assert (rows["mask_triplets"].rejects, rows["mask_triplets"].of) == (None, None)
+    assert (ingested.rejects, ingested.rejected_from) == (
+        6,
+        60,
+    )  # a list from outside: what came in plus what was left out
+    assert (rows["download"].rejects, rows["download"].rejected_from) == (4, 54)  # a row for every URL
+    assert (rows["mask_triplets"].rejects, rows["mask_triplets"].rejected_from) == (None, None)
 
 
 def test_the_head_counts_what_the_steps_count(rows: dict[str, StepTableRow]) -> None:
@@ -48,7 +51,7 @@ def test_the_head_counts_what_the_steps_count(rows: dict[str, StepTableRow]) -> 
 def test_the_graph_has_a_box_for_each_step(rows: dict[str, StepTableRow]) -> None:
     drawing, boxes = draw_graph(list(rows.values()))
     assert {box.name for box in boxes} == set(rows)
-    assert sum(wire.ends for wire in drawing.wires) == sum(len(row.step.parents) for row in rows.values()) == 15
+    assert sum(edge.reaches_box for edge in drawing.edges) == sum(len(row.step.parents) for row in rows.values()) == 15
     assert next(box.line for box in boxes if box.name == "ingest").startswith("54 rows · ")
 
 

@@ -1,4 +1,4 @@
-"""backfill: a pipeline and a span of dates or shards become one run for each partition that is missing."""
+"""zscir backfill: run a pipeline once for each date or shard of a span that is not made yet."""
 
 import shlex
 import sys
@@ -20,13 +20,13 @@ def backfill_command(
     first: FirstOption,
     last: LastOption,
     every: EveryOption = "day",
-    store: StoreOption = None,
+    store_uri: StoreOption = None,
     changes: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a pipeline for each date or shard that is not made yet; {date} or {shard} stands in its source's `urls`.
 
-    What is finished is found finished; a partition that fails stops no other, and code 3 tells of it at the end.
+    Finished partitions are reused. One that fails stops no other; exit code 3 reports it at the end.
 
     Example: zscir backfill my_pipeline.toml --from 2026-11-01 --to 2026-11-30
     """
@@ -34,9 +34,7 @@ def backfill_command(
     from zscir.pipeline.execute import RunRequest
     from zscir.pipeline.partitions import partitions_between
 
-    asked = RunRequest(pipeline, changes or [])
-    rows = run_backfill(
-        open_checked_store(store), asked, partitions_between(first, last, every), run_with_prefect, check_pools
-    )
+    request, partitions = RunRequest(pipeline, changes or []), partitions_between(first, last, every)
+    rows = run_backfill(open_checked_store(store_uri), request, partitions, run_with_prefect, check_pools)
     print_rows(rows, as_json, f"backfill of {pipeline}")
     raise_failed_partitions(rows, shlex.join(["zscir", *sys.argv[1:]]))

@@ -1,4 +1,4 @@
-"""deploy: prefect.yaml, or one pipeline and its schedule, become deployments of a Prefect server."""
+"""zscir deploy: register deployments, of prefect.yaml or of one pipeline and its schedule, at a Prefect server."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +10,7 @@ from zscir.cli.output import print_rows
 from zscir.runtime.errors import RequestError
 
 if TYPE_CHECKING:
-    from flows.deploy import DeploymentRequest
+    from flows.deployment_config import DeploymentRequest
 
 OptionalPipelineArgument = Annotated[
     Path | None, typer.Argument(help="A pipeline file; without one, all of flows/prefect.yaml")
@@ -25,7 +25,7 @@ PartitionOption = Annotated[
 AtOnceOption = Annotated[int, typer.Option("--at-once", min=1, help="Runs of this pipeline at work at once.")]
 WebhookOption = Annotated[
     str | None,
-    typer.Option("--webhook", help="Tell of runs that stop: an http(s) address, or BLOCK-TYPE/NAME of the server."),
+    typer.Option("--webhook", help="Notify when a run stops: an http(s) address, or BLOCK-TYPE/NAME of the server."),
 ]
 DEPLOYMENT_COLUMNS = ("deployment", "did", "pool", "limit", "schedules")
 
@@ -47,7 +47,8 @@ def deploy_command(
     Example: zscir deploy my_pipeline.toml --schedule "0 3 * * *" --timezone Europe/Berlin
     """
     wanted = deployment_request(pipeline, schedule, interval, timezone, partition, at_once, changes or [])
-    from flows.deploy import load_deployments, pipeline_deployment, register_deployments
+    from flows.deploy import register_deployments
+    from flows.deployment_config import load_deployments, pipeline_deployment
 
     deployments = load_deployments() if wanted is None else [pipeline_deployment(wanted)]
     rows = register_deployments(deployments, pool, webhook)
@@ -70,7 +71,7 @@ def deployment_request(
         return None
     if schedule and interval:
         raise RequestError("--schedule and --interval exclude each other; give one")
-    from flows.deploy import DeploymentRequest
+    from flows.deployment_config import DeploymentRequest
     from zscir.pipeline.partitions import parse_partition_length
 
     every = None if partition is None else parse_partition_length(partition)

@@ -1,13 +1,21 @@
-"""Walking: a request on the command line becomes a walk through Prefect's flow, and the walk a table."""
+"""Open the store of a command, and execute runs through Prefect's flow."""
 
-from typing import Any
+import os
+from typing import TYPE_CHECKING
 
 from zscir.cli.output import print_rows
 from zscir.runtime.settings import Settings, WorkerSettings
 
+if TYPE_CHECKING:  # ``zscir --help`` waits for none of these
+    from zscir.pipeline.execute import RunRequest
+    from zscir.pipeline.run import Run
+    from zscir.store.store import Store
 
-def open_checked_store(uri: str | None) -> Any:
-    """The store that ``--store`` or the environment names, once it has answered."""
+SUMMARY_COLUMNS = ("step", "outcome", "wall_s", "facts")
+
+
+def open_checked_store(uri: str | None) -> "Store":
+    """The store that ``--store`` or the environment names; RequestError unless it can be listed and written to."""
     from zscir.store.store import open_store
 
     store = open_store(Settings.from_env(uri))
@@ -15,8 +23,8 @@ def open_checked_store(uri: str | None) -> Any:
     return store
 
 
-def open_store_to_read(uri: str | None) -> Any:
-    """As ``open_checked_store``, of a store in which nothing will be written."""
+def open_store_to_read(uri: str | None) -> "Store":
+    """As ``open_checked_store``, for a command that writes nothing: no permission to write is needed."""
     from zscir.store.store import open_store
 
     store = open_store(Settings.from_env(uri))
@@ -24,10 +32,9 @@ def open_store_to_read(uri: str | None) -> Any:
     return store
 
 
-def run_with_prefect(run: Any, chosen: list[str]) -> None:
-    """The engine of every walk: Prefect's flow, on its ephemeral API unless PREFECT_API_URL names a server."""
+def run_with_prefect(run: "Run", chosen: list[str]) -> None:
+    """Execute the chosen steps in Prefect's flow, on its ephemeral API unless PREFECT_API_URL names a server."""
     import logging
-    import os
 
     from zscir.runtime.child_processes import kill_children_on_exit
 
@@ -44,7 +51,7 @@ def run_with_prefect(run: Any, chosen: list[str]) -> None:
 
 
 def check_pools(pools: list[str]) -> None:
-    """See that the work pools in which steps are to be made are there, and know what they will be given."""
+    """RequestError unless the work pools of a pipeline's steps are there and know their settings."""
     _quiet_prefect()
     from flows.work_pools import ensure_work_pools
 
@@ -52,49 +59,19 @@ def check_pools(pools: list[str]) -> None:
 
 
 def _quiet_prefect() -> None:
-    """Prefect reads this when it is imported; what it has to say is said by us."""
-    import os
-
+    """Prefect reads its log level when it is imported; what matters of a run, zscir logs itself."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 
 
-class _PandasBlocker:
-    """A finder that finds no pandas; one that is imported already stays."""
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
-        """ModuleNotFoundError for pandas; for all else, let others look."""
-        if name == "pandas":
-            raise ModuleNotFoundError(name)
-
-
-def _skip_pandas_import() -> None:
-    """pyarrow imports pandas with the first list that it is given, to know a Series if it should meet one. That is a
-    third of the time in which a finished pipeline is found finished, and it meets none: it is told that there is no
-    pandas. Who asks it for a DataFrame gets one all the same.
-    """
-    import sys
-
-    import pyarrow
-
-    hidden = _PandasBlocker()
-    sys.meta_path.insert(0, hidden)
-    try:
-        pyarrow.array([])
-    finally:
-        sys.meta_path.remove(hidden)
-
-
-def execute_request(store: Any, asked: Any) -> Any:
-    """Walk what was asked, here and now."""
+def execute_request(store: "Store", request: "RunRequest") -> "Run":
+    """Execute a run here and now."""
     from zscir.pipeline.execute import execute_run
 
-    _skip_pandas_import()
-    return execute_run(store, asked, run_with_prefect, check_pools)
+    return execute_run(store, request, run_with_prefect, check_pools)
 
 
-def print_run(run: Any, as_json: bool) -> None:
-    """Print what became of each step."""
+def print_run(run: "Run", as_json: bool) -> None:
+    """Print the outcome of each step."""
     from zscir.pipeline.execute import run_summary
 
-    columns = ("step", "outcome", "wall_s", "facts")
-    print_rows(run_summary(run), as_json, f"run {run.run_id}", None if as_json else columns)
+    print_rows(run_summary(run), as_json, f"run {run.run_id}", None if as_json else SUMMARY_COLUMNS)

@@ -1,4 +1,4 @@
-"""gc: a store becomes a table of what is kept, what may go and why; with --delete, what may go goes."""
+"""zscir gc: list the artifacts that no run needs any more and, with --delete, remove them."""
 
 import shlex
 from typing import Annotated
@@ -13,10 +13,10 @@ KeepOption = Annotated[
     int, typer.Option("--keep-runs", help="Of each pipeline (and partition): its last runs that succeeded, so many.")
 ]
 AgeOption = Annotated[
-    str, typer.Option("--older-than", help="Keep all that is younger, and what lately stopped runs used: 36h, 14d, 8w.")
+    str, typer.Option("--older-than", help="Keep what is younger, and what recently stopped runs used: 36h, 14d, 8w.")
 ]
 DeleteOption = Annotated[
-    bool, typer.Option("--delete/--dry-run", help="Remove it; without this word nothing is removed.")
+    bool, typer.Option("--delete/--dry-run", help="Remove it; without this option nothing is removed.")
 ]
 
 
@@ -24,10 +24,10 @@ def gc_command(
     keep_runs: KeepOption = 3,
     older_than: AgeOption = "14d",
     delete: DeleteOption = False,
-    store: StoreOption = None,
+    store_uri: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what no run needs any more, and how many bytes that is; --delete removes it, while runs may be at work.
+    """List what no run needs any more, and how many bytes that is; --delete removes it, also while runs are at work.
 
     The lineage stays: `zscir show KEY` still says what a removed artifact was, and runs make it again.
 
@@ -38,14 +38,14 @@ def gc_command(
     from zscir.store.inventory import check_store_exists
 
     policy = RetentionPolicy.parse(keep_runs, older_than)
-    where = open_checked_store(store) if delete else open_store_to_read(store)
-    check_store_exists(where)
-    seen = plan_gc(where, policy)
-    rows = gc_table(seen)
-    done = run_gc(where, seen) if delete else None
+    store = open_checked_store(store_uri) if delete else open_store_to_read(store_uri)
+    check_store_exists(store)
+    plan = plan_gc(store, policy)
+    rows = gc_table(plan)
+    done = run_gc(store, plan) if delete else None
     if as_json:
         print_rows([row | ({"removed": done.swept.row} if done and row is rows[-1] else {}) for row in rows], True)
         return
-    print_rows(rows, False, f"store {where.uri}")
+    print_rows(rows, False, f"store {store.uri}")
     again = ["zscir", "gc", "--keep-runs", str(keep_runs), "--older-than", older_than, "--delete"]
-    print_lines(gc_summary(rows, done, shlex.join([*again, *(["--store", store] if store else [])])))
+    print_lines(gc_summary(rows, done, shlex.join([*again, *(["--store", store_uri] if store_uri else [])])))

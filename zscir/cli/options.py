@@ -1,4 +1,4 @@
-"""Options: the words that several commands understand, each with its help."""
+"""Options and arguments that several commands share, each with its help."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +10,8 @@ StoreOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="STEP.field=value or source=FILE; may be repeated.")]
-OnlyOption = Annotated[str | None, typer.Option("--only", help="Walk this step or stage only.")]
-FromOption = Annotated[str | None, typer.Option("--from", help="Walk this step or stage and what depends on it.")]
+OnlyOption = Annotated[str | None, typer.Option("--only", help="Run this step or stage only.")]
+FromOption = Annotated[str | None, typer.Option("--from", help="Run this step or stage and what depends on it.")]
 PipelineArgument = Annotated[Path, typer.Argument(help="A pipeline file, e.g. data_specs/pipelines/tabletop.toml")]
 RunArgument = Annotated[str, typer.Argument(help="A run's id, a unique prefix, or latest")]
 OutOption = Annotated[Path | None, typer.Option(help="The HTML file; default STORE/reports/RUN_ID.html")]
@@ -27,6 +27,6 @@ TokenOption = Annotated[
 
 
 def with_limits(changes: list[str] | None, max_hours: float | None, max_usd: float | None) -> list[str]:
-    """``changes`` and the budget's options as changes of the pipeline's ``[limits]``, so that a rerun knows them."""
+    """``changes`` and the budget's options as changes of the pipeline's ``[limits]``, so that a rerun has them too."""
     given = {"max_hours": max_hours, "max_usd": max_usd}
     return [*(changes or []), *(f"limits.{name}={value}" for name, value in given.items() if value is not None)]

@@ -1,4 +1,4 @@
-"""The console: rows become a table for a person or JSON for a program; errors and logs become lines without secrets."""
+"""Print tables, JSON, errors and log lines; every secret in a log line or an error is redacted."""
 
 import json
 import logging
@@ -29,8 +29,8 @@ def print_rows(
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*(Text(_format_cell(row.get(name))) for name in names))
-    wide = None if sys.stdout.isatty() else 200
-    Console(width=wide).print(table if names else Text("(no rows)"))
+    width = None if sys.stdout.isatty() else 200  # a file or a pipe has no width of its own; rich would take 80
+    Console(width=width).print(table if names else Text("(no rows)"))
 
 
 def print_values(title: str, values: Mapping[str, Any]) -> None:
@@ -56,7 +56,7 @@ class JsonFormatter(logging.Formatter):
     """Log lines for a program: time (UTC), level, message, and run, step and key where they are known."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One JSON object; ``logger`` names another package that speaks, ``traceback`` an error's way."""
+        """One JSON object; ``logger`` is there for lines of other packages, ``traceback`` for errors."""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -73,14 +73,15 @@ class JsonFormatter(logging.Formatter):
 def setup_logging(debug: bool) -> None:
     """Log lines of zscir go to standard error, plain or (``ZSCIR_LOG=json``) as JSON; others' only when they warn."""
     as_json = logs_as_json()
-    handler = _to_stderr(JsonFormatter() if as_json else PlainFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    own = _to_stderr(JsonFormatter() if as_json else PlainFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("zscir")
-    logger.handlers[:] = [handler]
+    logger.handlers[:] = [own]
     logger.setLevel(logging.DEBUG if debug else logging.INFO)
     logger.propagate = False
     others = logging.getLogger()
-    kept = [one for one in others.handlers if not isinstance(one.formatter, PlainFormatter | JsonFormatter)]
-    others.handlers[:] = [*kept, handler if as_json else _to_stderr(PlainFormatter("%(message)s"))]
+    # Handlers of an earlier call are replaced; those of other packages and of pytest stay.
+    kept = [handler for handler in others.handlers if not isinstance(handler.formatter, PlainFormatter | JsonFormatter)]
+    others.handlers[:] = [*kept, own if as_json else _to_stderr(PlainFormatter("%(message)s"))]
     logging.captureWarnings(True)
 
 
@@ -92,13 +93,13 @@ def _to_stderr(lines: logging.Formatter) -> logging.Handler:
 
 def print_error(error: BaseException, debug: bool, message: str = "") -> None:
     """An error on standard error, as a few lines or as a line of JSON; its traceback only when ``debug``."""
-    words = message or str(error)
+    text = message or str(error)
     if _wants_json():
-        logging.getLogger("zscir").error(words, exc_info=error if debug else None)
+        logging.getLogger("zscir").error(text, exc_info=error if debug else None)
         return
     if debug:
         sys.stderr.write(_redacted("".join(traceback.format_exception(error))))
-    sys.stderr.write(_redacted(f"zscir: {words}\n"))
+    sys.stderr.write(_redacted(f"zscir: {text}\n"))
 
 
 def _wants_json() -> bool:
@@ -106,7 +107,7 @@ def _wants_json() -> bool:
 
 
 def _redacted(text: str) -> str:
-    from zscir.lineage.environment import redact  # brings pydantic, which --help has no need of
+    from zscir.lineage.environment import redact  # imports pydantic, which --help does not need
 
     return str(redact(text))
 

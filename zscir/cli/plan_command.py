@@ -1,4 +1,4 @@
-"""plan: a pipeline becomes a table of what a run would do, why, and at what cost, and the token of that plan."""
+"""zscir plan: list what a run would do, why and at what cost, and the token of that plan."""
 
 from zscir.cli.engine import open_checked_store
 from zscir.cli.options import JsonOption, PipelineArgument, SetOption, StoreOption
@@ -13,7 +13,7 @@ POOL_COLUMN = "pool"  # likewise
 
 
 def plan_command(
-    pipeline: PipelineArgument, store: StoreOption = None, changes: SetOption = None, as_json: JsonOption = False
+    pipeline: PipelineArgument, store_uri: StoreOption = None, changes: SetOption = None, as_json: JsonOption = False
 ) -> None:
     """Say for each step whether it would be reused or made, why, and what that takes; run nothing.
 
@@ -27,14 +27,14 @@ def plan_command(
     from zscir.pipeline.plan import make_plan
     from zscir.pipeline.plan_token import plan_record, plan_token_of, save_plan
 
-    where = open_checked_store(store)
+    store = open_checked_store(store_uri)
     loaded = load_pipeline(spec_path(str(pipeline)), changes or [])
-    planned = make_plan(where, loaded)
-    estimates = estimate_steps(where, planned, Prices.from_env())
+    planned = make_plan(store, loaded)
+    estimates = estimate_steps(store, planned, Prices.from_env())
     steps = [step | cost for step, cost in zip(plan_rows(planned), estimate_rows(planned, estimates), strict=True)]
     try:
-        token = save_plan(where, planned)
-    except StageError as error:  # whoever may only read the store may still plan
+        token = save_plan(store, planned)
+    except StageError as error:  # no permission to write there: planning still works
         log_warning(f"the plan could not be kept, so a later `--plan` cannot say what differs: {error}")
         token = plan_token_of(plan_record(planned))
     if as_json:

@@ -1,4 +1,4 @@
-"""score: features made elsewhere become a benchmark's own metrics, and the files that its test server takes."""
+"""zscir score: compute a benchmark's metrics, and its test server's files, from features made elsewhere."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ SplitOption = Annotated[str, typer.Option(help="val, test1 (CIRR), test (CIRCO)"
 CategoryOption = Annotated[str | None, typer.Option(help="FashionIQ: dress, shirt or toptee")]
 TaskOption = Annotated[str | None, typer.Option(help="GeneCIS: focus_attribute, change_object, ...")]
 ProtocolOption = Annotated[str | None, typer.Option(help="FashionIQ: original, val or pli; CIRR: soft")]
-TextsOption = Annotated[str, typer.Option(help="The text protocol that was asked with, to stand in the table: searle")]
+TextsOption = Annotated[str, typer.Option(help="Text protocol of the queries, to stand in the table: searle")]
 GalleryIdsOption = Annotated[
     Path | None, typer.Option(help="Ids of the gallery rows, in any order: a JSON list, or one a line")
 ]

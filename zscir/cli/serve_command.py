@@ -1,4 +1,4 @@
-"""serve: one machine becomes a Prefect server, a worker and a clock that starts pipelines."""
+"""zscir serve: run a Prefect server, a worker and scheduled pipelines on one machine."""
 
 import sys
 from typing import Annotated
@@ -26,7 +26,7 @@ LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Flow ru
 
 def serve_command(
     pipeline: OptionalPipelineArgument = None,
-    store: StoreOption = None,
+    store_uri: StoreOption = None,
     port: PortOption = 4200,
     limit: LimitOption = None,
     schedule: ScheduleOption = None,
@@ -37,26 +37,27 @@ def serve_command(
     changes: SetOption = None,
     webhook: WebhookOption = None,
 ) -> None:
-    """Be Prefect's server, a worker and the schedules on this machine until Ctrl-C; what they know outlives them.
+    """Run Prefect's server, a worker and the schedules on this machine until Ctrl-C; their state is kept.
 
     Example: zscir serve my_pipeline.toml --schedule "0 3 * * *" --timezone Europe/Berlin
     """
     from flows.local_server import SERVER_HOST, local_server, mark_orphaned_runs, start_server, supervise_worker
     from zscir.lineage.reaper import reap_dead_runs
 
-    asked = (schedule, interval, timezone, partition, at_once, changes or [])
-    where = open_checked_store(store)
-    with local_server(where, port) as server:
-        from flows.deploy import load_deployments, pipeline_deployment, register_deployments
+    options = (schedule, interval, timezone, partition, at_once, changes or [])
+    store = open_checked_store(store_uri)
+    with local_server(store, port) as server:
+        from flows.deploy import register_deployments
+        from flows.deployment_config import load_deployments, pipeline_deployment
 
-        wanted = deployment_request(pipeline, *asked)
+        wanted = deployment_request(pipeline, *options)
         deployments = load_deployments() + ([] if wanted is None else [pipeline_deployment(wanted)])
         start_server(server, port)
         pool = deployments[0].work_pool.name
         rows = register_deployments(deployments, webhook=webhook)
         for name in mark_orphaned_runs(pool):
             log_info(f"serve: {name} was at work when the last `zscir serve` ended; Prefect is told of it")
-        reap_dead_runs(where)
+        reap_dead_runs(store)
         scheduled = [row for row in rows if row["schedules"]]
         print_rows(scheduled, False, f"http://{SERVER_HOST}:{port}", ("deployment", "limit", "schedules"))
         print_lines(f"elsewhere on this machine: export PREFECT_API_URL=http://{SERVER_HOST}:{port}/api")

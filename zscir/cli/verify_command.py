@@ -1,4 +1,4 @@
-"""verify: a store, or a part of it, becomes a table of what is damaged, missing or left over, and how it is mended."""
+"""zscir verify: compare the files of a store with their manifests and list what is damaged, missing or left over."""
 
 from typing import Annotated
 
@@ -19,23 +19,23 @@ QuarantineOption = Annotated[
 
 def verify_command(
     refs: RefsArgument = None,
-    store: StoreOption = None,
+    store_uri: StoreOption = None,
     quarantine: QuarantineOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Read every file of the store and compare it with its manifest; report only, unless --quarantine is given.
 
-    Exit code 4 tells of damage, with what to type. Files that merely lie about are listed; `zscir gc` takes them.
+    Exit code 4 reports damage and what to type. Left-over files are listed too; `zscir gc` removes them.
 
     Example: zscir verify latest
     """
     from zscir.maintenance.verify import quarantine_artifacts, raise_if_damaged, verify_artifacts
     from zscir.store.inventory import check_store_exists
 
-    where = open_checked_store(store) if quarantine else open_store_to_read(store)
-    check_store_exists(where)
-    found = verify_artifacts(where, refs or [])
-    rows = [vars(one) if as_json else {**vars(one), "key": one.key[:12]} for one in found.findings]
+    store = open_checked_store(store_uri) if quarantine else open_store_to_read(store_uri)
+    check_store_exists(store)
+    found = verify_artifacts(store, refs or [])
+    rows = [vars(row) if as_json else {**vars(row), "key": row.key[:12]} for row in found.findings]
     if rows or as_json:
         print_rows(
             rows,
@@ -46,4 +46,4 @@ def verify_command(
     if not as_json:
         read = f"{found.artifacts:,} artifacts, {found.files:,} files, {found.bytes:,} bytes read"
         print_lines(f"{read}; {len(found.bad):,} artifacts damaged")
-    raise_if_damaged(where, found, quarantine_artifacts(where, found) if quarantine and found.bad else [])
+    raise_if_damaged(store, found, quarantine_artifacts(store, found) if quarantine and found.bad else [])

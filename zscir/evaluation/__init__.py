@@ -1,1 +1,1 @@
-"""Evaluation: where a method and a benchmark meet; pictures become features, features become results."""
+"""Evaluate a method on a benchmark: embed images and queries, rank, and compare the scores of several evaluations."""

@@ -1,4 +1,4 @@
-"""A benchmarks artifact becomes the squares of pixels that a benchmark's ids stand for; what is missing is listed.
+"""Read the images of a benchmark as batches of pixels, by the ids of its queries and gallery; list what is missing.
 
 Images lie in ``<benchmark>/images.tar`` beside ``images.parquet`` (image_id, member, offset, size), or loose below
 ``<benchmark>/images/`` under their official names (GeneCIS: in ``vg/`` and ``coco/``).
@@ -6,7 +6,7 @@ Images lie in ``<benchmark>/images.tar`` beside ``images.parquet`` (image_id, me
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +31,8 @@ PixelArray = NDArray[np.uint8]
 
 
 def images_digest(benchmarks: Artifact, name: str) -> str:
-    """The content digest of one benchmark's images: what cached features are good for."""
-    own = [entry for file, entry in benchmarks.entries.items() if file.startswith(f"{name}/images")]
-    return digest_of_files(own)
+    """The content digest of one benchmark's images: cached embeddings are good for these alone."""
+    return digest_of_files([entry for file, entry in benchmarks.entries.items() if file.startswith(f"{name}/images")])
 
 
 class BenchmarkImages:
@@ -51,47 +50,56 @@ class BenchmarkImages:
         self._reader = ShardReader(benchmarks.path)
         self._spans, self._loose = self._index()
 
-    def squares(self, ids: Sequence[str], pixels: ModelPixelSpec, label: str) -> Iterator[tuple[list[str], PixelArray]]:
+    def pixel_batches(
+        self, ids: Sequence[str], pixels: ModelPixelSpec, label: str
+    ) -> Iterator[tuple[list[str], PixelArray]]:
         """Yield (ids, uint8 [B, 3, S, S]) of the ids that have pixels, in order; note the others as ``absent``.
 
         StageError lists what is missing (at once) or cannot be read (at the end) when it is more than allowed.
         """
-        self.absent |= {one: "missing" for one in ids if not self._has(one)}
-        self._refuse(len(ids))
-        there = [one for one in ids if one not in self.absent]
+        self.absent |= {image_id: "missing" for image_id in ids if not self._is_stored(image_id)}
+        self._check_allowed(len(ids))
+        stored = [image_id for image_id in ids if image_id not in self.absent]
+        starts = range(0, len(stored), ENCODE_BATCH_SIZE)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            starts = range(0, len(there), ENCODE_BATCH_SIZE)
-            ahead = [pool.submit(self._square, one, pixels) for one in there[:ENCODE_BATCH_SIZE]]
-            for start in track(starts, len(starts), label):
-                now, batch = ahead, there[start : start + ENCODE_BATCH_SIZE]
-                ahead = [
-                    pool.submit(self._square, one, pixels)
-                    for one in there[start + ENCODE_BATCH_SIZE : start + 2 * ENCODE_BATCH_SIZE]
-                ]
-                found = [(one, future.result()) for one, future in zip(batch, now, strict=True)]
-                self.absent |= {one: square for one, square in found if isinstance(square, str)}
-                seen = [(one, square) for one, square in found if not isinstance(square, str)]
-                if seen and len(self.absent) <= self.allowed:
-                    yield [one for one, _ in seen], np.stack([square for _, square in seen])
-        self._refuse(len(ids))
 
-    def do_without(self, absent: Mapping[str, str], total: int) -> None:
+            def decode(start: int) -> list[Future[PixelArray | str]]:
+                batch = stored[start : start + ENCODE_BATCH_SIZE]
+                return [pool.submit(self._pixels_or_reason, image_id, pixels) for image_id in batch]
+
+            # One batch is decoded ahead, so that the threads work while the model encodes the batch before.
+            ahead = decode(0)
+            for start in track(starts, len(starts), label):
+                futures, ahead = ahead, decode(start + ENCODE_BATCH_SIZE)
+                batch = stored[start : start + ENCODE_BATCH_SIZE]
+                decoded: list[tuple[str, PixelArray]] = []  # pairs, as two queries may share a reference
+                for image_id, future in zip(batch, futures, strict=True):
+                    result = future.result()
+                    if isinstance(result, str):
+                        self.absent[image_id] = result
+                    else:
+                        decoded.append((image_id, result))
+                if decoded and len(self.absent) <= self.allowed:
+                    yield [image_id for image_id, _ in decoded], np.stack([square for _, square in decoded])
+        self._check_allowed(len(ids))
+
+    def add_absent(self, absent: Mapping[str, str], total: int) -> None:
         """Note ids that have no vector although they may have pixels; StageError when that is more than allowed."""
         self.absent |= absent
-        self._refuse(total)
+        self._check_allowed(total)
 
-    def _refuse(self, total: int) -> None:
+    def _check_allowed(self, total: int) -> None:
         problem = missing_images_problem(
             self.name, self.absent, total, self.allowed, official_release(self.name).how_to_get_images
         )
         if problem:
             raise StageError(problem)
 
-    def _has(self, image_id: str) -> bool:
+    def _is_stored(self, image_id: str) -> bool:
         name = self._naming.indexed_name(image_id)
         return name in self._spans or name in self._loose
 
-    def _square(self, image_id: str, pixels: ModelPixelSpec) -> PixelArray | str:
+    def _pixels_or_reason(self, image_id: str, pixels: ModelPixelSpec) -> PixelArray | str:
         """Its pixels, or why there are none."""
         try:
             image = decode_image(self._bytes(self._naming.indexed_name(image_id)), MAX_DECODED_PIXELS)

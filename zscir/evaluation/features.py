@@ -1,4 +1,4 @@
-"""Pictures, texts and a method become unit vectors: of a gallery, and of queries (a query's texts are averaged)."""
+"""Embed images, texts and queries with a method: unit vectors as NumPy arrays; a query's texts are averaged."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,75 +20,77 @@ QueryTexts = Sequence[Sequence[str]]
 
 @dataclass(frozen=True)
 class ImageEmbeddings:
-    """Unit vectors [N, D] of ids."""
+    """Unit vectors [N, D], and the row of each image id."""
 
-    ids: dict[str, int]
+    row_of_id: dict[str, int]
     vectors: EmbeddingArray
 
-    def of(self, ids: Sequence[str]) -> EmbeddingArray:
-        """The vectors of ``ids``, in that order."""
-        rows: EmbeddingArray = self.vectors[[self.ids[one] for one in ids]]
+    def rows_of(self, ids: Sequence[str]) -> EmbeddingArray:
+        """The vectors [len(ids), D] of ``ids``, in that order."""
+        rows: EmbeddingArray = self.vectors[[self.row_of_id[image_id] for image_id in ids]]
         return rows
 
 
 def embed_benchmark_images(
-    encode: Callable[[Tensor], Tensor], pictures: BenchmarkImages, ids: Sequence[str], pixels: ModelPixelSpec
+    encode: Callable[[Tensor], Tensor], images: BenchmarkImages, ids: Sequence[str], pixels: ModelPixelSpec
 ) -> ImageEmbeddings:
     """The vectors that ``encode`` gives the images of ``ids``; every image is read once. Absent images have none.
 
-    StageError when more are absent than ``pictures`` allows, or all of them.
+    StageError when more are absent than ``images`` allows, or all of them.
     """
-    label = f"{pictures.name}: {len(ids)} images"
-    seen, parts = [], []
-    for there, squares in pictures.squares(ids, pixels, label):
-        seen += there
-        parts.append(_to_numpy(in_halves(encode, torch.from_numpy(squares))))
-    if not parts:
-        raise StageError(f"{pictures.name}: none of its {len(ids)} images is there and can be read")
-    return ImageEmbeddings({one: row for row, one in enumerate(seen)}, np.concatenate(parts))
+    label = f"{images.name}: {len(ids)} images"
+    embedded: list[str] = []
+    batches = []
+    for batch_ids, batch_pixels in images.pixel_batches(ids, pixels, label):
+        embedded += batch_ids
+        batches.append(_to_numpy(in_halves(encode, torch.from_numpy(batch_pixels))))
+    if not batches:
+        raise StageError(f"{images.name}: none of its {len(ids)} images is there and can be read")
+    return ImageEmbeddings({image_id: row for row, image_id in enumerate(embedded)}, np.concatenate(batches))
 
 
 def embed_texts(encode: Callable[[Sequence[str]], Tensor], texts: QueryTexts) -> EmbeddingArray:
-    """The vectors of all texts of all queries, one after the other."""
-    flat = [text for own in texts for text in own]
+    """The vectors [T, D] of all texts of all queries, one after the other."""
+    flat = [text for query_texts in texts for text in query_texts]
     batches = (flat[start : start + ENCODE_BATCH_SIZE] for start in range(0, len(flat), ENCODE_BATCH_SIZE))
     return np.concatenate([_to_numpy(in_halves(encode, batch)) for batch in batches])
 
 
 def compose_query_embeddings(
-    method: Method, pictures: BenchmarkImages, references: Sequence[str], texts: QueryTexts, pixels: ModelPixelSpec
+    method: Method, images: BenchmarkImages, references: Sequence[str], texts: QueryTexts, pixels: ModelPixelSpec
 ) -> EmbeddingArray:
     """The method's query vectors [Q, D] of (reference image, texts)."""
-    label = f"{pictures.name}: {len(references)} queries"
-    parts, first = [], 0
-    for _, squares in pictures.squares(references, pixels, label):
-        own = texts[first : first + len(squares)]
-        first += len(squares)
-        owners = torch.tensor([row for row, some in enumerate(own) for _ in some])
-        shown = torch.from_numpy(squares)[owners]
-        flat = [text for some in own for text in some]
-        batches = (
-            (shown[at : at + ENCODE_BATCH_SIZE], flat[at : at + ENCODE_BATCH_SIZE])
+    label = f"{images.name}: {len(references)} queries"
+    batches, first = [], 0
+    for _, batch_pixels in images.pixel_batches(references, pixels, label):
+        batch_texts = texts[first : first + len(batch_pixels)]
+        first += len(batch_pixels)
+        # A query with two texts (FashionIQ's caption orders) is two rows of the same image.
+        query_of_text = torch.tensor([row for row, query_texts in enumerate(batch_texts) for _ in query_texts])
+        reference_pixels = torch.from_numpy(batch_pixels)[query_of_text]
+        flat = [text for query_texts in batch_texts for text in query_texts]
+        encoded = [
+            in_halves(method.queries, reference_pixels[at : at + ENCODE_BATCH_SIZE], flat[at : at + ENCODE_BATCH_SIZE])
             for at in range(0, len(flat), ENCODE_BATCH_SIZE)
-        )
-        said = [in_halves(method.queries, *batch) for batch in batches]
-        parts.append(average_text_embeddings(_to_numpy(torch.cat(said)), own))
-    return np.concatenate(parts)
+        ]
+        batches.append(average_text_embeddings(_to_numpy(torch.cat(encoded)), batch_texts))
+    return np.concatenate(batches)
 
 
 def sum_query_embeddings(
     image_QD: EmbeddingArray, text_TD: EmbeddingArray, texts: QueryTexts, image_weight: float, text_weight: float
 ) -> EmbeddingArray:
-    """norm(text_weight x text + image_weight x image) of unit vectors, per text, then averaged per query."""
-    owners = [row for row, own in enumerate(texts) for _ in own]
+    """norm(text_weight x text + image_weight x image) [Q, D] of unit vectors, per text, then averaged per query."""
+    query_of_text = [row for row, query_texts in enumerate(texts) for _ in query_texts]
     weights = np.float32(text_weight), np.float32(image_weight)
-    return average_text_embeddings(weights[0] * text_TD + weights[1] * image_QD[owners], texts)
+    return average_text_embeddings(weights[0] * text_TD + weights[1] * image_QD[query_of_text], texts)
 
 
 def average_text_embeddings(vectors_TD: EmbeddingArray, texts: QueryTexts) -> EmbeddingArray:
-    """norm(mean of the unit vectors of each query's texts), as the public code does for both caption orders."""
-    first = np.cumsum([0, *(len(own) for own in texts)])[:-1]
-    return _unit(np.add.reduceat(_unit(vectors_TD), first, axis=0))
+    """norm(mean of the unit vectors of each query's texts) [Q, D], as the public code does for both caption orders."""
+    first_texts = np.cumsum([0, *(len(query_texts) for query_texts in texts)])[:-1]
+    # The sum of a query's texts has the direction of their mean, and normalising takes the length away.
+    return _unit(np.add.reduceat(_unit(vectors_TD), first_texts, axis=0))
 
 
 def _unit(vectors: EmbeddingArray) -> EmbeddingArray:

@@ -1,6 +1,6 @@
-"""Query and gallery features become ranks and top lists on a torch device, equal to those of the NumPy path.
+"""Rank a gallery on a torch device: the same ranks and top lists as by NumPy, for galleries that take NumPy long.
 
-The products are float32, never TF32 or bfloat16. Only what the metrics ask for comes back from the device: scores of
+The products are float32, never TF32 or bfloat16. Only what the metrics need comes back from the device: scores of
 single columns, counts, and the heads of rankings. Ties rank in gallery order, as everywhere.
 """
 
@@ -33,7 +33,7 @@ SELECTED_AT_ONCE = 1 << 22  # elements; a selection takes 32 bytes of each
 
 @dataclass(frozen=True)
 class DeviceScoreBlock:
-    """A ``Block`` (zscir.benchmarks.ranking) whose scores [B, G] stay on their device."""
+    """A ``ScoreBlock`` (zscir.benchmarks.ranking) whose scores [B, G] stay on their device."""
 
     scores_BG: Tensor
 
@@ -42,12 +42,12 @@ class DeviceScoreBlock:
 
     def values(self, columns_BK: Ints) -> ScoreArray:
         """The scores [B, K] in those columns."""
-        found: ScoreArray = self.scores_BG.gather(1, self._there(columns_BK).clamp(min=0)).cpu().numpy()
+        found: ScoreArray = self.scores_BG.gather(1, self._on_device(columns_BK).clamp(min=0)).cpu().numpy()
         return found
 
     def count_better(self, columns_BT: Ints) -> Ints:
         """How many items [B, T] of the whole gallery rank before each of those columns."""
-        columns = self._there(columns_BT)
+        columns = self._on_device(columns_BT)
         values = self.scores_BG.gather(1, columns.clamp(min=0))
         counts = torch.zeros_like(columns)
         place_G = torch.arange(self.scores_BG.shape[1], device=self.scores_BG.device)
@@ -74,9 +74,9 @@ class DeviceScoreBlock:
     def with_lowest_score(self, columns_B: Ints) -> "DeviceScoreBlock":
         """The same scores, but for one item of each query whose score becomes the lowest of its row."""
         lowest = self.scores_BG.amin(dim=1, keepdim=True)
-        return DeviceScoreBlock(self.scores_BG.scatter(1, self._there(columns_B[:, None]), lowest))
+        return DeviceScoreBlock(self.scores_BG.scatter(1, self._on_device(columns_B[:, None]), lowest))
 
-    def _there(self, columns: Ints) -> Tensor:
+    def _on_device(self, columns: Ints) -> Tensor:
         return torch.tensor(columns, dtype=torch.int64, device=self.scores_BG.device)
 
 
@@ -134,28 +134,28 @@ def _cosines(query_BD: Tensor, gallery_GD: NDArray[Any], where: str) -> Tensor:
 
 
 def _unit_part(part: NDArray[Any], whole: NDArray[Any], where: str, device: torch.device) -> Tensor:
-    """Rows of length 1; what has no plain length is looked at, and refused or mended, by the NumPy path."""
+    """Rows of length 1; rows whose length overflows or vanishes in float32 are normalised, or refused, by NumPy."""
     rows = torch.tensor(as_float32(part, where, "gallery features"), device=device)
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     if bool((norms.isfinite() & (norms > SMALLEST_NORM)).all()):
         units: Tensor = rows / norms
         return units
-    mended: FeatureArray = unit_rows(part, where, "gallery", whole)
-    return torch.from_numpy(mended).to(device)
+    normalised: FeatureArray = unit_rows(part, where, "gallery", whole)
+    return torch.from_numpy(normalised).to(device)
 
 
 @contextmanager
 def _full_float32() -> Iterator[None]:
-    """Products in float32 whatever a training in this process has asked for; its wishes are put back afterwards.
+    """Products in float32 whatever training in this process has set; its settings are restored afterwards.
 
     Autocast leaves a product alone that is written into a given tensor, as here.
     """
-    kinds: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul")]  # noqa: B009 - no stub
-    wishes = [kind.fp32_precision for kind in kinds]
+    kinds: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul")]  # noqa: B009 - torch has no type stub for it
+    settings = [kind.fp32_precision for kind in kinds]
     for kind in kinds:
         kind.fp32_precision = "ieee"
     try:
         yield
     finally:
-        for kind, wish in zip(kinds, wishes, strict=True):
-            kind.fp32_precision = wish
+        for kind, setting in zip(kinds, settings, strict=True):
+            kind.fp32_precision = setting

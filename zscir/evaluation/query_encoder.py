@@ -1,6 +1,6 @@
-"""A checkpoint becomes a respondent: who is asked a benchmark's queries, under which label.
+"""Query encoder: what turns a benchmark's queries into vectors, under which label in tables.
 
-Either the checkpoint's own method, or a control over its two towers: text_weight x text + image_weight x image.
+Either the checkpoint's own method, or a control over its two towers: the image, the text, or text + weight x image.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from zscir.store.artifacts import Artifact
 class QueryEncoder:
     """``model`` gives gallery vectors and, without a ``control``, query vectors; ``weights`` names its image tower.
 
-    ``tuned`` towers were trained for the task, so that their sum is a method and no control.
+    Towers that are ``trained_for_task`` (PLI's) make the sum a method and no control.
     """
 
     label: str
@@ -39,66 +39,74 @@ class QueryEncoder:
     weights: str
     control: str | None = None
     image_weight: float = 0.0
-    tuned: bool = False
+    trained_for_task: bool = False
 
     @property
-    def stock_control(self) -> str | None:
+    def untrained_control(self) -> str | None:
         """``image``, ``text`` or ``sum`` where nothing was trained for the task; None for a method."""
-        return None if self.tuned else self.control
+        return None if self.trained_for_task else self.control
 
-    def texts(self, asked: str | None) -> str:
-        """The text protocol that is used where ``asked`` is asked for."""
-        return NO_TEXTS if self.control == "image" else asked or str(self.model.text_protocol)
+    def text_protocol(self, requested: str | None) -> str:
+        """The text protocol in use where a spec requests one, or leaves it to the method (None)."""
+        return NO_TEXTS if self.control == "image" else requested or str(self.model.text_protocol)
 
-    def weighing(self, image_weight: float) -> "QueryEncoder":
+    def with_image_weight(self, image_weight: float) -> "QueryEncoder":
         """The sum with a tuned weight."""
         label = self.label.replace("{weight}", f"{image_weight:g}")
         return replace(self, label=label, image_weight=image_weight)
 
-    def queries(
-        self, pictures: BenchmarkImages, references: Sequence[str], texts: QueryTexts, images: ImageEmbeddings
+    def query_embeddings(
+        self, images: BenchmarkImages, references: Sequence[str], texts: QueryTexts, embeddings: ImageEmbeddings
     ) -> EmbeddingArray:
-        """[Q, D] query vectors; a control's image half comes from ``images``, which are embedded already."""
+        """[Q, D] query vectors; a control takes its references from ``embeddings``, a method reads their pixels."""
         if self.control is None:
-            return compose_query_embeddings(self.model, pictures, references, texts, self.pixels)
+            return compose_query_embeddings(self.model, images, references, texts, self.pixels)
+        reference_QD = embeddings.rows_of(references)
         if self.control == "image":
-            return images.of(references)
-        return sum_query_embeddings(images.of(references), self.said(texts), texts, self.image_weight, 1.0)
+            return reference_QD
+        return sum_query_embeddings(reference_QD, self.text_embeddings(texts), texts, self.image_weight, 1.0)
 
-    def said(self, texts: QueryTexts) -> EmbeddingArray:
-        """The text tower's vectors of all texts, one after the other."""
+    def text_embeddings(self, texts: QueryTexts) -> EmbeddingArray:
+        """The text tower's vectors [T, D] of all texts, one after the other."""
         if not isinstance(self.model, Clip):
             raise TypeError(f"{self.label}: only a control over two towers has text vectors of its own")
         return embed_texts(self.model.embed_texts, texts)
 
 
 def method_encoder(
-    checkpoint: Artifact, backbone: Artifact | None, label: str | None, named: str | None
+    checkpoint: Artifact, backbone: Artifact | None, label: str | None, backbone_label: str | None
 ) -> QueryEncoder:
     """The checkpoint's own method."""
     config = read_config(checkpoint)
     model = load_method(checkpoint, backbone)
     weights = str(config.get("backbone") or backbone_weights_digest(checkpoint))
-    return QueryEncoder(
-        label or config["method"]["name"], named or _backbone_label(config), model, model.pixels, weights
-    )
+    shown_backbone = backbone_label or _describe_backbone(config)
+    return QueryEncoder(label or config["method"]["name"], shown_backbone, model, model.pixels, weights)
 
 
 def control_encoder(
-    checkpoint: Artifact, control: str, weight: float | None, label: str | None, named: str | None
+    checkpoint: Artifact, control: str, weight: float | None, label: str | None, backbone_label: str | None
 ) -> QueryEncoder:
     """The ``image``, the ``text`` or their ``sum`` over a clip or pli checkpoint; no weight: one is tuned later."""
     config = read_config(checkpoint)
     model = Clip(load_towers(checkpoint), ClipSpec()).eval().to(default_device())
     lambda_ = "{weight} (tuned)" if weight is None else f"{weight:g}"
-    own = {"image": "image only", "text": "text only", "sum": f"sum, lambda {lambda_}"}[control]
-    tuned = method_info(config["method"]["name"]).trained_for_task
-    if tuned:
-        own = f"{config['method']['name']}: {own}"
-    mark, shown = backbone_weights_digest(checkpoint), named or _backbone_label(config)
-    return QueryEncoder(label or own, shown, model, model.pixels, mark, control, weight or 0.0, tuned)
+    default_label = {"image": "image only", "text": "text only", "sum": f"sum, lambda {lambda_}"}[control]
+    trained = method_info(config["method"]["name"]).trained_for_task
+    if trained:
+        default_label = f"{config['method']['name']}: {default_label}"
+    return QueryEncoder(
+        label=label or default_label,
+        backbone=backbone_label or _describe_backbone(config),
+        model=model,
+        pixels=model.pixels,
+        weights=backbone_weights_digest(checkpoint),
+        control=control,
+        image_weight=weight or 0.0,
+        trained_for_task=trained,
+    )
 
 
-def _backbone_label(config: dict[str, Any]) -> str:
+def _describe_backbone(config: dict[str, Any]) -> str:
     vision = config["architecture"]["vision_cfg"]
     return f"ViT {vision['layers']}x{vision['width']}/{vision['patch_size']} at {vision['image_size']} px"

@@ -1,4 +1,4 @@
-"""A respondent and one benchmark become rows: scores with intervals, rankings, a row per query, submission files."""
+"""Run one benchmark with a query encoder: load, embed, rank; rows of scores, rankings and queries, submission files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,26 +28,26 @@ _Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class LoadedBenchmark:
-    """One benchmark of an artifact, all its categories or tasks, with its pictures and their vectors."""
+    """One benchmark of an artifact, all its categories or tasks, with its images and their embeddings."""
 
     entry: BenchmarkEntry
     parts: list[Benchmark]
-    pictures: BenchmarkImages
-    images: ImageEmbeddings
+    images: BenchmarkImages
+    embeddings: ImageEmbeddings
 
     @property
     def protocol(self) -> str:
         """The ranking protocol of the whole benchmark; images that are allowed to be missing are counted in it."""
-        return protocol_without_images(self.parts[0].protocol, len(self.pictures.absent))
+        return protocol_without_images(self.parts[0].protocol, len(self.images.absent))
 
 
 @dataclass(frozen=True)
 class QueryEmbeddings:
-    """The query vectors of one category or task, and the texts that were asked."""
+    """Query vectors [Q, D] of one category or task, vectors [G, D] of its gallery, and each query's texts."""
 
     bench: Benchmark
     queries: EmbeddingArray
-    shown: EmbeddingArray
+    gallery: EmbeddingArray
     texts: list[list[str]]
 
 
@@ -55,93 +55,101 @@ def load_annotations(
     encoder: QueryEncoder, benchmarks: Artifact, entries: Sequence[BenchmarkEntry]
 ) -> list[list[Benchmark]]:
     """The parts of every entry, checked: what is wrong with any of them is a RequestError before an image is read."""
-    check_text_protocols(entries, [encoder.texts(entry.texts) for entry in entries])
+    check_text_protocols(entries, [encoder.text_protocol(entry.texts) for entry in entries])
     return [load_benchmark_parts(benchmarks, entry) for entry in entries]
 
 
 def load_benchmark_images(
-    one: QueryEncoder, benchmarks: Artifact, gallery: Artifact | None, entry: BenchmarkEntry, parts: list[Benchmark]
+    encoder: QueryEncoder, benchmarks: Artifact, gallery: Artifact | None, entry: BenchmarkEntry, parts: list[Benchmark]
 ) -> LoadedBenchmark:
-    """Find every picture of a benchmark's parts, embed them (or take them from ``gallery``)."""
-    pictures = BenchmarkImages(benchmarks, entry.name, entry.allow_missing or 0)
-    images = cached_or_embedded(
-        one.model.gallery, pictures, image_ids_of_parts(parts), one.pixels, gallery, one.weights
-    )
-    if pictures.absent:
-        parts = [part.without_images(pictures.absent) for part in parts]
-    return LoadedBenchmark(entry, parts, pictures, images)
+    """Find every image of a benchmark's parts, and embed them or take their vectors from ``gallery``.
+
+    StageError when more images are missing or broken than the entry allows.
+    """
+    images = BenchmarkImages(benchmarks, entry.name, entry.allow_missing or 0)
+    ids = image_ids_of_parts(parts)
+    embeddings = cached_or_embedded(encoder.model.gallery, images, ids, encoder.pixels, gallery, encoder.weights)
+    if images.absent:
+        parts = [part.without_images(images.absent) for part in parts]
+    return LoadedBenchmark(entry, parts, images, embeddings)
 
 
-def encode_queries(one: QueryEncoder, hall: LoadedBenchmark) -> list[QueryEmbeddings]:
-    """Ask every query of every category or task."""
-    protocol = one.texts(hall.entry.texts)
-    heard = []
-    for bench in hall.parts:
+def encode_queries(encoder: QueryEncoder, benchmark: LoadedBenchmark) -> list[QueryEmbeddings]:
+    """The query vectors of every category or task."""
+    protocol = encoder.text_protocol(benchmark.entry.texts)
+    encoded = []
+    for bench in benchmark.parts:
         texts = [[""] for _ in bench.queries] if protocol == NO_TEXTS else bench.texts(protocol)
         references = [query.reference for query in bench.queries]
-        queries = one.queries(hall.pictures, references, texts, hall.images)
-        heard.append(QueryEmbeddings(bench, queries, hall.images.of(bench.gallery), texts))
-    return heard
+        queries = encoder.query_embeddings(benchmark.images, references, texts, benchmark.embeddings)
+        encoded.append(QueryEmbeddings(bench, queries, benchmark.embeddings.rows_of(bench.gallery), texts))
+    return encoded
 
 
 def result_tables(
-    one: QueryEncoder, hall: LoadedBenchmark, heard: Sequence[QueryEmbeddings], seed: int
+    encoder: QueryEncoder, benchmark: LoadedBenchmark, encoded: Sequence[QueryEmbeddings], seed: int
 ) -> dict[str, list[_Row]]:
     """The rows of ``scores``, ``intervals``, ``rankings``, ``queries`` and ``per_query``."""
-    found = [(own.bench, compute_results(own.bench, own.queries, own.shown, own.texts, _scorer())) for own in heard]
-    answered = [(bench, results.metrics) for bench, results in found if bench.has_answers]
-    numbers = [
-        row
-        for bench, measures in answered
-        for row in metric_scores(bench, measures, _label(one, hall, bench.protocol, seed))
+    results = [
+        (part.bench, compute_results(part.bench, part.queries, part.gallery, part.texts, _scorer())) for part in encoded
     ]
-    if len(answered) > 1 and hall.entry.parts is None:
-        numbers += macro_mean(answered, _label(one, hall, hall.protocol, seed))
+    scored = [(bench, found.metrics) for bench, found in results if bench.has_answers]
+    scores = [
+        score
+        for bench, metrics in scored
+        for score in metric_scores(bench, metrics, _label(encoder, benchmark, bench.protocol, seed))
+    ]
+    # The mean is the literature's over all categories or tasks: none where the entry names only some of them.
+    if len(scored) > 1 and benchmark.entry.parts is None:
+        scores += macro_mean(scored, _label(encoder, benchmark, benchmark.protocol, seed))
     return {
-        "scores": [number.score_row() for number in numbers],
-        "intervals": [_interval_row(one, hall.entry, number) for number in numbers],
-        "rankings": [row for _, results in found for row in results.rankings],
-        "queries": [row for _, results in found for row in results.queries],
-        "per_query": [row for bench, measures in answered for row in per_query_rows(bench, measures)],
+        "scores": [score.score_row() for score in scores],
+        "intervals": [_interval_row(encoder, benchmark.entry, score) for score in scores],
+        "rankings": [row for _, found in results for row in found.rankings],
+        "queries": [row for _, found in results for row in found.queries],
+        "per_query": [row for bench, metrics in scored for row in per_query_rows(bench, metrics)],
     }
 
 
-def _interval_row(one: QueryEncoder, entry: BenchmarkEntry, number: MetricScore) -> _Row:
-    """A row of ``intervals``: the number, its hits and bounds, and what a reader must know beside it."""
-    beside = {"control": one.stock_control, "allow_missing": entry.allow_missing}
-    return {name: beside[name] if name in beside else getattr(number, name) for name in INTERVALS_SCHEMA.names}
+def _interval_row(encoder: QueryEncoder, entry: BenchmarkEntry, score: MetricScore) -> _Row:
+    """A row of ``intervals``: the score, its hits and bounds, and what a reader must know beside it."""
+    context = {"control": encoder.untrained_control, "allow_missing": entry.allow_missing}
+    return {name: context[name] if name in context else getattr(score, name) for name in INTERVALS_SCHEMA.names}
 
 
-def _label(one: QueryEncoder, hall: LoadedBenchmark, ranking: str, seed: int) -> ScoreLabel:
-    named = protocol_label(ranking, one.texts(hall.entry.texts), preprocessing_of(one.pixels.fit))
-    return ScoreLabel(named, one.label, one.backbone, seed)
+def _label(encoder: QueryEncoder, benchmark: LoadedBenchmark, ranking: str, seed: int) -> ScoreLabel:
+    texts = encoder.text_protocol(benchmark.entry.texts)
+    protocol = protocol_label(ranking, texts, preprocessing_of(encoder.pixels.fit))
+    return ScoreLabel(protocol, encoder.label, encoder.backbone, seed)
 
 
-def submission_files(heard: Sequence[QueryEmbeddings]) -> list[dict[str, _Row]]:
+def submission_files(encoded: Sequence[QueryEmbeddings]) -> list[dict[str, _Row]]:
     """The server's files of every part without answers."""
-    hidden = [own for own in heard if not own.bench.has_answers and own.bench.info.submission is not None]
-    return [own.bench.submission_features(own.queries, own.shown, _scorer()) for own in hidden]
+    hidden = [part for part in encoded if not part.bench.has_answers and part.bench.info.submission is not None]
+    return [part.bench.submission_features(part.queries, part.gallery, _scorer()) for part in hidden]
 
 
 def sweep_weights(
-    one: QueryEncoder, hall: LoadedBenchmark, weights: Sequence[float], metric: str
+    encoder: QueryEncoder, benchmark: LoadedBenchmark, weights: Sequence[float], metric: str
 ) -> list[tuple[float, float]]:
     """(weight, percent of ``metric``) of the sum at each weight, the mean over categories or tasks.
 
     Images and texts are embedded once.
     """
-    found = [_sweep_part(one, hall, bench, weights, metric) for bench in hall.parts]
-    return [(weight, float(np.mean(own))) for weight, own in zip(weights, zip(*found, strict=True), strict=True)]
+    by_part = [_sweep_part(encoder, benchmark, bench, weights, metric) for bench in benchmark.parts]
+    by_weight = zip(*by_part, strict=True)
+    return [(weight, float(np.mean(percents))) for weight, percents in zip(weights, by_weight, strict=True)]
 
 
 def _sweep_part(
-    one: QueryEncoder, hall: LoadedBenchmark, bench: Benchmark, weights: Sequence[float], metric: str
+    encoder: QueryEncoder, benchmark: LoadedBenchmark, bench: Benchmark, weights: Sequence[float], metric: str
 ) -> list[float]:
-    texts = bench.texts(_text_protocol(one, hall))
-    said, seen = one.said(texts), hall.images.of([query.reference for query in bench.queries])
-    shown = hall.images.of(bench.gallery)
-    sums = [sum_query_embeddings(seen, said, texts, weight, 1.0) for weight in weights]
-    return [bench.score_features(query, shown, _scorer())[metric] for query in sums]
+    texts = bench.texts(_sum_text_protocol(encoder, benchmark))
+    text_vectors = encoder.text_embeddings(texts)
+    references = benchmark.embeddings.rows_of([query.reference for query in bench.queries])
+    gallery = benchmark.embeddings.rows_of(bench.gallery)
+    sums = [sum_query_embeddings(references, text_vectors, texts, weight, 1.0) for weight in weights]
+    return [bench.score_features(queries, gallery, _scorer())[metric] for queries in sums]
 
 
 def _scorer() -> Scorer:
@@ -149,12 +157,13 @@ def _scorer() -> Scorer:
     return scorer_for_device(default_device())
 
 
-def validation_curve_name(one: QueryEncoder, hall: LoadedBenchmark, metric: str) -> str:
+def validation_curve_name(encoder: QueryEncoder, benchmark: LoadedBenchmark, metric: str) -> str:
     """``validation cirr R@1 (official/pli/clip)``: two protocols are never points of one chart."""
-    named = protocol_label(hall.protocol, _text_protocol(one, hall), preprocessing_of(one.pixels.fit))
-    whole = f"{hall.entry.name}/mean" if len(hall.parts) > 1 else hall.parts[0].label
-    return f"validation {whole} {metric} ({named})"
+    texts = _sum_text_protocol(encoder, benchmark)
+    protocol = protocol_label(benchmark.protocol, texts, preprocessing_of(encoder.pixels.fit))
+    label = f"{benchmark.entry.name}/mean" if len(benchmark.parts) > 1 else benchmark.parts[0].label
+    return f"validation {label} {metric} ({protocol})"
 
 
-def _text_protocol(one: QueryEncoder, hall: LoadedBenchmark) -> str:
-    return replace(one, control="text").texts(hall.entry.texts)
+def _sum_text_protocol(encoder: QueryEncoder, benchmark: LoadedBenchmark) -> str:
+    return replace(encoder, control="text").text_protocol(benchmark.entry.texts)

@@ -1,4 +1,4 @@
-"""Per-query values of several evaluations become paired tests: which differences are more than luck of the queries.
+"""Paired tests between evaluations, from per-query values: which differences are more than luck of the queries.
 
 FashionIQ's categories and GeneCIS's tasks are tested one by one, and together as the benchmark averages them.
 """
@@ -22,34 +22,34 @@ _Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class HeadlineValues:
-    """One evaluation: the sheet of each benchmark and split, and the headline value of each query by its id."""
+    """One evaluation: the comparison group of each benchmark and split, and each query's headline value by its id."""
 
-    sheets: Mapping[BenchmarkSplit, ComparisonGroup]
+    groups: Mapping[BenchmarkSplit, ComparisonGroup]
     values: Mapping[BenchmarkSplit, Mapping[str, float]]
 
 
 def collect_headline_values(
-    per_query: Sequence[_Row], sheets: Mapping[BenchmarkSplit, ComparisonGroup]
+    per_query: Sequence[_Row], groups: Mapping[BenchmarkSplit, ComparisonGroup]
 ) -> HeadlineValues:
     """Only headline metrics are tested: of many tests some turn out "significant" by chance."""
     values: dict[BenchmarkSplit, dict[str, float]] = {}
     for row in per_query:
         if row["metric"] == _headline_metric(row["benchmark"]):
             values.setdefault((row["benchmark"], row["split"]), {})[row["query_id"]] = row["value"]
-    return HeadlineValues(sheets, values)
+    return HeadlineValues(groups, values)
 
 
 def paired_test_rows(evaluations: Sequence[HeadlineValues]) -> Iterator[dict[str, Any]]:
-    """A row for each pair of evaluations and each benchmark (category, task, mean over them) of which both asked the
+    """A row for each pair of evaluations and each benchmark (category, task, mean over them) of which both have the
     same queries under the same protocol."""
     for first, second in combinations(range(len(evaluations)), 2):
-        for sheet, found in _tests(evaluations[first], evaluations[second]):
+        for group, found in _tests(evaluations[first], evaluations[second]):
             yield {
                 "first": first,
                 "second": second,
-                "benchmark": sheet.benchmark,
-                "split": sheet.split,
-                "ranking": sheet.protocol,
+                "benchmark": group.benchmark,
+                "split": group.split,
+                "ranking": group.protocol,
                 "metric": found.metric,
                 "difference": found.difference,
                 "won": found.won,
@@ -60,25 +60,28 @@ def paired_test_rows(evaluations: Sequence[HeadlineValues]) -> Iterator[dict[str
 
 
 def _tests(a: HeadlineValues, b: HeadlineValues) -> Iterator[tuple[ComparisonGroup, PairedTest]]:
-    alike = [key for key in a.values if _alike(a, b, key)]
-    pairs = {key: (_measure(key, a), _measure(key, b)) for key in alike}
+    comparable = [key for key in a.values if _are_comparable(a, b, key)]
+    pairs = {key: (_headline_values(key, a), _headline_values(key, b)) for key in comparable}
     for key, pair in pairs.items():
-        yield a.sheets[key], paired_test(*pair)
+        yield a.groups[key], paired_test(*pair)
     for name, split in _means(a):
         whole = (f"{name}/mean", split)
-        own = [key for key in a.values if key[0].split("/")[0] == name and key[1] == split]
-        if all(key in pairs for key in own) and a.sheets[whole] == b.sheets.get(whole):
-            yield a.sheets[whole], paired_test_of_means([pairs[key][0] for key in own], [pairs[key][1] for key in own])
+        parts = [key for key in a.values if key[0].split("/")[0] == name and key[1] == split]
+        if all(key in pairs for key in parts) and a.groups[whole] == b.groups.get(whole):
+            yield (
+                a.groups[whole],
+                paired_test_of_means([pairs[key][0] for key in parts], [pairs[key][1] for key in parts]),
+            )
 
 
-def _alike(a: HeadlineValues, b: HeadlineValues, key: BenchmarkSplit) -> bool:
+def _are_comparable(a: HeadlineValues, b: HeadlineValues, key: BenchmarkSplit) -> bool:
     same_queries = key in b.values and list(a.values[key]) == list(b.values[key])
-    return same_queries and key in a.sheets and a.sheets[key] == b.sheets.get(key)
+    return same_queries and key in a.groups and a.groups[key] == b.groups.get(key)
 
 
-def _means(one: HeadlineValues) -> list[BenchmarkSplit]:
+def _means(evaluation: HeadlineValues) -> list[BenchmarkSplit]:
     """Benchmark and split of every mean over categories or tasks that the evaluation reports."""
-    return [(name.removesuffix("/mean"), split) for name, split in one.sheets if name.endswith("/mean")]
+    return [(name.removesuffix("/mean"), split) for name, split in evaluation.groups if name.endswith("/mean")]
 
 
 def _headline_metric(label: str) -> str:
@@ -86,30 +89,30 @@ def _headline_metric(label: str) -> str:
     return benchmark_info(label.split("/")[0]).headline_metrics[0]
 
 
-def _measure(key: BenchmarkSplit, one: HeadlineValues) -> MetricValues:
-    metric, values = _headline_metric(key[0]), np.array(list(one.values[key].values()))
+def _headline_values(key: BenchmarkSplit, evaluation: HeadlineValues) -> MetricValues:
+    metric, values = _headline_metric(key[0]), np.array(list(evaluation.values[key].values()))
     return MetricValues(metric, values, np.arange(len(values)), graded=not metric.startswith("R@"))
 
 
-def paired_tests_markdown(grid: ScoreGrid, pairs: Sequence[_Row]) -> str:
+def paired_tests_markdown(grid: ScoreGrid, test_rows: Sequence[_Row]) -> str:
     """A section of paired tests, the best of each column against all others; empty when nothing can be paired."""
-    if not pairs:
+    if not test_rows:
         return ""
-    names = [f"{number + 1}. {line.method}" for number, line in enumerate(grid.lines)]
+    names = [f"{number + 1}. {method.method}" for number, method in enumerate(grid.methods)]
     lines = [
         markdown_row(["column", "methods (by row)", "points", "queries won / lost", "p"]),
         markdown_row(["---"] * 5),
     ]
-    for column in sorted(dict.fromkeys(_column(one) for one in pairs), key=_is_part):
-        own = [one for one in pairs if _column(one) == column]
-        best = _best_of(own)
-        tests = [_test_cells(one, best, names) for one in own if best in (one["first"], one["second"])]
+    for column in sorted(dict.fromkeys(_column(row) for row in test_rows), key=_is_part):
+        of_column = [row for row in test_rows if _column(row) == column]
+        best = _best_of(of_column)
+        tests = [_test_cells(row, best, names) for row in of_column if best in (row["first"], row["second"])]
         lines += [markdown_row([escape_markdown(column), *cells]) for cells in tests]
-    said = (
+    about = (
         "Same queries, two-sided: McNemar's exact test for R@K, sign flips for mAP and for means over categories or "
         "tasks (each query weighs as it does in the mean); not corrected for many tests."
     )
-    return f"\n## Paired tests\n\n{said}\n\n" + "\n".join(lines) + "\n"
+    return f"\n## Paired tests\n\n{about}\n\n" + "\n".join(lines) + "\n"
 
 
 def _column(pair: _Row) -> str:
@@ -126,17 +129,17 @@ def _is_part(column: str) -> bool:
 def _best_of(pairs: Sequence[_Row]) -> int:
     """The evaluation that is ahead of the others by most points; the first of equals."""
     lead: dict[int, float] = {}
-    for one in pairs:
-        lead[one["second"]] = lead.get(one["second"], 0.0) + one["difference"]
-        lead[one["first"]] = lead.get(one["first"], 0.0) - one["difference"]
+    for pair in pairs:
+        lead[pair["second"]] = lead.get(pair["second"], 0.0) + pair["difference"]
+        lead[pair["first"]] = lead.get(pair["first"], 0.0) - pair["difference"]
     return max(sorted(lead), key=lambda number: lead[number])
 
 
 def _test_cells(pair: _Row, best: int, names: Sequence[str]) -> list[str]:
     """The cells of one test, seen from the best."""
-    turned = pair["first"] == best
-    other = pair["second"] if turned else pair["first"]
-    points = -pair["difference"] if turned else pair["difference"]
-    won, lost = (pair["lost"], pair["won"]) if turned else (pair["won"], pair["lost"])
-    who = f"{escape_markdown(names[best])} against {escape_markdown(names[other])}"
-    return [who, f"{points + 0.0:+.2f}", f"{won} / {lost} of {pair['n']}", f"{pair['p_value']:.2g}"]
+    is_reversed = pair["first"] == best  # a row says second minus first
+    other = pair["second"] if is_reversed else pair["first"]
+    points = -pair["difference"] if is_reversed else pair["difference"]
+    won, lost = (pair["lost"], pair["won"]) if is_reversed else (pair["won"], pair["lost"])
+    methods = f"{escape_markdown(names[best])} against {escape_markdown(names[other])}"
+    return [methods, f"{points + 0.0:+.2f}", f"{won} / {lost} of {pair['n']}", f"{pair['p_value']:.2g}"]

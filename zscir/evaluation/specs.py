@@ -1,4 +1,4 @@
-"""What a spec may ask of an evaluation: a benchmark's split, parts and protocols, and a preprocessing by name."""
+"""Spec fields of evaluations: a benchmark's split, parts and protocols, and a preprocessing by name."""
 
 from typing import Annotated, Literal, Self, TypeVar
 
@@ -18,11 +18,7 @@ def _registered_name(name: str) -> str:
 
 BenchmarkName = Annotated[str, AfterValidator(_registered_name)]
 Preprocessing = Literal["clip", "targetpad", "warp"]
-FIT_OF_PREPROCESSING = {
-    "clip": "crop",
-    "targetpad": "pad",
-    "warp": "warp",
-}  # preprocessing -> fit of the method's pixel spec
+FIT_OF_PREPROCESSING = {"clip": "crop", "targetpad": "pad", "warp": "warp"}  # -> fit of the method's pixel spec
 _PixelSpecT = TypeVar("_PixelSpecT", bound=BaseModel)
 
 
@@ -30,7 +26,7 @@ class BenchmarkEntry(Spec):
     """One benchmark of an evaluation. No ``parts``: all categories or tasks. No ``texts``: the method's own protocol.
 
     ``sha256`` (file -> digest, as in data_specs/benchmarks) refuses annotation files that are not the official ones.
-    ``allow_missing``: so many images may be missing or broken; the table's header then tells how many are.
+    ``allow_missing``: so many images may be missing or broken; the protocol in the table then says how many are.
     """
 
     name: BenchmarkName
@@ -50,7 +46,7 @@ class BenchmarkEntry(Spec):
 
 
 def pixels_for(pixels: _PixelSpecT, preprocessing: str | None) -> _PixelSpecT:
-    """The method's own pixel spec, or the same fitted as ``preprocessing`` says."""
+    """The method's own pixel spec, with the fit of ``preprocessing`` where one is named."""
     return pixels if preprocessing is None else pixels.model_copy(update={"fit": FIT_OF_PREPROCESSING[preprocessing]})
 
 

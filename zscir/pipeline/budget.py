@@ -10,7 +10,7 @@ from zscir.runtime.schemas import RESPONSES_SCHEMA, read_table
 from zscir.runtime.settings import Prices
 from zscir.store.artifacts import Artifact
 
-RESPONSES_PREFIX = "responses-"
+RESPONSES_PREFIX = "responses-"  # the files of ask_llm, the only stage that pays by the token
 
 
 @dataclass
@@ -66,6 +66,7 @@ class Budget:
             if limit is None or (so_far < limit and so_far + to_come <= limit):
                 continue
             need = f", step '{step}' is expected to take {_rounded(to_come)}" if to_come else f" at step '{step}'"
+            # The option that is proposed must let the rerun pass this point, also when the estimate was low.
             raise OverBudget(
                 f"the run's limit of {limit:g} {unit} stops it: {_rounded(so_far)} {unit} spent{need}; spent in all: "
                 f"{_rounded(hours)} hours, {_rounded(usd)} US dollars",
@@ -75,7 +76,7 @@ class Budget:
     def deadline(self) -> float | None:
         """When (seconds since 1970) the run has spent all it may if nothing but time costs; None without a limit."""
         hours, usd = self.spent()
-        left = []
+        left = []  # hours; tokens cannot be foreseen while a step is at work, they are added at its end
         if self.limits.max_hours is not None:
             left.append(self.limits.max_hours - hours)
         if self.limits.max_usd is not None and self.prices.usd_per_hour:

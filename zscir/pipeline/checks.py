@@ -14,7 +14,7 @@ from zscir.runtime.specs import Spec
 
 ROW_COUNT_PATTERN = re.compile(r"(\w+) (==|<=|>=) (\w+)(?:\.(\w+))?")
 COMPARISONS: dict[str, Callable[[int, int], bool]] = {"==": operator.eq, "<=": operator.le, ">=": operator.ge}
-ROUNDING_TOLERANCE = 1e-9  # 0.8 - 0.6 is no more than 0.2
+ROUNDING_TOLERANCE = 1e-9  # 0.8 - 0.6 is 0.20000000000000007 in floating point, and no more than 0.2 to a person
 NonNegativeChange = Annotated[float, Field(ge=0)]
 
 

@@ -54,29 +54,50 @@ def _duplicate_share_sql(value: str, thing: str = "", where: str = "true") -> st
 
 KEPT_SHARE_SQL = "SELECT count(*) / nullif(count(*) + (SELECT count(*) FROM r), 0) FROM t"
 STATISTICS = {
-    "success_rate": Statistic("share of the URLs that gave an image", ("images",),
-                            "SELECT avg(CAST(status = 'ok' AS DOUBLE)) FROM t"),
-    "width_px": Statistic("median width of the pictures as they came, in pixels", ("images",),
-                        _quantile_sql("original_width", 0.5, WITH_SIZE_SQL)),
-    "height_px": Statistic("median height of the pictures as they came, in pixels", ("images",),
-                         _quantile_sql("original_height", 0.5, WITH_SIZE_SQL)),
-    "side_px_p10": Statistic("shorter side that a tenth of the pictures does not exceed, in pixels", ("images",),
-                           _quantile_sql("least(original_width, original_height)", 0.1, WITH_SIZE_SQL)),
-    "text_chars": Statistic("median length of the texts, in characters", TEXT_TABLES,
-                            _quantile_sql("length(text)", 0.5)),
-    "text_chars_p10": Statistic("length that a tenth of the texts does not exceed", TEXT_TABLES,
-                              _quantile_sql("length(text)", 0.1)),
-    "text_chars_p90": Statistic("length that nine tenths of the texts do not exceed", TEXT_TABLES,
-                              _quantile_sql("length(text)", 0.9)),
-    "duplicate_share": Statistic("share of the pictures whose bytes another one has too", ("images",),
-                               _duplicate_share_sql("sha256", "image_key", FETCHED_SQL)),
-    "duplicate_text_share": Statistic("share of the texts that are repeats of another", TEXT_TABLES,
-                                      _duplicate_share_sql("text")),
-    "kept_share": Statistic("rows that stayed, of those and the rejects", ("keep", "pairs", "triplets", "candidates"),
-                          KEPT_SHARE_SQL),
-    "answered_share": Statistic("share of the requests that were answered", ("responses",),
-                              "SELECT avg(CAST(response IS NOT NULL AS DOUBLE)) FROM t"),
-}  # fmt: skip
+    "success_rate": Statistic(
+        "share of the URLs that gave an image", ("images",), "SELECT avg(CAST(status = 'ok' AS DOUBLE)) FROM t"
+    ),
+    "width_px": Statistic(
+        "median width of the pictures as they came, in pixels",
+        ("images",),
+        _quantile_sql("original_width", 0.5, WITH_SIZE_SQL),
+    ),
+    "height_px": Statistic(
+        "median height of the pictures as they came, in pixels",
+        ("images",),
+        _quantile_sql("original_height", 0.5, WITH_SIZE_SQL),
+    ),
+    "side_px_p10": Statistic(
+        "shorter side that a tenth of the pictures does not exceed, in pixels",
+        ("images",),
+        _quantile_sql("least(original_width, original_height)", 0.1, WITH_SIZE_SQL),
+    ),
+    "text_chars": Statistic(
+        "median length of the texts, in characters", TEXT_TABLES, _quantile_sql("length(text)", 0.5)
+    ),
+    "text_chars_p10": Statistic(
+        "length that a tenth of the texts does not exceed", TEXT_TABLES, _quantile_sql("length(text)", 0.1)
+    ),
+    "text_chars_p90": Statistic(
+        "length that nine tenths of the texts do not exceed", TEXT_TABLES, _quantile_sql("length(text)", 0.9)
+    ),
+    "duplicate_share": Statistic(
+        "share of the pictures whose bytes another one has too",
+        ("images",),
+        _duplicate_share_sql("sha256", "image_key", FETCHED_SQL),
+    ),
+    "duplicate_text_share": Statistic(
+        "share of the texts that are repeats of another", TEXT_TABLES, _duplicate_share_sql("text")
+    ),
+    "kept_share": Statistic(
+        "rows that stayed, of those and the rejects", ("keep", "pairs", "triplets", "candidates"), KEPT_SHARE_SQL
+    ),
+    "answered_share": Statistic(
+        "share of the requests that were answered",
+        ("responses",),
+        "SELECT avg(CAST(response IS NOT NULL AS DOUBLE)) FROM t",
+    ),
+}
 
 
 def table_files(artifact: Artifact, table: str) -> list[str]:

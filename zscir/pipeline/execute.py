@@ -136,7 +136,7 @@ def _execute_steps(run: Run, plan: list[PlannedStep], chosen: list[str], engine:
             if not run.is_complete(chosen):
                 raise
             # Every artifact is there and recorded: the error is one of Prefect's server, which went away meanwhile.
-            log_info(f"run {run.run_id}: done, but Prefect could not be told: {type(error).__name__}: {error}")
+            log_info(f"run {run.run_id}: done, but Prefect did not record it: {type(error).__name__}: {error}")
 
 
 def _check_pools(to_make: list[Step], check_pools: PoolCheck) -> None:

@@ -18,7 +18,7 @@ from zscir.runtime.errors import RequestError
 
 PARTITION_TABLE = "partition"
 PartitionLength = Literal["hour", "day", "week", "month", "year"]
-MAX_PARTITIONS = 100_000
+MAX_PARTITIONS = 100_000  # the hours of 11 years; more is a typing error in a date
 _FIELD = re.compile(r"\{(\w+)(?::([^{}]+))?\}")
 _LENGTHS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(weeks=1)}
 
@@ -79,6 +79,7 @@ def partitions_between(first: str, last: str, every: str = "day") -> list[Partit
 
 def last_complete_partition(every: PartitionLength, at: datetime, timezone: str) -> Partition:
     """The newest partition that is over at ``at`` (aware): what a nightly schedule takes is yesterday."""
+    # Cut to the hour in the zone's own time, and without it from here on: partitions have names, not moments.
     now = at.astimezone(_zone(timezone)).replace(minute=0, second=0, microsecond=0, tzinfo=None)
     if every == "hour":
         return Partition("date", now - _LENGTHS["hour"])
@@ -130,5 +131,5 @@ def _next(start: datetime, every: str) -> datetime:
 def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
+    except (KeyError, ValueError, OSError):  # unknown; not a name, such as ../UTC; a folder of the time zone database
         raise RequestError(f"time zone '{name}' is not known; write it as Europe/Berlin or UTC") from None

@@ -157,7 +157,7 @@ def parse_change(text: str) -> FieldChange:
 
 
 def _load_source(spec: PipelineSpec, folder: Path, changes: list[FieldChange]) -> tuple[SourceSpec | None, Path]:
-    """The source file; the world of its ``[tabletop]`` section is the one that ``download`` serves to itself."""
+    """The source file; ``download`` serves the world of its ``[tabletop]`` section to itself, with its changes."""
     if spec.source is None:
         return None, folder
     path = folder / spec.source

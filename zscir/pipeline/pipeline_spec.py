@@ -26,6 +26,7 @@ class SourceSpec(Spec):
     urls: str | None = None
     images: str | None = None
     shards: str | None = None
+    # Sections of stages: the spec of a step of that stage that gives none itself. Their stages check them.
     tabletop: dict[str, Any] | None = None
     ingest: dict[str, Any] | None = None
     download: dict[str, Any] | None = None

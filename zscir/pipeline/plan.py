@@ -122,6 +122,7 @@ def explain_make(
     store: Store, step: Step, key: str, digests: dict[str, str], previous: PreviousStep | None, problem: str
 ) -> str:
     """Why a step must be made: what differs from the artifact that this pipeline had last, or what is missing."""
+    # A damaged or incomplete artifact, the same key, or another stage under the name: nothing to compare with.
     if problem != NO_ARTIFACT or previous is None or previous.key == key or previous.stage != step.stage.name:
         return problem
     manifest = _manifest(store, previous)

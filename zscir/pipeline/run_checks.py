@@ -28,6 +28,7 @@ def run_data_checks(
         *_row_count_results(step, artifact, inputs),
         *_threshold_results(recorder.store, step, artifact, last_good_key),
     ]
+    # Recorded before anything is raised: report and `gates` table show the check that stopped the run.
     recorder.add_gates(step.name, artifact.key, [vars(result) for result in results])
     for result in results:
         if result.verdict == "warn":
@@ -58,6 +59,7 @@ def _row_count_result(text: str, step: Step, artifact: Artifact, inputs: Inputs)
     given = inputs[count.role]
     counts = [count_rows(source, count.of_table) for source in (given if isinstance(given, list) else [given])]
     known = [rows for rows in counts if rows is not None]
+    # One input without the table makes the sum unknown, and the check fails: a smaller sum could pass by mistake.
     input_rows = sum(known) if known and len(known) == len(counts) else None
     return evaluate_row_count(text, count, count_rows(artifact, count.table), input_rows)
 
@@ -67,7 +69,7 @@ def _threshold_results(store: Store, step: Step, artifact: Artifact, last_good_k
     if not thresholds:
         return []
     values = compute_statistics(artifact, thresholds)
-    same = artifact.key == last_good_key
+    same = artifact.key == last_good_key  # then it is compared with itself, at no cost
     references = values if same else _last_good_values(store, step, last_good_key, [*thresholds])
     return [evaluate_check(name, values[name], references.get(name), bounds) for name, bounds in thresholds.items()]
 

@@ -1,1 +1,1 @@
-"""The report: a run's record and artifacts become one self-contained HTML page."""
+"""Render a run's lineage and artifacts as one self-contained HTML page."""

@@ -1,6 +1,6 @@
 """Read a few rows or bytes of an artifact's file, however large it is and wherever it lies.
 
-Tables are streamed in batches and never held whole; from S3 only the ranges that are asked for are fetched.
+Tables are streamed in batches and never held whole; from S3 only the ranges that are needed are fetched.
 """
 
 from collections import Counter
@@ -20,8 +20,8 @@ from zscir.store.storage_errors import translate_storage_errors
 from zscir.store.store import Store
 
 READ_BATCH_ROWS = 16_384
-MAX_GROUPS = 4
-MAX_REASONS = 1_000
+MAX_GROUPS = 4  # row groups read of one table: each is a request of its own to S3
+MAX_REASONS = 1_000  # bounds the memory of a table whose "reasons" are free text
 TableRows = list[dict[str, Any]]
 
 
@@ -82,40 +82,42 @@ def _record_schema(name: str, columns: list[str]) -> pa.Schema | None:
     return schema if schema is not None and is_table_of(columns, schema) else None
 
 
-def read_first_rows(artifact: Artifact, name: str, count: int, keep: pc.Expression | None = None) -> TableRows:
-    """The first ``count`` rows (that satisfy ``keep``)."""
+def read_first_rows(artifact: Artifact, name: str, count: int, row_filter: pc.Expression | None = None) -> TableRows:
+    """The first ``count`` rows (that satisfy ``row_filter``)."""
     found: TableRows = []
-    for part in read_batches(artifact, name):
-        part = part if keep is None else part.filter(keep)
-        found += part.slice(0, count - len(found)).to_pylist()
+    for batch in read_batches(artifact, name):
+        kept = batch if row_filter is None else batch.filter(row_filter)
+        found += kept.slice(0, count - len(found)).to_pylist()
         if len(found) >= count:
             break
     return found
 
 
-def spread_rows(artifact: Artifact, name: str, count: int, keep: pc.Expression | None = None) -> TableRows:
+def spread_rows(artifact: Artifact, name: str, count: int, row_filter: pc.Expression | None = None) -> TableRows:
     """``count`` rows that lie evenly over the table (over at most four of its row groups), in order.
 
-    With ``keep`` only rows that satisfy it are taken.
+    With ``row_filter`` only rows that satisfy it are taken.
     """
     found: TableRows = []
     with open_parquet(artifact, name) as table:
-        filled = [one for one in range(table.num_row_groups) if table.metadata.row_group(one).num_rows]
+        metadata = table.metadata
+        filled = [number for number in range(table.num_row_groups) if metadata.row_group(number).num_rows]
         groups = evenly(filled, MAX_GROUPS)
         for share, group in enumerate(groups):
             wanted = count * (share + 1) // len(groups) - count * share // len(groups)
-            batches = -(-table.metadata.row_group(group).num_rows // READ_BATCH_ROWS)
-            found += _spread(_batches(table, _where(artifact, name), [group]), batches, wanted, keep)
+            batches = -(-metadata.row_group(group).num_rows // READ_BATCH_ROWS)
+            found += _spread(_batches(table, _where(artifact, name), [group]), batches, wanted, row_filter)
     return found
 
 
-def _spread(tables: Iterator[pa.Table], batches: int, wanted: int, keep: pc.Expression | None) -> TableRows:
+def _spread(tables: Iterator[pa.Table], batches: int, wanted: int, row_filter: pc.Expression | None) -> TableRows:
     chosen = set(evenly(list(range(batches)), max(1, wanted)))
     pool: TableRows = []
     for number, table in enumerate(tables):
         if number in chosen:
-            part = table.filter(keep) if keep is not None else table
-            pool += part.take(evenly(list(range(part.num_rows)), -(-wanted * 2 // len(chosen)))).to_pylist()
+            kept = table.filter(row_filter) if row_filter is not None else table
+            # Twice as many as wanted, since other batches may hold too few.
+            pool += kept.take(evenly(list(range(kept.num_rows)), -(-wanted * 2 // len(chosen)))).to_pylist()
     return evenly(pool, wanted)
 
 
@@ -132,25 +134,25 @@ def rows_with(
     column: str,
     values: Iterable[Any],
     columns: list[str] | None = None,
-    most: int = 10_000,
+    max_rows: int = 10_000,
 ) -> TableRows:
-    """The rows whose ``column`` is one of ``values``, at most ``most``."""
+    """The rows whose ``column`` is one of ``values``, at most ``max_rows``."""
     found: TableRows = []
     listed = pa.array(sorted(set(values)), pa.string())
     for batch in read_batches(artifact, name, columns) if len(listed) else ():
         found += batch.filter(pc.is_in(batch.column(column), value_set=listed)).to_pylist()
-        if len(found) >= most:
+        if len(found) >= max_rows:
             break
-    return found[:most]
+    return found[:max_rows]
 
 
 def count_values(artifact: Artifact, name: str, column: str) -> list[tuple[str, int]]:
     """How often each value of ``column`` occurs, most often first; beyond 1,000 different values the rest is one."""
     total: Counter[str] = Counter()
     for batch in read_batches(artifact, name, [column]):
-        for one in pc.value_counts(batch.column(column)).to_pylist():
-            value = str(one["values"])
-            total[value if value in total or len(total) < MAX_REASONS else "(other)"] += one["counts"]
+        for counted in pc.value_counts(batch.column(column)).to_pylist():
+            value = str(counted["values"])
+            total[value if value in total or len(total) < MAX_REASONS else "(other)"] += counted["counts"]
     return sorted(total.items(), key=lambda item: (-item[1], item[0]))
 
 

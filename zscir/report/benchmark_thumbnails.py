@@ -1,4 +1,4 @@
-"""The gallery: ids that rankings use become thumbnails out of a benchmarks artifact, whatever its layout."""
+"""Thumbnails of a benchmark's images, by the ids in rankings, from a benchmarks artifact of either layout."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ class BenchmarkThumbnails:
         return ImageNaming() if info is None else info.images
 
     def find(self, ids: Iterable[str]) -> None:
-        """Learn where the images of ``ids`` lie."""
+        """Look up where the images of ``ids`` are stored."""
         table = f"{self.benchmark}/images.parquet"
         column = self.naming.index_column
         if table in self.source.entries:

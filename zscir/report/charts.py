@@ -1,4 +1,4 @@
-"""Charts: series of numbers become small SVG pictures that take their colours from the page's style."""
+"""Draw small SVG charts with Matplotlib, in the colours of the page's style sheet."""
 
 import re
 import warnings
@@ -12,14 +12,14 @@ from typing import Any
 from zscir.report.artifact_reader import READ_BATCH_ROWS, open_parquet
 from zscir.store.artifacts import Artifact
 
-MAX_POINTS = 240
+MAX_POINTS = 240  # a training chart is 238 points wide
 MAX_NAMES = 24
 # Stand-ins for the style's colours; each becomes a CSS variable, so that charts follow light and dark.
 INK_COLOUR, LINE_COLOUR = "#010203", "#040506"
 SERIES_COLOURS = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 _VARIABLES = {INK_COLOUR: "var(--soft)", LINE_COLOUR: "var(--line)"} | {
-    one: f"var(--c{n})" for n, one in enumerate(SERIES_COLOURS, start=1)
+    colour: f"var(--c{n})" for n, colour in enumerate(SERIES_COLOURS, start=1)
 }
 _STYLE: Any = {
     "svg.hashsalt": "zscir", "svg.fonttype": "none", "text.parse_math": False, "font.size": 8, "axes.titlesize": 9,
@@ -42,15 +42,15 @@ class Series:
 
 
 def read_curve(artifact: Artifact) -> list[Series]:
-    """The curves of a training, each thinned to at most 240 points by averaging over equal stretches of steps."""
+    """The curves of a training, each thinned to at most 240 points: averages over equal spans of steps."""
     with open_parquet(artifact, "curve.parquet") as table:
-        last = max((one for one in _steps_at_ends(table)), default=0)
-        stretch = -(-(last + 1) // MAX_POINTS)
+        last = max(_steps_at_ends(table), default=0)
+        span = -(-(last + 1) // MAX_POINTS)
         sums: dict[str, dict[int, list[float]]] = {}
         for batch in table.iter_batches(batch_size=READ_BATCH_ROWS, columns=["step", "name", "value"]):
             for step, name, value in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 if name in sums or len(sums) < MAX_NAMES:
-                    cell = sums.setdefault(name, {}).setdefault(step // stretch, [0.0, 0.0, 0.0])
+                    cell = sums.setdefault(name, {}).setdefault(step // span, [0.0, 0.0, 0.0])
                     cell[0], cell[1], cell[2] = cell[0] + step, cell[1] + value, cell[2] + 1
     return [_averaged(name, cells) for name, cells in sums.items()]
 
@@ -114,13 +114,13 @@ def weight_panel(lines: Sequence[tuple[Series, int, float | None]], title: str) 
 
 
 def _picture(width: float, height: float, title: str, draw: Callable[[Any], None]) -> str:
-    """What ``draw`` puts on axes of that size (inches), as an SVG element."""
+    """An SVG element of axes of that size (inches), with what ``draw`` puts on them."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     stream = StringIO()
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        # a name may use letters that the measuring font lacks; the browser draws the text with its own fonts
+        # A name may use letters that Matplotlib's font lacks; the browser draws the text with its own fonts.
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.add_subplot()
@@ -137,12 +137,12 @@ def _plain(value: float, _: float) -> str:
 
 
 def inlined(svg: str, title: str) -> str:
-    """Matplotlib's SVG file as an element of a page: named, without prologue and own style, ids apart from others'."""
+    """Matplotlib's SVG file as an element of a page: named, without prologue and style, with ids of its own."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<style[^>]*>.*?</style>|<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
-    mark = "c" + sha256(title.encode()).hexdigest()[:8]
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{mark}-", svg)
+    prefix = "c" + sha256(title.encode()).hexdigest()[:8]
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, variable)
     end = svg.index(">")

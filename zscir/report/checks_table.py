@@ -1,4 +1,4 @@
-"""Gates: what was checked at the end of each step becomes rows of the report, what failed or warned first."""
+"""Table of a run's data-quality checks, failures and warnings first."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ class CheckTableRow:
 
 
 def check_table_rows(record: RunRecord) -> list[CheckTableRow]:
-    """Every check of the run but shapes that are as declared, the worst first, else in the order of the steps."""
+    """Every check of the run except passed schema checks, the worst first, else in the order of the steps."""
     found = query_store_rows(record.store, "SELECT * FROM gates WHERE run_id = $1", [record.run_id])
     places = {step.name: number for number, step in enumerate(record.steps)}
     found.sort(key=lambda row: (WORST_FIRST.index(row["verdict"]), places.get(row["step"], len(places))))

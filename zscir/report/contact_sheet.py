@@ -1,4 +1,4 @@
-"""Cards: the shapes of which contact sheets are made, and how many of each a page holds."""
+"""Contact sheets: cards of pictures and text, as the page's templates show them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from zscir.report.thumbnails import Thumbnail
 
-MAX_STEPS = 6
+MAX_STEPS = 6  # steps of one stage that a page shows
 _T = TypeVar("_T")
 
 
@@ -50,7 +50,7 @@ class ContactSheet:
     folds: tuple[FoldedCards, ...] = ()
 
 
-def divide_cards(steps: Sequence[_T], most: int) -> list[tuple[_T, int]]:
-    """At most six steps, each with its share of ``most`` cards (at least two)."""
+def divide_cards(steps: Sequence[_T], max_cards: int) -> list[tuple[_T, int]]:
+    """At most six steps, each with its share of ``max_cards`` cards (at least two)."""
     chosen = steps[:MAX_STEPS]
-    return [(step, max(2, most // len(chosen))) for step in chosen]
+    return [(step, max(2, max_cards // len(chosen))) for step in chosen]

@@ -1,4 +1,4 @@
-"""Words: numbers, times and sizes become short texts that a person reads."""
+"""Format numbers, times, sizes and names for people to read."""
 
 from datetime import datetime
 from typing import Any
@@ -71,7 +71,7 @@ def breakable_name(name: str) -> Markup:
     return Markup("_<wbr>").join(name.split("_"))
 
 
-def shorten_text(text: str | None, length: int = 160) -> str:
-    """At most ``length`` characters of ``text`` on one line."""
+def shorten_text(text: str | None, max_chars: int = 160) -> str:
+    """At most ``max_chars`` characters of ``text`` on one line."""
     flat = " ".join((text or "").split())
-    return flat if len(flat) <= length else flat[: length - 1].rstrip() + "…"
+    return flat if len(flat) <= max_chars else flat[: max_chars - 1].rstrip() + "…"

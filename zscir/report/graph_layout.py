@@ -1,4 +1,4 @@
-"""The graph: steps and their parents become boxes in layers and curves between them, ready to be drawn as SVG.
+"""Lay out the graph of steps: boxes in layers and curves between them, ready to be drawn as SVG.
 
 Layered drawing (Sugiyama): layers by longest path, one chain of bends for all far children of a step, order by
 barycentres, positions by least squares that keep the order and the gaps.
@@ -28,10 +28,10 @@ class PlacedBox:
 
 @dataclass(frozen=True)
 class GraphEdge:
-    """A curve from a step to the next layer, as an SVG path; ``ends`` says whether it arrives at a box."""
+    """A curve from a step to the next layer, as an SVG path; ``reaches_box`` says whether it arrives at a box."""
 
     path: str
-    ends: bool
+    reaches_box: bool
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class GraphLayout:
     width: float
     height: float
     boxes: tuple[PlacedBox, ...]
-    wires: tuple[GraphEdge, ...]
+    edges: tuple[GraphEdge, ...]
 
 
 def layout_graph(parents: Mapping[str, Sequence[str]]) -> GraphLayout:
@@ -57,10 +57,10 @@ def layout_graph(parents: Mapping[str, Sequence[str]]) -> GraphLayout:
         PlacedBox(name, round(x[(name, layer)] + shift - BOX_WIDTH / 2, 1), _top(layer))
         for name, layer in layer_of.items()
     )
-    wires = tuple(
+    edges = tuple(
         GraphEdge(_path(x[a] + shift, x[b] + shift, a, b, layer_of), layer_of[b[0]] == b[1]) for a, b in links
     )
-    return GraphLayout(round(right - left + 2 * MARGIN, 1), _top(len(ranks)) - GAP_Y + MARGIN, boxes, wires)
+    return GraphLayout(round(right - left + 2 * MARGIN, 1), _top(len(ranks)) - GAP_Y + MARGIN, boxes, edges)
 
 
 def layers(parents: Mapping[str, Sequence[str]]) -> dict[str, int]:
@@ -69,15 +69,15 @@ def layers(parents: Mapping[str, Sequence[str]]) -> dict[str, int]:
 
     def visit(name: str) -> int:
         if name not in found:
-            found[name] = 1 + max((visit(one) for one in parents[name]), default=-1)
+            found[name] = 1 + max((visit(parent) for parent in parents[name]), default=-1)
         return found[name]
 
     for name in parents:
         visit(name)
     children: dict[str, list[int]] = {}
     for name, above in parents.items():
-        for one in above:
-            children.setdefault(one, []).append(found[name])
+        for parent in above:
+            children.setdefault(parent, []).append(found[name])
     moved = {name: min(below) - 1 for name, below in children.items() if not parents[name]}
     return {name: moved.get(name, found[name]) for name in parents}
 
@@ -86,10 +86,10 @@ def _links(parents: Mapping[str, Sequence[str]], layer_of: dict[str, int]) -> li
     """Links between neighbouring layers; far children of one step share its bends."""
     links: dict[tuple[Node, Node], None] = {}
     for name, above in parents.items():
-        for one in above:
-            for layer in range(layer_of[one], layer_of[name] - 1):
-                links[((one, layer), (one, layer + 1))] = None
-            links[((one, layer_of[name] - 1), (name, layer_of[name]))] = None
+        for parent in above:
+            for layer in range(layer_of[parent], layer_of[name] - 1):
+                links[((parent, layer), (parent, layer + 1))] = None
+            links[((parent, layer_of[name] - 1), (name, layer_of[name]))] = None
     return list(links)
 
 
@@ -116,7 +116,10 @@ def _swept(ranks: list[list[Node]], side: dict[Node, list[Node]]) -> list[list[N
     done = ranks[:1]
     for rank in ranks[1:]:
         order = {node: place for place, node in enumerate(done[-1])}
-        places = {node: _mean([order[one] for one in side.get(node, [])], own) for own, node in enumerate(rank)}
+        places = {
+            node: _mean([order[neighbour] for neighbour in side.get(node, [])], place)
+            for place, node in enumerate(rank)
+        }
         done.append(sorted(rank, key=places.__getitem__))
     return done
 
@@ -134,7 +137,7 @@ def _crossings(ranks: list[list[Node]], down: dict[Node, list[Node]]) -> int:
     total = 0
     for upper, lower in pairwise(ranks):
         order = {node: place for place, node in enumerate(lower)}
-        ends = [sorted(order[one] for one in down.get(node, [])) for node in upper]
+        ends = [sorted(order[child] for child in down.get(node, [])) for node in upper]
         flat = [end for group in ends for end in group]
         total += sum(flat[i] > flat[j] for i in range(len(flat)) for j in range(i + 1, len(flat)))
     return total
@@ -149,7 +152,7 @@ def _positions(ranks: list[list[Node]], links: list[tuple[Node, Node]], layer_of
     for sweep in range(2 * SWEEPS):
         side = (up, down)[sweep % 2] if sweep < SWEEPS else {node: up.get(node, []) + down.get(node, []) for node in x}
         for rank in ranks[:: 1 if sweep % 2 == 0 else -1]:
-            wanted = [_mean([x[one] for one in side.get(node, [])], x[node]) for node in rank]
+            wanted = [_mean([x[neighbour] for neighbour in side.get(node, [])], x[node]) for node in rank]
             x |= dict(zip(rank, _spaced(wanted, _gaps(rank, layer_of)), strict=True))
     return x
 

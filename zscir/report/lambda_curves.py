@@ -1,4 +1,4 @@
-"""Lambdas: the grids that tuned the weight of a sum become charts, one for each validation benchmark and protocol."""
+"""Charts of tuning lambda, the image's weight in a sum: one for each validation benchmark and protocol."""
 
 import re
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ ValidationCurve = tuple[str, str, str]  # benchmark, metric, protocol
 
 @dataclass(frozen=True)
 class LambdaLine:
-    """One line of every chart: who, in which colour (from 1), and the weight that was chosen."""
+    """One line of every chart: its method, colour (from 1), and the weight that was chosen."""
 
     method: str
     colour: int
@@ -41,65 +41,65 @@ class Panel:
 class LambdaCharts:
     """All charts of a run; ``remark`` says when the control is missing."""
 
-    keys: tuple[LambdaLine, ...]
+    lines: tuple[LambdaLine, ...]
     panels: tuple[Panel, ...]
     remark: str = ""
 
 
 @dataclass
 class _Grids:
-    """The lines of each chart, and who they are."""
+    """The lines of all charts, the series of each chart, and whether an untrained control is among them."""
 
-    keys: list[LambdaLine] = field(default_factory=list)
-    lines: dict[ValidationCurve, list[tuple[LambdaLine, Series]]] = field(default_factory=dict)
-    stock: bool = False
+    lines: list[LambdaLine] = field(default_factory=list)
+    charts: dict[ValidationCurve, list[tuple[LambdaLine, Series]]] = field(default_factory=dict)
+    has_control: bool = False
 
 
 def lambda_charts(record: RunRecord) -> list[LambdaCharts]:
     """What the sum of text and lambda x image scores on other queries; empty when nothing was tuned."""
     found = _Grids()
-    for step, artifact in record.made_by("evaluate"):
+    for step, artifact in record.steps_with_artifact("evaluate"):
         grids = _grids(artifact)
         if grids:
             rows = evaluation_score_rows(artifact)
             chosen = artifact.facts.get("lambda")
             name = rows[0]["method"] if rows else step.name
-            key = LambdaLine(name, len(found.keys) + 1, chosen if isinstance(chosen, float) else None)
-            found.keys.append(key)
-            found.stock = found.stock or is_control(artifact)
-            for place, series in grids.items():
-                found.lines.setdefault(place, []).append((key, series))
-    if not found.keys:
+            line = LambdaLine(name, len(found.lines) + 1, chosen if isinstance(chosen, float) else None)
+            found.lines.append(line)
+            found.has_control = found.has_control or is_control(artifact)
+            for validation, series in grids.items():
+                found.charts.setdefault(validation, []).append((line, series))
+    if not found.lines:
         return []
-    panels = tuple(_panel(place, lines) for place, lines in found.lines.items())
-    return [LambdaCharts(tuple(found.keys), panels, "" if found.stock else NO_CONTROL_GRID)]
+    panels = tuple(_panel(validation, lines) for validation, lines in found.charts.items())
+    return [LambdaCharts(tuple(found.lines), panels, "" if found.has_control else NO_CONTROL_GRID)]
 
 
-def _panel(place: ValidationCurve, lines: list[tuple[LambdaLine, Series]]) -> Panel:
-    benchmark, metric, protocol = place
+def _panel(validation: ValidationCurve, lines: list[tuple[LambdaLine, Series]]) -> Panel:
+    benchmark, metric, protocol = validation
     ranking, texts, preprocessing = split_protocol(protocol)
     title = f"{group_title(ComparisonGroup(benchmark, '', ''))} {metric}"
-    about = ", ".join(one for one in (ranking, texts and f"texts {texts}", preprocessing) if one)
-    drawn = [(series, key.colour, key.chosen) for key, series in lines]
-    svg = Markup(weight_panel(drawn, f"{title} by lambda ({about})"))  # noqa: S704 - charts escape names
-    values = [dict(zip(series.x, series.y, strict=True)) for _, series in lines]
-    weights = sorted({weight for own in values for weight in own})
-    rows = tuple((weight, tuple(own.get(weight) for own in values)) for weight in weights)
-    return Panel(title, about, svg, tuple(key.method for key, _ in lines), rows)
+    about = ", ".join(part for part in (ranking, texts and f"texts {texts}", preprocessing) if part)
+    drawn = [(series, line.colour, line.chosen) for line, series in lines]
+    svg = Markup(weight_panel(drawn, f"{title} by lambda ({about})"))  # noqa: S704 - the chart escapes all names
+    value_at = [dict(zip(series.x, series.y, strict=True)) for _, series in lines]
+    weights = sorted({weight for values in value_at for weight in values})
+    rows = tuple((weight, tuple(values.get(weight) for values in value_at)) for weight in weights)
+    return Panel(title, about, svg, tuple(line.method for line, _ in lines), rows)
 
 
 def _grids(evaluation: Artifact) -> dict[ValidationCurve, Series]:
     """The values of each validation benchmark in order of lambda."""
     if not has_columns(evaluation, "curve.parquet", ("step", "name", "value")):
         return {}
-    series = {one.name: one for one in read_curve(evaluation)}
+    series = {curve.name: curve for curve in read_curve(evaluation)}
     weights = series.pop("lambda", None)
     if weights is None:
         return {}
     found = {}
-    for name, one in series.items():
+    for name, curve in series.items():
         parts = VALIDATION_CURVE_PATTERN.fullmatch(name)
-        points = sorted(zip(weights.y, one.y, strict=False))
-        place = (parts[1], parts[2], parts[3]) if parts else (name, "", "")
-        found[place] = Series(name, [x for x, _ in points], [y for _, y in points])
+        points = sorted(zip(weights.y, curve.y, strict=False))
+        validation = (parts[1], parts[2], parts[3]) if parts else (name, "", "")
+        found[validation] = Series(name, [x for x, _ in points], [y for _, y in points])
     return found

@@ -1,4 +1,4 @@
-"""The board: published results and ours become tables that a reader sorts by any column, without any script.
+"""Leaderboard tables as HTML that a reader sorts by any column, without any script.
 
 Each heading is a radio button; the style sheet gives each row its place by the button that is chosen.
 """
@@ -43,7 +43,7 @@ class Heading:
     number: int
     name: str
     order: str
-    first: bool = False
+    checked: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class LeaderboardColumn:
 
 @dataclass(frozen=True)
 class LeaderboardCell:
-    """A number as it is shown, and what stands behind it where it is ours."""
+    """A number as it is shown, with its counts and interval where it is ours."""
 
     text: str
     of: str = ""
@@ -65,7 +65,7 @@ class LeaderboardCell:
 
 @dataclass(frozen=True)
 class LeaderboardRow:
-    """One entry; ``places`` holds its place for each heading's number, from 0, all different within a board."""
+    """One entry; ``places`` holds its place for each heading's number, from 0, all different within a table."""
 
     entry: LeaderboardEntry
     cells: tuple[LeaderboardCell, ...]
@@ -90,11 +90,11 @@ class LeaderboardTable:
 
 @dataclass(frozen=True)
 class LeaderboardGroup:
-    """Boards under a title; folded away where nothing in them is ours."""
+    """Tables under a title; folded away where nothing in them is ours."""
 
     title: str
     about: str
-    boards: tuple[LeaderboardTable, ...]
+    tables: tuple[LeaderboardTable, ...]
     folded: bool = False
 
 
@@ -102,7 +102,7 @@ def run_leaderboards(record: RunRecord) -> list[LeaderboardGroup]:
     """What a run measured: toy scores among themselves, real ones beside published ones. Empty without scores."""
     toys: list[LeaderboardEntry] = []
     real: list[LeaderboardEntry] = []
-    for step, artifact in record.made_by("evaluate"):
+    for step, artifact in record.steps_with_artifact("evaluate"):
         rows = [
             row | {"artifact_key": artifact.key, "control": control_kind(row)}
             for row in evaluation_score_rows(artifact)
@@ -118,47 +118,49 @@ def run_leaderboards(record: RunRecord) -> list[LeaderboardGroup]:
 
 
 def _is_toy(evaluation: Artifact) -> bool:
-    """Whether the tabletop world had a hand in it: its scores carry the real benchmarks' names."""
+    """Whether the benchmarks are the tabletop world's, whose scores carry the real benchmarks' names."""
     inputs = evaluation.manifest.inputs.values() if evaluation.manifest is not None else ()
-    return any(one.stage == TOY_STAGE for one in inputs)
+    return any(entry.stage == TOY_STAGE for entry in inputs)
 
 
 def leaderboard_tables(entries: Sequence[LeaderboardEntry]) -> list[LeaderboardTable]:
-    """A board for each sheet, best in its first metric first."""
-    return [_leaderboard_table(entries, sheet, metrics) for sheet, metrics in metrics_by_group(entries).items()]
+    """A table for each comparison group, best in its first metric first."""
+    return [_leaderboard_table(entries, group, metrics) for group, metrics in metrics_by_group(entries).items()]
 
 
 def _leaderboard_table(
-    entries: Sequence[LeaderboardEntry], sheet: ComparisonGroup, metrics: list[str]
+    entries: Sequence[LeaderboardEntry], group: ComparisonGroup, metrics: list[str]
 ) -> LeaderboardTable:
-    own = ranked(entries, sheet, metrics[0])
+    shown = ranked(entries, group, metrics[0])
     keys: list[Callable[[LeaderboardEntry], Any]] = [
         lambda entry: entry.method.casefold(),
         lambda entry: entry.backbone.casefold(),
-        *(partial(_height, metric) for metric in metrics),
+        *(partial(_descending, metric) for metric in metrics),
         lambda entry: entry.source.casefold(),
     ]
-    orders = [sorted(own, key=key) for key in keys]
+    orders = [sorted(shown, key=key) for key in keys]
     places = [{id(entry): place for place, entry in enumerate(order)} for order in orders]
     rows = tuple(
-        LeaderboardRow(entry, tuple(_cell(entry, one) for one in metrics), tuple(place[id(entry)] for place in places))
-        for entry in own
+        LeaderboardRow(
+            entry, tuple(_cell(entry, metric) for metric in metrics), tuple(place[id(entry)] for place in places)
+        )
+        for entry in shown
     )
-    about = f"{sheet.split}, {sheet.protocol}"
-    return LeaderboardTable(group_title(sheet), about, _columns(metrics), rows, tuple(_remarks(own)))
+    about = f"{group.split}, {group.protocol}"
+    return LeaderboardTable(group_title(group), about, _columns(metrics), rows, tuple(_remarks(shown)))
 
 
 def _columns(metrics: Sequence[str]) -> tuple[LeaderboardColumn, ...]:
     """Method and backbone stand in one column, to leave room for the numbers."""
     numbers = [
-        LeaderboardColumn((Heading(place, metric, "highest first", first=place == 2),), numbers=True)
+        LeaderboardColumn((Heading(place, metric, "highest first", checked=place == 2),), numbers=True)
         for place, metric in enumerate(metrics, start=2)
     ]
     words = (Heading(0, "method", "A to Z"), Heading(1, "backbone", "A to Z"))
     return (LeaderboardColumn(words), *numbers, LeaderboardColumn((Heading(len(metrics) + 2, "source", "A to Z"),)))
 
 
-def _height(metric: str, entry: LeaderboardEntry) -> float:
+def _descending(metric: str, entry: LeaderboardEntry) -> float:
     return -entry.values.get(metric, float("-inf"))
 
 
@@ -168,20 +170,22 @@ def _cell(entry: LeaderboardEntry, metric: str) -> LeaderboardCell:
 
 
 def _remarks(entries: Sequence[LeaderboardEntry]) -> list[str]:
-    """A sentence for each backbone of ours whose controls are not on this board."""
+    """A sentence for each backbone of ours whose controls are not in this table."""
     ours = [entry for entry in entries if entry.ours]
-    said = []
+    remarks = []
     for backbone in dict.fromkeys(entry.backbone for entry in ours if entry.control is None):
         there = {entry.control for entry in ours if entry.backbone == backbone}
         lacking = [name for kind, name in CONTROLS.items() if kind not in there]
-        said += [f"CONTROLS MISSING: no {', no '.join(lacking)} of {backbone} among ours."] if lacking else []
-    return said
+        remarks += [f"CONTROLS MISSING: no {', no '.join(lacking)} of {backbone} among ours."] if lacking else []
+    return remarks
 
 
 def sorting_style(groups: Sequence[LeaderboardGroup]) -> str:
     """The rules that put rows in the order of the chosen heading, for as many headings as there are."""
-    most = max((len(board.columns) + 1 for group in groups for board in group.boards), default=0)
-    return "\n".join(f".board:has(.by-{one}:checked) .entry {{ order: var(--o{one}); }}" for one in range(most))
+    headings = max((len(table.columns) + 1 for group in groups for table in group.tables), default=0)
+    return "\n".join(
+        f".board:has(.by-{number}:checked) .entry {{ order: var(--o{number}); }}" for number in range(headings)
+    )
 
 
 def write_leaderboard_page(entries: Sequence[LeaderboardEntry], path: Path) -> Path:
@@ -190,7 +194,7 @@ def write_leaderboard_page(entries: Sequence[LeaderboardEntry], path: Path) -> P
         raise RequestError(f"{path}: this is a folder; give the name of the HTML file")
     groups = [LeaderboardGroup("Leaderboard", LEGEND, tuple(leaderboard_tables(entries)))]
     style = style_sheet(sorting_style(groups))
-    html = environment().get_template("board_page.html.j2").render(style=style, board_groups=groups)
+    html = environment().get_template("board_page.html.j2").render(style=style, leaderboard_groups=groups)
     try:
         with atomic_path(path) as part:
             part.write_text(html, encoding="utf-8")

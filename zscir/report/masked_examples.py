@@ -1,4 +1,4 @@
-"""Masked triplets: rows with a seed and a ratio become cards of the patches that the model is given to see."""
+"""Contact sheets of masked triplets: the patches that the model sees, drawn from each row's seed and ratio."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ from zscir.report.contact_sheet import Card, ContactSheet, FramedPicture, divide
 from zscir.report.formatting import shorten_text
 from zscir.report.run_data import RunRecord
 from zscir.report.thumbnails import PatchGrid, enlarge_to_thumbnail, masked_thumbnail, missing_thumbnail, model_square
-from zscir.report.triplet_examples import images_above
+from zscir.report.triplet_examples import images_of_ancestors
 from zscir.runtime.errors import RequestError
 from zscir.store.artifacts import Artifact
 
@@ -25,12 +25,12 @@ HAS_MASK = pc.is_valid(pc.field("mask_seed")) & pc.is_valid(pc.field("mask_ratio
 
 def masked_sheets(record: RunRecord) -> list[ContactSheet]:
     """For each ``mask_triplets`` of the run: the patches that training keeps in two epochs, and the whole image."""
-    made = record.made_by("mask_triplets")
+    made = record.steps_with_artifact("mask_triplets")
     patches, origin = patches_of(record) if made else (FALLBACK, "")
     sheets = []
     for (step, artifact), count in divide_cards(made, MAX_MASKED):
         rows = spread_rows(artifact, "triplets.parquet", count, HAS_MASK)
-        images = images_above(record, artifact, rows)
+        images = images_of_ancestors(record, artifact, rows)
         cards = tuple(_card(images.data(row["reference_key"]), row, patches) for row in rows)
         ratios = ", ".join(f"{ratio:.0%}" for ratio in sorted({row["mask_ratio"] for row in rows}))
         sheets.append(ContactSheet("masked", f"Masked triplets ({step.name})", _about(patches, origin, ratios), cards))
@@ -46,12 +46,12 @@ def _about(patches: PatchGrid, origin: str, ratios: str) -> str:
 
 
 def patches_of(record: RunRecord) -> tuple[PatchGrid, str]:
-    """How the masked-tuned model of this run (else any model of it) cuts images up, and words for which it is."""
-    found = [(step.name, *_read_patches(artifact)) for step, artifact in record.made_by("train")]
+    """The patch grid of this run's masked-tuned model (else of any model of it), and words for which model it is."""
+    found = [(step.name, *_read_patches(artifact)) for step, artifact in record.steps_with_artifact("train")]
     readable = [(not _masks_patches(method), name, patches) for name, method, patches in found if patches is not None]
     if not readable:
         return FALLBACK, "No training of this run has read them yet; on the grid of a ViT-B/32"
-    _, name, patches = min(readable, key=lambda one: one[0])
+    _, name, patches = min(readable, key=lambda choice: choice[0])
     return patches, f"As step {name} sees them"
 
 
@@ -60,7 +60,7 @@ def _masks_patches(method: str) -> bool:
 
 
 def _read_patches(checkpoint: Artifact) -> tuple[str, PatchGrid | None]:
-    """The method of a checkpoint and how it cuts images up; None when it does not say so as this version would."""
+    """The method of a checkpoint and its patch grid; None where its ``config.json`` is not of this version's form."""
     try:
         config = json.loads(checkpoint.path("config.json").read_text(encoding="utf-8"))
         pixels = ModelPixelSpec.parse(config["pixels"], "config.json")

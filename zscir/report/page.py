@@ -1,4 +1,4 @@
-"""The page: a run becomes one HTML file that needs no network, no script and no other file.
+"""Write the report of a run: one HTML file that needs no network, no script and no other file.
 
 Everything that comes from outside (captions, addresses, answers, errors) passes through Jinja's escaping.
 """
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from zscir.lineage.environment import redact
 from zscir.report import formatting, graph_layout
-from zscir.report.breakdowns import breakdowns
+from zscir.report.breakdown_tables import breakdowns
 from zscir.report.checks_table import check_table_rows
 from zscir.report.lambda_curves import lambda_charts
 from zscir.report.leaderboard_page import run_leaderboards, sorting_style
@@ -23,7 +23,7 @@ from zscir.report.significance_table import comparisons
 from zscir.report.steps_table import OUTCOMES, draw_graph, step_table_rows
 from zscir.report.summary import alarm_of, bars_of, run_duration_s, tiles_of
 from zscir.report.templates import environment, style_sheet
-from zscir.report.training import training_curves
+from zscir.report.training_curves import training_curves
 from zscir.report.triplet_examples import pair_sheets, triplet_sheets
 from zscir.runtime.errors import RequestError, ZscirError
 from zscir.store.artifacts import Artifact, atomic_path
@@ -37,8 +37,8 @@ PAGE_TABLES: dict[str, Callable[[RunRecord], list[Any]]] = {
     "breakdowns": breakdowns,
     "lambdas": lambda_charts,
     "curves": training_curves,
-    "board_groups": run_leaderboards,
-    "gates": check_table_rows,
+    "leaderboard_groups": run_leaderboards,
+    "checks": check_table_rows,
 }
 SHEETS = (pair_sheets, masked_sheets, triplet_sheets, retrieval_sheets)
 PACKAGES = (
@@ -82,18 +82,18 @@ def default_report_path(store: Store, run_id: str) -> Path:
 
 def render(record: RunRecord) -> str:
     """The HTML text of a run; equal records give equal text."""
-    made = (one.artifact for one in record.steps)
+    made = (step.artifact for step in record.steps)
     parts = _parts(record)
     packages = json.loads(record.row["packages"])
     return environment().get_template("page.html.j2").render(
-        style=style_sheet(sorting_style(parts["board_groups"])),
-        run=record.row, took=run_duration_s(record), where=redact(record.store.uri), alarm=alarm_of(record),
+        style=style_sheet(sorting_style(parts["leaderboard_groups"])),
+        run=record.row, duration_s=run_duration_s(record), where=redact(record.store.uri), alarm=alarm_of(record),
         bars=bars_of(record),
         workers=sorted({step.worker.rsplit(":", 2)[0] for step in record.steps if step.worker}),
         reused=sum(step.outcome == "reused" for step in record.steps), rejects=reject_examples(record),
         packages=packages, main_packages={name: packages[name] for name in PACKAGES if name in packages},
-        asked=json.dumps(record.config, indent=2, ensure_ascii=False),
-        anatomy=[
+        run_config=json.dumps(record.config, indent=2, ensure_ascii=False),
+        step_details=[
             step_details(step.name, artifact) for step, artifact in zip(record.steps, made, strict=True) if artifact
         ],
         **_steps_context(record), **parts,
@@ -101,29 +101,29 @@ def render(record: RunRecord) -> str:
 
 
 def _steps_context(record: RunRecord) -> dict[str, Any]:
-    walk = step_table_rows(record)
-    drawing, boxes = draw_graph(walk)
-    seen = {row.step.outcome for row in walk}
+    steps = step_table_rows(record)
+    drawing, boxes = draw_graph(steps)
+    present = {row.step.outcome for row in steps}
     return {
-        "walk": walk,
-        "tiles": tiles_of(walk),
+        "steps": steps,
+        "tiles": tiles_of(steps),
         "drawing": drawing,
         "boxes": boxes,
         "box_width": graph_layout.BOX_WIDTH,
         "box_height": graph_layout.BOX_HEIGHT,
-        "outcomes": {name: OUTCOMES[name] for name in OUTCOMES if name in seen},
+        "outcomes": {name: OUTCOMES[name] for name in OUTCOMES if name in present},
     }
 
 
 def _parts(record: RunRecord) -> dict[str, Any]:
-    """Tables, charts and sheets, each with the words for why it cannot be shown (empty when it can)."""
+    """Tables, charts and contact sheets, and for each why it cannot be shown (empty when it can)."""
     found = {name: _built_or_problem(make, record) for name, make in PAGE_TABLES.items()}
     sheets = [_built_or_problem(make, record) for make in SHEETS]
     return {
         **{name: rows for name, (rows, _) in found.items()},
         "problems": {name: problem for name, (_, problem) in found.items()},
-        "sheets": [one for rows, _ in sheets for one in rows],
-        "sheet_problems": [one for _, one in sheets if one],
+        "contact_sheets": [sheet for made, _ in sheets for sheet in made],
+        "sheet_problems": [problem for _, problem in sheets if problem],
     }
 
 
@@ -135,7 +135,7 @@ def _built_or_problem(make: Callable[[RunRecord], list[_T]], record: RunRecord) 
 
 
 def step_details(name: str, artifact: Artifact) -> dict[str, Any]:
-    """What exactly a step was asked, what it read and what it wrote."""
+    """A step's spec, key and facts, what it read and what it wrote."""
     files = [f"{file}  {formatting.format_size(artifact.entries[file].size)}" for file in artifact.files()]
     more = [f"... and {len(files) - MAX_FILES} more"] if len(files) > MAX_FILES else []
     manifest = artifact.manifest
@@ -150,5 +150,5 @@ def step_details(name: str, artifact: Artifact) -> dict[str, Any]:
         "files": "\n".join([*files[:MAX_FILES], *more]),
         "facts": json.dumps(artifact.facts, indent=2, ensure_ascii=False, sort_keys=True),
         "spec": json.dumps(spec, indent=2, ensure_ascii=False, sort_keys=True),
-        "inputs": "\n".join(f"{role}: {one.stage} {one.key[:12]}" for role, one in inputs.items()) or "none",
+        "inputs": "\n".join(f"{role}: {entry.stage} {entry.key[:12]}" for role, entry in inputs.items()) or "none",
     }

@@ -1,4 +1,4 @@
-"""Rejects: what steps left out becomes a few examples of as many reasons as possible."""
+"""Examples of what steps rejected, of as many reasons as possible."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from zscir.runtime.errors import ZscirError
 
 REJECTS_FILE = "rejects.parquet"
 MAX_SHOWN = 8
-MAX_REJECTS_READ = 4_000
+MAX_REJECTS_READ = 4_000  # of each step; a table of rejects may have millions of rows
 
 
 @dataclass(frozen=True)
 class RejectExample:
-    """One thing that a step left out."""
+    """One row that a step rejected."""
 
     step: str
     id: str
@@ -36,11 +36,11 @@ def reject_examples(record: RunRecord) -> list[RejectExample]:
         found += [
             RejectExample(
                 step.name,
-                shorten_text(one["id"], 90),
-                shorten_text(one["reason"], 60),
-                shorten_text(one["detail"], 200),
+                shorten_text(row["id"], 90),
+                shorten_text(row["reason"], 60),
+                shorten_text(row["detail"], 200),
             )
-            for one in rows
+            for row in rows
         ]
     return found
 
@@ -50,5 +50,7 @@ def vary_by_reason(rows: TableRows) -> TableRows:
     by_reason: dict[str, TableRows] = {}
     for row in rows:
         by_reason.setdefault(row["reason"], []).append(row)
-    turns = [group[turn] for turn in range(MAX_SHOWN) for group in by_reason.values() if turn < len(group)]
-    return sorted(turns[:MAX_SHOWN], key=lambda row: (row["reason"], row["id"]))
+    taken = [
+        same_reason[turn] for turn in range(MAX_SHOWN) for same_reason in by_reason.values() if turn < len(same_reason)
+    ]
+    return sorted(taken[:MAX_SHOWN], key=lambda row: (row["reason"], row["id"]))

@@ -1,4 +1,4 @@
-"""Retrieval: rankings and queries of evaluations become sheets of what was asked, what came back and what was right."""
+"""Contact sheets of retrieval examples: queries, the first answers of each method, and which of them are right."""
 
 import json
 from dataclasses import dataclass
@@ -9,9 +9,8 @@ import pyarrow.compute as pc
 from zscir.report.artifact_reader import evenly, read_batches, read_first_rows, rows_with
 from zscir.report.benchmark_thumbnails import BenchmarkThumbnails
 from zscir.report.contact_sheet import Card, ContactSheet, FoldedCards, FramedPicture
-from zscir.report.external_files import external_artifact
 from zscir.report.formatting import format_number, format_percent, shorten_text
-from zscir.report.run_data import RunRecord
+from zscir.report.run_data import RunRecord, external_artifact
 from zscir.report.scores import benchmark_title, headline_metrics, is_control
 from zscir.report.thumbnails import Thumbnail, missing_thumbnail
 from zscir.store.artifacts import Artifact
@@ -21,9 +20,9 @@ PER_KIND = 2
 SHOWN_ANSWERS = 5
 POOL = 1_000
 RETRIEVAL_ABOUT = (
-    "Some questions that a method answers at once (success) and some that it misses (failure): reference and text, "
-    f"the first {SHOWN_ANSWERS} answers, and in green what is right. Where nothing right is among them, it stands "
-    "behind them with its rank."
+    "Some queries whose right answer a method ranks first (success) and some that it misses (failure): reference and "
+    f"text, the first {SHOWN_ANSWERS} answers, and in green what is right. Where nothing right is among them, the best "
+    "right answer follows with its rank."
 )
 _Row = dict[str, Any]
 DatasetSplit = tuple[str, str]  # benchmark without its part, split
@@ -44,7 +43,7 @@ class AnsweredQuery:
         found: list[str] = json.loads(self.query["targets"])
         return found
 
-    def shown(self) -> list[_Row]:
+    def shown_answers(self) -> list[_Row]:
         """The first answers and, where none of them is right, the best right one."""
         first, later = self.answers[:SHOWN_ANSWERS], self.answers[SHOWN_ANSWERS:]
         right = [row for row in later if row["image_id"] in self.targets]
@@ -57,15 +56,15 @@ def retrieval_sheets(record: RunRecord) -> list[ContactSheet]:
     folds: dict[DatasetSplit, list[FoldedCards]] = {}
     galleries: ThumbnailCache = {}
     folders: dict[str, Artifact] = {}
-    newest_first = list(reversed(record.made_by("evaluate")))
-    steps = sorted(newest_first, key=lambda one: is_control(one[1]))
+    newest_first = list(reversed(record.steps_with_artifact("evaluate")))
+    steps = sorted(newest_first, key=lambda pair: is_control(pair[1]))
     for step, artifact in steps[:MAX_EVALUATIONS]:
         source = _benchmarks_of(record, artifact) or external_artifact(record, step.name, "benchmarks", folders)
-        for hall, cards in _cards(artifact, source, galleries).items():
-            method, score = _headline(artifact, hall)
+        for dataset, cards in _cards(artifact, source, galleries).items():
+            method, score = _headline(artifact, dataset)
             about = " · ".join(word for word in (step.name, score) if word)
             fold = FoldedCards(method or step.name, about, not is_control(artifact), cards)
-            folds.setdefault(hall, []).append(fold)
+            folds.setdefault(dataset, []).append(fold)
     left = f" Shown are {MAX_EVALUATIONS} of {len(steps)} evaluations." if len(steps) > MAX_EVALUATIONS else ""
     return [
         ContactSheet(
@@ -84,12 +83,12 @@ def _cards(
 ) -> dict[DatasetSplit, tuple[Card, ...]]:
     """The cards of each benchmark and split of an evaluation; ``source`` holds the benchmarks' images."""
     found = {}
-    for hall, asked in _answered_queries(evaluation).items():
+    for dataset, queries in _answered_queries(evaluation).items():
         gallery = None
         if source is not None:
-            gallery = galleries.setdefault((source.key, hall[0]), BenchmarkThumbnails(source, hall[0]))
-            gallery.find({one for each in asked for one in _images_of(each)})
-        found[hall] = tuple(_card(one, gallery) for one in asked)
+            gallery = galleries.setdefault((source.key, dataset[0]), BenchmarkThumbnails(source, dataset[0]))
+            gallery.find({image_id for query in queries for image_id in _images_of(query)})
+        found[dataset] = tuple(_card(query, gallery) for query in queries)
     return found
 
 
@@ -105,11 +104,12 @@ def _answered_queries(artifact: Artifact) -> dict[DatasetSplit, list[AnsweredQue
     ids = {query for places in chosen.values() for _, _, query in places}
     queries = {_query_key(row): row for row in rows_with(artifact, "queries.parquet", "query_id", ids)}
     answers: dict[QueryKey, list[_Row]] = {}
-    for row in rows_with(artifact, "rankings.parquet", "query_id", ids, most=100_000):
+    for row in rows_with(artifact, "rankings.parquet", "query_id", ids, max_rows=100_000):
         answers.setdefault(_query_key(row), []).append(row)
     ranked = {place: tuple(sorted(rows, key=lambda row: row["rank"])) for place, rows in answers.items()}
     return {
-        hall: [AnsweredQuery(queries[one], ranked.get(one, ())) for one in places] for hall, places in chosen.items()
+        dataset: [AnsweredQuery(queries[key], ranked.get(key, ())) for key in places]
+        for dataset, places in chosen.items()
     }
 
 
@@ -126,7 +126,7 @@ def choose_queries(artifact: Artifact) -> dict[DatasetSplit, list[QueryKey]]:
             pool = rest if rank is None or 1 < rank <= SHOWN_ANSWERS else hit if rank == 1 else missed
             if len(pool) < POOL:
                 pool.append(_query_key(row))
-    return {hall: _taken(*found) for hall, found in pools.items()}
+    return {dataset: _taken(*found) for dataset, found in pools.items()}
 
 
 def _taken(hit: list[QueryKey], missed: list[QueryKey], rest: list[QueryKey]) -> list[QueryKey]:
@@ -138,38 +138,40 @@ def _query_key(row: _Row) -> QueryKey:
     return row["benchmark"], row["split"], row["query_id"]
 
 
-def _images_of(asked: AnsweredQuery) -> list[str]:
-    return [asked.query["reference"], *(row["image_id"] for row in asked.shown())]
+def _images_of(answered: AnsweredQuery) -> list[str]:
+    return [answered.query["reference"], *(row["image_id"] for row in answered.shown_answers())]
 
 
-def _headline(evaluation: Artifact, hall: DatasetSplit) -> tuple[str, str]:
+def _headline(evaluation: Artifact, dataset: DatasetSplit) -> tuple[str, str]:
     """The method's own name, and its headline score on this benchmark (the mean where it has parts)."""
-    keep = (pc.field("split") == hall[1]) & pc.starts_with(pc.field("benchmark"), hall[0])
+    keep = (pc.field("split") == dataset[1]) & pc.starts_with(pc.field("benchmark"), dataset[0])
     rows = read_first_rows(evaluation, "scores.parquet", 2_000, keep)
-    whole = [row for row in rows if row["benchmark"] in (hall[0], f"{hall[0]}/mean")]
-    best = [row for metric in headline_metrics(hall[0]) for row in whole if row["metric"] == metric]
+    whole = [row for row in rows if row["benchmark"] in (dataset[0], f"{dataset[0]}/mean")]
+    best = [row for metric in headline_metrics(dataset[0]) for row in whole if row["metric"] == metric]
     method = rows[0]["method"] if rows else ""
     return method, f"{best[0]['metric']} {format_percent(best[0]['value'])}" if best else ""
 
 
-def _card(asked: AnsweredQuery, gallery: BenchmarkThumbnails | None) -> Card:
-    text = shorten_text(asked.query["text"]) or "(asked by the image alone)"
-    reference = _picture(gallery, asked.query["reference"], f"reference: {text}")
-    answers = [_answer(asked, row, gallery) for row in asked.shown()]
-    return Card((FramedPicture(reference, "reference", "reference"), *answers), text, _verdict(asked), _mark(asked))
+def _card(answered: AnsweredQuery, gallery: BenchmarkThumbnails | None) -> Card:
+    text = shorten_text(answered.query["text"]) or "(no text: the image alone)"
+    reference = _picture(gallery, answered.query["reference"], f"reference: {text}")
+    answers = [_answer(answered, row, gallery) for row in answered.shown_answers()]
+    return Card(
+        (FramedPicture(reference, "reference", "reference"), *answers), text, _verdict(answered), _mark(answered)
+    )
 
 
-def _mark(asked: AnsweredQuery) -> str:
+def _mark(answered: AnsweredQuery) -> str:
     """A success has a right answer first, a failure none among those shown; what lies between is neither."""
-    rank = asked.query["best_rank"]
+    rank = answered.query["best_rank"]
     return "" if rank is None or 1 < rank <= SHOWN_ANSWERS else "success" if rank == 1 else "failure"
 
 
-def _answer(asked: AnsweredQuery, row: _Row, gallery: BenchmarkThumbnails | None) -> FramedPicture:
+def _answer(answered: AnsweredQuery, row: _Row, gallery: BenchmarkThumbnails | None) -> FramedPicture:
     rank, image_id = row["rank"], row["image_id"]
-    if image_id in asked.targets:
+    if image_id in answered.targets:
         return FramedPicture(_picture(gallery, image_id, f"right answer at rank {rank}"), f"✓ {rank}", "right")
-    if image_id == asked.query["reference"]:
+    if image_id == answered.query["reference"]:
         return FramedPicture(
             _picture(gallery, image_id, f"the reference itself at rank {rank}"), f"{rank} reference", "reference"
         )
@@ -180,13 +182,18 @@ def _picture(gallery: BenchmarkThumbnails | None, image_id: str, alt: str) -> Th
     return missing_thumbnail(alt, shorten_text(image_id, 40)) if gallery is None else gallery.picture(image_id, alt)
 
 
-def _verdict(asked: AnsweredQuery) -> str:
-    part = asked.query["benchmark"].partition("/")[2].replace("_", " ")
-    right, found = len(asked.targets), sum(row["image_id"] in asked.targets for row in asked.answers[:SHOWN_ANSWERS])
+def _verdict(answered: AnsweredQuery) -> str:
+    part = answered.query["benchmark"].partition("/")[2].replace("_", " ")
+    right, found = (
+        len(answered.targets),
+        sum(row["image_id"] in answered.targets for row in answered.answers[:SHOWN_ANSWERS]),
+    )
     if not right:
         words = "only the benchmark's server knows the right answers"
     elif right > 1:
         words = f"{found} of {right} right answers among the first {SHOWN_ANSWERS}"
     else:
-        words = f"right answer at rank {format_number(asked.query['best_rank'])}"
-    return " · ".join(one for one in (part, words, f"query {shorten_text(asked.query['query_id'], 30)}") if one)
+        words = f"right answer at rank {format_number(answered.query['best_rank'])}"
+    return " · ".join(
+        phrase for phrase in (part, words, f"query {shorten_text(answered.query['query_id'], 30)}") if phrase
+    )

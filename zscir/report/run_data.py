@@ -1,17 +1,19 @@
-"""The record: the lineage rows of a run become its steps, their artifacts and who reads whom."""
+"""Read what a report shows of a run: its lineage rows, its steps and their artifacts."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from zscir.lineage.sql_views import query_store_rows
+from zscir.pipeline.input_references import FILE_PREFIX
 from zscir.pipeline.pipeline_file import Pipeline, load_pipeline
 from zscir.pipeline.run import find_run
 from zscir.runtime.errors import ZscirError
 from zscir.runtime.settings import spec_path
-from zscir.store.artifacts import Artifact
+from zscir.store.artifacts import Artifact, FileEntry, FolderSource
 from zscir.store.store import Store
 
 
@@ -53,19 +55,22 @@ class RunRecord:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What the person asked for."""
+        """The request of the run: pipeline file, changed fields, which steps."""
         config: dict[str, Any] = json.loads(self.row["user_config"])
         return config
 
-    def made_by(self, stage: str) -> list[tuple[StepRecord, Artifact]]:
+    def steps_with_artifact(self, stage: str) -> list[tuple[StepRecord, Artifact]]:
         """The steps of ``stage`` that have an artifact, with it."""
-        return [(one, one.artifact) for one in self.steps if one.stage == stage and one.artifact is not None]
+        return [(step, step.artifact) for step in self.steps if step.stage == stage and step.artifact is not None]
 
     def artifacts_of(self, stage: str) -> list[Artifact]:
         """The artifacts of ``stage`` in this run, or, where it ran only later steps, those they were made from."""
-        own = [artifact for _, artifact in self.made_by(stage)]
-        above = [one for step in self.steps if step.artifact is not None for one in self.library.above(step.artifact)]
-        return list({one.key: one for one in [*own, *above] if one.stage == stage}.values())
+        own = [artifact for _, artifact in self.steps_with_artifact(stage)]
+        above: list[Artifact] = []
+        for step in self.steps:
+            if step.artifact is not None:
+                above += self.library.ancestors(step.artifact)
+        return list({artifact.key: artifact for artifact in [*own, *above] if artifact.stage == stage}.values())
 
 
 @dataclass
@@ -84,7 +89,7 @@ class ArtifactLibrary:
             self.found[name], self.problems[name] = look.artifact, look.problem
         return self.found[name]
 
-    def above(self, artifact: Artifact) -> Iterator[Artifact]:
+    def ancestors(self, artifact: Artifact) -> Iterator[Artifact]:
         """Every artifact that ``artifact`` was made from, nearest first, each once."""
         seen: set[tuple[str, str]] = set()
         queue = [artifact]
@@ -100,9 +105,9 @@ class ArtifactLibrary:
                     queue.append(parent)
                     yield parent
 
-    def nearest(self, artifact: Artifact, stage: str) -> Artifact | None:
+    def nearest_ancestor(self, artifact: Artifact, stage: str) -> Artifact | None:
         """The nearest artifact of ``stage`` above ``artifact``."""
-        return next((one for one in self.above(artifact) if one.stage == stage), None)
+        return next((ancestor for ancestor in self.ancestors(artifact) if ancestor.stage == stage), None)
 
 
 def read_record(store: Store, run_id: str) -> RunRecord:
@@ -112,8 +117,8 @@ def read_record(store: Store, run_id: str) -> RunRecord:
     stage_rows = query_store_rows(store, f"SELECT * FROM stages WHERE run_id = {quoted} ORDER BY started_at, step")  # noqa: S608
     library = ArtifactLibrary(store)
     pipeline = _whole_pipeline(row)
-    names = {one["key"]: one["step"] for one in stage_rows if one["key"]}
-    steps = [_step(one, row["status"], library, names, pipeline) for one in stage_rows]
+    names = {stage_row["key"]: stage_row["step"] for stage_row in stage_rows if stage_row["key"]}
+    steps = [_step(stage_row, row["status"], library, names, pipeline) for stage_row in stage_rows]
     return RunRecord(store, row, (*steps, *_not_reached(row, steps, pipeline)), library)
 
 
@@ -139,7 +144,7 @@ def _step(
 
 
 def _not_reached(row: dict[str, Any], steps: list[StepRecord], pipeline: Pipeline | None) -> list[StepRecord]:
-    """The steps that a run which did not end well never came to."""
+    """The steps that a failed or interrupted run never reached."""
     if pipeline is None:
         return []
     reached = {step.name for step in steps}
@@ -151,7 +156,7 @@ def _not_reached(row: dict[str, Any], steps: list[StepRecord], pipeline: Pipelin
 
 
 def pipeline_of(row: dict[str, Any]) -> Pipeline | None:
-    """The pipeline of a run if its file still asks for what it asked for then; else the lineage alone must do."""
+    """The pipeline of a run if its file is the same as it was then; None otherwise, and the lineage must do."""
     config = json.loads(row["user_config"])
     if not config.get("pipeline"):
         return None
@@ -163,7 +168,7 @@ def pipeline_of(row: dict[str, Any]) -> Pipeline | None:
 
 
 def _whole_pipeline(row: dict[str, Any]) -> Pipeline | None:
-    """The pipeline of a run that did not come to all of its steps and was not told to walk only some."""
+    """The pipeline of a run that did not reach all of its steps, unless only some of them were requested."""
     config = json.loads(row["user_config"])
     partial = row["status"] == "succeeded" or config.get("only") or config.get("from")
     return None if partial else pipeline_of(row)
@@ -172,3 +177,26 @@ def _whole_pipeline(row: dict[str, Any]) -> Pipeline | None:
 def _parents(pipeline: Pipeline | None, name: str) -> tuple[str, ...]:
     found = [step for step in pipeline.steps if step.name == name] if pipeline is not None else []
     return tuple(dict.fromkeys(found[0].parents())) if found else ()
+
+
+def external_artifact(record: RunRecord, step: str, role: str, listed: dict[str, Artifact]) -> Artifact | None:
+    """The folder that ``step`` reads as ``role`` by a ``file:`` input, as it is now; None when that is not known.
+
+    Its files are listed and not hashed again. ``listed`` keeps the folders of earlier calls, by reference.
+    """
+    pipeline = pipeline_of(record.row)
+    steps = [] if pipeline is None else [found for found in pipeline.steps if found.name == step]
+    reference = steps[0].inputs.get(role) if steps else None
+    if not isinstance(reference, str) or not reference.startswith(FILE_PREFIX):
+        return None
+    root = Path(reference.removeprefix(FILE_PREFIX))
+    if reference not in listed and root.is_dir():
+        listed[reference] = _list_folder(root)
+    return listed.get(reference)
+
+
+def _list_folder(root: Path) -> Artifact:
+    """The files below ``root`` with their sizes; links are left out."""
+    files = sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
+    entries = [FileEntry(path=path.relative_to(root).as_posix(), size=path.stat().st_size, sha256="") for path in files]
+    return Artifact("file", str(root), "", {entry.path: entry for entry in entries}, source=FolderSource(root))

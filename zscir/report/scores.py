@@ -1,4 +1,4 @@
-"""Scores: the evaluations of a run become rows for the console and tables for the page."""
+"""Scores of a run: rows for the console, tables for the page."""
 
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,7 +12,7 @@ from zscir.report.run_data import RunRecord, read_record
 from zscir.store.artifacts import Artifact
 from zscir.store.store import Store
 
-MAX_SCORE_ROWS = 20_000
+MAX_SCORE_ROWS = 20_000  # of one table; the demo has some hundred
 SCORE_COLUMNS = ("benchmark", "split", "method", "backbone", "metric", "value", "n")
 SCORES_ABOUT = (
     "Percent, higher is better; the best of each column is bold. Under each value: hits of queries, and the 95 % "
@@ -29,8 +29,8 @@ class RunScores:
     grid: ScoreGrid
 
     def columns(self) -> list[ScoreColumn]:
-        """Every column, sheet by sheet."""
-        return [(sheet, metric) for sheet in self.grid.sheets() for metric in self.grid.metrics(sheet)]
+        """Every column, group by group."""
+        return [(group, metric) for group in self.grid.groups() for metric in self.grid.metrics(group)]
 
 
 @dataclass(frozen=True)
@@ -78,31 +78,32 @@ def headline_score_rows(store: Store, run_id: str) -> list[_Row]:
     """One row for each method of a run: its name and the headline metrics of each benchmark, in percent."""
     scores = read_scores(read_record(store, run_id))
     columns = _headlines(scores)
-    several = len({line.backbone for line in scores.grid.lines}) > 1
+    several = len({method.backbone for method in scores.grid.methods}) > 1
     return [
-        {"method": line.method, **({"backbone": line.backbone} if several else {})}
-        | {_title(one, columns): _number(scores.grid.cells.get((number, *one))) for one in columns}
-        for number, line in enumerate(scores.grid.lines)
+        {"method": method.method, **({"backbone": method.backbone} if several else {})}
+        | {_title(column, columns): _percent(scores.grid.cells.get((number, *column))) for column in columns}
+        for number, method in enumerate(scores.grid.methods)
     ]
 
 
-def _number(cell: ScoreCell | None) -> float | None:
+def _percent(cell: ScoreCell | None) -> float | None:
     return None if cell is None else cell.value
 
 
 def headline_score_remarks(store: Store, run_id: str) -> list[str]:
-    """What must be said beside ``headline_score_rows``: controls that are missing, images that were allowed to be."""
+    """Remarks on ``headline_score_rows``: controls that are missing, images that were allowed to be missing."""
     scores = read_scores(read_record(store, run_id))
-    return score_grid_remarks(scores.grid, list(dict.fromkeys(sheet for sheet, _ in _headlines(scores))))
+    return score_grid_remarks(scores.grid, list(dict.fromkeys(group for group, _ in _headlines(scores))))
 
 
 def read_scores(record: RunRecord) -> RunScores:
     """The grid of a run: what its ``tabulate`` put together, else all its evaluations; controls first."""
-    told = [rows for _, artifact in record.made_by("tabulate") for rows in tabulated_score_rows(artifact)]
-    own = [evaluation_score_rows(artifact) for _, artifact in record.made_by("evaluate")] if not told else []
-    return RunScores(
-        build_score_grid(sorted((rows for rows in told or own if rows), key=lambda rows: not control_kind(rows[0])))
-    )
+    tables = record.steps_with_artifact("tabulate")
+    evaluations = [rows for _, artifact in tables for rows in tabulated_score_rows(artifact)]
+    if not evaluations:
+        evaluations = [evaluation_score_rows(artifact) for _, artifact in record.steps_with_artifact("evaluate")]
+    with_scores = [rows for rows in evaluations if rows]
+    return RunScores(build_score_grid(sorted(with_scores, key=lambda rows: not control_kind(rows[0]))))
 
 
 def evaluation_score_rows(artifact: Artifact) -> list[_Row]:
@@ -120,51 +121,51 @@ def tabulated_score_rows(artifact: Artifact) -> list[list[_Row]]:
     rows = read_first_rows(artifact, "table.parquet", MAX_SCORE_ROWS)
     for row in rows:
         row["protocol"] = f"{row['ranking']}/{row['texts']}/{row['preprocessing']}"
-    return [list(own) for _, own in groupby(rows, key=lambda row: row["evaluation"])]
+    return [list(evaluation) for _, evaluation in groupby(rows, key=lambda row: row["evaluation"])]
 
 
 def is_control(evaluation: Artifact) -> bool:
-    """Whether an evaluation asked a backbone without any training for the task."""
+    """Whether an evaluation is of a backbone without any training for the task."""
     rows = evaluation_score_rows(evaluation)
     if rows:
         return control_kind(rows[0]) is not None
     return evaluation.manifest is not None and "control" in evaluation.manifest.spec  # a split without answers
 
 
-def _family(sheet: ComparisonGroup) -> str:
+def _benchmark_name(group: ComparisonGroup) -> str:
     """``genecis`` of ``genecis/focus_object``."""
-    return sheet.benchmark.partition("/")[0]
+    return group.benchmark.partition("/")[0]
 
 
-def _part(sheet: ComparisonGroup) -> str:
+def _part(group: ComparisonGroup) -> str:
     """``focus object`` of ``genecis/focus_object``; empty where there are no parts."""
-    return sheet.benchmark.partition("/")[2].replace("_", " ")
+    return group.benchmark.partition("/")[2].replace("_", " ")
 
 
 def _headlines(scores: RunScores) -> list[ScoreColumn]:
     """The columns that stand for the benchmarks: means over parts where there are means."""
     columns = scores.columns()
-    averaged = {(_family(sheet), sheet.split, sheet.protocol) for sheet, _ in columns if _part(sheet) == "mean"}
+    averaged = {(_benchmark_name(group), group.split, group.protocol) for group, _ in columns if _part(group) == "mean"}
     chosen = [
-        (sheet, metric)
-        for sheet, metric in columns
-        if metric in headline_metrics(sheet.benchmark)
-        and (_part(sheet) == "mean" or (_family(sheet), sheet.split, sheet.protocol) not in averaged)
+        (group, metric)
+        for group, metric in columns
+        if metric in headline_metrics(group.benchmark)
+        and (_part(group) == "mean" or (_benchmark_name(group), group.split, group.protocol) not in averaged)
     ]
     return sorted(chosen, key=lambda column: benchmark_order(column[0].benchmark))
 
 
 def _title(column: ScoreColumn, beside: list[ScoreColumn]) -> str:
     """``CIRR R@1``; split and protocol only where another column differs in nothing else."""
-    sheet, metric = column
-    alike = [one for one, name in beside if (one.benchmark, name) == (sheet.benchmark, metric)]
-    more = f"({sheet.split}, {sheet.protocol})" if len(alike) > 1 else ""
-    return " ".join(word for word in (group_title(sheet), metric, more) if word)
+    group, metric = column
+    alike = [other for other, name in beside if (other.benchmark, name) == (group.benchmark, metric)]
+    more = f"({group.split}, {group.protocol})" if len(alike) > 1 else ""
+    return " ".join(word for word in (group_title(group), metric, more) if word)
 
 
-def group_title(sheet: ComparisonGroup) -> str:
+def group_title(group: ComparisonGroup) -> str:
     """``FashionIQ dress``; a mean over parts stands for the benchmark."""
-    return f"{benchmark_title(sheet.benchmark)} {_part(sheet)}".removesuffix("mean").strip()
+    return f"{benchmark_title(group.benchmark)} {_part(group)}".removesuffix("mean").strip()
 
 
 def benchmark_title(label: str) -> str:
@@ -182,30 +183,30 @@ def headline_metrics(label: str) -> tuple[str, ...]:
 def page_score_tables(record: RunRecord) -> list[ScoreTable]:
     """The overview, then tables for each benchmark: its means, then categories and tasks (aspects: the breakdown)."""
     scores = read_scores(record)
-    columns = [one for one in scores.columns() if "/" not in one[1]]
+    columns = [column for column in scores.columns() if "/" not in column[1]]
     tables = [_table("Overview", SCORES_ABOUT, scores, _headlines(scores))]
-    for family in dict.fromkeys(_family(sheet) for sheet, _ in columns):
-        own = [one for one in columns if _family(one[0]) == family]
-        name = benchmark_title(family)
-        whole = [one for one in own if _part(one[0]) in ("", "mean")]
-        tables.append(_table(name, "", scores, whole))
-        tables.append(_table(f"{name} part by part", "", scores, [one for one in own if one not in whole]))
+    for name in dict.fromkeys(_benchmark_name(group) for group, _ in columns):
+        of_benchmark = [column for column in columns if _benchmark_name(column[0]) == name]
+        whole = [column for column in of_benchmark if _part(column[0]) in ("", "mean")]
+        parts = [column for column in of_benchmark if column not in whole]
+        tables.append(_table(benchmark_title(name), "", scores, whole))
+        tables.append(_table(f"{benchmark_title(name)} part by part", "", scores, parts))
     return [table for table in tables if table.columns]
 
 
 def _table(title: str, about: str, scores: RunScores, columns: list[ScoreColumn]) -> ScoreTable:
-    grid, sheets = scores.grid, list(dict.fromkeys(sheet for sheet, _ in columns))
-    heads = tuple(TableHead(metric, _query_counts(grid, (sheet, metric))) for sheet, metric in columns)
-    lines = []
-    for number, line in enumerate(grid.lines):
-        cells = tuple(_value(grid, number, one) for one in columns)
-        texts = dict.fromkeys(grid.texts(sheet, number) for sheet in sheets)
-        small = [one for one in (line.backbone, *texts, line.preprocessing) if one not in ("", "-", "none")]
+    grid, groups = scores.grid, list(dict.fromkeys(group for group, _ in columns))
+    heads = tuple(TableHead(metric, _query_counts(grid, (group, metric))) for group, metric in columns)
+    rows = []
+    for number, method in enumerate(grid.methods):
+        cells = tuple(_value(grid, number, column) for column in columns)
+        texts = dict.fromkeys(grid.text_protocols(group, number) for group in groups)
+        details = [name for name in (method.backbone, *texts, method.preprocessing) if name not in ("", "-", "none")]
         if any(cell is not None for cell in cells):
-            kind = "method" if line.control is None else "control"
-            lines.append(ScoreTableRow(line.method, " · ".join(dict.fromkeys(small)), kind, cells))
-    said = tuple(score_grid_remarks(grid, sheets))
-    return ScoreTable(title, about, _groups(grid, columns), heads, tuple(lines), said)
+            kind = "method" if method.control is None else "control"
+            rows.append(ScoreTableRow(method.method, " · ".join(dict.fromkeys(details)), kind, cells))
+    remarks = tuple(score_grid_remarks(grid, groups))
+    return ScoreTable(title, about, _group_heads(grid, columns), heads, tuple(rows), remarks)
 
 
 def _value(grid: ScoreGrid, number: int, column: ScoreColumn) -> ScoreValue | None:
@@ -215,21 +216,19 @@ def _value(grid: ScoreGrid, number: int, column: ScoreColumn) -> ScoreValue | No
     known = cell.low is not None and cell.high is not None
     interval = f"{cell.low:.1f} to {cell.high:.1f}" if known else ""
     of = "" if cell.hits is None else f"{cell.hits:,}/{cell.n:,}"
-    return ScoreValue(cell.value, len(grid.lines) > 1 and cell.value == grid.best(*column), of, interval)
+    return ScoreValue(cell.value, len(grid.methods) > 1 and cell.value == grid.best(*column), of, interval)
 
 
 def _query_counts(grid: ScoreGrid, column: ScoreColumn) -> str:
-    """How many queries; several numbers mean that the lines were not asked the same."""
-    counts = sorted({cell.n for (_, sheet, metric), cell in grid.cells.items() if (sheet, metric) == column})
+    """How many queries; several numbers mean that the methods were not evaluated on the same."""
+    counts = sorted({cell.n for (_, group, metric), cell in grid.cells.items() if (group, metric) == column})
     return "n " + ", ".join(f"{count:,}" for count in counts)
 
 
-def _groups(grid: ScoreGrid, columns: list[ScoreColumn]) -> tuple[TableHead, ...]:
-    """Neighbouring columns of one sheet share a head that names benchmark, split and protocol, texts and all."""
-    runs: list[tuple[ComparisonGroup, int]] = [
-        (sheet, len(list(own))) for sheet, own in groupby(one[0] for one in columns)
-    ]
+def _group_heads(grid: ScoreGrid, columns: list[ScoreColumn]) -> tuple[TableHead, ...]:
+    """Neighbouring columns of one group share a head that names benchmark, split and protocol, texts and all."""
+    neighbours = [(group, len(list(same))) for group, same in groupby(group for group, _ in columns)]
     return tuple(
-        TableHead(group_title(sheet), f"{sheet.split}, {sheet.protocol}; texts {grid.texts(sheet)}", count)
-        for sheet, count in runs
+        TableHead(group_title(group), f"{group.split}, {group.protocol}; texts {grid.text_protocols(group)}", count)
+        for group, count in neighbours
     )

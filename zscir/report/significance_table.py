@@ -1,4 +1,4 @@
-"""Comparisons: the paired tests of a run's table become each trained method against the strongest control."""
+"""Significance tables: each trained method against the strongest control, from the paired tests of ``tabulate``."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -35,14 +35,14 @@ class ControlTest:
     """One method minus one control on the same queries: points of percent, queries won and lost, two-sided p."""
 
     points: float
-    against: str
+    control: str
     won: int
     lost: int
     p_value: float
 
     @property
-    def sure(self) -> bool:
-        """Whether so large a difference would come by luck of the queries in less than one of twenty cases."""
+    def significant(self) -> bool:
+        """Whether less than one in twenty choices of the queries would give so large a difference by chance."""
         return self.p_value < 0.05
 
 
@@ -58,15 +58,15 @@ class SignificanceTable:
 
 def comparisons(record: RunRecord) -> list[SignificanceTable]:
     """For each ``tabulate`` of the run: whole benchmarks, then categories and tasks one by one."""
-    return [one for _, artifact in record.made_by("tabulate") for one in _comparisons(artifact)]
+    return [table for _, artifact in record.steps_with_artifact("tabulate") for table in _comparisons(artifact)]
 
 
 def _comparisons(table: Artifact) -> list[SignificanceTable]:
     if not has_columns(table, "pairs.parquet", PAIR_COLUMNS):
         return []
-    own = {rows[0]["evaluation"]: rows[0] for rows in tabulated_score_rows(table)}
-    names = {number: row["method"] for number, row in own.items()}
-    controls = {number for number, row in own.items() if control_kind(row) is not None}
+    first_rows = {rows[0]["evaluation"]: rows[0] for rows in tabulated_score_rows(table)}
+    names = {number: row["method"] for number, row in first_rows.items()}
+    controls = {number for number, row in first_rows.items() if control_kind(row) is not None}
     if names and not controls:
         return [
             SignificanceTable(WHOLE_TITLE, (), (), "CONTROLS MISSING: there is no control to hold the methods against.")
@@ -78,7 +78,7 @@ def _comparisons(table: Artifact) -> list[SignificanceTable]:
     whole = {key: found for key, found in tests.items() if _is_whole(key) and found}
     parts = {key: found for key, found in tests.items() if not _is_whole(key) and found}
     drawn = [_comparison(title, found, names) for title, found in ((WHOLE_TITLE, whole), (PARTS_TITLE, parts))]
-    return [one for one in drawn if one.rows]
+    return [table for table in drawn if table.rows]
 
 
 def _is_whole(key: TestedColumn) -> bool:
@@ -94,7 +94,7 @@ def _comparison(
         TableHead(f"{group_title(ComparisonGroup(*key[:3]))} {key[3]}", f"{key[1]}, {key[2]}") for key in keys
     )
     return SignificanceTable(
-        title, heads, tuple((names[one], tuple(tests[key].get(one) for key in keys)) for one in methods)
+        title, heads, tuple((names[method], tuple(tests[key].get(method) for key in keys)) for method in methods)
     )
 
 

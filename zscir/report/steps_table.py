@@ -1,4 +1,4 @@
-"""The walk: each step of a run becomes a row of counts, rejects and costs, and a box in the picture of the graph."""
+"""Table and graph of a run's steps: counts, rejects, time and memory of each."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +49,7 @@ class StepTableRow:
     inputs: tuple[Input, ...]
     rows: int | None
     rejects: int | None
-    of: int | None  # how many things the rejects were taken out of
+    rejected_from: int | None  # of how many rows the rejects are a share
     reasons: tuple[Reason, ...]
     facts: dict[str, str]
     problem: str = ""
@@ -85,15 +85,15 @@ def _step_table_row(record: RunRecord, step: StepRecord) -> StepTableRow:
         except ZscirError as error:
             problem = str(error)
     inputs, rows = _inputs(record, artifact), _whole(facts.get("rows"))
-    of = _rejected_from(inputs, rows, total, _whole(facts.get("images")))
-    return StepTableRow(step, inputs, rows, total, of, _reasons(found), shown_facts(facts), problem)
+    whole = _rejected_from(inputs, rows, total, _whole(facts.get("images")))
+    return StepTableRow(step, inputs, rows, total, whole, _reasons(found), shown_facts(facts), problem)
 
 
 def _rejected_from(inputs: tuple[Input, ...], rows: int | None, rejects: int | None, images: int | None) -> int | None:
-    """What the rejects are a share of: the images that a filter looked at, the largest input, or (for a list from
-    outside) all rows that were read.
+    """What the rejects are a share of: the images that a filter read, the largest input, or (for a list from outside
+    the store, which has no row count) all rows that were read.
     """
-    read = max((one.rows for one in inputs if one.rows is not None), default=0)
+    read = max((source.rows for source in inputs if source.rows is not None), default=0)
     if not rejects:
         return None
     if rows is not None and images == rows + rejects:
@@ -105,8 +105,8 @@ def _reasons(found: list[tuple[str, int]]) -> tuple[Reason, ...]:
     shown = found[:MAX_REASONS_SHOWN]
     rest = sum(count for _, count in found[MAX_REASONS_SHOWN:])
     listed = [*shown, *([(f"{len(found) - len(shown)} more reasons", rest)] if rest else [])]
-    most = max((count for _, count in listed), default=1)
-    return tuple(Reason(name, count, round(100 * count / most, 1)) for name, count in listed)
+    longest = max((count for _, count in listed), default=1)
+    return tuple(Reason(name, count, round(100 * count / longest, 1)) for name, count in listed)
 
 
 def _inputs(record: RunRecord, artifact: Artifact) -> tuple[Input, ...]:
@@ -127,8 +127,8 @@ def shown_facts(facts: dict[str, Any]) -> dict[str, str]:
     """The facts of a step that are not shown as rows or rejects already, each as a short text."""
     shown: dict[str, str] = {}
     for name, value in facts.items():
-        told = name in ("rows", "rejects") or name.endswith(("by_reason", "by_class"))
-        text = "" if told else _fact(value)
+        in_row = name in ("rows", "rejects") or name.endswith(("by_reason", "by_class"))
+        text = "" if in_row else _fact(value)
         if text:
             shown[name] = text
     more = {"more": format_number(len(shown) - MAX_FACTS_SHOWN)} if len(shown) > MAX_FACTS_SHOWN else {}
@@ -138,8 +138,8 @@ def shown_facts(facts: dict[str, Any]) -> dict[str, str]:
 def _fact(value: Any) -> str:
     """A number, a few words, or the first numbers of a table; empty for anything else."""
     if isinstance(value, dict):
-        numbers = [(name, one) for name, one in value.items() if isinstance(one, int | float)]
-        first = ", ".join(f"{name} {format_number(one)}" for name, one in numbers[:MAX_WORDS_SHOWN])
+        numbers = [(name, number) for name, number in value.items() if isinstance(number, int | float)]
+        first = ", ".join(f"{name} {format_number(number)}" for name, number in numbers[:MAX_WORDS_SHOWN])
         return shorten_text(first + (", ..." if len(numbers) > MAX_WORDS_SHOWN else ""), 120)
     if isinstance(value, str):
         return shorten_text(value, 80)
@@ -151,9 +151,9 @@ def _whole(value: Any) -> int | None:
 
 
 def draw_graph(rows: list[StepTableRow]) -> tuple[graph_layout.GraphLayout, list[GraphBox]]:
-    """The picture of the steps: where lines and boxes go, and what stands in each box."""
+    """The layout of the graph, and the text of each box."""
     names = {row.step.name for row in rows}
-    parents = {row.step.name: [one for one in row.step.parents if one in names] for row in rows}
+    parents = {row.step.name: [parent for parent in row.step.parents if parent in names] for row in rows}
     drawing = graph_layout.layout_graph(parents)
     by_name = {row.step.name: row for row in rows}
     boxes = [

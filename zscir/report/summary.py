@@ -1,4 +1,4 @@
-"""The head: a run becomes what is read first: what went wrong, its main numbers, and where its time went."""
+"""Summary of a run at the head of its page: what went wrong, the main numbers, and the time of each step."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from zscir.report.formatting import format_number
 from zscir.report.run_data import RunRecord
 from zscir.report.steps_table import StepTableRow
 
-SILENT = "The process ended without a word: killed, out of memory, or its machine went away."
+SILENT = "The process ended without an error message: killed, out of memory, or its machine is gone."
 ALARM_TITLES = {
     "died": "The run died",
     "interrupted": "The run was interrupted",
@@ -25,7 +25,7 @@ TILES = {
 
 @dataclass(frozen=True)
 class Alarm:
-    """What stands above all else when a run did not end well."""
+    """The banner of a run that failed, was interrupted or is still running."""
 
     kind: str
     title: str
@@ -67,27 +67,26 @@ def alarm_of(record: RunRecord) -> Alarm | None:
 
 
 def run_duration_s(record: RunRecord) -> float | None:
-    """Seconds from the start to the end, or to the last thing known of a run that has no end."""
+    """Seconds from the start to the end, or to the last recorded time of a run without an end."""
     known = [moment for step in record.steps for moment in (step.started_at, step.finished_at) if moment is not None]
     end = record.row["finished_at"] or max(known, default=None)
     return None if end is None else float((end - record.row["started_at"]).total_seconds())
 
 
-def tiles_of(walk: list[StepTableRow]) -> list[Tile]:
+def tiles_of(steps: list[StepTableRow]) -> list[Tile]:
     """How many pairs, URLs, triplets, trainings and rejects."""
     tiles = []
     for stage, name in TILES.items():
-        rows = [row.rows for row in walk if row.step.stage == stage and row.rows is not None]
+        rows = [row.rows for row in steps if row.step.stage == stage and row.rows is not None]
         tiles += [Tile(name, format_number(sum(rows)))] if rows else []
-    trained = sum(row.step.stage == "train" and row.step.artifact is not None for row in walk)
+    trained = sum(row.step.stage == "train" and row.step.artifact is not None for row in steps)
     tiles += [Tile("training" if trained == 1 else "trainings", format_number(trained))] if trained else []
-    return (
-        [*tiles, Tile("left out, with a reason", format_number(sum(row.rejects or 0 for row in walk)))] if walk else []
-    )
+    rejects = Tile("left out, with a reason", format_number(sum(row.rejects or 0 for row in steps)))
+    return [*tiles, rejects] if steps else []
 
 
 def bars_of(record: RunRecord) -> list[TimelineBar]:
-    """The steps that took time, as stretches of the run's time."""
+    """The steps that took time, as bars on the run's time axis."""
     total = max(run_duration_s(record) or 0.0, 0.001)
     bars = []
     for step in record.steps:

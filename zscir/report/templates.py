@@ -1,4 +1,4 @@
-"""Templates: values become HTML, each of them escaped; an unknown name is an error."""
+"""Jinja templates of the pages: every value is escaped, and an unknown name is an error."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from markupsafe import Markup
 from zscir.report import formatting
 
 TEMPLATES_FOLDER = Path(__file__).parent
-# What the templates call them: a number of Jinja's own filters is taken, such as ``truncate`` and ``format``.
+# The templates' names for them: some names are taken by filters of Jinja's own, such as ``truncate`` and ``format``.
 FILTERS = {
     "number": formatting.format_number,
     "seconds": formatting.format_seconds,
@@ -36,6 +36,6 @@ def environment() -> jinja2.Environment:
 
 
 def style_sheet(more: str = "") -> Markup:
-    """The style of every page, and what is ``more``: rules of our own making, never words from outside."""
+    """The style of every page, followed by ``more``: rules of our own making, never text from outside."""
     text = (TEMPLATES_FOLDER / "style.css").read_text(encoding="utf-8")
-    return Markup(f"{text}{more}")  # noqa: S704 - our own file
+    return Markup(f"{text}{more}")  # noqa: S704 - our own file and our own rules

@@ -1,4 +1,4 @@
-"""Pictures: image bytes from shards become small thumbnails as ``data:`` URIs, masked ones as the model sees them."""
+"""Thumbnails of images in shards as ``data:`` URIs; masked ones as the model sees them."""
 
 import base64
 from dataclasses import dataclass, field
@@ -18,14 +18,14 @@ from zscir.store.artifacts import Artifact
 
 THUMB_PX = 144
 QUALITY = 80
-MAX_BYTES = 64 * 1024 * 1024
+MAX_BYTES = 64 * 1024 * 1024  # of one image file: a row of a damaged table may ask for anything
 MAX_THUMBNAIL_SOURCE_PIXELS = 50_000_000
 GREY, STRIPE = 138, 158
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A thumbnail: its ``data:`` URI (empty when it cannot be shown; ``problem`` says why), its size and its words."""
+    """A thumbnail: its ``data:`` URI (empty when it cannot be shown; ``problem`` says why), its size, its alt text."""
 
     uri: str
     width: int
@@ -56,7 +56,7 @@ def shrink_to_thumbnail(image: Image.Image, alt: str) -> Thumbnail:
 
 @dataclass(frozen=True)
 class PatchGrid:
-    """How a model cuts images up: its pixel rule and the side of a patch in pixels."""
+    """The patches of a model: its pixel spec and the side of a patch in pixels."""
 
     pixels: ModelPixelSpec
     patch_px: int
@@ -68,7 +68,7 @@ class PatchGrid:
 
 
 def model_square(data: bytes, pixels: ModelPixelSpec) -> Image.Image:
-    """The square of pixels that a model gets of an image."""
+    """The square of pixels that a model reads of an image."""
     from zscir.methods.image_tensors import resize_to_square
 
     return Image.fromarray(resize_to_square(decode_image(data, MAX_THUMBNAIL_SOURCE_PIXELS), pixels))
@@ -89,7 +89,7 @@ def masked_thumbnail(
 
 
 def stripes(size_px: int) -> NDArray[np.uint8]:
-    """[S, S] greys in diagonal stripes, which no photograph of something grey is taken for."""
+    """[S, S] greys in diagonal stripes, which nobody takes for part of a photograph."""
     period = max(4, size_px // 24)
     diagonal = np.add.outer(np.arange(size_px), np.arange(size_px)) % period
     return np.where(diagonal < period // 3, STRIPE, GREY).astype(np.uint8)
@@ -117,11 +117,11 @@ class StoredImages:
     COLUMNS = ("image_key", "shard", "offset", "size", "text", "url", "width", "height")
 
     def find(self, keys: set[str]) -> None:
-        """Learn where the images of ``keys`` lie."""
+        """Look up the shards and offsets of the images of ``keys``."""
         for source in self.sources:
             wanted = keys - self.places.keys()
-            most = 4 * len(wanted)
-            for row in rows_with(source, "images.parquet", "image_key", wanted, list(self.COLUMNS), most):
+            max_rows = 4 * len(wanted)  # an image may be listed by several pairs
+            for row in rows_with(source, "images.parquet", "image_key", wanted, list(self.COLUMNS), max_rows):
                 if row["shard"] is not None:
                     self.places.setdefault(row["image_key"], (source, row))
 
@@ -141,12 +141,12 @@ class StoredImages:
 
 
 def read_shard_member(source: Artifact, shard: str, offset: int, size: int) -> bytes | None:
-    """The bytes of one member of a shard; None when the row points outside of what may be read."""
+    """The bytes of one member of a shard; None when the row names no shard or no possible span."""
     if shard not in source.entries or not 0 <= size <= MAX_BYTES or offset < 0:
         return None
     return read_span(source, shard, offset, size)
 
 
 def sample_downloaded_rows(source: Artifact, count: int) -> list[dict[str, Any]]:
-    """Rows of pictures that arrived, spread over the table."""
-    return spread_rows(source, "images.parquet", count, keep=pc.field("status") == "ok")
+    """Rows of images that were downloaded, spread evenly over the table."""
+    return spread_rows(source, "images.parquet", count, row_filter=pc.field("status") == "ok")

@@ -1,4 +1,4 @@
-"""Contact sheets: a few rows of pairs and synthesised triplets become cards of pictures and texts."""
+"""Contact sheets of image-text pairs and synthesised triplets."""
 
 from zscir.report.artifact_reader import TableRows, spread_rows
 from zscir.report.contact_sheet import Card, ContactSheet, FramedPicture, divide_cards
@@ -15,7 +15,7 @@ from zscir.store.artifacts import Artifact
 
 MAX_PAIRS, MAX_TRIPLETS = 18, 12
 IMAGE_SOURCE_STAGES = ("download", "import_images", "import_shards")  # the stages that bring pictures into the store
-PAIRS_ABOUT = "What arrived: pictures and their captions, spread evenly over the list."
+PAIRS_ABOUT = "Downloaded images and their captions, spread evenly over the list."
 TRIPLETS_ABOUT = (
     "Two similar pictures and the change from the first to the second in words, written from their captions."
 )
@@ -33,8 +33,10 @@ def _pair_sheet(source: Artifact, count: int) -> ContactSheet:
         alt = f"picture for the caption: {shorten_text(row['text'], 120)}"
         data = read_shard_member(source, row["shard"] or "", row["offset"] or 0, row["size"] or 0)
         picture = missing_thumbnail(alt, "not in the shard") if data is None else make_thumbnail(data, alt)
-        was = f" · {row['original_width']} x {row['original_height']} px" if row["original_width"] else ""
-        cards.append(Card((FramedPicture(picture),), shorten_text(row["text"]), shorten_text(row["url"], 60) + was))
+        original = f" · {row['original_width']} x {row['original_height']} px" if row["original_width"] else ""
+        cards.append(
+            Card((FramedPicture(picture),), shorten_text(row["text"]), shorten_text(row["url"], 60) + original)
+        )
     return ContactSheet("pairs", "Image-text pairs", PAIRS_ABOUT, tuple(cards))
 
 
@@ -44,13 +46,13 @@ def triplet_sheets(record: RunRecord) -> list[ContactSheet]:
         ContactSheet(
             "triplets", f"Synthesised triplets ({step.name})", TRIPLETS_ABOUT, _triplet_cards(record, artifact, count)
         )
-        for (step, artifact), count in divide_cards(record.made_by("parse_llm"), MAX_TRIPLETS)
+        for (step, artifact), count in divide_cards(record.steps_with_artifact("parse_llm"), MAX_TRIPLETS)
     ]
 
 
 def _triplet_cards(record: RunRecord, artifact: Artifact, count: int) -> tuple[Card, ...]:
     rows = spread_rows(artifact, "triplets.parquet", count)
-    images = images_above(record, artifact, rows)
+    images = images_of_ancestors(record, artifact, rows)
     return tuple(_triplet_card(row, images) for row in rows)
 
 
@@ -66,8 +68,10 @@ def _triplet_card(row: dict[str, str | None], images: StoredImages) -> Card:
     return Card(pictures, shorten_text(row["text"]), row["source"] or "")
 
 
-def images_above(record: RunRecord, artifact: Artifact, rows: TableRows) -> StoredImages:
+def images_of_ancestors(record: RunRecord, artifact: Artifact, rows: TableRows) -> StoredImages:
     """The images of the downloads and imports that ``artifact`` was made from, those of ``rows`` found already."""
-    images = StoredImages([one for one in record.library.above(artifact) if one.stage in IMAGE_SOURCE_STAGES])
+    images = StoredImages(
+        [ancestor for ancestor in record.library.ancestors(artifact) if ancestor.stage in IMAGE_SOURCE_STAGES]
+    )
     images.find({row[column] for row in rows for column in ("reference_key", "target_key")})
     return images

@@ -115,6 +115,12 @@ class WorkerSettings:
         return cls(kind, int(count or os.cpu_count() or 1), os.environ.get("ZSCIR_CLUSTER") or None)
 
 
+def count_from_env(name: str, default: int) -> int:
+    """The whole number from 1 on that an environment variable holds; ``default`` where it holds anything else."""
+    value = os.environ.get(name, "")
+    return int(value) if value.isdecimal() and int(value) else default
+
+
 def pools_from_env() -> dict[str, str]:
     """Stage or step -> work pool, from ``ZSCIR_DISPATCH`` (``train=gpu,embed=gpu``); RequestError when malformed."""
     pools = {}

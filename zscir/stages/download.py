@@ -30,7 +30,7 @@ def split_into_chunks(spec: DownloadSpec, pairs: Artifact) -> ChunkRounds:
 
 
 def _chunks(spec: DownloadSpec, lists: Artifact, patch: int | None) -> list[Chunk]:
-    fetch, asked = stage_named("fetch_chunk"), spec.of_chunk(patch)
+    fetch, asked = stage_named("fetch_chunk"), spec.chunk_spec(patch)
     names = {name: name.removesuffix(".parquet") for name in lists.files(".parquet")}
     before = "" if patch is None else f"patch {patch} "
     return [

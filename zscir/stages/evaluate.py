@@ -96,26 +96,27 @@ def evaluate(
         submission_files,
     )
 
-    respondent = _query_encoder(spec, checkpoint, backbone)
-    annotations = load_annotations(respondent, benchmarks, spec.benchmarks)
-    curves = _tuning(spec, respondent, validation)
+    encoder = _query_encoder(spec, checkpoint, backbone)
+    annotations = load_annotations(encoder, benchmarks, spec.benchmarks)
+    curves = _tuning(spec, encoder, validation)
     grid = next(iter(curves.values()), [])
     if grid:
-        respondent = respondent.weighing(max(grid, key=lambda one: one[1])[0])
+        best_weight, _ = max(grid, key=lambda point: point[1])
+        encoder = encoder.with_image_weight(best_weight)
         _write_curve(out / "curve.parquet", curves)
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in OUTPUT_TABLES}
     for entry, parts in zip(spec.benchmarks, annotations, strict=True):
-        hall = load_benchmark_images(respondent, benchmarks, gallery, entry, parts)
-        heard = encode_queries(respondent, hall)
-        for name, more in result_tables(respondent, hall, heard, spec.seed).items():
+        benchmark = load_benchmark_images(encoder, benchmarks, gallery, entry, parts)
+        encoded = encode_queries(encoder, benchmark)
+        for name, more in result_tables(encoder, benchmark, encoded, spec.seed).items():
             rows[name] += more
-        for files in submission_files(heard):
+        for files in submission_files(encoded):
             write_submission(out / "submissions", files)
     protocols = {(row["benchmark"], row["split"]): row["protocol"] for row in rows["scores"]}
     rows["breakdown"] = list(breakdown_rows(rows["queries"], rows["per_query"], protocols, spec.seed))
     for name, schema in OUTPUT_TABLES.items():
         write_table(out / f"{name}.parquet", schema, rows[name])
-    return {"rows": len(rows["scores"]), "queries": len(rows["queries"]), **_tuning_facts(grid, respondent)}
+    return {"rows": len(rows["scores"]), "queries": len(rows["queries"]), **_tuning_facts(grid, encoder)}
 
 
 def _query_encoder(spec: EvaluateSpec, checkpoint: Artifact, backbone: Artifact | None) -> Any:
@@ -130,7 +131,7 @@ def _query_encoder(spec: EvaluateSpec, checkpoint: Artifact, backbone: Artifact 
     return replace(one, pixels=pixels_for(one.pixels, spec.preprocessing))
 
 
-def _tuning(spec: EvaluateSpec, respondent: Any, validation: Artifact | None) -> dict[str, WeightScores]:
+def _tuning(spec: EvaluateSpec, encoder: Any, validation: Artifact | None) -> dict[str, WeightScores]:
     """What each weight of the grid scores on the validation benchmarks; CIRR's R@1, which decides, comes first."""
     from zscir.benchmarks import benchmark_info
     from zscir.evaluation.run_benchmark import (
@@ -146,10 +147,12 @@ def _tuning(spec: EvaluateSpec, respondent: Any, validation: Artifact | None) ->
         return {}
     curves = {}
     entries = _validation_entries(spec, {file.split("/")[0] for file in validation.files(".json")})
-    for entry, parts in zip(entries, load_annotations(respondent, validation, entries), strict=True):
-        hall = load_benchmark_images(respondent, validation, None, entry, parts)
+    for entry, parts in zip(entries, load_annotations(encoder, validation, entries), strict=True):
+        benchmark = load_benchmark_images(encoder, validation, None, entry, parts)
         metric = benchmark_info(entry.name).headline_metrics[0]
-        curves[validation_curve_name(respondent, hall, metric)] = sweep_weights(respondent, hall, spec.weights, metric)
+        curves[validation_curve_name(encoder, benchmark, metric)] = sweep_weights(
+            encoder, benchmark, spec.weights, metric
+        )
     return curves
 
 
@@ -172,8 +175,8 @@ def _write_curve(path: Path, curves: dict[str, WeightScores]) -> None:
     write_table(path, CURVE_SCHEMA, rows)
 
 
-def _tuning_facts(grid: WeightScores, respondent: Any) -> Facts:
+def _tuning_facts(grid: WeightScores, encoder: Any) -> Facts:
     if not grid:
         return {}
     shown = json.dumps({f"{weight:g}": round(value, 2) for weight, value in grid})
-    return {"lambda": respondent.image_weight, f"validation {TUNED_METRIC} by lambda": shown}
+    return {"lambda": encoder.image_weight, f"validation {TUNED_METRIC} by lambda": shown}

@@ -70,7 +70,7 @@ def _attempt(spec: ChunkSpec, targets: tuple[ChunkUrl, ...], gateway: "Gateway",
     shutil.rmtree(scratch, ignore_errors=True)
     keys = [target.image_key for target in targets]
     # img2dataset cannot number the images of shards of one row.
-    job = Img2datasetJob(scratch / "urls.parquet", scratch / "raw", max(2, len(targets)), 1, spec.engine_options())
+    job = Img2datasetJob(scratch / "urls.parquet", scratch / "raw", max(2, len(targets)), 1, spec.img2dataset_options())
     gateway.expect({target.image_key: target.url for target in targets})
     try:
         with atomic_path(job.urls) as part:

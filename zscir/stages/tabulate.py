@@ -69,7 +69,7 @@ def tabulate(spec: TabulateSpec, scores: list[Artifact], out: Path) -> Facts:
         score_tables_markdown(grid, spec.title) + paired_tests_markdown(grid, pairs), encoding="utf-8"
     )
     (out / "table.csv").write_text(_csv(wide_rows(grid)), encoding="utf-8", newline="")
-    lacking = len(missing_controls(grid, grid.sheets()))
+    lacking = len(missing_controls(grid, grid.groups()))
     return {"rows": len(rows), "evaluations": len(scores), **({"controls_missing": lacking} if lacking else {})}
 
 

@@ -74,7 +74,7 @@ def test_exit_codes_are_not_believed(tmp_path: Path, instead: Callable[[str], No
 @pytest.mark.parametrize(
     ("code", "ended", "words"),
     [(QUITTER, "exit code 0", "nothing to see here"), (FAINTER, "exit code 1", "MemoryError: no room for this"),
-     (BROKEN, "with its engine", "ImportError: half of it is missing")],
+     (BROKEN, "with its process", "ImportError: half of it is missing")],
     ids=["it leaves", "it raises", "it cannot be imported"],
 )  # fmt: skip
 def test_what_img2dataset_said_last_is_told(
@@ -195,7 +195,7 @@ def test_a_killed_engine_ends_its_jobs_early_and_the_next_one_is_new(
         killed.kill()
         assert [one.result(20) for one in jobs] == [[], []]
         wait_for(lambda: session_of(killed) == [], 20)
-        assert caplog.text.count("ended early (with its engine)") == 2
+        assert caplog.text.count("ended early (with its process)") == 2
         assert shards_of(tmp_path / "next", good(server)) == [0]
         assert the_engine().pid != killed.pid
 

@@ -129,7 +129,7 @@ def asleep(engine: Img2datasetProcess, folder: Path) -> RunningJob:
 def test_an_engine_that_is_not_needed_ends_by_itself(fake_engine: dict[str, str], tmp_path: Path) -> None:
     engine = Img2datasetProcess(fake_engine, idle_s=0.1)
     child = the_engine()
-    wait_for(lambda: not engine.open)
+    wait_for(lambda: not engine.accepts_jobs)
     assert engine.start(tmp_path / "log", {}) is None
     wait_for(lambda: not child.is_running())
 
@@ -138,12 +138,12 @@ def test_an_engine_with_a_long_job_does_not_rest(fake_engine: dict[str, str], tm
     engine = Img2datasetProcess(fake_engine, idle_s=0.1)
     run = asleep(engine, tmp_path / "job")
     time.sleep(0.4)
-    assert engine.open
-    assert not run.over.is_set()
+    assert engine.accepts_jobs
+    assert not run.finished.is_set()
     run.end()
-    assert run.exit == -signal.SIGKILL
+    assert run.exit_code == -signal.SIGKILL
     assert not psutil.pid_exists(run.pid or 0)
-    wait_for(lambda: not engine.open)
+    wait_for(lambda: not engine.accepts_jobs)
 
 
 def test_closing_ends_jobs_that_are_under_way(fake_engine: dict[str, str], tmp_path: Path) -> None:
@@ -152,8 +152,8 @@ def test_closing_ends_jobs_that_are_under_way(fake_engine: dict[str, str], tmp_p
     wait_for(lambda: jobs_now() == [run.pid])  # a job may have begun before the engine has told which it is
     engine.close()
     assert session_of(child) == []
-    assert run.over.is_set()
-    assert run.exit is None
+    assert run.finished.is_set()
+    assert run.exit_code is None
     run.end()  # it is over already
 
 

@@ -98,7 +98,7 @@ def test_a_truncated_raw_shard_is_refused_and_nothing_is_finished(tmp_path: Path
 
 def test_a_shard_whose_urls_were_never_asked_for_is_refused(tmp_path: Path) -> None:
     raw = raw_shard(tmp_path / "raw", {}, dict.fromkeys(range(4), "connection refused"), [])
-    with pytest.raises(BadShard, match="did not ask for 4 of 4 URLs"):
+    with pytest.raises(BadShard, match="did not request 4 of 4 URLs"):
         repack(raw, TARGETS, lambda _: None, tmp_path)
 
 

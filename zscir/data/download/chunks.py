@@ -11,7 +11,7 @@ from zscir.runtime.schemas import PAIRS_SCHEMA, read_rows, schema_of, write_tabl
 from zscir.store.artifacts import atomic_path
 
 URLS_SCHEMA = schema_of(image_key="str", url="str", text="str")
-MIN_CHUNK_DIVISOR = 4  # a chunk has at least chunk_rows / SMALLEST rows, except the last
+MIN_CHUNK_DIVISOR = 4  # a chunk has at least chunk_rows / MIN_CHUNK_DIVISOR rows, except the last
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class ChunkUrl:
 
 
 def read_chunk(urls: Path) -> tuple[ChunkUrl, ...]:
-    """The targets of one chunk's list."""
+    """The URLs of one chunk's list."""
     return tuple(ChunkUrl(**row) for row in read_rows(urls, URLS_SCHEMA))
 
 
 def write_chunks(tables: Iterable[pa.Table], folder: Path, chunk_rows: int) -> tuple[int, int]:
-    """Cut tables of URLS rows into ``NNNNN.parquet``; return how many chunks and URLs there are.
+    """Split tables of URLS_SCHEMA rows into ``NNNNN.parquet``; return how many chunks and URLs there are.
 
     A chunk's rows are sorted by image key: it stays the same when rows change places inside it.
     """
@@ -52,30 +52,30 @@ def distinct_urls(pairs: Path, scratch: Path) -> Iterator[pa.Table]:
 
 
 def content_defined_chunks(tables: Iterable[pa.Table], chunk_rows: int) -> Iterator[pa.Table]:
-    """Groups of consecutive rows, of at most ``chunk_rows``, that end where the hash of a row says.
+    """Groups of consecutive rows, of at most ``chunk_rows``, that end at rows whose hash says so.
 
-    An end depends on the rows since the end before it, and soon on those near it alone: rows that are
-    put in, taken out or appended move the ends around them and leave the other chunks alone.
+    An end depends only on the rows since the one before it, and soon on those near it alone: rows that are inserted,
+    removed or appended move the ends around them and leave the other chunks as they are.
     """
-    held = URLS_SCHEMA.empty_table()
+    pending = URLS_SCHEMA.empty_table()
     for table in tables:
-        held = pa.concat_tables([held, table])
+        pending = pa.concat_tables([pending, table])
         start = 0
-        for end in _chunk_ends(held, chunk_rows):
-            yield held.slice(start, end - start)
+        for end in _chunk_ends(pending, chunk_rows):
+            yield pending.slice(start, end - start)
             start = end
-        held = held.slice(start)
-    if held.num_rows:
-        yield held
+        pending = pending.slice(start)
+    if pending.num_rows:
+        yield pending
 
 
 def _chunk_ends(rows: pa.Table, chunk_rows: int) -> Iterator[int]:
     """Where chunks end among these rows; the rest is undecided until more rows are there."""
-    fewest = max(1, chunk_rows // MIN_CHUNK_DIVISOR)
-    every = max(1, (chunk_rows - fewest) // 2)
-    size, marks = 0, [int(key[:12], 16) % every == 0 for key in rows.column("image_key").to_pylist()]
+    min_rows = max(1, chunk_rows // MIN_CHUNK_DIVISOR)
+    mark_every = max(1, (chunk_rows - min_rows) // 2)
+    size, marks = 0, [int(key[:12], 16) % mark_every == 0 for key in rows.column("image_key").to_pylist()]
     for position, mark in enumerate(marks, start=1):
         size += 1
-        if size == chunk_rows or (mark and size >= fewest):
+        if size == chunk_rows or (mark and size >= min_rows):
             yield position
             size = 0

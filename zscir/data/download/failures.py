@@ -1,17 +1,17 @@
-"""Failures: everything that can go wrong with one URL becomes a class, a text and whether to try again.
+"""The error classes of a download: what can go wrong with one URL, and whether a retry may help.
 
-Texts hold no port, time or memory address of this run: they are written into artifacts.
+Error texts hold no port, time or memory address of this run: they are written into artifacts.
 """
 
 import errno
 import os
 import ssl
 
-# Answers after which the same request may well succeed. 509 and 520 to 524 are what hosting companies made up.
+# Statuses after which the same request may well succeed. 509 and 520 to 524 are of hosting companies, in no RFC.
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524}
 CONNECTION_LOST_ERRNOS = (errno.ECONNRESET, errno.EPIPE)
 
-# What may pass: worth another attempt, now or in a later round.
+# Worth another attempt, now or in a patch round.
 TRANSIENT_ERRORS = {
     "timeout": "not done within the URL's deadline",
     "connect": "no connection: refused, unreachable",
@@ -24,7 +24,7 @@ TRANSIENT_ERRORS = {
     "chunk_deadline": "its chunk's time was over",
     "engine": "img2dataset lost this URL",
 }
-# What stays: nobody is asked again.
+# Permanent: never requested again.
 PERMANENT_ERRORS = {
     "dns": "no such host",
     "tls": "the certificate or the protocol is not acceptable",
@@ -44,12 +44,12 @@ PERMANENT_ERRORS = {
 
 
 def transient_error_classes() -> frozenset[str]:
-    """The error classes that a later attempt may cure; every other one (`http_404`, `not_image`, ...) is for good."""
+    """The error classes that a later attempt may cure; every other one (`http_404`, `not_image`, ...) is permanent."""
     return frozenset(TRANSIENT_ERRORS) | {_class_of(status) for status in TRANSIENT_STATUS}
 
 
 class FetchFailure(Exception):
-    """Why a URL gave no image; ``retry_after_s`` is what the host said about when to come again."""
+    """Why a URL gave no image; ``retry_after_s`` is the host's Retry-After."""
 
     def __init__(
         self, error_class: str, error: str, http_status: int | None = None, retry_after_s: float | None = None
@@ -67,13 +67,13 @@ class FetchFailure(Exception):
 
 
 def failure_from_status(status: int, retry_after_s: float | None) -> FetchFailure:
-    """The failure that an HTTP status other than 2xx is."""
+    """The failure for an HTTP status other than 200."""
     return FetchFailure(_class_of(status), f"HTTP status {status}", status, retry_after_s)
 
 
 def failure_from_client_error(error: Exception) -> FetchFailure:
     """The failure behind an exception of the HTTP client or of the socket."""
-    import aiohttp  # loads every certificate that is trusted, which who only wants the classes need not wait for
+    import aiohttp  # slow: it loads all trusted certificates, and most importers only want the classes
 
     inner = _root_cause(error)
     if isinstance(inner, FetchFailure):
@@ -84,14 +84,14 @@ def failure_from_client_error(error: Exception) -> FetchFailure:
         return FetchFailure("tls", f"TLS: {getattr(inner, 'verify_message', '') or inner.reason or 'failed'}")
     if (
         isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError)
-        or _number(inner) in CONNECTION_LOST_ERRNOS
+        or _errno(inner) in CONNECTION_LOST_ERRNOS
     ):
-        # One class without a status: whether the reset overtakes the first bytes of the answer is a matter of chance.
+        # One class and no status: whether the reset overtakes the first bytes of the answer is a matter of chance.
         return FetchFailure("incomplete", "the connection ended before the whole answer was there")
     if isinstance(error, aiohttp.InvalidURL):
         return FetchFailure("bad_url", "the client cannot ask this URL")
-    if _number(inner) is not None:
-        return FetchFailure("connect", os.strerror(_number(inner) or 0))
+    if _errno(inner) is not None:
+        return FetchFailure("connect", os.strerror(_errno(inner) or 0))
     return FetchFailure("bad_answer", f"not a valid HTTP answer ({type(error).__name__})")
 
 
@@ -100,7 +100,7 @@ def _class_of(status: int) -> str:
 
 
 def _root_cause(error: Exception) -> BaseException:
-    """aiohttp wraps what happened in its own errors; look at the innermost that says more."""
+    """The innermost error: aiohttp wraps what the socket or TLS raised in its own errors."""
     inner: BaseException = error
     while True:
         cause = getattr(inner, "os_error", None) or getattr(inner, "certificate_error", None) or inner.__cause__
@@ -109,5 +109,5 @@ def _root_cause(error: Exception) -> BaseException:
         inner = cause
 
 
-def _number(error: BaseException) -> int | None:
+def _errno(error: BaseException) -> int | None:
     return error.errno if isinstance(error, OSError) else None

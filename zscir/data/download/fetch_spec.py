@@ -1,4 +1,4 @@
-"""Limits: what a source's spec says about how far and how politely its URLs may be fetched."""
+"""The bounds of a fetch (per URL, host and chunk) and of resizing, as spec fields."""
 
 from typing import Annotated, Literal
 
@@ -9,6 +9,7 @@ from zscir.runtime.specs import Spec
 
 MIB = 1024 * 1024
 MAX_URL_CHARS = 8192  # Apache and nginx take a request line of 8 kB by default
+# Defaults of fields that are None: those came later, and a default in the field would have changed every key.
 MAX_WAIT_S = 60.0
 BREAKER_FAILURES = 10
 BREAKER_S = 15.0
@@ -30,14 +31,14 @@ class ResizeSpec(Spec):
 class FetchSpec(Spec):
     """Bounds per URL, host and chunk. All seconds are wall-clock.
 
-    A URL's deadline runs while it is asked for and between retries, not while it waits for its host: for a free slot,
-    its turn at ``max_per_s``, or (``max_wait_s`` at most, in all) for a host that is busy or down.
+    A URL's deadline runs during requests and between retries, not while it waits for its host: for a free slot, its
+    turn at ``max_per_s``, or (at most ``max_wait_s`` in all) until a host that is busy or down recovers.
     """
 
     deadline_s: Annotated[float, Field(gt=0, le=3600)] = 30.0  # requests, redirects, retries and back-off together
     retries: Annotated[int, Field(ge=0, le=10)] = 2  # after transient failures only
     backoff_s: Annotated[float, Field(gt=0, le=60)] = 0.5  # before the first retry; doubles, with jitter
-    max_retry_after_s: Annotated[float, Field(ge=0, le=600)] = 20.0  # a host that asks for more is not asked again
+    max_retry_after_s: Annotated[float, Field(ge=0, le=600)] = 20.0  # a longer Retry-After ends the retries
     max_redirects: Annotated[int, Field(ge=0, le=20)] = 5
     max_bytes: Annotated[int, Field(ge=1, le=256 * MIB)] = 32 * MIB
     max_pixels: Annotated[int, Field(ge=1, le=HARD_MAX_PIXELS)] = HARD_MAX_PIXELS
@@ -48,7 +49,7 @@ class FetchSpec(Spec):
     breaker_failures: Annotated[int, Field(ge=1)] | None = None  # in a row, then the host counts as down; None: 10
     breaker_s: Annotated[float, Field(gt=0, le=600)] | None = None  # for how long at first; doubles; None: 15 s
     chunk_deadline_s: Annotated[float, Field(gt=0, le=604_800)] | None = None  # None: an hour, more if max_per_s is low
-    robots_txt: bool | None = None  # None: not asked for, as few image lists do; X-Robots-Tag is always honoured
+    robots_txt: bool | None = None  # None: not read; X-Robots-Tag is always honoured
 
     @field_validator("allow_hosts")
     @classmethod
@@ -60,11 +61,11 @@ class FetchSpec(Spec):
         return values
 
     def wait_s(self) -> float:
-        """Seconds that a URL may wait for hosts that are busy or down."""
+        """Seconds that a URL may wait for hosts that are busy or down, in all."""
         return MAX_WAIT_S if self.max_wait_s is None else self.max_wait_s
 
     def chunk_s(self, urls: int) -> float:
-        """Seconds that so many URLs may take together: at the least what they need at one host's rate."""
+        """Seconds for ``urls`` URLs together; without a deadline in the spec, enough for all at one host's rate."""
         if self.chunk_deadline_s is not None:
             return self.chunk_deadline_s
         return CHUNK_DEADLINE_S + (urls / self.max_per_s if self.max_per_s else 0.0)

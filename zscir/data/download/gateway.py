@@ -4,7 +4,6 @@ It answers only for keys that it expects, so it is no proxy for other users of t
 """
 
 import asyncio
-import os
 import resource
 import threading
 import time
@@ -23,6 +22,7 @@ from zscir.data.download.memory_budget import MemoryBudget, MemoryLease
 from zscir.data.download.prefetch import Prefetcher
 from zscir.data.download.validate_image import ValidImage, is_plain_image, validate_header, validated_image
 from zscir.runtime.errors import StageError
+from zscir.runtime.settings import count_from_env
 
 START_S = 30.0
 BACKLOG = 2048
@@ -55,8 +55,7 @@ class _FetchedImage:
 
 def download_memory_bytes() -> int:
     """Bytes that bodies may take in one gateway: ``ZSCIR_DOWNLOAD_MEMORY_MB``, else 512 MiB."""
-    configured = os.environ.get("ZSCIR_DOWNLOAD_MEMORY_MB", "")
-    return (int(configured) if configured.isdecimal() and int(configured) else DEFAULT_MEMORY_MB) * MIB
+    return count_from_env("ZSCIR_DOWNLOAD_MEMORY_MB", DEFAULT_MEMORY_MB) * MIB
 
 
 def _raise_open_file_limit() -> None:

@@ -1,4 +1,4 @@
-"""Manners: who we are, back-off, Retry-After and X-Robots-Tag become when, and whether, a URL is asked."""
+"""User-Agent, Retry-After and X-Robots-Tag: the HTTP headers of a polite downloader, and its back-off."""
 
 import os
 import random
@@ -13,7 +13,7 @@ NO_USE_DIRECTIVES = {"noai", "noimageai", "noindex", "noimageindex", "none"}
 
 
 def user_agent() -> str:
-    """Who asks and whom to write to: ``ZSCIR_CONTACT`` is a mail address or a page of the person who runs this."""
+    """The User-Agent header. ``ZSCIR_CONTACT`` is a mail address or a page of the person who runs this."""
     contact = os.environ.get("ZSCIR_CONTACT", "").strip()
     if not (contact and contact.isascii() and contact.isprintable()):
         contact = "not given"
@@ -21,12 +21,12 @@ def user_agent() -> str:
 
 
 def back_off_s(attempt: int, first_s: float) -> float:
-    """Seconds before the retry that follows ``attempt`` (1, 2, ...): doubling, between half and all of it."""
+    """Seconds before the retry that follows ``attempt`` (1, 2, ...): doubling, with a jitter of half of it."""
     return first_s * 2.0 ** (attempt - 1) * random.uniform(0.5, 1.0)
 
 
 def retry_after_s(value: str | None, now: datetime | None = None) -> float | None:
-    """Seconds that a Retry-After header (a number or an HTTP date) asks for; None when it asks for nothing readable."""
+    """Seconds in a Retry-After header (a number or an HTTP date, RFC 9110 10.2.3); None when it is neither."""
     text = (value or "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
@@ -39,9 +39,9 @@ def retry_after_s(value: str | None, now: datetime | None = None) -> float | Non
 
 
 def refusing_directive(headers: Iterable[str]) -> str | None:
-    """The directive among X-Robots-Tag headers that asks us not to use an image, or None.
+    """The directive among X-Robots-Tag headers that forbids the use of an image, or None.
 
-    A header may start with the name of one robot; it speaks to us only if that is ours.
+    A header may start with the name of one robot; then it counts only if that is ours.
     """
     for header in headers:
         agent, colon, rest = header.partition(":")

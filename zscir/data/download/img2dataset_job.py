@@ -1,6 +1,7 @@
-"""Supervision: a Parquet of loopback URLs becomes img2dataset's raw shards, in processes that never outlive us.
+"""Run img2dataset over a Parquet of loopback URLs, and watch it until its raw shards are done or it stalls.
 
-Their exit code is not looked at: a shard counts when its `_stats.json` is there, and then as something to be checked.
+Exit codes are ignored: img2dataset 1.47 exits with 0 after failures and SIGINT alike. A shard is done when its
+`_stats.json` is there, which comes last, and even then it is only something to be checked.
 """
 
 import os
@@ -12,10 +13,12 @@ from typing import Any
 
 from zscir.data.download.img2dataset_pool import RunningJob, run_img2dataset
 from zscir.runtime.progress import log_info
+from zscir.runtime.settings import count_from_env
 
 POLL_S = 0.1
+DEFAULT_THREADS = 64  # they only wait for the gateway, which fetches up to 256 URLs ahead
 LOG_TAIL_BYTES = 2000
-READ_TIMEOUT_S = 24 * 3600  # img2dataset's own time-out per read: the gateway always answers, when it is a URL's turn
+READ_TIMEOUT_S = 24 * 3600  # img2dataset's own per read; in effect none: the gateway always answers, in time
 
 
 @dataclass(frozen=True)
@@ -26,48 +29,46 @@ class Img2datasetJob:
     folder: Path
     shard_rows: int
     shards: int
-    options: dict[str, Any]  # what the spec says about pixels, in img2dataset's own names
+    options: dict[str, Any]  # of the spec that decide pixels, by img2dataset's names
 
 
 def download_processes(shards: int) -> int:
     """Worker processes: ``ZSCIR_DOWNLOAD_PROCESSES``, else one per core, and never more than there are shards."""
-    asked = os.environ.get("ZSCIR_DOWNLOAD_PROCESSES", "")
-    wanted = int(asked) if asked.isdecimal() and int(asked) else os.cpu_count() or 1
-    return max(1, min(wanted, shards))
+    return max(1, min(count_from_env("ZSCIR_DOWNLOAD_PROCESSES", os.cpu_count() or 1), shards))
 
 
 def download_threads() -> int:
     """URLs under way per worker process: ``ZSCIR_DOWNLOAD_THREADS``, else 64."""
-    asked = os.environ.get("ZSCIR_DOWNLOAD_THREADS", "")
-    return int(asked) if asked.isdecimal() and int(asked) else 64
+    return count_from_env("ZSCIR_DOWNLOAD_THREADS", DEFAULT_THREADS)
 
 
-def download_raw_shards(job: Img2datasetJob, news: Callable[[], float], stall_s: float) -> Iterator[int]:
-    """Yield the number of each raw shard when img2dataset calls it done. Any number of threads may do so at a time.
+def download_raw_shards(job: Img2datasetJob, progress_at: Callable[[], float], stall_s: float) -> Iterator[int]:
+    """Yield the number of each raw shard when img2dataset calls it done. Any number of threads may call this at once.
 
-    Ends early, with shards missing, when img2dataset dies or nothing at all has happened for ``stall_s``
-    seconds; ``news`` gives the monotonic time at which the gateway last had anything to do. Either way no process
-    of the job is left. Raises StageError when img2dataset cannot be started at all.
+    Ends early, with shards missing, when img2dataset dies or makes no progress for ``stall_s`` seconds (it hangs for
+    good when one of its workers is killed). ``progress_at`` gives the monotonic time of the gateway's last activity.
+    No process of the job is left in any case. Raises StageError when img2dataset cannot be started at all.
     """
     seen: set[int] = set()
     job.folder.mkdir(parents=True, exist_ok=True)
     log = job.folder / ".log"
-    with run_img2dataset(log, _arguments(job)) as run:
+    with run_img2dataset(log, _arguments(job)) as job_run:
         began = time.monotonic()
         while len(seen) < job.shards:
-            gone = run.over.wait(POLL_S)
-            fresh = sorted(_finished_shards(job.folder) - seen)
-            for number in fresh:
+            finished = job_run.finished.wait(POLL_S)
+            newly_done = sorted(_finished_shards(job.folder) - seen)
+            for number in newly_done:
                 began = time.monotonic()
                 yield number
-            seen.update(fresh)
-            if gone and not fresh:
+            seen.update(newly_done)
+            if finished and not newly_done:
                 log_info(
-                    f"download: img2dataset ended early ({_exit_description(run)}); it said: {_log_tail(log, run)}"
+                    f"download: img2dataset ended early ({_exit_description(job_run)}); its log ends in: "
+                    f"{_log_tail(log, job_run)}"
                 )
                 return
-            if time.monotonic() - max(began, news()) > stall_s:
-                log_info(f"download: img2dataset stood still for {stall_s:.0f} s; starting it anew")
+            if time.monotonic() - max(began, progress_at()) > stall_s:
+                log_info(f"download: img2dataset made no progress for {stall_s:.0f} s; starting it anew")
                 return
 
 
@@ -95,10 +96,10 @@ def _arguments(job: Img2datasetJob) -> dict[str, Any]:
     }
 
 
-def _exit_description(run: RunningJob) -> str:
-    return "with its engine" if run.exit is None else f"exit code {run.exit}"
+def _exit_description(job_run: RunningJob) -> str:
+    return "with its process" if job_run.exit_code is None else f"exit code {job_run.exit_code}"
 
 
-def _log_tail(log: Path, run: RunningJob) -> str:
-    said = log.read_bytes()[-LOG_TAIL_BYTES:].decode("utf-8", "replace") if log.exists() else ""
-    return " | ".join((said.strip() or run.words).strip().split("\n")[-6:])
+def _log_tail(log: Path, job_run: RunningJob) -> str:
+    tail = log.read_bytes()[-LOG_TAIL_BYTES:].decode("utf-8", "replace") if log.exists() else ""
+    return " | ".join((tail.strip() or job_run.stderr_tail).strip().split("\n")[-6:])

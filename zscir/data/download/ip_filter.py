@@ -1,4 +1,4 @@
-"""Addresses: a host name becomes the public addresses that may be asked; private ones are refused, at every hop."""
+"""Resolve host names to public addresses only, so that no URL or redirect of a list reaches a private network."""
 
 import asyncio
 import socket
@@ -11,14 +11,14 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from zscir.data.download.failures import FetchFailure
 
-# Where clouds answer with a machine's credentials. Most are link-local or private and refused as such; not this one.
+# Azure's metadata and DNS address. Other clouds serve credentials at link-local addresses, which are refused as such.
 METADATA_ADDRESSES = {ip_address("168.63.129.16")}
-NAT64 = 0x0064FF9B << 96
-MAX_DNS_LOOKUPS = 64  # at the same time: a name server that does not answer holds one of them for many seconds
+NAT64 = 0x0064FF9B << 96  # 64:ff9b::/96, RFC 6052
+MAX_DNS_LOOKUPS = 64  # at the same time: one that is not answered holds its thread for many seconds
 
 
 def forbidden_address_reason(address: str) -> str | None:
-    """Why an IP address may not be asked, or None. What is not plainly an address is refused."""
+    """Why no request may go to an IP address, or None. What is not plainly an address is forbidden."""
     try:
         ip = ip_address(address.partition("%")[0])
     except ValueError:
@@ -37,7 +37,7 @@ def forbidden_address_reason(address: str) -> str | None:
 
 
 def _embedded(ip: IPv4Address | IPv6Address) -> IPv4Address | None:
-    """The IPv4 address that an IPv6 one stands for: mapped, 6to4 and NAT64 reach it all the same."""
+    """The IPv4 address that an IPv6 one reaches: IPv4-mapped, 6to4 or NAT64."""
     if isinstance(ip, IPv4Address):
         return None
     if int(ip) >> 32 == NAT64 >> 32:
@@ -46,7 +46,7 @@ def _embedded(ip: IPv4Address | IPv6Address) -> IPv4Address | None:
 
 
 def check_url(url: str, allowed: frozenset[tuple[str, int]]) -> str:
-    """The host of an http(s) URL. Raises Failure when the URL is odd or names a forbidden address literally."""
+    """The host of an http(s) URL. Raises FetchFailure when it is malformed or names a forbidden address literally."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
@@ -64,33 +64,34 @@ def check_url(url: str, allowed: frozenset[tuple[str, int]]) -> str:
 
 
 def _looks_like_address(host: str) -> bool:
-    # Also 2130706433, 127.1 and 0x7f.1, which the C library reads as addresses; `refusal` passes the plain form only.
+    # Also 2130706433, 127.1 and 0x7f.1, which the C library reads as addresses.
     last = host.rstrip(".").rpartition(".")[2]
     return ":" in host or last.isdigit() or last.startswith("0x")
 
 
 class PublicAddressResolver(AbstractResolver):
-    """Looks names up itself and hands on only public addresses, so that what was checked is what is connected to.
+    """Resolves names itself and returns only public addresses: the checked address is the one connected to, so that DNS
+    rebinding gains nothing.
 
-    ``allowed`` hosts may have any address; ``pinned`` ones are looked up nowhere.
+    ``allowed`` hosts may have any address; ``pinned`` ones, (host, port) to (address, port), are not looked up.
     """
 
     def __init__(self, allowed: frozenset[tuple[str, int]], pinned: dict[tuple[str, int], tuple[str, int]]) -> None:
         self._allowed = allowed
         self._pinned = pinned
-        self._vouched: set[tuple[str, int]] = set(pinned.values())
+        self._trusted: set[tuple[str, int]] = set(pinned.values())
         self._threads = ThreadPoolExecutor(MAX_DNS_LOOKUPS, thread_name_prefix="zscir-dns")
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """The addresses of ``host`` that may be asked. Raises Failure when there are none."""
+        """The addresses of ``host`` that may get a request. Raises FetchFailure when there are none."""
         if (host, port) in self._pinned:
             address, real_port = self._pinned[host, port]
             return [_result(host, address, real_port, socket.AF_INET)]
         found = await self._look_up(host, port, family)
         if (host, port) in self._allowed:
-            self._vouched.update((address, port) for _, address in found)
+            self._trusted.update((address, port) for _, address in found)
             return [_result(host, address, port, kind) for kind, address in found]
         refused = {address: forbidden_address_reason(address) for _, address in found}
         public = [_result(host, address, port, kind) for kind, address in found if refused[address] is None]
@@ -100,23 +101,23 @@ class PublicAddressResolver(AbstractResolver):
         return public
 
     def socket_for(self, addr_info: tuple[Any, ...]) -> socket.socket:
-        """The last net: a socket for an address that is about to be connected to, or OSError if it is forbidden."""
+        """A socket for an address that is about to be connected to; PermissionError if it is forbidden after all."""
         family, kind, protocol, _, (address, port, *_) = addr_info
         literally_allowed = (address, port) in self._allowed
-        if (address, port) not in self._vouched and not literally_allowed and forbidden_address_reason(address):
+        if (address, port) not in self._trusted and not literally_allowed and forbidden_address_reason(address):
             raise PermissionError(f"{address} is {forbidden_address_reason(address)}")
         return socket.socket(family, kind, protocol)
 
     async def close(self) -> None:
-        """Wait for no look-up that is still under way."""
+        """Stop looking up names, without waiting for look-ups under way."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _look_up(self, host: str, port: int, family: socket.AddressFamily) -> list[tuple[int, str]]:
-        def ask() -> list[Any]:
+        def look_up() -> list[Any]:
             return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
 
         try:
-            infos = await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+            infos = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
         except socket.gaierror as error:
             if error.errno == socket.EAI_AGAIN:
                 raise FetchFailure("dns_unanswered", "the name server did not answer") from None

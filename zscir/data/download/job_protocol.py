@@ -1,8 +1,8 @@
-"""Jobs: lines of JSON on standard input become process groups, and lines on standard output say how each ended.
+"""A job server over pipes: JSON lines start and end jobs, each a process group, and report how each exited.
 
-{"start": 7, "log": "...", "arguments": {...}}  # comes in
-{"job": 7, "pid": 4712} and later {"job": 7, "exit": 0}  # goes out; minus the signal where one ended it
-{"end": 7}  # comes in: end this job with all its processes; its exit is told as ever
+{"start": 7, "log": "...", "arguments": {...}}  # in: start job 7
+{"job": 7, "pid": 4712}, later {"job": 7, "exit": 0}  # out; a negative exit is the signal that killed it
+{"end": 7}  # in: kill all processes of job 7; its exit is reported as ever
 """
 
 import ctypes
@@ -14,12 +14,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-PR_SET_CHILD_SUBREAPER = 36
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 COMMAND_READ_BYTES = 1 << 16
-CANNOT_START_STATUS = 127
-StartJob = Callable[
-    [str, dict[str, Any]], int
-]  # log and arguments to the ID of a process that leads a group of its own
+CANNOT_START_STATUS = 127  # as a shell's "command not found"
+StartJob = Callable[[str, dict[str, Any]], int]  # from log and arguments to the ID of a process group's leader
 
 
 def adopt_orphans() -> None:
@@ -36,27 +34,27 @@ def reserve_stdout() -> int:
 
 
 def serve_jobs(start: StartJob, reports: int) -> None:
-    """Obey standard input until it closes: who asks is gone then, and nothing may outlive it."""
-    woken, wake = os.pipe()
-    for end in (woken, wake):
+    """Handle the commands on standard input until it closes: then the parent is gone, and no job may outlive it."""
+    wake_reader, wake_writer = os.pipe()
+    for end in (wake_reader, wake_writer):
         os.set_blocking(end, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
     jobs = _JobTable(start, reports)
     unfinished = b""
     try:
         while True:
-            ready, _, _ = select.select([0, woken], [], [])
-            if woken in ready:
-                os.read(woken, COMMAND_READ_BYTES)
-                jobs.look()
+            ready, _, _ = select.select([0, wake_reader], [], [])
+            if wake_reader in ready:
+                os.read(wake_reader, COMMAND_READ_BYTES)
+                jobs.reap()
             if 0 in ready:
                 data = os.read(0, COMMAND_READ_BYTES)
                 if not data:
                     return
                 *lines, unfinished = (unfinished + data).split(b"\n")
                 for line in lines:
-                    jobs.obey(json.loads(line))
+                    jobs.handle_command(json.loads(line))
     except BrokenPipeError:  # nobody reads the reports
         return
     finally:
@@ -64,7 +62,7 @@ def serve_jobs(start: StartJob, reports: int) -> None:
 
 
 class _JobTable:
-    """The jobs under way. The end of one is told when nothing of its group is left."""
+    """The jobs under way. The exit of one is reported when no process of its group is left."""
 
     def __init__(self, start: StartJob, reports: int) -> None:
         self._start = start
@@ -72,30 +70,30 @@ class _JobTable:
         self._groups: dict[int, int] = {}
         self._exits: dict[int, int] = {}  # of those whose first process is gone, and the rest of the group not yet
 
-    def obey(self, asked: dict[str, Any]) -> None:
-        if "start" in asked:
-            number = asked["start"]
+    def handle_command(self, command: dict[str, Any]) -> None:
+        if "start" in command:
+            number = command["start"]
             try:
-                self._groups[number] = self._start(asked["log"], asked["arguments"])
+                self._groups[number] = self._start(command["log"], command["arguments"])
             except OSError as error:  # no process or memory left, or no folder for the log
-                self._tell({"job": number, "exit": CANNOT_START_STATUS, "error": str(error)})
+                self._report({"job": number, "exit": CANNOT_START_STATUS, "error": str(error)})
             else:
-                self._tell({"job": number, "pid": self._groups[number]})
-        elif asked["end"] in self._groups:
-            _kill(self._groups[asked["end"]])
+                self._report({"job": number, "pid": self._groups[number]})
+        elif command["end"] in self._groups:
+            _kill(self._groups[command["end"]])
 
-    def look(self) -> None:
-        """Bury the dead; the first of a group only after the others are killed, for until then its ID is theirs."""
+    def reap(self) -> None:
+        """Reap what has exited; a group's leader after the others are killed: until then nobody else gets its ID."""
         for number, group in list(self._groups.items()):
             if number not in self._exits:
-                found = os.waitid(os.P_PID, group, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-                if found is None:
+                exited = os.waitid(os.P_PID, group, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if exited is None:
                     continue
                 _kill(group)
-                self._exits[number] = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+                self._exits[number] = exited.si_status if exited.si_code == os.CLD_EXITED else -exited.si_status
             if _reap_group(group):
                 del self._groups[number]
-                self._tell({"job": number, "exit": self._exits.pop(number)})
+                self._report({"job": number, "exit": self._exits.pop(number)})
 
     def close(self) -> None:
         for group in self._groups.values():
@@ -103,21 +101,21 @@ class _JobTable:
         for group in self._groups.values():
             _reap_group(group, 0)
 
-    def _tell(self, report: dict[str, Any]) -> None:
+    def _report(self, report: dict[str, Any]) -> None:
         os.write(self._reports, json.dumps(report).encode() + b"\n")
 
 
 def _kill(group: int) -> None:
     try:
         os.killpg(group, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):  # macOS says the latter of a group in which all are dead
+    except (ProcessLookupError, PermissionError):  # macOS raises the latter for a group of zombies
         return
 
 
 def _reap_group(group: int, options: int = os.WNOHANG) -> bool:
-    """Bury the dead of a group; whether nobody of it is left. Orphans are our children by then, if we adopt them.
+    """Reap the exited processes of a group; whether none is left. With ``options`` 0 it waits until that is so.
 
-    With no ``options`` it waits until that is so.
+    Orphans of the group count as children here where ``adopt_orphans`` was called.
     """
     try:
         while os.waitpid(-group, options)[0]:

@@ -1,6 +1,7 @@
-"""Repacking: img2dataset's raw shard becomes a byte-stable tar, read back and checked, and a record of every URL.
+"""Repack img2dataset's raw shard as a byte-stable tar, read it back, and write a record of every URL.
 
-What counts is what is on disk: an image is ok when its bytes are in the finished tar where the record says.
+img2dataset's tars are in the order of completion and may be truncated. An image is ok when its bytes are in the
+finished tar, where the record says.
 """
 
 import json
@@ -40,25 +41,27 @@ def repack(raw_tar: Path, targets: Sequence[ChunkUrl], outcome: LookUpOutcome, o
 
     Raises BadShard when the raw shard cannot be read, or the finished one does not say what the record says.
     """
-    unasked = sum(outcome(target.image_key) is None for target in targets)
-    if unasked:
-        raise BadShard(f"{raw_tar.name}: img2dataset did not ask for {unasked} of {len(targets)} URLs")
-    raw = dict(_raw_images(raw_tar))
-    said = dict(_error_messages(raw_tar.with_suffix(".parquet")))
-    present = sorted((target for target in targets if target.image_key in raw), key=lambda t: t.image_key)
+    unrequested = sum(outcome(target.image_key) is None for target in targets)
+    if unrequested:
+        raise BadShard(f"{raw_tar.name}: img2dataset did not request {unrequested} of {len(targets)} URLs")
+    raw_images = dict(_raw_images(raw_tar))
+    img2dataset_error = dict(_error_messages(raw_tar.with_suffix(".parquet")))
+    present = sorted((target for target in targets if target.image_key in raw_images), key=lambda t: t.image_key)
     spans: dict[str, MemberSpan] = {}
     if present:
         with atomic_path(out / IMAGES_TAR) as part, ShardReader(lambda _: raw_tar) as reader:
-            written = write_shard(part, _samples(present, raw, outcome, reader))
+            written = write_shard(part, _samples(present, raw_images, outcome, reader))
             spans = {span.name.removesuffix(".jpg"): span for span in written if span.name.endswith(".jpg")}
-            verify_tar(part, spans, {key: stored.sha256 for key, stored in raw.items()})
+            verify_tar(part, spans, {key: stored.sha256 for key, stored in raw_images.items()})
     rows = []
     for target in targets:
-        key, known = target.image_key, outcome(target.image_key)
+        key, fetched = target.image_key, outcome(target.image_key)
         if key in spans:
-            rows.append(_base_row(target, known) | _location_columns(raw[key], spans[key]))
+            rows.append(_base_row(target, fetched) | _location_columns(raw_images[key], spans[key]))
         else:
-            rows.append(_base_row(target, known) | {"status": "failed", **_error_columns(known, said.get(key))})
+            rows.append(
+                _base_row(target, fetched) | {"status": "failed", **_error_columns(fetched, img2dataset_error.get(key))}
+            )
     with atomic_path(out / "record.parquet") as part:
         write_table(part, RECORD_SCHEMA, rows)
     return len(present)
@@ -109,10 +112,10 @@ def _key_of(gateway_url: str) -> str:
 
 
 def _samples(
-    targets: list[ChunkUrl], raw: dict[str, RawImage], outcome: LookUpOutcome, reader: ShardReader
+    targets: list[ChunkUrl], raw_images: dict[str, RawImage], outcome: LookUpOutcome, reader: ShardReader
 ) -> Iterator[tuple[str, bytes]]:
     for target in targets:
-        key, stored = target.image_key, raw[target.image_key]
+        key, stored = target.image_key, raw_images[target.image_key]
         facts = {"url": target.url, "text": target.text, **_size_facts(stored, outcome(key)), "sha256": stored.sha256}
         yield f"{key}.jpg", reader.read("raw", stored.span.offset, stored.span.size)
         yield f"{key}.json", json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()
@@ -152,10 +155,10 @@ def _location_columns(stored: RawImage, span: MemberSpan) -> dict[str, Any]:
     }
 
 
-def _error_columns(outcome: FetchOutcome | None, said: str | None) -> dict[str, str | None]:
-    """The gateway knows why a URL failed; if it had handed an image on, img2dataset may know why it dropped it."""
+def _error_columns(outcome: FetchOutcome | None, img2dataset_error: str | None) -> dict[str, str | None]:
+    """The gateway knows why a URL failed; if it passed an image on, img2dataset may know why it dropped that."""
     if outcome is not None and outcome.error_class is not None:
         return {"error_class": outcome.error_class, "error": outcome.error}
-    if said is not None:
-        return {"error_class": "bad_image", "error": f"img2dataset: {' '.join(said.split())[:200]}"}
+    if img2dataset_error is not None:
+        return {"error_class": "bad_image", "error": f"img2dataset: {' '.join(img2dataset_error.split())[:200]}"}
     return {"error_class": "engine", "error": "img2dataset lost this URL"}

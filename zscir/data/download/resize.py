@@ -1,7 +1,7 @@
-"""Pixels: the bytes of an image become the JPEG that img2dataset would make of them, within this process.
+"""Resize and encode an image as img2dataset would, without importing it.
 
-The same steps with the same OpenCV calls as img2dataset's Resizer, which a test compares byte by byte; importing that
-one would bring albumentations, which asks the network for its newest version, and half of SciPy.
+The same OpenCV calls as its Resizer makes, compared byte by byte by a test; that one would import albumentations, which
+asks a package registry for its newest version, and half of SciPy.
 """
 
 import cv2
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from zscir.data.download.fetch_spec import ResizeSpec
 from zscir.data.images.decode import BadImage
 
-BORDER_RGB = (255, 255, 255)
+BORDER_RGB = (255, 255, 255)  # of resize_mode = "border", as in img2dataset
 BgrArray = NDArray[np.uint8]
 
 
 def resize_to_jpeg(data: bytes, spec: ResizeSpec) -> tuple[bytes, int, int]:
-    """JPEG bytes, width and height of an image that has been vetted. Raises BadImage when OpenCV cannot read it."""
+    """JPEG bytes, width and height of a validated image. Raises BadImage when OpenCV cannot read it."""
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if pixels is None or pixels.dtype != np.uint8:
@@ -73,5 +73,5 @@ def _margins(length: int, wanted: int) -> tuple[int, int]:
 
 
 def _is_jpeg(data: bytes) -> bool:
-    """As the standard library's imghdr told it, by which img2dataset decides."""
+    """As the imghdr of the standard library (gone since Python 3.13) decides, by which img2dataset does."""
     return data[6:10] in (b"JFIF", b"Exif") or data[:4] == b"\xff\xd8\xff\xdb"

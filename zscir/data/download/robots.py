@@ -60,55 +60,55 @@ def _with_product_token(line: str, agent: str) -> str:
 
 
 class RobotsCache:
-    """Each host's rules, fetched once per scheme, host and port. ``fetch`` gives a file's bytes or raises Failure."""
+    """The rules of each scheme, host and port, fetched once by ``fetch``: a file's bytes, or FetchFailure."""
 
     def __init__(self, fetch: Callable[[str], Awaitable[bytes]], agent: str) -> None:
         self._fetch = fetch
         self._agent = agent
-        self._known: dict[tuple[str, str], tuple[asyncio.Task[RobotsRules | FetchFailure], float]] = {}
+        self._cache: dict[tuple[str, str], tuple[asyncio.Task[RobotsRules | FetchFailure], float]] = {}
         self._bytes = 0
 
     async def check(self, url: str) -> None:
-        """Raise Failure `robots_txt` when ``url`` must not be fetched, `robots_unreachable` when nobody can tell.
+        """Raise FetchFailure `robots_txt` when ``url`` must not be fetched, `robots_unreachable` when that is unknown.
 
-        Where not even a host is there (dns, tls, ...), raises what asking for the URL would raise.
+        Where the host cannot be reached at all (dns, tls, ...), raises what a request for the URL would raise.
         """
         parts = urlsplit(url)
-        answer = await self._answer(parts.scheme, parts.netloc.rpartition("@")[2].lower())
+        answer = await self._rules_of(parts.scheme, parts.netloc.rpartition("@")[2].lower())
         if isinstance(answer, FetchFailure):
             raise FetchFailure(answer.error_class, answer.error, answer.http_status)
         if not answer.allow(url):
             raise FetchFailure("robots_txt", "robots.txt asks not to fetch it")
 
     def close(self) -> None:
-        """Ask for nothing any more."""
-        for task, _ in self._known.values():
+        """Cancel the fetches under way."""
+        for task, _ in self._cache.values():
             task.cancel()
 
-    async def _answer(self, scheme: str, netloc: str) -> RobotsRules | FetchFailure:
+    async def _rules_of(self, scheme: str, netloc: str) -> RobotsRules | FetchFailure:
         now = asyncio.get_running_loop().time()
-        known = self._known.get((scheme, netloc))
-        if known is None or (known[0].done() and now - known[1] > _keep_s(known[0].result())):
+        cached = self._cache.get((scheme, netloc))
+        if cached is None or (cached[0].done() and now - cached[1] > _keep_s(cached[0].result())):
             self._drop((scheme, netloc))
-            self._make_room()
-            known = (asyncio.create_task(self._load(f"{scheme}://{netloc}/robots.txt")), now)
-            self._known[scheme, netloc] = known
-            known[0].add_done_callback(self._count)
-        return await asyncio.shield(known[0])  # who waits may have no time left; the others still want it
+            self._evict()
+            cached = (asyncio.create_task(self._load(f"{scheme}://{netloc}/robots.txt")), now)
+            self._cache[scheme, netloc] = cached
+            cached[0].add_done_callback(self._account)
+        return await asyncio.shield(cached[0])  # a waiter that is cancelled leaves the file to the others
 
-    def _count(self, task: "asyncio.Task[RobotsRules | FetchFailure]") -> None:
+    def _account(self, task: "asyncio.Task[RobotsRules | FetchFailure]") -> None:
         if not task.cancelled():
             self._bytes += _size(task.result())
 
-    def _drop(self, name: tuple[str, str]) -> None:
-        known = self._known.pop(name, None)
-        if known:
-            self._bytes -= _size(known[0].result())
+    def _drop(self, site: tuple[str, str]) -> None:
+        cached = self._cache.pop(site, None)
+        if cached:
+            self._bytes -= _size(cached[0].result())
 
-    def _make_room(self) -> None:
-        for name in list(self._known) if self._bytes > ROBOTS_CACHE_BYTES else []:
-            if self._bytes > ROBOTS_CACHE_BYTES and self._known[name][0].done():
-                self._drop(name)
+    def _evict(self) -> None:
+        for site in list(self._cache) if self._bytes > ROBOTS_CACHE_BYTES else []:
+            if self._bytes > ROBOTS_CACHE_BYTES and self._cache[site][0].done():
+                self._drop(site)
 
     async def _load(self, url: str) -> RobotsRules | FetchFailure:
         try:
@@ -120,7 +120,7 @@ class RobotsCache:
         except FetchFailure as failure:
             if failure.transient:
                 return FetchFailure("robots_unreachable", TRANSIENT_ERRORS["robots_unreachable"], failure.http_status)
-            # A status: there was an answer, and it was not this file.
+            # With a status there was an answer, and it was not this file.
             return failure if failure.http_status is None else RobotsRules()
 
 

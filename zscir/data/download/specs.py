@@ -1,4 +1,4 @@
-"""What is asked of a download: how far, how politely (FetchSpec), to which pixels, in what chunks, with what gate."""
+"""The specs of a download: what to fetch within which bounds, to which pixels, in what chunks, in how many rounds."""
 
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ class FetchImagesSpec(FetchSpec, ResizeSpec):
 
     tabletop: TabletopSpec | None = None  # serve the tabletop world on loopback while downloading
 
-    def engine_options(self) -> dict[str, Any]:
+    def img2dataset_options(self) -> dict[str, Any]:
         """The arguments of img2dataset that decide pixels."""
         return {
             "resize_mode": self.resize_mode,
@@ -29,16 +29,16 @@ class FetchImagesSpec(FetchSpec, ResizeSpec):
 
 
 class ChunkSpec(FetchImagesSpec):
-    """What is asked of one chunk. The round is in the key: the same URLs asked again later are another chunk."""
+    """The spec of one chunk. The round is in its key: the same URLs fetched again later are another chunk."""
 
     round: Annotated[int, Field(ge=1)] | None = None
 
 
 class DownloadSpec(FetchImagesSpec):
-    """A whole download. Only what a chunk is asked for moves the keys of chunks: the gate and the rounds do not."""
+    """A whole download. ``min_success_rate`` and ``patch_rounds`` are not in the keys of its chunks."""
 
     chunk_rows: ChunkRows = 10_000  # the most URLs of a chunk; a crash costs one chunk per worker
-    patch_rounds: Annotated[int, Field(ge=0, le=20)] | None = None  # ask again what failed and may pass, so many times
+    patch_rounds: Annotated[int, Field(ge=0, le=20)] | None = None  # how often to retry what failed and may pass
     min_success_rate: Annotated[float, Field(gt=0, le=1)] | None = None  # of all pairs; below it the run stops
 
     @model_validator(mode="after")
@@ -47,12 +47,12 @@ class DownloadSpec(FetchImagesSpec):
             raise ValueError("chunk_rows = 1: img2dataset cannot number the images of such shards; take 2 or more")
         return self
 
-    def of_chunk(self, patch: int | None) -> ChunkSpec:
-        """What one chunk of round ``patch`` (None: the first) is asked for."""
+    def chunk_spec(self, patch: int | None) -> ChunkSpec:
+        """The spec of a chunk of patch round ``patch`` (None: the first round)."""
         return ChunkSpec(**{name: getattr(self, name) for name in FetchImagesSpec.model_fields}, round=patch)
 
 
 class ChunkingSpec(Spec):
-    """How a list of URLs is cut into chunks."""
+    """How a list of URLs is split into chunks."""
 
     chunk_rows: ChunkRows

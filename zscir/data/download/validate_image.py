@@ -1,9 +1,10 @@
-"""Vetting: a fetched body becomes bytes that OpenCV may decode to the right pixels, or the reason why it is no image.
+"""Validate a fetched body: bytes that OpenCV decodes to the right pixels, or the reason why it is no image.
 
-img2dataset reads images with OpenCV, which ignores EXIF orientation, cuts 16 bits off at 255 and knows no limit.
-Plain images pass as they are; others are decoded here, within bounds, and go on as a bitmap or, if large, a fine JPEG.
-What costs OpenCV far more than its pixels (found by mutating images) does not pass: a PNG whose chunks claim more bytes
-than there are (it takes that memory first, up to 4 GB), and a JPEG of very many scans (each is a pass over all pixels).
+img2dataset reads images with OpenCV, which ignores EXIF orientation, clips 16-bit values at 255 and has no limit on
+pixels. Plain images pass as they are; others are decoded here, within bounds, and passed on as a bitmap or, if large,
+as a JPEG of high quality. Two kinds that cost OpenCV far more than their pixels (found by mutating images) are
+rejected: a PNG whose chunks claim more bytes than there are (it allocates them first, up to 4 GB), and a JPEG of very
+many scans (each is a pass over all pixels).
 """
 
 from dataclasses import dataclass
@@ -15,24 +16,22 @@ from PIL import Image
 from zscir.data.download.failures import FetchFailure
 from zscir.data.images.decode import BadImage, ImageHeader, decode_image, read_image_header
 
-# img2dataset holds over a hundred images at a time: bitmaps of large ones would fill the memory.
+# Larger ones are passed on as JPEG: img2dataset holds over a hundred images at a time.
 BITMAP_PIXELS = 4_000_000
 REENCODE_QUALITY = 97
 PNG_SIGNATURE_BYTES = 8
 PNG_DEPTH_AT = 24  # signature 8, length 4, "IHDR" 4, width 4, height 4
-SCAN_MARKER = b"\xff\xda"  # no part of a picture looks like this: there, 00 follows ff
-SEQUENTIAL_FRAMES, NON_FRAME_CODES = (
-    (0xC0, 0xC1),
-    (0xC4, 0xC8, 0xCC),
-)  # kinds of frame headers; codes among them that are none
+SCAN_MARKER = b"\xff\xda"  # never inside picture data, where 00 follows each ff
+SEQUENTIAL_FRAMES = (0xC0, 0xC1)  # markers of frame headers, C0 to CF: baseline and extended sequential
+NON_FRAME_CODES = (0xC4, 0xC8, 0xCC)  # codes in that range that are no frame headers
 MAX_SCANS = 100  # encoders write 1, about 10, or a few dozen
 MAX_SCANNED_PIXELS = 2_000_000_000  # scans times pixels: a few seconds
-LONGEST_JPEG_PX = 65_500  # of a side, as libjpeg has it
+LONGEST_JPEG_PX = 65_500  # of a side: libjpeg's JPEG_MAX_DIMENSION
 
 
 @dataclass(frozen=True)
 class ValidImage:
-    """An image for img2dataset. Size and SHA-256 are those of what the outside gave; the size is as displayed."""
+    """An image for img2dataset. Size (as displayed, in pixels) and SHA-256 are those of the original."""
 
     body: bytes
     width: int
@@ -41,7 +40,7 @@ class ValidImage:
 
 
 def validate_header(data: bytes, max_pixels: int) -> ImageHeader:
-    """The header of a fetched body. Raises Failure when it is empty, no image, or would cost too much to decode."""
+    """The header of a fetched body. Raises FetchFailure when it is empty, no image, or too costly to decode."""
     if not data:
         raise FetchFailure("empty", "the body is empty", http_status=200)
     try:
@@ -67,7 +66,7 @@ def is_plain_image(data: bytes, header: ImageHeader) -> bool:
 
 
 def validated_image(data: bytes, header: ImageHeader, max_pixels: int) -> ValidImage:
-    """The image to hand on. Raises Failure when an odd one cannot be decoded."""
+    """The image to pass on. Raises FetchFailure when one that is not plain cannot be decoded."""
     body = data
     if not is_plain_image(data, header):
         if header.width * header.height > BITMAP_PIXELS and max(header.width, header.height) > LONGEST_JPEG_PX:
@@ -91,7 +90,7 @@ def _chunks_fit(data: bytes) -> bool:
 
 
 def _scans(data: bytes) -> int:
-    """How many scans a JPEG has, or more. One that has all components in its first scan is done after that."""
+    """An upper bound of the scans of a JPEG. A sequential one with all components in its first scan has one."""
     at, frame, components = 2, 0, 0
     while at + 10 <= len(data):
         code = data[at + 1]

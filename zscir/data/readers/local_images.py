@@ -75,7 +75,7 @@ def decode_local(place: ImageLocation, spec: ResizeSpec) -> DecodedImage | Image
 
 
 def _read(place: ImageLocation, max_bytes: int) -> bytes:
-    """The bytes of an image, never more than ``max_bytes``. Raises Failure: too_large, unreadable."""
+    """The bytes of an image, never more than ``max_bytes``. Raises FetchFailure: too_large, unreadable."""
     if (place.size or 0) > max_bytes:
         raise FetchFailure("too_large", f"more than {max_bytes} bytes")
     try:

@@ -2,7 +2,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.small_run import BENCHMARKS, EvaluateSpec, Walk, evaluate, new_store, shared_store
-from zscir.report.breakdowns import Breakdown, breakdowns
+from zscir.report.breakdown_tables import Breakdown, breakdowns
 from zscir.report.run_data import read_record
 from zscir.stages.tabletop_benchmarks import tabletop_benchmarks
 
@@ -16,7 +16,7 @@ def tables() -> list[Breakdown]:
 
 def queries_of(step: str) -> list[dict[str, object]]:
     record = read_record(shared_store(), "latest")
-    (artifact,) = [artifact for one, artifact in record.made_by("evaluate") if one.name == step]
+    (artifact,) = [artifact for one, artifact in record.steps_with_artifact("evaluate") if one.name == step]
     found: list[dict[str, object]] = pq.read_table(artifact.path("queries.parquet")).to_pylist()
     return found
 
@@ -53,7 +53,7 @@ def test_circo_has_its_aspects_with_the_metric_of_its_authors(tables: list[Break
     assert [group.name for group in aspects.groups] == ["mAP@10 by semantic aspect"]
     assert not aspects.bar
     record = read_record(shared_store(), "latest")
-    (artifact,) = [artifact for one, artifact in record.made_by("evaluate") if one.name == "score_pli"]
+    (artifact,) = [artifact for one, artifact in record.steps_with_artifact("evaluate") if one.name == "score_pli"]
     official = {
         row["metric"].partition("/")[2]: row["value"]
         for row in pq.read_table(artifact.path("scores.parquet")).to_pylist()
