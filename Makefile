@@ -4,8 +4,13 @@
 #   make test     all tests            make test ARGS="tests/benchmarks -x"   some of them
 #                 in 3 processes, each a file at a time; JOBS=0: in one, for a debugger
 #   make check    format, lint, types
+<<<<<<< HEAD
 #   make bench    what is measured, on this machine
 #   make faults   what survives: kills, full disks, stores that go away (docs/faults.md)
+=======
+#   make bench    figures of speed on this machine: BENCH lines, and bench.json
+#   make faults   what survives: kills, full disks, stores that go away (tests/faults/README.md)
+>>>>>>> main
 #   make venv     only the set-up      make venv PYTHON=/path/to/python3.12
 #   make clean    what make made, not ./zscir-store
 
@@ -43,7 +48,7 @@ bench: venv
 FAULTS := tests/faults $(addprefix tests/data/download/test_,img2dataset_job.py decode_sandbox.py) \
 	tests/lineage/test_reaper.py tests/maintenance/test_delete.py tests/maintenance/test_verify.py \
 	$(addprefix tests/store/test_,leases.py file_locks.py retrying_fs.py) \
-	$(addprefix tests/flows/test_,deployed_flows.py remote_dispatch.py pipeline_flow.py reap_runs.py local_server.py \
+	$(addprefix tests/flows/test_,deployed_flows.py remote_dispatch.py pipeline_flow.py maintenance_flows.py local_server.py \
 	waiting.py) \
 	$(addprefix tests/training/test_,launch.py loop.py)
 

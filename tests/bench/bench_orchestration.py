@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.conftest import Figure
+
 REPO = Path(__file__).resolve().parents[2]
 MADE = """
 import sys
@@ -82,7 +84,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**keep, "PREFECT_HOME": str(home), "ZSCIR_CACHE": str(home / "cache"), "PYTHONPATH": str(REPO)}
 
 
-def test_a_thousand_chunks_of_nothing(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_a_thousand_chunks_of_nothing(tmp_path: Path, environment: dict[str, str], figure: Figure) -> None:
     walls = {}
     for rows in (2, ROWS):  # the smaller one gives what a start costs
         path = pipeline_of(tmp_path / str(rows), rows)
@@ -90,14 +92,14 @@ def test_a_thousand_chunks_of_nothing(tmp_path: Path, environment: dict[str, str
         walls[rows] = timed(*command, folder=REPO, environment=environment)
     chunks = len(list((tmp_path / str(ROWS) / "store" / "fetch_chunk").glob("*/manifest.json")))
     each_ms = (walls[ROWS] - walls[2]) / chunks * 1000
-    sys.stdout.write(
-        f"\n{chunks} chunks of nothing: {walls[ROWS]:.1f} s, {walls[2]:.1f} s of it the start: "
-        f"{each_ms:.1f} ms a chunk (at most 30)"
-    )
+    note = f"{chunks} chunks: {walls[ROWS]:.1f} s, {walls[2]:.1f} s of it the start"
+    figure("chunk_overhead", each_ms, "<=", 30, "ms/chunk", chunks, note)
     locked = subprocess.run(
         ["grep", "-rl", "database is locked", environment["PREFECT_HOME"]], capture_output=True, text=True, check=False
     ).stdout
-    sys.stdout.write(f"\n'database is locked' in Prefect's logs: {locked.strip() or 'nowhere'}")
+    figure(
+        "prefect_database_locked", len(locked.splitlines()), "<=", 0, "files", note="logs of Prefect with that error"
+    )
 
     finished = (sys.executable, "-c", "from zscir.cli.main import main; main()", *command[3:])
     snake = shutil.which(os.environ.get("ZSCIR_BENCH_SNAKEMAKE", "snakemake"))
@@ -108,12 +110,13 @@ def test_a_thousand_chunks_of_nothing(tmp_path: Path, environment: dict[str, str
         ours.append(timed(*finished, folder=REPO, environment=environment))
         if snake is not None:
             theirs.append(timed(snake, "--cores", "1", "-q", folder=tmp_path / "snake", environment=environment))
-    sys.stdout.write(f"\n{chunks} finished chunks found finished: {statistics.median(ours):.2f} s, whole process")
+    figure("finished_run", statistics.median(ours), "<=", 5, "s", len(ours), f"{chunks} chunks, whole process")
     if theirs:
         ratio = statistics.median(mine / its for mine, its in zip(ours, theirs, strict=True))
-        sys.stdout.write(f"; Snakemake: {statistics.median(theirs):.2f} s; ratio {ratio:.2f} (at most 0.50)")
+        note = f"Snakemake takes {statistics.median(theirs):.2f} s"
+        figure("finished_run_vs_snakemake", ratio, "<=", 0.5, "x", len(theirs), note)
     else:
-        sys.stdout.write("; Snakemake is not installed here, nothing to compare with")
+        sys.stdout.write("\nSnakemake is not installed here: nothing to compare a finished run with")
 
 
 def _made_up_to_date(folder: Path, count: int) -> None:

@@ -7,23 +7,28 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.conftest import Figure
+
 REPO = Path(__file__).resolve().parents[2]
+ROUNDS = 5
+# Name -> code and the most seconds it should take. An empty Python is measured to read the others by.
 STARTS = {
-    "an empty Python": "pass",
-    "import zscir": "import zscir",
-    "zscir --help": "import sys; sys.argv = ['zscir', '--help']; from zscir.cli.main import main; main()",
-    "the benchmarks": "import zscir.benchmarks",
-    "torch and torchvision, guarded": "import zscir, torchvision",
-    "open_clip": "import zscir, open_clip",
-    "prefect": "import zscir, prefect",
+    "start_python": ("pass", 0.1),
+    "start_import_zscir": ("import zscir", 0.2),
+    "start_zscir_help": ("import sys; sys.argv = ['zscir', '--help']; from zscir.cli.main import main; main()", 1.0),
+    "start_benchmarks": ("import zscir.benchmarks", 1.0),
+    "start_torch_torchvision": ("import zscir, torchvision", 10.0),
+    "start_open_clip": ("import zscir, open_clip", 15.0),
+    "start_prefect": ("import zscir, prefect", 5.0),
 }
 
 
 @pytest.mark.parametrize("name", STARTS)
-def test_start(name: str) -> None:
+def test_start(name: str, figure: Figure) -> None:
+    code, most_s = STARTS[name]
     times_s = []
-    for _ in range(3):
+    for _ in range(ROUNDS):
         begin = time.perf_counter()
-        subprocess.run([sys.executable, "-c", STARTS[name]], cwd=REPO, check=True, capture_output=True)
+        subprocess.run([sys.executable, "-c", code], cwd=REPO, check=True, capture_output=True)
         times_s.append(time.perf_counter() - begin)
-    sys.stdout.write(f"\n{name:<32} first {times_s[0]:6.2f} s   best of 3 {min(times_s):6.2f} s")
+    figure(name, min(times_s), "<=", most_s, "s", ROUNDS, f"best of {ROUNDS}; the first took {times_s[0]:.2f} s")

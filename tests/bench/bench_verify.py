@@ -1,10 +1,10 @@
 """How fast verify reads a store, beside ``sha256sum`` over the same bytes; and how long a gc looks at artifacts."""
 
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+from tests.bench.conftest import Figure
 from tests.support.stored_histories import Attic
 from tests.support.toys import store_at
 from zscir.maintenance.retention import RetentionPolicy, mark_store
@@ -29,11 +29,7 @@ def big(spec: BigSpec, out: Path) -> Facts:
     return {}
 
 
-def tell(line: str) -> None:
-    sys.stdout.write(f"\n{line}")
-
-
-def test_verify_beside_sha256sum(tmp_path: Path) -> None:
+def test_verify_beside_sha256sum(tmp_path: Path, figure: Figure) -> None:
     store = store_at(tmp_path / "store", tmp_path / "cache")
     made = materialize(store, big, BigSpec(), {}).artifact
     paths = [str(made.path(name)) for name in made.files()]
@@ -45,16 +41,17 @@ def test_verify_beside_sha256sum(tmp_path: Path) -> None:
         subprocess.run(["sha256sum", *paths], check=True, capture_output=True)
         theirs_s = time.perf_counter() - begin
     assert found.findings == []
-    rates = [found.bytes / 1e6 / one for one in (ours_s, theirs_s)]
-    tell(f"verify {rates[0]:6.0f} MB/s   sha256sum {rates[1]:6.0f} MB/s   ratio {rates[0] / rates[1]:.2f}")
+    ours, theirs = (found.bytes / 1e6 / seconds for seconds in (ours_s, theirs_s))
+    note = f"verify {ours:.0f} MB/s, sha256sum {theirs:.0f} MB/s, both from memory"
+    figure("verify_vs_sha256sum", ours / theirs, ">=", 1.0, "x", note=note)
 
 
-def test_a_look_at_many_artifacts(tmp_path: Path) -> None:
+def test_a_look_at_many_artifacts(tmp_path: Path, figure: Figure) -> None:
     attic = Attic(store_at(tmp_path / "store", tmp_path / "cache"))
     for number in range(ARTIFACTS):
         attic.put(40, inputs=[number - 1] if number % 10 else [])
     attic.run([ARTIFACTS - 1], 39)
     begin = time.perf_counter()
     marked = mark_store(attic.store, RetentionPolicy(1))
-    tell(f"gc looks at {ARTIFACTS} artifacts in {time.perf_counter() - begin:.2f} s")
+    figure("gc_mark", (time.perf_counter() - begin) / ARTIFACTS * 1e3, "<=", 5.0, "ms/artifact", ARTIFACTS)
     assert len(marked.garbage()) == ARTIFACTS - 10

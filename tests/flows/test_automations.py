@@ -65,9 +65,9 @@ loaded = load_pipeline(folder / "toy.toml", [])
 for name in ("missing", "broken/toy"):
     run_pipeline(str(folder / f"{name}.toml"), return_state=True)
 run_pipeline(str(folder / "toy.toml"), set=["limits.max_hours=0.0000001"], return_state=True)
-for one in (failing, gated):
+for stage_of_step in (failing, gated):
     first = loaded.steps[0]
-    step = replace(first, stage=one, spec=ShardsSpec(), inputs={})
+    step = replace(first, stage=stage_of_step, spec=ShardsSpec(), inputs={})
     run = begin_run(store, replace(loaded, steps=[step]), [], {})
     try:
         pipeline_flow(run.run_id, "toy", [[step.name, first.stage.name]])
@@ -122,7 +122,7 @@ class Receiver:
         of_run = wanted if callable(wanted) else lambda message: message["run_id"] == wanted
 
         def found():
-            return [one for one in self.messages() if of_run(one)]
+            return [message for message in self.messages() if of_run(message)]
 
         return services.wait_for(found, 100)[0]
 
@@ -161,7 +161,7 @@ def read(client):
 async def raw(client):
     """Name, id and time of the last change of each automation."""
     found = (await client.request("POST", "/automations/filter", json={})).json()
-    return [(one["name"], one["id"], one["updated"]) for one in found]
+    return [(automation["name"], automation["id"], automation["updated"]) for automation in found]
 
 
 def test_a_run_is_given_up_after_three_heartbeats_that_did_not_come():
@@ -193,7 +193,7 @@ def test_setting_up_twice_is_setting_up_once_and_what_changed_is_mended(ask):
     ask(lambda client: _ensure(client, stale_runs_automation(watched_flows(), timedelta(seconds=99))))
     ask(lambda client: client.create_automation(stale_runs_automation(watched_flows())))
     ask(lambda client: ensure_automations(client, watched_flows(), None))
-    by_name = {one.name: one for one in ask(read)}
+    by_name = {automation.name: automation for automation in ask(read)}
     assert len(ask(read)) == len(by_name) == 2
     assert by_name[STALE_RUNS_AUTOMATION].trigger.within == MAX_SILENCE
 
@@ -228,13 +228,13 @@ def test_a_notification_block_of_the_server_tells_in_words_how_to_go_on(ask):
 
         block_id = ask(make)
         ask(lambda client: ensure_automations(client, watched_flows(), "mattermost-webhook/alerts"))
-        told = next(one for one in ask(read) if one.name == NOTIFY_AUTOMATION)
-        assert isinstance(told.actions[0], SendNotification)
-        assert told.actions[0].block_document_id == block_id
+        notify = next(automation for automation in ask(read) if automation.name == NOTIFY_AUTOMATION)
+        assert isinstance(notify.actions[0], SendNotification)
+        assert notify.actions[0].block_document_id == block_id
         name = flow_run_that_failed("step 'a' (stage b): no\nGo on with: zscir rerun r-1 --from b")
-        said = receiver.wait_for(lambda message: name in message["text"])
-    assert f"zscir: {name}: failed" in said["text"]
-    assert said["text"].rstrip().endswith("Go on with: zscir rerun r-1 --from b")
+        posted = receiver.wait_for(lambda message: name in message["text"])
+    assert f"zscir: {name}: failed" in posted["text"]
+    assert posted["text"].rstrip().endswith("Go on with: zscir rerun r-1 --from b")
 
 
 def flow_run_that_failed(message):
@@ -331,8 +331,8 @@ def test_runs_that_fail_are_gated_cost_too_much_or_die_are_told_and_a_dead_one_s
         assert began("lone")["state_type"] == "PENDING"
 
         # At least once: a server on SQLite takes an event again when its database was busy at the first time.
-        said = {json.dumps(one) for one in receiver.messages()}
-        assert len(said) == 6, said
+        messages = {json.dumps(message) for message in receiver.messages()}
+        assert len(messages) == 6, messages
         assert {kind for kind, _ in receiver.posted} == {"application/json"}
         assert SECRET not in str(receiver.posted)
         assert receiver.url not in str(receiver.posted)

@@ -36,32 +36,33 @@ def ask(what, query=None, method=None):
 
 def lasting(value):
     if isinstance(value, dict):
-        return {name: lasting(one) for name, one in value.items() if name not in PASSING}
-    return [lasting(one) for one in value] if isinstance(value, list) else value
+        return {name: lasting(item) for name, item in value.items() if name not in PASSING}
+    return [lasting(item) for item in value] if isinstance(value, list) else value
 
 
 def registered():
     """Deployment name -> what the server keeps of it."""
-    flows = {one["id"]: one["name"] for one in ask("flows/filter", {})}
+    flows = {flow["id"]: flow["name"] for flow in ask("flows/filter", {})}
     found = {}
-    for one in ask("deployments/filter", {"limit": 200}):
-        limit = (one["global_concurrency_limit"] or {}).get("limit")
-        schedules = sorted(lasting(one["schedules"]), key=lambda part: part["slug"])
-        found[f"{flows[one['flow_id']]}/{one['name']}"] = {**lasting(one), "schedules": schedules, "limit": limit}
+    for deployment in ask("deployments/filter", {"limit": 200}):
+        limit = (deployment["global_concurrency_limit"] or {}).get("limit")
+        schedules = sorted(lasting(deployment["schedules"]), key=lambda part: part["slug"])
+        name = f"{flows[deployment['flow_id']]}/{deployment['name']}"
+        found[name] = {**lasting(deployment), "schedules": schedules, "limit": limit}
     return found
 
 
 def forget_all():
-    for one in ask("deployments/filter", {"limit": 200}):
-        ask(f"deployments/{one['id']}", method="DELETE")
+    for deployment in ask("deployments/filter", {"limit": 200}):
+        ask(f"deployments/{deployment['id']}", method="DELETE")
 
 
 def clone(folder):
     """A git repository with a remote and a commit: Prefect's command would like to take a version from there."""
     who = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.invalid"]
     words = (["init", "-q"], ["remote", "add", "origin", "https://git.invalid/a.git"])
-    for one in (*words, [*who, "commit", "-q", "--allow-empty", "-m", "first"]):
-        subprocess.run(["git", *one], cwd=folder, check=True)
+    for arguments in (*words, [*who, "commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run(["git", *arguments], cwd=folder, check=True)
     return folder
 
 
@@ -80,9 +81,10 @@ def parameter(flow, name):
 def test_every_stage_has_a_deployment_of_its_name_and_stands_in_the_forms():
     from flows.deployed_flows import WHERE_IT_STOPPED, rerun_flow, run_stage
 
-    stages = [one for one in load_deployments() if one.entrypoint == "flows.deployed_flows.run_stage"]
-    assert {one.name for one in stages} == of_stages()
-    assert all(one.parameters == {"stage": one.name} for one in stages)
+    shipped = load_deployments()
+    forms = [deployment for deployment in shipped if deployment.entrypoint == "flows.deployed_flows.run_stage"]
+    assert {form.name for form in forms} == of_stages()
+    assert all(form.parameters == {"stage": form.name} for form in forms)
     assert set(parameter(run_stage, "stage")["enum"]) == of_stages()
     drop_down = parameter(rerun_flow, "stage")
     assert drop_down["default"] == drop_down["enum"][0] == WHERE_IT_STOPPED
@@ -90,18 +92,18 @@ def test_every_stage_has_a_deployment_of_its_name_and_stands_in_the_forms():
 
 
 def test_every_field_of_every_form_is_explained():
-    for flow in {one.flow() for one in load_deployments()}:
+    for flow in {deployment.flow() for deployment in load_deployments()}:
         schema = flow.parameters.model_dump()
-        assert [name for name, one in schema["properties"].items() if not one.get("description")] == []
+        assert [name for name, field in schema["properties"].items() if not field.get("description")] == []
 
 
 def test_nothing_of_the_shipped_file_starts_by_itself_or_twice():
     shipped = load_deployments()
-    assert [one.name for one in shipped if any(part.active for part in one.schedules)] == []
-    for one in shipped:
-        if one.schedules:
-            assert one.concurrency_limit is not None
-            assert one.concurrency_limit.limit == 1
+    assert [deployment.name for deployment in shipped if any(part.active for part in deployment.schedules)] == []
+    for deployment in shipped:
+        if deployment.schedules:
+            assert deployment.concurrency_limit is not None
+            assert deployment.concurrency_limit.limit == 1
 
 
 def test_a_word_that_is_not_known_is_an_error_and_not_left_out(tmp_path):
@@ -113,16 +115,16 @@ def test_a_word_that_is_not_known_is_an_error_and_not_left_out(tmp_path):
 def test_a_pipeline_becomes_a_deployment_that_any_folder_can_run(tmp_path, monkeypatch):
     write_toy(tmp_path / "specs")
     monkeypatch.chdir(tmp_path)
-    one = pipeline_deployment(
+    deployment = pipeline_deployment(
         DeploymentRequest("specs/toy.toml", ["source=specs/source.toml"], cron="0 3 * * *", timezone="Europe/Berlin")
     )
-    assert one.name == "toy"
-    assert one.parameters == {
+    assert deployment.name == "toy"
+    assert deployment.parameters == {
         "pipeline": str(tmp_path / "specs/toy.toml"),
         "set": [f"source={tmp_path}/specs/source.toml"],
     }
-    assert (one.concurrency_limit.limit, one.concurrency_limit.collision_strategy) == (1, "CANCEL_NEW")
-    (schedule,) = one.schedules
+    assert (deployment.concurrency_limit.limit, deployment.concurrency_limit.collision_strategy) == (1, "CANCEL_NEW")
+    (schedule,) = deployment.schedules
     assert (schedule.cron, schedule.timezone, schedule.active) == ("0 3 * * *", "Europe/Berlin", True)
     shipped = pipeline_deployment(DeploymentRequest("data_specs/pipelines/tabletop.toml", []))
     assert shipped.parameters["pipeline"] == "data_specs/pipelines/tabletop.toml"
@@ -130,9 +132,11 @@ def test_a_pipeline_becomes_a_deployment_that_any_folder_can_run(tmp_path, monke
 
 def test_with_partitions_a_second_run_waits_since_its_files_are_its_own(tmp_path):
     path = write_toy(tmp_path)
-    one = pipeline_deployment(DeploymentRequest(path, [], interval_s=3600, timezone="Asia/Tokyo", partition="hour"))
-    assert one.parameters == {"pipeline": str(path), "set": [], "partition": "hour", "timezone": "Asia/Tokyo"}
-    assert one.concurrency_limit.collision_strategy == "ENQUEUE"
+    deployment = pipeline_deployment(
+        DeploymentRequest(path, [], interval_s=3600, timezone="Asia/Tokyo", partition="hour")
+    )
+    assert deployment.parameters == {"pipeline": str(path), "set": [], "partition": "hour", "timezone": "Asia/Tokyo"}
+    assert deployment.concurrency_limit.collision_strategy == "ENQUEUE"
 
 
 @pytest.mark.parametrize("name", ["any", "to/be", "<b>"])
@@ -224,12 +228,12 @@ def test_deployed_again_a_schedule_stays_as_somebody_left_it(tmp_path, server):
         return rows["run-pipeline/left"]["schedules"]
 
     assert deployed(interval_s=86400) == "every 1 day, 0:00:00 UTC"
-    (one,) = [part for part in ask("deployments/filter", {"limit": 200}) if part["name"] == "left"]
-    (began,) = one["schedules"]
-    ask(f"deployments/{one['id']}/schedules/{began['id']}", {"active": False}, method="PATCH")
+    (deployment,) = [part for part in ask("deployments/filter", {"limit": 200}) if part["name"] == "left"]
+    (began,) = deployment["schedules"]
+    ask(f"deployments/{deployment['id']}/schedules/{began['id']}", {"active": False}, method="PATCH")
     assert deployed() == "every 1 day, 0:00:00 UTC (inactive)"
     assert deployed(interval_s=86400) == "every 1 day, 0:00:00 UTC"
-    (after,) = ask(f"deployments/{one['id']}")["schedules"]
+    (after,) = ask(f"deployments/{deployment['id']}")["schedules"]
     assert after["schedule"]["anchor_date"] == began["schedule"]["anchor_date"]
     assert deployed(cron="0 3 * * 1", timezone="Asia/Tokyo") == "0 3 * * 1 Asia/Tokyo"
 

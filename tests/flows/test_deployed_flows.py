@@ -123,8 +123,8 @@ def test_a_start_by_rest_is_a_run_whose_steps_are_tasks_of_that_very_flow_run(fo
         return ask("logs/filter", {"logs": {"flow_run_id": {"any_": [begun["whole"]]}}})
 
     # What a process has logged it sends at its end, after it has told of the flow run's.
-    wait_for(lambda: len({one["task_run_id"] for one in logged()} - {None}) == len(ORDER))
-    assert any(run["run_id"] in one["message"] for one in logged())
+    wait_for(lambda: len({line["task_run_id"] for line in logged()} - {None}) == len(ORDER))
+    assert any(run["run_id"] in line["message"] for line in logged())
     # The server hears of tasks by events, and of some not at all: on SQLite it drops one for good when its database was
     # busy several times.
     tasks = ask("task_runs/filter", {"flow_runs": {"id": {"any_": [begun["whole"]]}}})
@@ -207,8 +207,8 @@ def test_a_schedule_that_fires_during_a_rerun_waits_for_what_that_makes_and_noth
         with schedule_of(path):
             wait_for(lambda: stopped_at_slow(store, "twice", trigger="schedule"))
     (scheduled,) = [run for run in list_runs(store) if run["pipeline"] == "twice" and run["trigger"] == "schedule"]
-    for one in (rerun, scheduled["flow_run_id"]):
-        assert ended(one)["state_type"] == "COMPLETED"
+    for flow_run in (rerun, scheduled["flow_run_id"]):
+        assert ended(flow_run)["state_type"] == "COMPLETED"
     query = "SELECT outcome FROM stages WHERE step = 'slow' AND run_id IN ($1, $2) ORDER BY outcome"
     both = [run_of(store, rerun)["run_id"], scheduled["run_id"]]
     assert [row["outcome"] for row in query_store_rows(store, query, both)] == ["made", "reused"]
@@ -234,13 +234,13 @@ def stopped_at_slow(store, pipeline, **known):
 @contextmanager
 def schedule_of(path):
     """A deployment of a pipeline that starts every few seconds, one at a time; what would be a second is left out."""
-    one = pipeline_deployment(DeploymentRequest(path, [], interval_s=5))
+    deployment = pipeline_deployment(DeploymentRequest(path, [], interval_s=5))
     with named(prefect_api()):
-        register_deployments([one], POOL)
+        register_deployments([deployment], POOL)
     try:
         yield
     finally:
-        found = ask(f"deployments/name/run-pipeline/{one.name}")
+        found = ask(f"deployments/name/run-pipeline/{deployment.name}")
         ask(f"deployments/{found['id']}/pause_deployment", {})
 
 

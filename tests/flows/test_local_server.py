@@ -80,19 +80,20 @@ class Served:
     def family(self):
         """Every process that it or its worker started."""
         found = []
-        for one in psutil.process_iter():
+        for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if "ZSCIR_FAMILY" in one.environ() and one.environ().get("ZSCIR_STORE") == self.store.uri:
-                    found.append(one)
+                environment = process.environ()
+                if "ZSCIR_FAMILY" in environment and environment.get("ZSCIR_STORE") == self.store.uri:
+                    found.append(process)
         return found
 
     def listens_on(self):
         """The addresses on which any of them can be reached."""
-        found = [one for process in self.family() for one in process.net_connections("tcp")]
-        return {one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN}
+        found = [connection for process in self.family() for connection in process.net_connections("tcp")]
+        return {connection.laddr.ip for connection in found if connection.status == psutil.CONN_LISTEN}
 
     def child(self, word):
-        found = [one for one in psutil.Process(self.process.pid).children() if word in one.cmdline()]
+        found = [child for child in psutil.Process(self.process.pid).children() if word in child.cmdline()]
         return found[0] if found else None
 
     def run_at(self, step):
@@ -101,12 +102,12 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    one = Served(tmp_path_factory.mktemp("served"))
-    yield one
-    if one.process is not None and one.process.poll() is None:
-        one.process.kill()
-        one.process.wait()
-    for left in one.family():
+    served = Served(tmp_path_factory.mktemp("served"))
+    yield served
+    if served.process is not None and served.process.poll() is None:
+        served.process.kill()
+        served.process.wait()
+    for left in served.family():
         with suppress(psutil.Error):
             left.kill()
 
@@ -123,10 +124,10 @@ def test_a_run_outlives_its_worker_and_its_server_and_nobody_outlives_serve(serv
             told = served.child("server").environ()
             assert (told["PREFECT_SERVER_ANALYTICS_ENABLED"], told["DO_NOT_TRACK"]) == ("false", "1")
             old = {word: served.child(word) for word in ("worker", "server")}
-            for one in old.values():
-                one.kill()
+            for process in old.values():
+                process.kill()
             killed_at = time.monotonic()
-            wait_for(lambda: all(served.child(word) not in (None, one) for word, one in old.items()))
+            wait_for(lambda: all(served.child(word) not in (None, process) for word, process in old.items()))
             back_s = time.monotonic() - killed_at
         assert served.run_at("second")["run_id"] == begun["run_id"]
         assert begun["flow_run_id"] == flow_run

@@ -51,7 +51,7 @@ def test_a_run_needs_no_server_leaves_none_and_a_second_one_not_even_prefect(tmp
     """On Prefect's own ephemeral API, in a home folder of its own: killed by force, run to its end, run again."""
     home = {"ZSCIR_STORE": store.uri, "PREFECT_HOME": str(tmp_path / "home"), "HOME": str(tmp_path), **QUICK_SERVER}
     process = run_until_slow(tmp_path, store, home)
-    servers = [one for one in psutil.Process(process.pid).children(recursive=True) if "uvicorn" in one.cmdline()]
+    servers = [child for child in psutil.Process(process.pid).children(recursive=True) if "uvicorn" in child.cmdline()]
     assert len(servers) == 1
     process.kill()
     process.communicate(timeout=30)  # ends when the server is gone, which holds the other end of standard error
@@ -59,7 +59,7 @@ def test_a_run_needs_no_server_leaves_none_and_a_second_one_not_even_prefect(tmp
     done = zscir(tmp_path, "run", str(path), **home)
     assert done.returncode == 0, done.stderr
     assert quiet(done.stdout + done.stderr), done.stderr
-    assert [one for one in servers if one.is_running() and one.status() != psutil.STATUS_ZOMBIE] == []
+    assert [left for left in servers if left.is_running() and left.status() != psutil.STATUS_ZOMBIE] == []
     assert [row["status"] for row in list_runs(store)] == ["died", "succeeded"]
     assert list_runs(store)[1]["flow_run_id"]
     undisturbed = walk_toy(store_at(tmp_path / "direct", tmp_path / "cache"), path)
@@ -186,9 +186,9 @@ def test_a_run_through_a_server_is_known_by_the_names_of_its_stages_and_may_keep
     assert store.uri not in str(flow_run["parameters"])
     tasks = ask(prefect_api(), "task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run["id"]]}}})
     assert sorted(task["name"] for task in tasks) == sorted(ORDER)
-    asked = "SELECT count(*) AS n FROM pairs JOIN artifacts ON key = artifact_key"
-    ((found),) = json_of(zscir(tmp_path, "sql", asked, "--store", s3, "--json", **environment))
+    query = "SELECT count(*) AS n FROM pairs JOIN artifacts ON key = artifact_key"
+    ((found),) = json_of(zscir(tmp_path, "sql", query, "--store", s3, "--json", **environment))
     undisturbed = walk_toy(store_at(tmp_path / "direct", tmp_path / "cache"), path).artifacts
     assert found["n"] == undisturbed["short"].facts["rows"] + undisturbed["ingest"].facts["rows"]
     assert digests(walk_toy(store, path).artifacts) == digests(undisturbed)
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["cache", "direct", "specs"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["cache", "direct", "specs"]

@@ -78,7 +78,7 @@ class Machines:
 
     def flow_runs(self, step):
         found = ask("flow_runs/filter", {"deployments": {"name": {"any_": [POOL]}}, "sort": "EXPECTED_START_TIME_ASC"})
-        return [one for one in found if one["name"].startswith(f"{step}-")]
+        return [flow_run for flow_run in found if flow_run["name"].startswith(f"{step}-")]
 
     def at_work(self, step, number=1):
         """The ``number``-th flow run for a step, once it is at work, and its process."""
@@ -134,11 +134,11 @@ class Workers:
 def workers(machines):
     all_of_them = Workers(machines)
     yield all_of_them
-    for one in all_of_them.processes.values():
-        one.send_signal(signal.SIGCONT)
-        one.terminate()
-    for one in all_of_them.processes.values():
-        one.wait(60)
+    for process in all_of_them.processes.values():
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+    for process in all_of_them.processes.values():
+        process.wait(60)
 
 
 def test_a_run_that_needs_a_server_says_so():
@@ -249,7 +249,7 @@ def test_a_run_that_is_stopped_stops_what_it_asked_for_and_a_failure_elsewhere_i
             execute_run(
                 machines.store, RunRequest(machines.path, ["ingest.text_column=nothing"]), run_with_prefect, check_pools
             )
-        asked = machines.at_work("long", 3)[0]
+        dispatched = machines.at_work("long", 3)[0]
         stopped.send_signal(signal.SIGINT)
         told_at = time.monotonic()
         assert stopped.wait(LIMIT_S) == 130, said.read_text()
@@ -259,7 +259,7 @@ def test_a_run_that_is_stopped_stops_what_it_asked_for_and_a_failure_elsewhere_i
         "SIGINT of a run whose step is at work in another pool",
         f"exit 130; {cancelled_s:.1f} s later its flow run was cancelled",
     )
-    assert f"cancelling flow run {asked['name']}" in said.read_text()
+    assert f"cancelling flow run {dispatched['name']}" in said.read_text()
     failed = machines.flow_runs("ingest")[-1]
     row = machines.row("ingest", "failed")
     assert failed["state_type"] == "FAILED"
@@ -280,7 +280,6 @@ def test_a_step_that_is_split_is_split_by_the_worker(tmp_path, server):
     report = parse_job_report(state.message)
     assert report.outcome == "made", state.message
     assert store.look("download", report.key).problem == ""
-    (parts,) = [
-        one for one in ask("flow_runs/filter", {"flows": {"name": {"any_": ["download"]}}}) if one["name"] == "split"
-    ]
+    downloads = ask("flow_runs/filter", {"flows": {"name": {"any_": ["download"]}}})
+    (parts,) = [flow_run for flow_run in downloads if flow_run["name"] == "split"]
     wait_for(lambda: ask("task_runs/count", {"flow_runs": {"id": {"any_": [parts["id"]]}}}) >= 2)

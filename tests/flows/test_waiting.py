@@ -105,10 +105,10 @@ def test_a_flow_run_that_ended_is_not_waited_for_again_whatever_the_clocks_say(j
     ahead = {"tags": tags(job), "state": later, "parameters": {"errand": job}}
     end(ask(f"deployments/{deployment}/create_flow_run", ahead), "CRASHED")
     for number in (1, 2):
-        with requesting(job) as asked:
-            wait_for(lambda: asked.done() or len(flow_runs(job)) == number + 1)  # noqa: B023 - called in the same turn of the loop
+        with requesting(job) as requested:
+            wait_for(lambda: requested.done() or len(flow_runs(job)) == number + 1)  # noqa: B023 - called in the same turn of the loop
             assert len(flow_runs(job)) == number + 1
-    assert isinstance(asked.exception(), TransientError)
+    assert isinstance(requested.exception(), TransientError)
 
 
 def test_a_run_that_is_stopped_leaves_alone_what_another_asked_for(job, caplog, measured):
@@ -159,10 +159,10 @@ def test_a_run_whose_time_is_over_waits_for_no_worker(job):
 def test_a_flow_run_whose_worker_was_lost_before_it_began_is_given_up(job, caplog, monkeypatch):
     monkeypatch.setattr("flows.remote_dispatch.SLOW_PENDING_S", 0.0)
     monkeypatch.setattr("flows.remote_dispatch.MAX_PENDING_S", 2.0)
-    with requesting(job) as asked:
+    with requesting(job) as requested:
         found = the_only(job)
         end(found, "PENDING")
         with pytest.raises(TransientError, match="was given to a worker and has not begun for"):
-            asked.result(LIMIT_S)
+            requested.result(LIMIT_S)
         assert f"if that one is gone: prefect flow-run cancel {found['id']}" in caplog.text
         assert the_only(job)["state_type"] in ("CANCELLING", "CANCELLED")

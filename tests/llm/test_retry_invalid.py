@@ -108,7 +108,7 @@ def test_instructions_are_normalised() -> None:
 def test_the_tally_counts_what_a_manifest_shows() -> None:
     tally = ParseTally()
     for similarity, refused in ((0.83, True), (0.87, False), (None, False), (float("nan"), True), (-0.2, False)):
-        tally.asked(similarity, refused)
+        tally.count_similarity(similarity, refused)
     tally.keep("Make it red", "other")
     tally.keep("make it red", "other")
     tally.reject("length")

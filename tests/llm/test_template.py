@@ -16,19 +16,19 @@ from zscir.tabletop.scenes import derive_rng, draw_scene
 
 def test_a_caption_is_parsed_into_things_with_attributes_and_settings() -> None:
     parsed = parse_caption("A photo of a small red striped cube at the top left and two blue balls on a wooden table")
-    cube, balls = parsed.things
+    cube, balls = parsed.noun_phrases
     assert (cube.head, cube.position, cube.count) == ("cube", "top left", 1)
     assert cube.attributes == (("size", "small"), ("colour", "red"), ("pattern", "striped"))
     assert (balls.head, balls.count, balls.plural, balls.name) == ("sphere", 2, True, "blue balls")
-    assert [setting.said for setting in parsed.settings] == ["on a wooden table"]
+    assert [setting.text for setting in parsed.settings] == ["on a wooden table"]
 
 
 def test_web_captions_lose_links_tags_and_agency_phrases() -> None:
     parsed = parse_caption(
         "<b>Kitten</b> sitting on a grey sofa - royalty free stock photo http://x.example/1.jpg #cat"
     )
-    assert [(thing.head, thing.doing) for thing in parsed.things] == [("cat", "sitting")]
-    assert [setting.said for setting in parsed.settings] == ["on a grey sofa"]
+    assert [(thing.head, thing.participle) for thing in parsed.noun_phrases] == [("cat", "sitting")]
+    assert [setting.text for setting in parsed.settings] == ["on a grey sofa"]
 
 
 DIRECT, PLACE = "direct addressing", "spatial & background"

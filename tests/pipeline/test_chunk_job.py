@@ -137,7 +137,7 @@ def test_one_file_of_an_artifact_has_a_digest_of_its_own(tmp_path: Path) -> None
         (tmp_path / folder).mkdir()
         (tmp_path / folder / f"{neighbour}.txt").write_text("same")
         (tmp_path / folder / "other.txt").write_text(neighbour)
-    views = [Artifact.of_folder(tmp_path / one).only(f"{n}.txt", "word.txt") for one, n in (("a", "1"), ("b", "2"))]
+    views = [Artifact.of_folder(tmp_path / name).only(f"{n}.txt", "word.txt") for name, n in (("a", "1"), ("b", "2"))]
     assert views[0].digest == views[1].digest
     assert views[0].path("word.txt").read_text() == "same"
     with pytest.raises(RequestError, match=r"has no file .word\.txt."):
@@ -164,8 +164,8 @@ def test_a_job_is_json_and_makes_the_same_key_in_another_process(store: Store, t
     assert done.key == run_chunk(store, listing).key
     assert (done.outcome, done.name, done.stage) == ("made", "p", "list_failed")
     chunk = stage_named("fetch_chunk")
-    asked = Chunk("c", chunk, chunk.spec_type.parse({}, "t"), {"urls": plan.only(plan.files()[0], "urls.parquet")})
-    address = json.loads(json.dumps(chunk_job_for(store, asked)))["inputs"]["urls"]
+    fetching = Chunk("c", chunk, chunk.spec_type.parse({}, "t"), {"urls": plan.only(plan.files()[0], "urls.parquet")})
+    address = json.loads(json.dumps(chunk_job_for(store, fetching)))["inputs"]["urls"]
     assert address == {"stage": "plan_download", "key": plan.key, "only": "00000.parquet", "path": "urls.parquet"}
 
 

@@ -38,7 +38,7 @@ ROWS = st.lists(
 
 
 def rejects(number):
-    return [{"stage": "x", "id": str(one), "reason": "r", "detail": ""} for one in range(number)]
+    return [{"stage": "x", "id": str(row), "reason": "r", "detail": ""} for row in range(number)]
 
 
 def quantile(values, share):
@@ -72,7 +72,7 @@ def test_images_are_measured_as_plain_python_does(tmp_path, rows):
 
 
 def test_what_a_filter_keeps_is_a_share_of_what_it_looked_at(tmp_path):
-    write_table(tmp_path / "keep.parquet", KEEP_SCHEMA, [{"image_key": str(one)} for one in range(3)])
+    write_table(tmp_path / "keep.parquet", KEEP_SCHEMA, [{"image_key": str(image)} for image in range(3)])
     assert compute_statistics(Artifact.of_folder(tmp_path), ["kept_share"]) == {"kept_share": 1.0}
     write_table(tmp_path / "rejects.parquet", REJECTS_SCHEMA, rejects(9))
     assert compute_statistics(Artifact.of_folder(tmp_path), ["kept_share"]) == {"kept_share": 0.25}

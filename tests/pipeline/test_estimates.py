@@ -66,7 +66,7 @@ def test_a_step_is_measured_by_its_own_past_and_a_new_one_by_its_stage(store: St
 
 def test_twice_the_rows_take_twice_the_time(store: Store, path: Path) -> None:
     walk_toy(store, path)
-    [short] = [one for one in planned(store, path, "short.max_text_chars=30") if one.action == "make"]
+    [short] = [step for step in planned(store, path, "short.max_text_chars=30") if step.action == "make"]
     before = estimate_steps(store, [short], PRICES)["short"].wall_p50_s
     twice = estimate_steps(store, [replace(short, input_artifacts=short.input_artifacts * 2)], PRICES)[
         "short"

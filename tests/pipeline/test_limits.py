@@ -118,7 +118,7 @@ def test_a_run_over_its_budget_stops_before_the_next_step_and_goes_on_with_more(
     assert f"zscir rerun {row['run_id']}" in words
     assert words.endswith("--max-hours 2")
     again = execute_run(store, rerun_request(store, "latest", None, None, ["limits.max_hours=1.0"]), direct)
-    assert {one["step"]: one["outcome"] for one in again.recorder.steps()} == {
+    assert {row["step"]: row["outcome"] for row in again.recorder.steps()} == {
         "tabletop": "reused", "short": "made", "ingest": "made",
     }  # fmt: skip
 
@@ -141,5 +141,5 @@ def test_a_step_that_takes_longer_than_it_may_fails_with_the_limit_by_name(
     [row] = query_store_rows(store, "SELECT outcome, error, wall_s FROM stages")
     assert row["outcome"] == "failed"
     assert "longer than its limit" in row["error"]
-    assert row["wall_s"] < 20
-    assert {one["outcome"] for one in walk_toy(store, path).recorder.steps()} == {"made"}
+    assert row["wall_s"] < 60  # it did not sleep to its end
+    assert {row["outcome"] for row in walk_toy(store, path).recorder.steps()} == {"made"}

@@ -20,7 +20,7 @@ DAYS = st.dates(date(1990, 1, 1), date(2090, 1, 1))
 
 
 def names(*words):
-    return [one.name for one in partitions_between(*words)]
+    return [partition.name for partition in partitions_between(*words)]
 
 
 def test_both_ends_are_included():
@@ -43,7 +43,7 @@ def test_weeks_months_years_and_hours_step_as_a_calendar_does():
 @given(DAYS, st.integers(0, 400))
 def test_every_day_comes_once_and_in_order(first, more):
     found = partitions_between(first.isoformat(), (first + timedelta(days=more)).isoformat())
-    assert [one.value for one in found] == [first + timedelta(days=number) for number in range(more + 1)]
+    assert [partition.value for partition in found] == [first + timedelta(days=number) for number in range(more + 1)]
 
 
 WRONG = {
@@ -125,9 +125,9 @@ def test_a_value_that_does_not_fit_its_format_is_told():
 def test_what_a_partition_asks_for_is_read_back_as_the_same_value():
     from zscir.pipeline.pipeline_file import parse_change
 
-    for one in (
+    for partition in (
         Partition("date", date(2026, 11, 4)),
         Partition("shard", 7),
         partitions_between("2026-11-04T05", "2026-11-04T05", "hour")[0],
     ):
-        assert parse_change(one.set_option) == (["partition", one.field], one.value)
+        assert parse_change(partition.set_option) == (["partition", partition.field], partition.value)

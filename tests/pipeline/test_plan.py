@@ -24,7 +24,8 @@ def path(tmp_path):
 def told(store, path, *changes):
     """Step -> 'action: reason'."""
     return {
-        one.step.name: f"{one.action}: {one.reason}" for one in make_plan(store, load_pipeline(path, list(changes)))
+        planned.step.name: f"{planned.action}: {planned.reason}"
+        for planned in make_plan(store, load_pipeline(path, list(changes)))
     }
 
 
@@ -38,7 +39,7 @@ def test_in_an_empty_store_the_first_step_has_no_artifact_and_the_others_wait(st
 
 def test_a_plan_writes_nothing(store, path, tmp_path):
     told(store, path)
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["specs"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["specs"]
     assert store.fs.find(store.root) == []
 
 
@@ -75,7 +76,7 @@ def test_a_bumped_version_is_told(store, path):
     bumped = dataclasses.replace(stage_named("ingest"), declared_version=2)
     steps = [dataclasses.replace(step, stage=bumped) if step.name == "short" else step for step in pipeline.steps]
     plan = make_plan(store, Pipeline(pipeline.name, pipeline.path, tuple(steps)))
-    assert {one.step.name: one.reason for one in plan}["short"] == "code version bumped: 1 -> 2"
+    assert {planned.step.name: planned.reason for planned in plan}["short"] == "code version bumped: 1 -> 2"
 
 
 def test_a_missing_file_is_told_by_name(store, path):
@@ -116,7 +117,7 @@ def test_a_store_on_s3_is_planned_like_a_folder(s3, path, tmp_path):
 def test_a_plan_knows_how_long_a_step_took_last_time(store, path):
     walk_toy(store, path)
     plan = make_plan(store, load_pipeline(path, ["tabletop.scenes=41"]))
-    assert all(one.last_wall_s is not None and one.last_wall_s > 0 for one in plan)
+    assert all(planned.last_wall_s is not None and planned.last_wall_s > 0 for planned in plan)
 
 
 def test_a_changed_outside_file_is_told_as_a_changed_input(store, tmp_path):
@@ -156,10 +157,10 @@ def test_from_walks_a_step_and_what_depends_on_it(tmp_path, path):
     assert choose_steps(pipeline, [], None, None) == ORDER
 
 
-def test_an_unknown_step_to_walk_is_refused_before_anything_is_written(store, path):
-    for asked in ({"only": "nothing"}, {"from_step": "nothing"}):
+def test_an_unknown_step_to_run_is_refused_before_anything_is_written(store, path):
+    for selection in ({"only": "nothing"}, {"from_step": "nothing"}):
         with pytest.raises(RequestError, match="no step or stage 'nothing'"):
-            walk_toy(store, path, **asked)
+            walk_toy(store, path, **selection)
     assert store.fs.find(store.root) == []
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.services import CREDENTIALS, free_port
-from tests.support.toy_pipelines import SOURCE, STEPS, direct, load_toy, walk_toy, write_toy
+from tests.support.toy_pipelines import SOURCE, STEPS, digests, direct, load_toy, walk_toy, write_toy
 from tests.support.toys import store_at
 from zscir.lineage.sql_views import query_store_rows
 from zscir.pipeline.chunk_job import load_chunk_job
@@ -88,13 +88,15 @@ def test_who_makes_a_step_is_part_of_no_key_and_of_no_digest(store: Store, path:
     there = load_toy(path.parent, steps=TABLE)
     assert there.digest() == made.pipeline.digest()
     plan = make_plan(store, there)
-    assert {one.step.name: one.key for one in plan} == {name: one.key for name, one in made.artifacts.items()}
-    assert {one["pool"] for one in plan_rows(plan)} == {None}  # nothing is to be made anywhere
+    assert {planned.step.name: planned.key for planned in plan} == {
+        name: artifact.key for name, artifact in made.artifacts.items()
+    }
+    assert {row["pool"] for row in plan_rows(plan)} == {None}  # nothing is to be made anywhere
 
 
 def test_a_plan_says_which_pool_would_make_a_step(store: Store, path: Path) -> None:
     plan = plan_rows(make_plan(store, load_toy(path.parent, "dispatch.short=here", steps=TABLE)))
-    assert {one["step"]: one["pool"] for one in plan} == {"tabletop": None, "short": None, "ingest": "gpu"}
+    assert {row["step"]: row["pool"] for row in plan} == {"tabletop": None, "short": None, "ingest": "gpu"}
 
 
 def test_a_finished_pipeline_asks_for_no_pool(store: Store, path: Path) -> None:
@@ -135,7 +137,7 @@ def engine_with(elsewhere: Callable[[str, RemoteJob], JobReport]) -> Callable[[R
     return engine
 
 
-def walk_with(store: Store, path: Path, elsewhere: Callable[[str, RemoteJob], JobReport], *changes: str) -> Run:
+def run_with(store: Store, path: Path, elsewhere: Callable[[str, RemoteJob], JobReport], *changes: str) -> Run:
     return execute_run(store, RunRequest(path, list(changes)), engine_with(elsewhere), lambda pools: None)
 
 
@@ -154,11 +156,9 @@ def test_a_step_is_made_from_json_by_the_same_bytes_and_the_record_says_by_whom(
         done = worker(pool, job)
         return JobReport.parse({**done.literals(), **WORK, "key": done.key}, "test")
 
-    run = walk_with(store, path, elsewhere)
+    run = run_with(store, path, elsewhere)
     undisturbed = walk_toy(store_at(tmp_path / "other", tmp_path / "cache"), path, "dispatch.ingest=here")
-    assert {name: one.digest for name, one in run.artifacts.items()} == {
-        name: one.digest for name, one in undisturbed.artifacts.items()
-    }
+    assert digests(run.artifacts) == digests(undisturbed.artifacts)
     told = {row["step"]: row for row in query_store_rows(store, "SELECT * FROM stages")}
     assert told["tabletop"]["worker"] != ELSEWHERE
     for step in ("short", "ingest"):
@@ -177,7 +177,7 @@ def test_a_worker_that_is_lost_is_followed_by_another_as_often_as_the_run_says(s
         return worker(pool, job)
 
     quickly = "limits.backoff_s=0"
-    run = walk_with(store, path, elsewhere, quickly, "dispatch.ingest=here", "dispatch.short=gpu")
+    run = run_with(store, path, elsewhere, quickly, "dispatch.ingest=here", "dispatch.short=gpu")
     assert steps == ["short", "short"]
     assert {row["step"]: row["attempts"] for row in run.recorder.steps()} == {"tabletop": 1, "short": 2, "ingest": 1}
 
@@ -185,7 +185,7 @@ def test_a_worker_that_is_lost_is_followed_by_another_as_often_as_the_run_says(s
         raise TransientError("crashed")
 
     with pytest.raises(StageError, match=r"step 'short' \(stage ingest\): crashed"):
-        walk_with(store, path, lost, quickly, "limits.retries=1", "short.max_text_chars=39")
+        run_with(store, path, lost, quickly, "limits.retries=1", "short.max_text_chars=39")
 
 
 def test_an_artifact_whose_worker_was_lost_after_it_was_made_is_not_asked_for_again(store: Store, path: Path) -> None:
@@ -195,7 +195,7 @@ def test_an_artifact_whose_worker_was_lost_after_it_was_made_is_not_asked_for_ag
         reports.append(worker(pool, job))
         raise TransientError("the server is gone")
 
-    run = walk_with(store, path, elsewhere, "limits.backoff_s=0", "dispatch.ingest=here", "dispatch.short=gpu")
+    run = run_with(store, path, elsewhere, "limits.backoff_s=0", "dispatch.ingest=here", "dispatch.short=gpu")
     assert [report.outcome for report in reports] == ["made"]
     assert {row["step"]: row["outcome"] for row in run.recorder.steps()}["short"] == "reused"
 
@@ -214,7 +214,7 @@ def test_a_failure_elsewhere_is_the_failure_of_the_step(
 ) -> None:
     failed = {**WORK, "outcome": "failed", "error": "no room", "kind": kind}
     with pytest.raises(error, match=words):
-        walk_with(store, path, lambda pool, job: JobReport.parse(failed, "test"))
+        run_with(store, path, lambda pool, job: JobReport.parse(failed, "test"))
     told = {row["step"]: row for row in query_store_rows(store, "SELECT * FROM stages")}
     assert (told["short"]["outcome"], told["short"]["worker"], told["short"]["attempts"]) == ("failed", ELSEWHERE, 1)
 
@@ -224,7 +224,7 @@ def test_an_artifact_that_was_reported_and_is_not_there_is_an_error(store: Store
         return JobReport.parse({**WORK, "key": job["key"]}, "test")
 
     with pytest.raises(StageError, match=r"no artifact; is that the same store for a worker of pool 'gpu'\?"):
-        walk_with(store, path, boast)
+        run_with(store, path, boast)
 
 
 def job_of_short(store: Store, path: Path) -> RemoteJob:

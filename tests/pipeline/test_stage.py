@@ -131,7 +131,7 @@ def test_an_artifact_tells_what_it_was_made_of(store):
     child = materialize(store, copies, CopySpec(times=1), {"first": parent, "others": [parent]}).artifact
     assert child.manifest is not None
     assert child.manifest.spec == {"times": 1}
-    assert {role: one.key for role, one in child.manifest.inputs.items()} == {
+    assert {role: entry.key for role, entry in child.manifest.inputs.items()} == {
         "first": parent.key,
         "others.0": parent.key,
     }

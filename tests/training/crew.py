@@ -95,7 +95,7 @@ def gradients(seed: int, ranks: RankGroup) -> dict[str, Tensor]:
     """Of one draw of rows and heads, each rank with its share of the rows."""
     heads = Heads(seed)
     rows = torch.randn(BATCH, 7)
-    each = BATCH // ranks.count
+    each = BATCH // ranks.world_size
     heads.loss(rows[ranks.rank * each : (ranks.rank + 1) * each], ranks).backward()  # type: ignore[no-untyped-call]
     ranks.average_gradients(heads.parameters())
     return {f"{seed}.{name}": one.grad for name, one in heads.named_parameters() if one.grad is not None}
@@ -109,9 +109,9 @@ def batch_norm(ranks: RankGroup) -> dict[str, Tensor]:
     norm = nn.BatchNorm2d(4)
     with torch.no_grad():
         norm.weight.uniform_(0.5, 2)
-    each = BATCH // ranks.count
+    each = BATCH // ranks.world_size
     share = slice(ranks.rank * each, (ranks.rank + 1) * each)
-    if ranks.count > 1:
+    if ranks.world_size > 1:
         norm.__class__ = WholeBatchNorm
         norm.ranks = ranks  # type: ignore[assignment]
     out = ranks.gather(norm(rows[share]))
@@ -119,7 +119,7 @@ def batch_norm(ranks: RankGroup) -> dict[str, Tensor]:
     ranks.average_gradients(norm.parameters())
     back = torch.zeros_like(rows) if rows.grad is None else rows.grad
     return {
-        "out": out.detach(), "back": ranks.gather(back[share] / ranks.count), "mean": norm.running_mean,
+        "out": out.detach(), "back": ranks.gather(back[share] / ranks.world_size), "mean": norm.running_mean,
         "variance": norm.running_var, "weight": norm.weight.grad, "bias": norm.bias.grad,
     }  # type: ignore[dict-item] # fmt: skip
 
@@ -134,14 +134,14 @@ def refusal(work: Callable[[], Any]) -> str:
 
 
 def different_states(data: Artifact, out: Path, ranks: RankGroup) -> None:
-    """Only the first rank finds a state to go on from."""
+    """Only the first rank finds a state to resume from."""
     train("pli", data, out if ranks.rank == 0 else out.with_name(f"{out.name}-{ranks.rank}"), ranks)
 
 
 def no_number(data: Artifact, out: Path, ranks: RankGroup) -> None:
     """The last rank's weights are broken."""
     method = new("tscir_map")
-    if ranks.rank == ranks.count - 1:
+    if ranks.rank == ranks.world_size - 1:
         with torch.no_grad():
             next(iter(trainable_parameters(method).values())).fill_(torch.nan)
     fit(method, Pack(data, tiny.PIXELS), TrainPlan(2, BATCH, 1, OPTIM), out, 0, ranks)
@@ -170,7 +170,7 @@ def work(folder: Path, ranks: RankGroup) -> None:
 
 
 def alone(folder: Path) -> None:
-    """Train every method by oneself, and go on from a state that several saved."""
+    """Train every method by oneself, and resume from a state that several saved."""
     own = folder / "1" / "0"
     own.mkdir(parents=True)
     curves: dict[str, Any] = {}

@@ -16,7 +16,7 @@ from torch.distributed import DistBackendError
 from tests.methods import tiny
 from tests.support.toy_pipelines import ROOT
 from tests.training import crew
-from zscir.training.collectives import BUCKET_NUMBERS, SINGLE_RANK, PeerLostError, RankGroup, _buckets, _together
+from zscir.training.collectives import BUCKET_NUMBERS, SINGLE_RANK, PeerLostError, RankGroup, _buckets, _peer_errors
 from zscir.training.data import positions_at
 
 pytestmark = pytest.mark.slow
@@ -97,7 +97,7 @@ def test_one_process_goes_on_from_the_state_that_several_saved(folder: Path, cou
 def test_what_is_wrong_on_one_rank_stops_all(folder: Path, count: int) -> None:
     for rank in range(count):
         states, number = told(folder, count, rank)["words"]
-        assert states == f"the ranks found different states to go on from: after the steps {[3] + [0] * (count - 1)}"
+        assert states == f"the ranks found different states to resume from: after the steps {[3] + [0] * (count - 1)}"
         assert number.startswith("train tscir_map: the loss is nan at step 0")
 
 
@@ -116,8 +116,8 @@ def test_shares_are_the_batch_in_its_order() -> None:
 
 
 def test_no_two_ranks_draw_alike_and_one_alone_draws_as_ever() -> None:
-    assert SINGLE_RANK.draws == RankGroup(0, 1).draws == ()
-    assert len({RankGroup(rank, 3).draws for rank in range(3)}) == 3
+    assert SINGLE_RANK.seed_parts == RankGroup(0, 1).seed_parts == ()
+    assert len({RankGroup(rank, 3).seed_parts for rank in range(3)}) == 3
 
 
 NO_ROOM = "NCCL error: unhandled cuda error. Last error: Cuda failure 2 'out of memory'"
@@ -134,7 +134,7 @@ NO_ROOM = "NCCL error: unhandled cuda error. Last error: Cuda failure 2 'out of 
     ],
 )
 def test_only_what_the_transport_says_of_others_is_a_lost_rank(error: RuntimeError, told_as: type[Exception]) -> None:
-    with pytest.raises(told_as) as caught, _together():
+    with pytest.raises(told_as) as caught, _peer_errors():
         raise error
     assert type(caught.value) is told_as
 

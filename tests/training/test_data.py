@@ -30,7 +30,7 @@ def test_pixels_come_from_the_right_bytes(tmp_path: Path) -> None:
     pack = Pack(tiny.pack(tmp_path / "p", triplets=True), tiny.PIXELS)
     for number in (0, 5, 11):
         expected = decode_to_square(tiny.jpeg(list(tiny.COLOURS)[(number + 1) % 4], number + 100), tiny.PIXELS, "test")
-        assert np.array_equal(pack.image(pack.rows[number], "target"), expected)
+        assert np.array_equal(pack.decoded_image(pack.rows[number], "target"), expected)
 
 
 def test_a_full_cache_changes_nothing(tmp_path: Path) -> None:

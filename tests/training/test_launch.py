@@ -49,15 +49,15 @@ def backbone(pairs: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artif
     return Artifact.of_folder(out)
 
 
-def course(out: Path, data: Artifact, backbone: Artifact) -> TrainJob:
+def job(out: Path, data: Artifact, backbone: Artifact) -> TrainJob:
     """A mapping, with its dropout and batch norms, whose state is saved after every step."""
     out.mkdir(exist_ok=True)
     return TrainJob(spec(MAP, steps=STEPS, epochs=STEPS), out, data, backbone, save_every_s=0)
 
 
-def made_by(course: TrainJob) -> str:
-    remove_scratch_files(course.out)
-    return Artifact.of_folder(course.out).digest
+def made_by(job: TrainJob) -> str:
+    remove_scratch_files(job.out)
+    return Artifact.of_folder(job.out).digest
 
 
 @pytest.mark.slow
@@ -66,10 +66,10 @@ def made_by(course: TrainJob) -> str:
 def test_the_rank_that_saves_and_the_launcher_killed_in_turn_cost_steps_and_no_bit(
     tmp_path: Path, pairs: Artifact, backbone: Artifact, measured: Measured
 ) -> None:
-    undisturbed = course(tmp_path / "undisturbed", pairs, backbone)
+    undisturbed = job(tmp_path / "undisturbed", pairs, backbone)
     facts = train_on_ranks(2, undisturbed)
     assert facts == {"rows": 12, "steps": STEPS, "parameters": facts["parameters"]}
-    killed = course(tmp_path / "killed", pairs, backbone)
+    killed = job(tmp_path / "killed", pairs, backbone)
     crews: list[dict[str, psutil.Process]] = []
     begun: list[int] = []
     kept: list[int] = []
@@ -261,7 +261,7 @@ def test_one_rank_where_nothing_is_said_or_there_is_no_gpu(monkeypatch: pytest.M
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="NCCL wants two CUDA devices for two ranks")
 def test_two_gpus_train_what_one_does(tmp_path: Path, pairs: Artifact, backbone: Artifact) -> None:
-    alone, together = (course(tmp_path / name, pairs, backbone) for name in ("alone", "together"))
+    alone, together = (job(tmp_path / name, pairs, backbone) for name in ("alone", "together"))
     assert alone.run() == train_on_ranks(2, together)
     losses = [losses_of(one.out) for one in (alone, together)]
     assert losses[1][:5] == pytest.approx(losses[0][:5], rel=0.05)  # dropout is drawn by each for itself
@@ -270,7 +270,7 @@ def test_two_gpus_train_what_one_does(tmp_path: Path, pairs: Artifact, backbone:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_one_rank_over_nccl_trains_what_this_process_does(tmp_path: Path, pairs: Artifact, backbone: Artifact) -> None:
-    alone, launched = (course(tmp_path / name, pairs, backbone) for name in ("alone", "launched"))
+    alone, launched = (job(tmp_path / name, pairs, backbone) for name in ("alone", "launched"))
     assert alone.run() == train_on_ranks(1, launched)
     assert torch.cuda.memory_reserved() == 0  # the rank had the whole GPU, but for what this process still uses
     assert losses_of(launched.out)[:5] == pytest.approx(losses_of(alone.out)[:5], rel=1e-3)
@@ -281,7 +281,7 @@ def test_one_rank_over_nccl_trains_what_this_process_does(tmp_path: Path, pairs:
 def test_more_ranks_than_gpus_are_refused(tmp_path: Path, pairs: Artifact, backbone: Artifact) -> None:
     count = 2 * torch.cuda.device_count()
     with pytest.raises(RequestError, match=f"ZSCIR_RANKS = {count}, but there are .* CUDA devices"):
-        train_on_ranks(count, course(tmp_path / "out", pairs, backbone))
+        train_on_ranks(count, job(tmp_path / "out", pairs, backbone))
 
 
 def losses_of(folder: Path) -> list[float]:

@@ -1,14 +1,15 @@
-"""The answer schema: what a model wrote about two captions becomes a checked Answer, or a reason why not."""
+"""The answer schema: parse and validate what a model wrote about two captions, or say why it is no answer."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from zscir.runtime.specs import Spec
 
+# CIRR's nine aspects of modification texts, and "other".
 EditType = Literal[
     "cardinality",
     "addition",
@@ -21,21 +22,10 @@ EditType = Literal[
     "viewpoint",
     "other",
 ]
-EDIT_TYPES: tuple[EditType, ...] = (
-    "cardinality",
-    "addition",
-    "negation",
-    "direct addressing",
-    "compare & change",
-    "comparative",
-    "conjunction",
-    "spatial & background",
-    "viewpoint",
-    "other",
-)
+EDIT_TYPES: tuple[EditType, ...] = get_args(EditType)
 ANSWER_VERSION = 1
 INSTRUCTIONS_PER_ANSWER = 3
-MAX_ANSWER_CHARS = 20_000
+MAX_ANSWER_CHARS = 20_000  # some ten times the longest legal answer
 
 ShortText = Annotated[str, StringConstraints(max_length=60)]
 Instruction = Annotated[str, StringConstraints(max_length=160)]
@@ -97,6 +87,7 @@ def read_answer(text: str) -> Answer:
     if not body:
         raise AnswerError("not_json", "no JSON object" if text.strip() else "empty")
     try:
+        # Lone surrogates reach pydantic as bytes, which it refuses as invalid JSON; str.encode would raise here.
         return Answer.model_validate_json(body.encode("utf-8", "surrogatepass"))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]

@@ -1,4 +1,4 @@
-"""The protocol of a backend: requests about pairs of captions become one reply each, in any order."""
+"""The interface of an LLM backend: requests about pairs of captions, and one reply for each."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Message = dict[str, str]
 
 # Failures that lie with the service rather than with the pair.
 _OUTAGE = re.compile(r"connection|timeout|bad_body|http_429|http_5\d\d")
-RETRY_TEMPERATURE = 0.7
+RETRY_TEMPERATURE = 0.7  # a greedy model would repeat its unreadable answer
 
 
 @dataclass(frozen=True)
 class LlmRequest:
-    """One question. ``messages`` is empty for a backend that reads no prompt; ``attempt`` counts from 0."""
+    """One request. ``messages`` is empty for a backend that reads no prompt; ``attempt`` counts from 0."""
 
     request_id: str
     reference_caption: str
@@ -68,7 +68,7 @@ def is_outage(reply: LlmReply) -> bool:
 
 
 def temperature_for(request: LlmRequest, temperature: float) -> float:
-    """The sampling temperature of an attempt: asking a greedy model again needs some chance."""
+    """The sampling temperature of an attempt: further ones need some randomness."""
     return temperature if request.attempt == 0 else max(temperature, RETRY_TEMPERATURE)
 
 

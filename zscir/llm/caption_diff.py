@@ -1,4 +1,4 @@
-"""Two parsed captions become what they share and the changes that lead from the first to the second."""
+"""Compare two parsed captions: what they share, and the changes that lead from the first to the second."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ ChangeKind = Literal["attribute", "position", "action", "count", "replace", "add
 _ATTRIBUTES = ("size", "age", "state", "pattern", "colour", "material")
 _DISTINGUISHING = ("colour", "pattern", "size", "material", "age", "state")
 _DETAILS: tuple[ChangeKind, ...] = ("setting", "attribute", "replace", "action", "count", "position")
-_MAX_NAME_WORDS = 6
+_MAX_NAME_WORDS = 6  # longer names leave no room in a request of at most 20 words
 
 
 @dataclass(frozen=True)
 class CaptionChange:
-    """One change. ``certain`` is false where the target only tells a detail that the reference leaves open."""
+    """One change. ``certain`` is false where the target only adds a detail that the reference leaves open."""
 
     kind: ChangeKind
     attribute: str = ""
-    subject: str = ""  # what the user calls the thing in the reference
+    subject: str = ""  # the user's name for the object in the reference
     old: str = ""
     new: str = ""
     plural: bool = False
     certain: bool = True
 
     @property
-    def sayable(self) -> bool:
+    def is_short_enough(self) -> bool:
         """Whether the words it needs are few enough for a short request."""
         return all(len(words.split()) <= _MAX_NAME_WORDS + 2 for words in (self.subject, self.old, self.new))
 
 
 @dataclass(frozen=True)
 class CaptionDiff:
-    """``shared`` counts what both tell: 1 for each thing or setting, a half for a trait of a replaced thing."""
+    """``shared`` counts what both name: 1 for each object or setting, a half for an attribute of a replaced object."""
 
     preserved: tuple[str, ...]
     changes: tuple[CaptionChange, ...]
@@ -55,14 +55,14 @@ def diff_captions(reference: ParsedCaption, target: ParsedCaption) -> CaptionDif
         for old, new in swapped
     ]
     changes += [CaptionChange("add", new=with_article(new), plural=_is_many(new)) for new in added]
-    if target.things:  # a caption that names nothing does not say that things are gone
+    if target.noun_phrases:  # a caption that names nothing does not say that objects are gone
         changes += [
             CaptionChange("remove", old=shortest_noun_phrase(old, old_things), plural=_is_many(old)) for old in gone
         ]
     kept_settings, setting_changes = _compare_settings(old_settings, new_settings)
     changes += setting_changes
     names = [new.noun for _, new in kept] + kept_settings
-    shared = len(names) + 0.5 * sum(len(old.traits & new.traits) for old, new in swapped)
+    shared = len(names) + 0.5 * sum(len(old.all_attributes & new.all_attributes) for old, new in swapped)
     return CaptionDiff(tuple(names), tuple(sorted(changes, key=_rank)), shared)
 
 
@@ -76,6 +76,7 @@ def shortest_noun_phrase(thing: NounPhrase, among: list[NounPhrase]) -> str:
     rivals = [other for other in among if other is not thing and other.head == thing.head]
     if not rivals:
         return thing.noun
+    # Colour first: people tell two alike objects apart by it before they mention a size.
     for kind in _DISTINGUISHING:
         if thing.values(kind) and all(other.values(kind) != thing.values(kind) for other in rivals):
             return f"{thing.own_words(kind)} {thing.noun}"
@@ -84,9 +85,9 @@ def shortest_noun_phrase(thing: NounPhrase, among: list[NounPhrase]) -> str:
 
 def _split_settings(parsed: ParsedCaption, other: ParsedCaption) -> tuple[list[NounPhrase], tuple[SceneSetting, ...]]:
     """Things and settings; what the other caption tells as a setting ("cube, grass": "on grass") is one here too."""
-    heads = {setting.thing.head for setting in other.settings}
-    as_settings = tuple(SceneSetting("", thing) for thing in parsed.things if thing.head in heads)
-    return [thing for thing in parsed.things if thing.head not in heads], parsed.settings + as_settings
+    heads = {setting.noun_phrase.head for setting in other.settings}
+    as_settings = tuple(SceneSetting("", thing) for thing in parsed.noun_phrases if thing.head in heads)
+    return [thing for thing in parsed.noun_phrases if thing.head not in heads], parsed.settings + as_settings
 
 
 def _match(
@@ -112,8 +113,9 @@ def _likeness(one: NounPhrase, other: NounPhrase) -> int:
     conflicts = sum(
         1 for kind in _ATTRIBUTES if one.values(kind) and other.values(kind) and one.values(kind) != other.values(kind)
     )
+    # A shared attribute outweighs a conflict: two red cubes of different sizes are one cube that grew.
     same_place = bool(one.position) and one.position == other.position
-    return 2 * len(one.traits & other.traits) + same_place - conflicts
+    return 2 * len(one.all_attributes & other.all_attributes) + same_place - conflicts
 
 
 def _changes_of(old: NounPhrase, new: NounPhrase, subject: str) -> list[CaptionChange]:
@@ -140,16 +142,18 @@ def _changes_of(old: NounPhrase, new: NounPhrase, subject: str) -> list[CaptionC
         changes.append(
             CaptionChange("position", "", subject, old.position, new.position, _is_many(old), bool(old.position))
         )
-    if new.doing and new.doing != old.doing:
-        changes.append(CaptionChange("action", "", subject, old.doing, new.doing, _is_many(old), bool(old.doing)))
+    if new.participle and new.participle != old.participle:
+        changes.append(
+            CaptionChange("action", "", subject, old.participle, new.participle, _is_many(old), bool(old.participle))
+        )
     return changes + _count_change(old, new)
 
 
 def _count_change(old: NounPhrase, new: NounPhrase) -> list[CaptionChange]:
     before, after = old.count, new.count
     if after is not None and before is not None and after != before:
-        said = f"one {new.noun}" if after == 1 else with_article(new)
-        return [CaptionChange("count", old=f"{_number(before)} {old.noun}", new=said, plural=after > 1)]
+        new_text = f"one {new.noun}" if after == 1 else with_article(new)
+        return [CaptionChange("count", old=f"{_number(before)} {old.noun}", new=new_text, plural=after > 1)]
     if before == 1 and after is None and new.plural:
         return [CaptionChange("count", old=f"one {old.noun}", new=f"several {new.noun}", plural=True)]
     return []
@@ -173,7 +177,11 @@ def _merged(changes: list[CaptionChange], things: int) -> list[CaptionChange]:
     """Where every one of several things gets the same new attribute, one change of everything."""
     for kind in _ATTRIBUTES:
         same = [change for change in changes if change.kind == "attribute" and change.attribute == kind]
-        if len(same) == things >= 2 and len({change.new for change in same}) == 1 and all(one.certain for one in same):
+        if (
+            len(same) == things >= 2
+            and len({change.new for change in same}) == 1
+            and all(change.certain for change in same)
+        ):
             rest = [change for change in changes if change not in same]
             return [CaptionChange("all", kind, new=same[0].new), *rest]
     return changes
@@ -183,11 +191,13 @@ def merge_attributes(changes: tuple[CaptionChange, ...]) -> tuple[CaptionChange,
     """Several new attributes of one thing become one change: "big" and "spotted" become "big spotted"."""
     merged: list[CaptionChange] = []
     for change in changes:
-        same = [one for one in changes if one.kind == change.kind == "attribute" and one.subject == change.subject]
+        same = [
+            other for other in changes if other.kind == change.kind == "attribute" and other.subject == change.subject
+        ]
         if len(same) < 2:
             merged.append(change)
         elif change is same[0]:
-            merged.append(replace(change, attribute="several", old="", new=" ".join(one.new for one in same)))
+            merged.append(replace(change, attribute="several", old="", new=" ".join(part.new for part in same)))
     return tuple(merged)
 
 
@@ -199,18 +209,20 @@ def _compare_settings(
     changes: list[CaptionChange] = []
     left = list(old)
     for setting in new:
-        same = next((one for one in left if one.thing.head == setting.thing.head), None)
+        same = next((before for before in left if before.noun_phrase.head == setting.noun_phrase.head), None)
         if same is not None:
             left.remove(same)
-            kept.append(setting.thing.noun)
-            changes += _changes_of(same.thing, setting.thing, same.thing.noun)
-    heads = {one.thing.head for one in old}
-    for setting in (one for one in new if one.thing.head not in heads):
-        before = next((one for one in left if one.slot == setting.slot), None)
+            kept.append(setting.noun_phrase.noun)
+            changes += _changes_of(same.noun_phrase, setting.noun_phrase, same.noun_phrase.noun)
+    heads = {setting.noun_phrase.head for setting in old}
+    for setting in new:
+        if setting.noun_phrase.head in heads:
+            continue
+        before = next((candidate for candidate in left if candidate.slot == setting.slot), None)
         if before is not None:
             left.remove(before)
-        old_noun, old_said = (before.thing.noun, before.said) if before else ("", "")
+        old_noun, old_text = (before.noun_phrase.noun, before.text) if before else ("", "")
         changes.append(
-            CaptionChange("setting", setting.slot, old_noun, old_said, setting.said, certain=before is not None)
+            CaptionChange("setting", setting.slot, old_noun, old_text, setting.text, certain=before is not None)
         )
     return kept, changes

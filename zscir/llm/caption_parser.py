@@ -1,4 +1,4 @@
-"""Captions in English become things with attributes and the settings they stand in: a small parse without a model."""
+"""Parse English captions by rule into noun phrases with attributes and the settings they stand in, without a model."""
 
 from __future__ import annotations
 
@@ -45,41 +45,41 @@ class NounPhrase:
         return " ".join(word for of_kind, word in self.attributes if of_kind == kind)
 
     @property
-    def doing(self) -> str:
+    def participle(self) -> str:
         """The action in one form: "runs" and "running" are both "running"."""
         return lex.PARTICIPLES.get(lex.VERB_FORMS.get(self.action, ""), self.action)
 
     @property
-    def traits(self) -> frozenset[str]:
+    def all_attributes(self) -> frozenset[str]:
         """All canonical attributes."""
         return frozenset(canonical_word(word) for _, word in self.attributes)
 
 
 @dataclass(frozen=True)
 class SceneSetting:
-    """Where a scene is: a preposition and a thing."""
+    """Where a scene is: a preposition and a noun phrase."""
 
     link: str
-    thing: NounPhrase
+    noun_phrase: NounPhrase
 
     @property
     def slot(self) -> str:
         """Settings of one slot exclude each other: one time, one place; any other preposition is a slot of its own."""
-        if self.thing.head in lex.TIMES:
+        if self.noun_phrase.head in lex.TIMES:
             return "time"
-        return "place" if self.thing.head in lex.PLACE_PREPOSITIONS else self.link
+        return "place" if self.noun_phrase.head in lex.PLACE_PREPOSITIONS else self.link
 
     @property
-    def said(self) -> str:
+    def text(self) -> str:
         """As a user would say it: "on a wooden table"."""
-        return f"{self.link} {with_article(self.thing)}"
+        return f"{self.link} {with_article(self.noun_phrase)}"
 
 
 @dataclass(frozen=True)
 class ParsedCaption:
-    """What a caption tells."""
+    """The noun phrases of a caption, and its settings."""
 
-    things: tuple[NounPhrase, ...]
+    noun_phrases: tuple[NounPhrase, ...]
     settings: tuple[SceneSetting, ...]
 
 
@@ -93,11 +93,11 @@ def parse_caption(caption: str) -> ParsedCaption:
     """The things and settings of a caption; an empty result for a text that names none."""
     things: list[NounPhrase] = []
     settings: list[SceneSetting] = []
-    early: tuple[tuple[str, str], ...] = ()  # attributes told before the thing: "red color, ball shape"
-    for piece in _segments(tokens_of(caption)):
-        attributes = _attributes_alone(piece)
+    early: tuple[tuple[str, str], ...] = ()  # attributes listed before the noun: "red color, ball shape"
+    for segment in _segments(tokens_of(caption)):
+        attributes = _attributes_alone(segment)
         if not attributes:
-            _place(piece, things, settings, after_things=bool(things or early))
+            _place(segment, things, settings, after_things=bool(things or early))
         elif things:
             things[-1] = _with(things[-1], attributes)
         else:
@@ -112,17 +112,18 @@ def _with(thing: NounPhrase, attributes: tuple[tuple[str, str], ...]) -> NounPhr
     return replace(thing, words=added + thing.words, attributes=attributes + thing.attributes)
 
 
-def _attributes_alone(piece: _Segment) -> tuple[tuple[str, str], ...]:
-    """The attributes in a listed piece that names no thing: "red" in "shoes, red", "striped" in "striped pattern"."""
-    words = [word for word in piece.words if word not in lex.ARTICLES]
-    told = words[:-1] if words and words[-1] in lex.ATTRIBUTE_LABELS else words
-    if piece.link not in ("", ",", "and") or not told or any(attribute_kind(word) == "other" for word in told):
+def _attributes_alone(segment: _Segment) -> tuple[tuple[str, str], ...]:
+    """The attributes in a segment that names nothing: "red" in "shoes, red", "striped" in "striped pattern"."""
+    words = [word for word in segment.words if word not in lex.ARTICLES]
+    listed = words[:-1] if words and words[-1] in lex.ATTRIBUTE_LABELS else words
+    if segment.link not in ("", ",", "and") or not listed or any(attribute_kind(word) == "other" for word in listed):
         return ()
-    return tuple((attribute_kind(word), word) for word in told)
+    return tuple((attribute_kind(word), word) for word in listed)
 
 
 def tokens_of(caption: str) -> list[str]:
     """Lower-case words and punctuation without links, tags and the set phrases of picture agencies."""
+    # A caption may be a whole page; its beginning is parsed.
     text = caption[:1000].lower().replace("\u2019", "'")
     for noise in _NOISE:
         text = noise.sub(" ", text)
@@ -131,19 +132,19 @@ def tokens_of(caption: str) -> list[str]:
 
 
 def _segments(tokens: list[str]) -> list[_Segment]:
-    """Cut where a link or punctuation stands; a verb after a noun is a link too."""
-    pieces = [_Segment("")]
+    """Split where a link or punctuation stands; a verb after a noun is a link too."""
+    segments = [_Segment("")]
     for number, word in enumerate(tokens):
         following = tokens[number + 1] if number + 1 < len(tokens) else "."
         if not word[0].isalnum():
-            pieces.append(_Segment("," if word not in "&+" else "and"))
+            segments.append(_Segment("," if word not in "&+" else "and"))
         elif word in lex.LOCATIVES or word in lex.JOINERS or word in lex.OTHER_LINKS:
-            pieces.append(_Segment(word))
-        elif _is_verb(word, pieces[-1].words, following):
-            pieces.append(_Segment(f"verb {word}"))
+            segments.append(_Segment(word))
+        elif _is_verb(word, segments[-1].words, following):
+            segments.append(_Segment(f"verb {word}"))
         else:
-            pieces[-1].words.append(word)
-    return pieces
+            segments[-1].words.append(word)
+    return segments
 
 
 def _is_verb(token: str, before: list[str], following: str) -> bool:
@@ -159,26 +160,28 @@ def _is_verb(token: str, before: list[str], following: str) -> bool:
     ends_phrase = not following[0].isalnum() or following in lex.LOCATIVES | lex.JOINERS | lex.OTHER_LINKS
     if attribute_kind(token) == "state":
         return ends_phrase
+    # Short words in -ing and -ed ("ring", "king", "bed") are nouns.
     participle = len(token) > 5 and token.endswith(("ing", "ed")) and attribute_kind(token) == "other"
     return participle and (ends_phrase or (token.endswith("ing") and following in lex.ARTICLES))
 
 
-def _place(piece: _Segment, things: list[NounPhrase], settings: list[SceneSetting], after_things: bool) -> None:
-    """Put one piece where it belongs: a new thing, a setting, or a position or action of the last thing."""
-    if piece.link.startswith("verb ") and things and not piece.words:
-        things[-1] = replace(things[-1], action=things[-1].action or piece.link[5:])
-    words = [word for word in piece.words if word not in lex.ARTICLES]
-    if piece.link in lex.LOCATIVES and words and all(word in lex.POSITIONS for word in words):
+def _place(segment: _Segment, things: list[NounPhrase], settings: list[SceneSetting], after_things: bool) -> None:
+    """Read one segment as a new noun phrase, a setting, or a position or action of the last noun phrase."""
+    if segment.link.startswith("verb ") and things and not segment.words:
+        things[-1] = replace(things[-1], action=things[-1].action or segment.link[5:])
+    words = [word for word in segment.words if word not in lex.ARTICLES]
+    if segment.link in lex.LOCATIVES and words and all(word in lex.POSITIONS for word in words):
         if things and not things[-1].position:
             corner = [word for word in words if word not in ("corner", "side")] or words
             things[-1] = replace(things[-1], position=" ".join(corner))
         return
-    thing = parse_noun_phrase(piece.words)
-    if thing is None or piece.link == "without":
+    thing = parse_noun_phrase(segment.words)
+    if thing is None or segment.link == "without":
         return
-    bare = piece.link == "," and not set(piece.words) & lex.ARTICLES
-    if piece.link in lex.LOCATIVES and piece.link not in ("from", "after", "before", "during"):
-        settings.append(SceneSetting(piece.link.replace("-", " "), thing))
+    # "a red cube, grass": a bare noun after a comma that names a place is a setting, as tags write it.
+    bare = segment.link == "," and not set(segment.words) & lex.ARTICLES
+    if segment.link in lex.LOCATIVES and segment.link not in ("from", "after", "before", "during"):
+        settings.append(SceneSetting(segment.link.replace("-", " "), thing))
     elif bare and thing.head in lex.PLACE_PREPOSITIONS and after_things:
         settings.append(SceneSetting(lex.PLACE_PREPOSITIONS[thing.head], thing))
     elif thing.head not in lex.GENERIC_NOUNS:
@@ -186,7 +189,7 @@ def _place(piece: _Segment, things: list[NounPhrase], settings: list[SceneSettin
 
 
 def parse_noun_phrase(phrase: list[str]) -> NounPhrase | None:
-    """The thing that a run of words names, or None when only articles, numbers or figures stand there."""
+    """The noun phrase in a run of words, or None when only articles, numbers or figures stand there."""
     count = next((lex.NUMBER_WORDS[word] for word in phrase if word in lex.NUMBER_WORDS), None)
     words = tuple(
         word
@@ -210,7 +213,7 @@ def parse_noun_phrase(phrase: list[str]) -> NounPhrase | None:
 
 
 def attribute_kind(word: str) -> str:
-    """The kind of attribute that a word tells, "other" when the lexicon does not know it."""
+    """The kind of attribute that a word names, "other" when the lexicon does not know it."""
     return lex.ATTRIBUTE_KIND.get(lex.SYNONYMS.get(word, word), "other")
 
 

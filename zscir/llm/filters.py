@@ -1,4 +1,4 @@
-"""Filters: an instruction becomes a reason to reject it, or none; a tally counts what was kept and what was not."""
+"""Reject instructions by length, markup and leaks of the prompt, and count what was kept and what was not."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import unicodedata
 from collections import Counter
 from typing import Any
 
-QUOTA_GRACE_COUNT = 20
+QUOTA_GRACE_COUNT = 20  # so few are kept before a share means anything
 _SPACES = re.compile(r"\s+")
+# A modification text speaks to a user who sees one image: "the second image" or "the caption" leak the prompt.
 _LEAKS = re.compile(
     r"\bcaptions?\b|\b(?:image|picture|photo) ?[12ab]\b"
     r"|\b(?:first|second|reference|target|source|original|other) (?:image|picture|photo)\b",
@@ -52,23 +53,24 @@ class ParseTally:
         self._texts: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
         self._types: Counter[str] = Counter()
-        self._asked: Counter[str] = Counter()
+        self._answered: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._words = 0
 
-    def asked(self, similarity: float | None, refused: bool) -> None:
+    def count_similarity(self, similarity: float | None, refused: bool) -> None:
         """Count one response in the tenth of image similarity that its pair lies in."""
+        # ``similarity != similarity`` is true of NaN alone.
         tenth = (
             "unknown" if similarity is None or similarity != similarity else f"{int(max(similarity, 0) * 10) / 10:.1f}"
         )
-        self._asked[tenth] += 1
+        self._answered[tenth] += 1
         self._refused[tenth] += refused
 
     def uses(self, text: str) -> int:
         """How many kept triplets have this text, whatever its case."""
         return self._texts[text.lower()]
 
-    def is_full(self, edit_type: str, share: float) -> bool:
+    def exceeds_type_share(self, edit_type: str, share: float) -> bool:
         """Whether one more of this kind would be more than ``share`` of what is kept; the first few are free."""
         kept = self._types.total()
         return kept >= QUOTA_GRACE_COUNT and self._types[edit_type] + 1 > share * (kept + 1)
@@ -95,5 +97,7 @@ class ParseTally:
             "mean_words": round(self._words / kept, 2) if kept else 0.0,
             "edit_types": dict(sorted(self._types.items())),
             "first_words": dict(sorted(first_words.items(), key=lambda item: (-item[1], item[0]))[:10]),
-            "refused_of_asked": {tenth: [self._refused[tenth], self._asked[tenth]] for tenth in sorted(self._asked)},
+            "refused_of_asked": {
+                tenth: [self._refused[tenth], self._answered[tenth]] for tenth in sorted(self._answered)
+            },
         }

@@ -1,4 +1,4 @@
-"""The few English words that the template backend knows: attributes, places, links between phrases, synonyms."""
+"""The English words that the template backend knows: attributes, places, links between phrases, synonyms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which model to ask: one spec per backend, each with the fields that its answers depend on and no others."""
+"""The specs of the language models, one per backend: only fields on which the answers depend."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class TransformersModel(Spec):
 class OpenAIModel(Spec):
     """A model behind an OpenAI-compatible service; ``ZSCIR_LLM_BASE_URL`` and ``ZSCIR_LLM_API_KEY`` say where.
 
-    ``structure`` is how the answer's form is asked for: ``schema`` (a JSON schema), ``strict_schema`` (the same with
-    ``strict``, without the lengths that this mode rejects), ``json_object``, or ``free`` (by the prompt alone).
+    ``structure`` is how the form of the answer is requested: ``schema`` (a JSON schema), ``strict_schema`` (the same
+    with ``strict``, without the lengths that this mode rejects), ``json_object``, or ``free`` (by the prompt alone).
     ``temperature`` and ``seed`` are left out of requests where they are None (some models reject them).
     """
 
@@ -54,7 +54,7 @@ class OpenAIModel(Spec):
 
     @field_validator("extra")
     @classmethod
-    def _only_extra(cls, value: dict[str, Any]) -> dict[str, Any]:
+    def _check_extra_fields(cls, value: dict[str, Any]) -> dict[str, Any]:
         taken = {"model", "messages", "temperature", "seed", "max_tokens", "max_completion_tokens", "response_format"}
         if taken & set(value):
             raise ValueError(f"'extra' may not set {sorted(taken & set(value))}; the spec has fields for them")

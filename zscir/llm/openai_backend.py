@@ -25,7 +25,7 @@ from zscir.llm.endpoint import Endpoint
 from zscir.llm.models import OpenAIModel
 from zscir.runtime.errors import RequestError
 
-MAX_BODY_BYTES = 1_000_000  # a hundred times the longest answer; a body is never read without a bound
+MAX_BODY_BYTES = 1_000_000  # a completion takes a few kB; no body is read without a bound
 _RETRIED_STATUS = frozenset({408, 409, 425, 429})  # these pass by themselves, and so does every 5xx
 _SETUP_ERRORS = {401: "the key was not accepted", 403: "the key may not use it", 404: "no such address or model"}
 

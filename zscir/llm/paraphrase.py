@@ -1,4 +1,4 @@
-"""Changes become short requests in a user's words: an order, a "the same but" and a statement."""
+"""Phrase changes as short requests in a user's words: an order, a "the same but" and a statement."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from zscir.llm import lexicon as lex
 from zscir.llm.answer import EditType
 from zscir.llm.caption_diff import CaptionChange
 
-MIN_REQUEST_WORDS, MAX_REQUEST_WORDS, MAX_REQUEST_CHARS = 3, 20, 160
-_TRIES = 12
+MIN_REQUEST_WORDS, MAX_REQUEST_WORDS, MAX_REQUEST_CHARS = 3, 20, 160  # the limits of the answer schema and its filter
+_TRIES = 12  # drawn phrasings that may break them before a style is given up
 _FRAMES = {
     "order": ("{}", "{}", "{}, please", "please {}", "{}, keep the rest"),
     "clause": (
@@ -34,14 +34,14 @@ _EDIT_TYPES: dict[str, EditType] = {
 }
 
 
-def paraphrase_changes(changes: tuple[CaptionChange, ...], alone: bool, rng: Random) -> list[str]:
-    """Three requests of different form in drawn order; fewer where a form cannot be said in 3 to 20 words.
+def paraphrase_changes(changes: tuple[CaptionChange, ...], is_only_object: bool, rng: Random) -> list[str]:
+    """Three requests of different style in drawn order; fewer where a style does not fit into 3 to 20 words.
 
-    ``alone``: the reference shows one thing, so that "it" is clear.
+    ``is_only_object``: the reference shows one object, so that "it" is clear.
     """
     styles = list(_FRAMES)
     rng.shuffle(styles)
-    return [text for text in (_request(style, changes, alone, rng) for style in styles) if text]
+    return [text for text in (_request(style, changes, is_only_object, rng) for style in styles) if text]
 
 
 def edit_type_of(changes: tuple[CaptionChange, ...]) -> EditType:
@@ -53,12 +53,13 @@ def edit_type_of(changes: tuple[CaptionChange, ...]) -> EditType:
     return _EDIT_TYPES.get(changes[0].kind, "direct addressing")
 
 
-def _request(style: str, changes: tuple[CaptionChange, ...], alone: bool, rng: Random) -> str:
+def _request(style: str, changes: tuple[CaptionChange, ...], is_only_object: bool, rng: Random) -> str:
     for _ in range(_TRIES):
-        said = [
-            rng.choice(WORDINGS[change.kind](change, _the_subject(change, alone, rng))[style]) for change in changes
+        clauses = [
+            rng.choice(WORDINGS[change.kind](change, _the_subject(change, is_only_object, rng))[style])
+            for change in changes
         ]
-        text = " ".join(rng.choice(_FRAMES[style]).format(english_list(said)).split())
+        text = " ".join(rng.choice(_FRAMES[style]).format(english_list(clauses)).split())
         if (
             MIN_REQUEST_WORDS <= len(text.split()) <= MAX_REQUEST_WORDS
             and len(text) <= MAX_REQUEST_CHARS
@@ -69,7 +70,7 @@ def _request(style: str, changes: tuple[CaptionChange, ...], alone: bool, rng: R
 
 
 def _repeats_words(text: str) -> bool:
-    """Whether a frame repeats what a wording says already, or one request says the same word pair twice."""
+    """Whether a frame and a wording both say "now", "but", "instead" and the like."""
     marks = (" now ", " this time", "but ", " instead ", " rest")
     return any(f" {text} ".count(mark) > 1 for mark in marks) or ("now " in text and "this time" in text)
 
@@ -80,10 +81,10 @@ def english_list(parts: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def _the_subject(change: CaptionChange, alone: bool, rng: Random) -> str:
+def _the_subject(change: CaptionChange, is_only_object: bool, rng: Random) -> str:
     return (
         "it"
-        if alone and not change.plural and change.attribute != "material" and rng.random() < 0.4
+        if is_only_object and not change.plural and change.attribute != "material" and rng.random() < 0.4
         else f"the {change.subject}"
     )
 

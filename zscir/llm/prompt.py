@@ -1,4 +1,4 @@
-"""Prompt files: a Markdown file of rules and demonstrations becomes the messages of one request.
+"""Read prompt files (Markdown with rules and demonstrations) and fill in the messages of a request.
 
 The file opens with front matter (``name``, ``version``) and holds ``# System``, ``# User`` and any number of
 ``# Demonstrations <set>`` sections. What never changes comes first, so that a server can cache it.
@@ -16,7 +16,7 @@ from zscir.llm.answer import Answer, AnswerError, read_answer
 from zscir.llm.backend_protocol import Message
 from zscir.runtime.errors import RequestError
 
-MAX_CAPTION_CHARS = 300
+MAX_CAPTION_CHARS = 300  # a caption may be a whole page, and each request pays for its tokens
 _PLACEHOLDER = re.compile(r"\{(reference|target|edit_type)\}")
 _ANY_EDIT_TYPE = "any; choose the one that fits"
 
@@ -47,11 +47,11 @@ class Prompt:
     ) -> tuple[Message, ...]:
         """System rules, one demonstration set as past turns, then the question about two captions."""
         turns = [{"role": "system", "content": self.system}]
-        for shown in self.demonstrations[demonstration_set] if self.demonstrations else ():
+        for example in self.demonstrations[demonstration_set] if self.demonstrations else ():
             turns.append(
-                {"role": "user", "content": self.question(shown.reference, shown.target, shown.edit_type or None)}
+                {"role": "user", "content": self.question(example.reference, example.target, example.edit_type or None)}
             )
-            turns.append({"role": "assistant", "content": answer_text(shown.answer)})
+            turns.append({"role": "assistant", "content": answer_text(example.answer)})
         turns.append({"role": "user", "content": self.question(reference, target, edit_type)})
         return tuple(turns)
 
@@ -125,12 +125,12 @@ def _front_matter(text: str, where: str) -> tuple[dict[str, str], str]:
 
 
 def _sections(body: str, where: str) -> dict[str, str]:
-    pieces = re.split(r"^# (.+?)[ \t]*$", body, flags=re.MULTILINE)
-    titles = pieces[1::2]
+    parts = re.split(r"^# (.+?)[ \t]*$", body, flags=re.MULTILINE)
+    titles = parts[1::2]
     unknown = [title for title in titles if not re.fullmatch(r"System|User|Demonstrations( \S+)?", title)]
     if unknown or len(set(titles)) != len(titles):
         raise RequestError(f"{where}: sections {titles}; allowed, once each: System, User, Demonstrations <set>")
-    return {title: content.strip() for title, content in zip(titles, pieces[2::2], strict=True)}
+    return {title: content.strip() for title, content in zip(titles, parts[2::2], strict=True)}
 
 
 _DEMONSTRATION = re.compile(

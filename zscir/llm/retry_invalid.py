@@ -1,4 +1,4 @@
-"""Rounds: requests become exactly one final reply each; what is no answer is asked again with another seed."""
+"""Resample unreadable answers: each request gets one final reply, after up to N further rounds with other seeds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from zscir.llm.answer import AnswerError, read_answer
 from zscir.llm.backend_protocol import Backend, LlmReply, LlmRequest, error_kind, error_text
 from zscir.runtime.errors import StageError
 
+# Errors of sampling, which another seed may avoid. Refusals and content filters are final, and backends retry outages.
 _RETRIED_KINDS = frozenset({"invalid_answer", "truncated", "empty"})
 
 
@@ -20,8 +21,8 @@ def answer_all(backend: Backend, requests: Sequence[LlmRequest], resamples: int)
     final: dict[str, LlmReply] = {}
     pending = list(requests)
     for attempt in range(resamples + 1):
-        asked = [replace(request, attempt=attempt, seed=request.seed + attempt) for request in pending]
-        for reply in _in_request_order(backend.answer(asked), asked):
+        sent = [replace(request, attempt=attempt, seed=request.seed + attempt) for request in pending]
+        for reply in _in_request_order(backend.answer(sent), sent):
             final[reply.request_id] = _add_usage(final.get(reply.request_id), check_reply(reply))
         pending = [request for request in pending if _unreadable(final[request.request_id])]
         if not pending:

@@ -1,7 +1,7 @@
-"""The template backend: two captions become three requests by rule, without a model.
+"""The template backend: writes three requests from two captions by rule, without a model.
 
-It is the demo's backend and the control against which a language model's triplets are measured. It knows
-few words and refuses freely; what it says is always told by the target's caption.
+It is the demo's backend and the control against which a language model's triplets are measured. It knows few words and
+refuses freely; what it writes always follows from the target's caption.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from zscir.llm.paraphrase import edit_type_of, paraphrase_changes
 from zscir.llm.prompt import answer_text
 
 TEMPLATE_VERSION = "1"
-MIN_SHARED = 1.0
-MAX_UNCERTAIN = 2
+MIN_SHARED = 1.0  # one object or setting; two captions that share less have no edit between them
+MAX_UNCERTAIN = 2  # a caption's details are endless; a user names one or two
 
 
 class TemplateBackend:
@@ -36,7 +36,7 @@ class TemplateBackend:
 
 
 def describe_change(reference_caption: str, target_caption: str, seed: int, max_changes: int = 3) -> Answer:
-    """How a user would get from reference to target; a refusal (``valid`` false) where that makes no sense.
+    """The answer for a pair of captions; a refusal (``valid`` false) where no short request fits.
 
     Equal arguments give equal answers.
     """
@@ -45,7 +45,7 @@ def describe_change(reference_caption: str, target_caption: str, seed: int, max_
     changes = _relevant_changes(difference)
     if reason := _refusal_reason(difference, changes, max_changes):
         return refusal_answer(reason)
-    texts = paraphrase_changes(changes, len(reference.things) == 1, _rng(seed, reference_caption, target_caption))
+    texts = paraphrase_changes(changes, len(reference.noun_phrases) == 1, _rng(seed, reference_caption, target_caption))
     if len(set(texts)) < INSTRUCTIONS_PER_ANSWER:
         return refusal_answer("the change cannot be said in 3 to 20 words")
     return Answer(
@@ -60,7 +60,7 @@ def describe_change(reference_caption: str, target_caption: str, seed: int, max_
 
 
 def _relevant_changes(difference: CaptionDiff) -> tuple[CaptionChange, ...]:
-    """The certain changes; where there are none, the first details that only the target tells."""
+    """The certain changes; where there are none, the first details that only the target names."""
     certain = tuple(change for change in difference.changes if change.certain)
     return merge_attributes(certain or difference.changes[:MAX_UNCERTAIN])
 
@@ -72,7 +72,7 @@ def _refusal_reason(difference: CaptionDiff, changes: tuple[CaptionChange, ...],
         return "the captions share nothing"
     if len(changes) > max_changes:
         return f"the captions differ in {len(changes)} ways, more than {max_changes}"
-    if not all(change.sayable for change in changes):
+    if not all(change.is_short_enough for change in changes):
         return "the captions name things too long to say"
     return ""
 

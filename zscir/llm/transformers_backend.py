@@ -1,4 +1,4 @@
-"""The local backend: requests go through a causal language model on this machine, in batches."""
+"""Run requests through a causal language model on this machine with transformers, in batches."""
 
 from __future__ import annotations
 
@@ -86,6 +86,7 @@ class TransformersBackend:
         )
 
     def _encode(self, prompts: list[str]) -> Any:
+        # A chat template writes the special tokens itself; a second start token would move every answer.
         special = self.tokenizer.chat_template is None
         return self.tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=special)
 
@@ -97,6 +98,7 @@ class TransformersBackend:
         sampling: dict[str, Any] = (
             {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
         )
+        # The caller's random state is left as it was; each batch draws from a seed of its own.
         devices = [self.model.device] if self.model.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(_batch_seed(requests))

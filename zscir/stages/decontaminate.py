@@ -1,7 +1,7 @@
 """decontaminate: downloaded images become those that do not look like any picture of a benchmark, mirrored or not.
 
 Every picture in a benchmark's folder counts, whatever its split, whether it is a query or in a gallery: a method may be
-scored on it. What looks alike is said by ``zscir.data.images.phash``, how well that works in ``dedup_near``.
+scored on it. ``zscir.data.images.phash`` says what looks alike, ``dedup_near`` how well that works.
 """
 
 from collections.abc import Iterator
@@ -57,54 +57,55 @@ def decontaminate(
     ``benchmarks``: folders with pictures, loose or in tars. RequestError when one holds none; StageError when more
     pictures cannot be decoded than allowed.
     """
-    names, shown = _benchmark_fingerprints(spec, benchmarks, out)
-    keys, seen = fingerprint_download("decontaminate", images, keep, out / FINGERPRINTS_FOLDER / "images")
-    plain = _nearest(seen.prints, shown, spec)
-    turned = _nearest(seen.turned(), shown, spec)
+    names, known = _benchmark_fingerprints(spec, benchmarks, out)
+    keys, downloaded = fingerprint_download("decontaminate", images, keep, out / FINGERPRINTS_FOLDER / "images")
+    nearest = _nearest(downloaded.hashes, known, spec)
+    nearest_mirrored = _nearest(downloaded.mirrored_hashes(), known, spec)
 
-    def judge(row: ImageRow) -> FilterReject | None:
+    def find_reject(row: ImageRow) -> FilterReject | None:
         here = row["number"]
-        if here in seen.bad:
-            return seen.reject(here)
+        if here in downloaded.unreadable:
+            return downloaded.reject(here)
         distance, picture, reason = min(
-            (*plain.get(here, NO_MATCH), "near_benchmark"), (*turned.get(here, NO_MATCH), "near_benchmark_mirrored")
+            (*nearest.get(here, NO_MATCH), "near_benchmark"),
+            (*nearest_mirrored.get(here, NO_MATCH), "near_benchmark_mirrored"),
         )
         return FilterReject(reason, f"distance {distance} from {names[picture]}") if picture >= 0 else None
 
     rows = ({"image_key": key, "number": number} for number, key in enumerate(keys))
-    facts = write_keep_list("decontaminate", rows, judge, out)
-    return facts | {"benchmark_pictures": len(names), "benchmark_unreadable": len(shown.bad)}
+    facts = write_keep_list("decontaminate", rows, find_reject, out)
+    return facts | {"benchmark_pictures": len(names), "benchmark_unreadable": len(known.unreadable)}
 
 
 def _benchmark_fingerprints(
     spec: DecontaminateSpec, benchmarks: list[Artifact], out: Path
 ) -> tuple[list[str], Fingerprints]:
-    """The names of all benchmark pictures, and what they look like."""
+    """The names of all benchmark pictures, and their fingerprints."""
     with ExitStack() as stack:
         found: list[tuple[str, ReadImageBytes]] = []
-        for number, one in enumerate(benchmarks):
-            inside = list(_benchmark_images(one, stack.enter_context(ShardReader(one.path))))
+        for number, benchmark in enumerate(benchmarks):
+            inside = list(_benchmark_images(benchmark, stack.enter_context(ShardReader(benchmark.path))))
             if not inside:
                 raise RequestError(
                     f"decontaminate: no picture ({', '.join(IMAGE_SUFFIXES)}, loose or in a .tar) in the "
-                    f"benchmarks {one.stage}/{one.key[:12]}, which holds {one.files()[:5]}"
+                    f"benchmarks {benchmark.stage}/{benchmark.key[:12]}, which holds {benchmark.files()[:5]}"
                 )
             where = f"benchmarks.{number}/" if len(benchmarks) > 1 else ""
             found += [(where + name, read) for name, read in inside]
         names = [name for name, _ in found]
-        shown = fingerprint_images(
+        known = fingerprint_images(
             (read for _, read in found),
             len(found),
             out / FINGERPRINTS_FOLDER / "benchmarks",
             "decontaminate: benchmarks",
         )
-    if len(shown.bad) > spec.allow_unreadable:
-        listed = ", ".join(f"{names[row]} ({why})" for row, why in list(shown.bad.items())[:UNREADABLE_SHOWN])
+    if len(known.unreadable) > spec.allow_unreadable:
+        listed = ", ".join(f"{names[row]} ({why})" for row, why in list(known.unreadable.items())[:UNREADABLE_SHOWN])
         raise StageError(
-            f"decontaminate: {len(shown.bad)} of {len(names)} benchmark pictures cannot be decoded, so nothing can be "
-            f"kept away from them; {spec.allow_unreadable} may be (allow_unreadable): {listed}"
+            f"decontaminate: {len(known.unreadable)} of {len(names)} benchmark pictures cannot be decoded, so nothing "
+            f"can be kept away from them; {spec.allow_unreadable} may be (allow_unreadable): {listed}"
         )
-    return names, shown
+    return names, known
 
 
 def _benchmark_images(benchmark: Artifact, reader: ShardReader) -> Iterator[tuple[str, ReadImageBytes]]:
@@ -125,16 +126,16 @@ def _read_file(benchmark: Artifact, name: str) -> bytes:
     return path.read_bytes()
 
 
-def _nearest(prints: PerceptualHashes, shown: Fingerprints, spec: DecontaminateSpec) -> dict[int, tuple[int, int]]:
+def _nearest(hashes: PerceptualHashes, known: Fingerprints, spec: DecontaminateSpec) -> dict[int, tuple[int, int]]:
     """By row: distance and number of the nearest benchmark picture that looks alike; of equally near ones the first."""
-    good = shown.good()
-    none = NO_MATCH_DISTANCE * len(shown.prints)
-    best: RowNumbers = np.full(len(prints), none, dtype=np.int64)
-    for rows, others in near_duplicate_pairs(prints, shown.prints.take(good), spec.radius, spec.colours):
-        pictures = good[others]
-        distance = np.bitwise_count(prints.hashes[rows] ^ shown.prints.hashes[pictures]).astype(np.int64)
-        np.minimum.at(best, rows, distance * len(shown.prints) + pictures)
+    readable_rows = known.readable_rows()
+    none = NO_MATCH_DISTANCE * len(known.hashes)
+    best: RowNumbers = np.full(len(hashes), none, dtype=np.int64)
+    for rows, others in near_duplicate_pairs(hashes, known.hashes.select(readable_rows), spec.radius, spec.colours):
+        pictures = readable_rows[others]
+        distance = np.bitwise_count(hashes.bits[rows] ^ known.hashes.bits[pictures]).astype(np.int64)
+        np.minimum.at(best, rows, distance * len(known.hashes) + pictures)
     return {
-        int(row): (int(best[row]) // len(shown.prints), int(best[row]) % len(shown.prints))
+        int(row): (int(best[row]) // len(known.hashes), int(best[row]) % len(known.hashes))
         for row in np.flatnonzero(best < none)
     }

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from zscir.data.images.fingerprints import FINGERPRINTS_FOLDER, fingerprint_download
 from zscir.data.images.keep_list import FilterReject, ImageRow, write_keep_list
-from zscir.data.images.phash import first_of_each_group
+from zscir.data.images.phash import near_duplicate_of
 from zscir.pipeline.stage import stage
 from zscir.runtime.specs import Spec
 from zscir.store.artifacts import Artifact, Facts
@@ -35,16 +35,16 @@ def dedup_near(spec: DedupNearSpec, images: Artifact, out: Path, keep: Artifact 
     """Write ``keep.parquet`` and ``rejects.parquet``: near_duplicate (the detail names the image that stays), and the
     images that cannot be decoded. An image is compared with those that stay, never with those that do not.
     """
-    keys, seen = fingerprint_download("dedup_near", images, keep, out / FINGERPRINTS_FOLDER)
-    owner, good = np.arange(len(keys)), seen.good()
-    owner[good] = good[first_of_each_group(seen.prints.take(good), spec.radius, spec.colours)]
+    keys, fingerprints = fingerprint_download("dedup_near", images, keep, out / FINGERPRINTS_FOLDER)
+    owner, readable = np.arange(len(keys)), fingerprints.readable_rows()
+    owner[readable] = readable[near_duplicate_of(fingerprints.hashes.select(readable), spec.radius, spec.colours)]
 
-    def judge(row: ImageRow) -> FilterReject | None:
-        here, kept = row["number"], int(owner[row["number"]])
-        if kept == here:
-            return seen.reject(here)
-        distance = np.bitwise_count(seen.prints.hashes[here] ^ seen.prints.hashes[kept])
-        return FilterReject("near_duplicate", f"distance {distance} from image {keys[kept]}")
+    def find_reject(row: ImageRow) -> FilterReject | None:
+        row_number, kept_row = row["number"], int(owner[row["number"]])
+        if kept_row == row_number:
+            return fingerprints.reject(row_number)
+        distance = np.bitwise_count(fingerprints.hashes.bits[row_number] ^ fingerprints.hashes.bits[kept_row])
+        return FilterReject("near_duplicate", f"distance {distance} from image {keys[kept_row]}")
 
     rows = ({"image_key": key, "number": number} for number, key in enumerate(keys))
-    return write_keep_list("dedup_near", rows, judge, out)
+    return write_keep_list("dedup_near", rows, find_reject, out)

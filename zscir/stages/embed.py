@@ -55,13 +55,13 @@ def embed(spec: EmbedSpec, images: Artifact, backbone: Artifact, out: Path, keep
 
 def _first_of_each(images: Artifact, keep: Artifact | None) -> list[_Row]:
     """The rows of downloaded images that are kept; of several captions of one image, the first."""
-    choice = KeepList(keep)
+    keep_list = KeepList(keep)
     table = read_table(images.path("images.parquet"), IMAGES_SCHEMA)
     first: dict[str, _Row] = {}
     for row in table.select(["image_key", "text", "status", "shard", "offset", "size"]).to_pylist():
-        if row["status"] == "ok" and choice.holds(row["image_key"]):
+        if row["status"] == "ok" and keep_list.contains(row["image_key"]):
             first.setdefault(row["image_key"], row)
-    choice.refuse_strangers("embed")
+    keep_list.check_all_seen("embed")
     return list(first.values())
 
 

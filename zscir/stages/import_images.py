@@ -5,13 +5,12 @@ vetting, the same resizing, the same tables. A ``file:`` URL is a path relative 
 a picture's key, the hash of that URL, is the same wherever the folder lies.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from zscir.data.download.chunks import ChunkUrl, distinct_urls, read_chunk, write_chunks
+from zscir.data.download.chunks import distinct_urls, read_chunk, write_chunks
 from zscir.data.download.fetch_spec import ResizeSpec
 from zscir.data.download.merge_chunks import ChunkRecords, download_facts, merge_records
 from zscir.data.readers.import_shard import RECORDS_FOLDER, write_import_rejects, write_import_shard
@@ -41,32 +40,25 @@ def import_images(spec: ImportImagesSpec, pairs: Artifact, images: Artifact, out
     write_chunks(distinct_urls(pair_table, out), out / CHUNKS_FOLDER, spec.chunk_rows)
     chunks = sorted((out / CHUNKS_FOLDER).glob("*.parquet"))
     records = [out / RECORDS_FOLDER / path.name for path in chunks]
-    with DecodePool(spec) as presses:
+    with DecodePool(spec) as decode_pool:
         for path, record in track(zip(chunks, records, strict=True), len(chunks), "import_images (shards)"):
             if not record.exists():
                 targets = read_chunk(path)
-                write_import_shard(targets, list(_places(targets, images)), presses, out / f"{path.stem}.tar", record)
+                locations = [_location(target.url, images) for target in targets]
+                write_import_shard(targets, locations, decode_pool, out / f"{path.stem}.tar", record)
     merge_records(pair_table, ChunkRecords(tuple(records)), out / "images.parquet")
     write_import_rejects("import_images", out / "images.parquet", out / "rejects.parquet")
     facts = download_facts(out / "images.parquet") | {"chunks": len(chunks)}
     if facts["rows"] and not facts["ok"]:
         raise RequestError(
             f"not one of {facts['rows']:,} pictures could be read: {facts['failed_by_class']}; the list asks for "
-            f"{_first_url(chunks)!r} and the like, the folder holds {images.files()[:3]}: is it the folder that the "
-            "paths in the list begin in?"
+            f"{read_chunk(chunks[0])[0].url!r} and the like, the folder holds {images.files()[:3]}: is it the folder "
+            "that the paths in the list begin in?"
         )
     return facts
 
 
-def _first_url(chunks: list[Path]) -> str:
-    return read_chunk(chunks[0])[0].url
-
-
-def _places(targets: tuple[ChunkUrl, ...], images: Artifact) -> Iterator[ImageLocation | ImageFailure]:
-    return (_place(target.url, images) for target in targets)
-
-
-def _place(url: str, images: Artifact) -> ImageLocation | ImageFailure:
+def _location(url: str, images: Artifact) -> ImageLocation | ImageFailure:
     """Where the picture of a ``file:`` URL lies. A link may lead to another file of the folder, never out of it."""
     name = url.removeprefix(FILE_SCHEME)
     if name == url:

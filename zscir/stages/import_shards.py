@@ -48,7 +48,7 @@ class ImportShardsSpec(ResizeSpec):
             )
         return self
 
-    def reading(self) -> SampleLayout:
+    def layout(self) -> SampleLayout:
         """The part of this spec that says how samples are read."""
         return SampleLayout(
             self.url_column, self.text_column, self.licence_column, self.min_text_chars, self.max_text_chars
@@ -68,11 +68,11 @@ def import_shards(spec: ImportShardsSpec, shards: Artifact, out: Path) -> Facts:
             write_tar_index(found[number], number, _samples(spec, shards, name))
     write_tar_plan(found, spec.source, spec.licence, out / "pairs.parquet", out / TAKEN_FILE, out / LEFT_OUT_FILE)
     records = [out / RECORDS_FOLDER / path.name for path in found]
-    with DecodePool(spec) as presses:
+    with DecodePool(spec) as decode_pool:
         for number, name in track(list(enumerate(names)), len(names), "import_shards (tars)"):
             if not records[number].exists():
-                targets, places = planned_images(out / TAKEN_FILE, number, shards.path(name))
-                write_import_shard(targets, places, presses, out / f"{number:05d}.tar", records[number])
+                targets, locations = planned_images(out / TAKEN_FILE, number, shards.path(name))
+                write_import_shard(targets, locations, decode_pool, out / f"{number:05d}.tar", records[number])
     merge_records(out / "pairs.parquet", ChunkRecords(tuple(records)), out / "images.parquet")
     write_import_rejects("import_shards", out / "images.parquet", out / "rejects.parquet", out / LEFT_OUT_FILE)
     return _facts(spec, names, found, out)
@@ -88,7 +88,7 @@ def _tars(shards: Artifact) -> list[str]:
 def _samples(spec: ImportShardsSpec, shards: Artifact, name: str) -> Iterator[TarSample | LeftOutMember]:
     if name.endswith(COMPRESSED_SUFFIXES):
         return iter([LeftOutMember(name, "packed_tar", "a compressed tar is not read: unpack it to .tar first")])
-    return read_samples(shards.path(name), name, spec.reading())
+    return read_samples(shards.path(name), name, spec.layout())
 
 
 def _facts(spec: ImportShardsSpec, names: list[str], found: list[Path], out: Path) -> Facts:

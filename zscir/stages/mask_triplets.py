@@ -33,7 +33,7 @@ def mask_triplets(spec: MaskSpec, images: Artifact, out: Path, keep: Artifact | 
 
     With ``keep``, the choice of a filter, only of the images that it holds.
     """
-    choice = KeepList(keep)
+    keep_list = KeepList(keep)
     path = images.path("images.parquet")
     batches, length = table_batches(path, IMAGES_SCHEMA, MASK_BATCH_ROWS), pq.read_metadata(path).num_rows
     seen = downloaded = written = 0
@@ -41,10 +41,10 @@ def mask_triplets(spec: MaskSpec, images: Artifact, out: Path, keep: Artifact | 
         for batch in track(batches, -(-length // MASK_BATCH_ROWS), "mask triplets"):
             pairs = batch.to_pylist()
             there = [pair for pair in pairs if pair["status"] == "ok"]
-            rows = [_triplet(spec, pair) for pair in there if choice.holds(pair["image_key"])]
+            rows = [_triplet(spec, pair) for pair in there if keep_list.contains(pair["image_key"])]
             writer.write_table(checked_table(rows, TRIPLETS_SCHEMA))
             seen, downloaded, written = seen + len(pairs), downloaded + len(there), written + len(rows)
-        choice.refuse_strangers("mask_triplets")
+        keep_list.check_all_seen("mask_triplets")
     filtered = {"left_out_by_filters": downloaded - written} if keep is not None else {}
     return {"rows": written, "pairs": seen, "without_image": seen - downloaded, **filtered}
 

@@ -144,7 +144,7 @@ def _images(spec: PackSpec, row: dict[str, Any], reader: ShardReader) -> dict[st
 
 def _shrunk(data: bytes, size_px: int, quality: int) -> bytes:
     header = read_image_header(data)
-    if header.format == "JPEG" and header.upright and min(header.width, header.height) <= size_px:
+    if header.format == "JPEG" and header.is_upright and min(header.width, header.height) <= size_px:
         return data
     return encode_jpeg(resize_short_side(decode_image(data), size_px), quality)
 

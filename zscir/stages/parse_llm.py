@@ -131,7 +131,7 @@ class _Parser:
         rejects: list[_Row] = []
         for response, pair in self.pairs.of(responses):
             answer, reason, detail = self._answer(response, pair)
-            self.tally.asked(pair["image_similarity"], refused=reason == "refusal")
+            self.tally.count_similarity(pair["image_similarity"], refused=reason == "refusal")
             if answer is None:
                 rejects.append(self._reject(response["response_id"], reason, detail))
             else:
@@ -152,7 +152,9 @@ class _Parser:
             return None, "refusal", answer.reason
         if len({normalise_instruction(text).lower() for text in answer.instructions}) < len(answer.instructions):
             return None, "same_instructions", " | ".join(answer.instructions)
-        if self.spec.max_type_share is not None and self.tally.is_full(answer.edit_type, self.spec.max_type_share):
+        if self.spec.max_type_share is not None and self.tally.exceeds_type_share(
+            answer.edit_type, self.spec.max_type_share
+        ):
             return None, "edit_type_too_common", answer.edit_type
         if self.directions is not None and self.spec.min_direction is not None:
             cosine = self.directions.cosine(pair["reference_key"], pair["target_key"])

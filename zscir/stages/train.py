@@ -19,6 +19,6 @@ def train(
     from zscir.training.job import TrainJob
     from zscir.training.launch import resolve_rank_count, train_on_ranks
 
-    course = TrainJob(spec, out, data, backbone, init)
+    job = TrainJob(spec, out, data, backbone, init)
     count = resolve_rank_count(spec.batch_size)
-    return course.run() if count == 1 else train_on_ranks(count, course)
+    return job.run() if count == 1 else train_on_ranks(count, job)

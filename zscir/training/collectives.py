@@ -1,4 +1,4 @@
-"""Ranks: processes that train together; each encodes its share of a batch, all see the features of the whole of it.
+"""Collective operations of training ranks: each encodes its share of a batch, all see the features of the whole batch.
 
 The update is that of one process up to rounding, but for dropout, which each rank draws for its own share: every rank
 takes the loss of the whole batch, from rows gathered from all. On the way back ``gather`` hands a rank the gradient of
@@ -24,47 +24,47 @@ BUCKET_NUMBERS = 32 * 1024 * 1024  # gradients that travel together: 128 MB of f
 
 
 class PeerLostError(TransientError):
-    """Another rank is gone, so that nothing comes back from it; what became of that one is the reason to be told."""
+    """Another rank is gone. The error to report is the one that ended that rank."""
 
 
 @dataclass(frozen=True)
 class RankGroup:
-    """Which of how many this process is. By itself it is the first of one, and nothing here does anything."""
+    """Which of how many ranks this process is. One that trains alone is rank 0 of 1, and all operations do nothing."""
 
     rank: int = 0
-    count: int = 1
+    world_size: int = 1
 
     @property
-    def leads(self) -> bool:
-        """Whether this is the rank that writes and speaks."""
+    def is_first(self) -> bool:
+        """Whether this is the rank that writes files and reports progress."""
         return self.rank == 0
 
     @property
-    def draws(self) -> tuple[str | int, ...]:
-        """What names this rank's random numbers (dropout) beside seed and step: no two shares drop alike."""
-        return () if self.count == 1 else ("rank", self.rank)
+    def seed_parts(self) -> tuple[str | int, ...]:
+        """What seeds this rank's dropout beside seed and step, so that no two shares drop alike."""
+        return () if self.world_size == 1 else ("rank", self.rank)
 
     def share(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """This rank's part of the positions of a step, whose number the ranks divide."""
-        each = len(positions) // self.count
+        each = len(positions) // self.world_size
         return positions[self.rank * each : (self.rank + 1) * each]
 
     def gather(self, rows: Tensor) -> Tensor:
         """The rows of all ranks, in their order; the gradient goes back to this rank's own."""
-        whole: Tensor = rows if self.count == 1 else _Gathered.apply(rows, self)  # type: ignore[no-untyped-call]
+        whole: Tensor = rows if self.world_size == 1 else _Gathered.apply(rows, self)  # type: ignore[no-untyped-call]  # as torch is
         return whole
 
     def mean(self, numbers: Tensor) -> Tensor:
         """The mean over the ranks, with a gradient."""
-        mean: Tensor = numbers if self.count == 1 else _Mean.apply(numbers, self.count)  # type: ignore[no-untyped-call]
+        mean: Tensor = numbers if self.world_size == 1 else _Mean.apply(numbers, self.world_size)  # type: ignore[no-untyped-call]  # as torch is
         return mean
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its mean over the ranks; which parameters have one is the same on all."""
-        if self.count == 1:
+        if self.world_size == 1:
             return
-        for bucket in _buckets([one.grad for one in parameters if one.grad is not None]):
-            flat = _mean_of(torch.cat([gradient.flatten() for gradient in bucket]), self.count)
+        for bucket in _buckets([parameter.grad for parameter in parameters if parameter.grad is not None]):
+            flat = _mean_of(torch.cat([gradient.flatten() for gradient in bucket]), self.world_size)
             parts = torch.split(flat, [gradient.numel() for gradient in bucket])
             for gradient, part in zip(bucket, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))
@@ -77,15 +77,16 @@ class _Gathered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, ranks: RankGroup) -> Tensor:
         ctx.ranks = ranks
-        whole = rows.new_empty((ranks.count * len(rows), *rows.shape[1:]))
-        with _together():
+        whole = rows.new_empty((ranks.world_size * len(rows), *rows.shape[1:]))
+        with _peer_errors():
             dist.all_gather_single(whole, rows.contiguous())
         return whole
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         ranks, (whole,) = ctx.ranks, gradients
-        return whole.chunk(ranks.count)[ranks.rank] * ranks.count, None
+        # Times the number of ranks, as average_gradients divides by it (see the top of this file).
+        return whole.chunk(ranks.world_size)[ranks.rank] * ranks.world_size, None
 
 
 class _Mean(torch.autograd.Function):
@@ -101,16 +102,16 @@ class _Mean(torch.autograd.Function):
 
 def _mean_of(numbers: Tensor, count: int) -> Tensor:
     """The mean over the ranks, written over ``numbers``."""
-    with _together():
+    with _peer_errors():
         dist.all_reduce(numbers)
     return numbers.div_(count)
 
 
 @contextmanager
-def _together() -> Iterator[None]:
-    """Within it the ranks wait for each other; what the transport says of a lost one becomes PeerGone.
+def _peer_errors() -> Iterator[None]:
+    """Turn the transport's error about a lost rank into PeerLostError.
 
-    A GPU that fails, or has no room for what the transport needs, is this rank's own trouble and told as such.
+    A GPU that fails or runs out of memory is this rank's own error and stays what it is.
     """
     try:
         yield
@@ -127,7 +128,7 @@ def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
     bucket: list[Tensor] = []
     for gradient in gradients:
         bucket.append(gradient)
-        if sum(one.numel() for one in bucket) >= BUCKET_NUMBERS:
+        if sum(member.numel() for member in bucket) >= BUCKET_NUMBERS:
             yield bucket
             bucket = []
     if bucket:
@@ -147,7 +148,7 @@ class WholeBatchNorm(nn.BatchNorm2d):
         mean = self.ranks.mean(numbers.mean((0, 2, 3)))
         centred = numbers - mean[:, None, None]
         variance = self.ranks.mean(centred.square().mean((0, 2, 3)))
-        self._move(mean.detach(), variance.detach(), self.ranks.count * x.numel() // x.shape[1])
+        self._move(mean.detach(), variance.detach(), self.ranks.world_size * x.numel() // x.shape[1])
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
@@ -156,12 +157,13 @@ class WholeBatchNorm(nn.BatchNorm2d):
             return
         self.num_batches_tracked += 1
         self.running_mean.lerp_(mean, self.momentum or 0.0)
+        # torch too normalises by the biased variance and remembers the unbiased one.
         self.running_var.lerp_(variance * (numbers / (numbers - 1)), self.momentum or 0.0)
 
 
 def join_batch_norms(method: nn.Module, ranks: RankGroup) -> None:
-    """Let every batch norm see the whole batch; names and tensors stay what they are."""
+    """Let every batch norm see the whole batch; the class is replaced in place, so that tensors keep their names."""
     for module in method.modules():
-        if type(module) is nn.BatchNorm2d and ranks.count > 1:
+        if type(module) is nn.BatchNorm2d and ranks.world_size > 1:
             module.__class__ = WholeBatchNorm
-            module.ranks = ranks  # type: ignore[assignment]
+            module.ranks = ranks  # type: ignore[assignment]  # its class was replaced on the line above

@@ -1,4 +1,4 @@
-"""Training data: a pack of triplets becomes batches whose order and contents depend on (seed, step) alone."""
+"""Load a pack of triplets as training batches, whose order and contents depend on (seed, step) alone."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,9 +24,9 @@ PACK_COLUMNS = (
     "triplet_id", "shard", "reference_offset", "reference_size", "target_offset", "target_size", "reference_key",
     "target_key", "text", "reference_caption", "mask_seed", "mask_ratio",
 )  # fmt: skip
-CACHE_BYTES = 512 * 1024 * 1024
+CACHE_BYTES = 512 * 1024 * 1024  # 3,566 squares of 224 px
 PREFETCH_BATCHES = 4
-THREADS = 2
+THREADS = 2  # Pillow decodes without the GIL
 
 SquareArray = NDArray[np.uint8]
 
@@ -42,21 +42,21 @@ class Pack:
         self.pixels = pixels
         self._reader = ShardReader(data.path)
         self._cache: dict[str, SquareArray] = {}
-        self._room = cache_bytes // (3 * pixels.size_px**2)
+        self._max_cached = cache_bytes // (3 * pixels.size_px**2)
         self.mask_ratio = _one_ratio(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def image(self, row: dict[str, Any], role: str) -> SquareArray:
-        """[3, S, S] of the row's reference or target; a row without a target of its own has its reference there."""
+    def decoded_image(self, row: dict[str, Any], role: str) -> SquareArray:
+        """[3, S, S] uint8 of the row's reference or target; without a target of its own, of its reference again."""
         stored = role if row[f"{role}_offset"] is not None else "reference"
         key = row[f"{stored}_key"]
         if key in self._cache:
             return self._cache[key]
         data = self._reader.read(row["shard"], row[f"{stored}_offset"], row[f"{stored}_size"])
         pixels = decode_to_square(data, self.pixels, f"{row['shard']}: {stored} of triplet {row['triplet_id']}")
-        if len(self._cache) < self._room:
+        if len(self._cache) < self._max_cached:
             self._cache[key] = pixels
         return pixels
 
@@ -78,7 +78,7 @@ class Pack:
         )
 
     def _stack(self, rows: list[dict[str, Any]], role: str) -> Tensor:
-        return torch.from_numpy(np.stack([self.image(row, role) for row in rows]))
+        return torch.from_numpy(np.stack([self.decoded_image(row, role) for row in rows]))
 
     def close(self) -> None:
         """Close the shards."""
@@ -115,6 +115,7 @@ def positions_at(step: int, count: int, batch_size: int, seed: int) -> tuple[int
     """(epoch, positions) of a step: epochs are reshuffled, a last short batch is left out."""
     per_epoch = steps_per_epoch(count, batch_size)
     epoch, within = divmod(step, per_epoch)
+    # Shuffled anew for each step rather than kept, so that a resumed run needs no state of the sampler.
     order = shuffled(count, "order", seed, epoch)
     return epoch, order[within * batch_size : (within + 1) * batch_size]
 
@@ -127,13 +128,13 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
 
 
 def training_batches(
-    pack: Pack, start: int, stop: int, batch_size: int, seed: int, ranks: RankGroup = SINGLE_RANK
+    pack: Pack, start: int, stop: int, batch_size: int, seed: int, group: RankGroup = SINGLE_RANK
 ) -> Iterator[Batch]:
     """This rank's share of the batches of steps start..stop-1; a few are decoded ahead in threads, in order."""
 
     def make(step: int) -> Batch:
         epoch, positions = positions_at(step, len(pack), batch_size, seed)
-        return pack.batch(ranks.share(positions), seed, epoch)
+        return pack.batch(group.share(positions), seed, epoch)
 
     with ThreadPoolExecutor(THREADS) as pool:
         yield from _ahead(pool, make, start, stop)

@@ -1,6 +1,6 @@
-"""A course: a spec, a pack and starting points become the files of a trained method, in this process or as one of many.
+"""One training job: trains a method and writes its checkpoint, in this process or as one rank of many.
 
-As JSON a course is all that another process of this machine needs: the spec's literals, and where the files lie.
+As JSON a job is all that another process of this machine needs: the spec's literals, and the paths of its inputs.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ ROLES = ("data", "backbone", "init")
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What is to be trained, from what, and the folder for its files and for the state to go on from."""
+    """What to train, from what, and the folder for the checkpoint and for the state that a later attempt resumes."""
 
     spec: TrainSpec
     out: Path
@@ -32,16 +32,16 @@ class TrainJob:
     init: Artifact | None = None
     save_every_s: float = SAVE_EVERY_S
 
-    def run(self, ranks: RankGroup = SINGLE_RANK, show: ProgressFn = track) -> TrainFacts:
+    def run(self, group: RankGroup = SINGLE_RANK, progress: ProgressFn = track) -> TrainFacts:
         """Train, as one rank of many or alone; the first rank writes the files and returns the stage's facts."""
         spec = self.spec
         method = new_method(spec.method, spec.seed, self.backbone, self.init, texts_of(self.data))
         pack = Pack(self.data, method.pixels)
         steps = planned_steps(len(pack), spec.batch_size, spec.epochs, spec.steps)
         plan = TrainPlan(steps, spec.batch_size, spec.seed, spec.optim, spec.precision == "bfloat16")
-        curve = fit(method, pack, plan, self.out, self.save_every_s, ranks, show)
+        curve = fit(method, pack, plan, self.out, self.save_every_s, group, progress)
         pack.close()
-        if not ranks.leads:
+        if not group.is_first:  # all ranks hold the same weights
             return {}
         origin = origin_of(spec.method, self.backbone, self.init)
         numbers = save_checkpoint(method, self.out, spec.storage == "float16", origin)
@@ -49,27 +49,27 @@ class TrainJob:
         write_table(self.out / "curve.parquet", CURVE_SCHEMA, rows)
         return {"rows": len(pack), "steps": steps, "parameters": numbers}
 
-    def literals(self) -> dict[str, Any]:
-        """This course as JSON; files that lie elsewhere are brought here first, once for all ranks."""
+    def as_json(self) -> dict[str, Any]:
+        """This job as JSON. Inputs of a remote store are fetched first, once for all ranks."""
         inputs = {role: getattr(self, role) for role in ROLES}
         return {
             "spec": self.spec.literals(),
             "out": str(self.out.absolute()),
-            "inputs": {role: _located(one) for role, one in inputs.items() if one is not None},
+            "inputs": {role: _located(artifact) for role, artifact in inputs.items() if artifact is not None},
             "save_every_s": self.save_every_s,
         }
 
     @classmethod
-    def parse(cls, values: dict[str, Any], where: str) -> "TrainJob":
-        """The course that ``literals`` described."""
-        inputs = {role: _artifact(one) for role, one in values["inputs"].items()}
+    def from_json(cls, values: dict[str, Any], where: str) -> "TrainJob":
+        """The job that ``as_json`` described."""
+        inputs = {role: _artifact(artifact) for role, artifact in values["inputs"].items()}
         spec = TrainSpec.parse(values["spec"], where)
         return cls(spec, Path(values["out"]), save_every_s=values["save_every_s"], **inputs)
 
 
 @dataclass(frozen=True)
 class LocalFiles:
-    """Files that lie on this machine, each wherever it is."""
+    """The files of an input, each at its own path on this machine."""
 
     paths: dict[str, str]
 
@@ -89,5 +89,5 @@ def _located(artifact: Artifact) -> dict[str, Any]:
 
 
 def _artifact(values: dict[str, Any]) -> Artifact:
-    entries = {one["path"]: FileEntry.parse(one, "a file of an input") for one in values["files"]}
+    entries = {entry["path"]: FileEntry.parse(entry, "a file of an input") for entry in values["files"]}
     return Artifact(values["stage"], values["key"], values["digest"], entries, source=LocalFiles(values["paths"]))

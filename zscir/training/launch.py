@@ -1,8 +1,8 @@
-"""Launch: a course becomes ranks under torch's launcher, none of which outlives us, and their end facts or an error.
+"""Train on several ranks: start them under torch's launcher, relay their progress, end them with this process.
 
-What passes between the processes lies in a folder: ``course.json`` goes in; ``facts.json``, ``exits.json`` (of the
-launcher) and ``rankN.json`` (errors) come out, and what torch prints is in ``log``. What the first rank tells comes as
-lines of JSON through a pipe that closes when the last of the processes is gone.
+The processes exchange files in one folder: ``job.json`` goes in; ``facts.json``, ``exits.json`` (of the launcher) and
+``rankN.json`` (errors) come out, and what torch prints is in ``log``. Progress of the first rank comes as lines of JSON
+through a pipe, which closes when the last of the processes has ended.
 """
 
 import gc
@@ -25,16 +25,16 @@ from zscir.training.job import TrainFacts, TrainJob
 from zscir.training.rank_errors import error_of_ranks
 
 RANKS_FOLDER, LAUNCHER_LOG = ".ranks", "log"
-RANK_EXIT_GRACE_S = 10.0
+RANK_EXIT_GRACE_S = 10.0  # between SIGTERM and SIGKILL
 
 
 def resolve_rank_count(batch_size: int) -> int:
-    """On how many ranks to train, as ``ZSCIR_RANKS`` says; RequestError when they cannot share a batch evenly."""
+    """The number of ranks: ``ZSCIR_RANKS``, else one per GPU; RequestError when they cannot share a batch evenly."""
     count = Settings.from_env().ranks
     if count is None:
         count = _cuda_devices()
     if batch_size % count:
-        fitting = ", ".join(str(one) for one in range(1, batch_size + 1) if batch_size % one == 0)
+        fitting = ", ".join(str(divisor) for divisor in range(1, batch_size + 1) if batch_size % divisor == 0)
         raise RequestError(
             f"{count} ranks (ZSCIR_RANKS) cannot share batch_size = {batch_size} evenly; set ZSCIR_RANKS to {fitting}"
         )
@@ -47,17 +47,17 @@ def _cuda_devices() -> int:
     return max(1, torch.cuda.device_count())
 
 
-def train_on_ranks(count: int, course: TrainJob) -> TrainFacts:
-    """Run ``course`` on ``count`` ranks; the facts, or what stopped the first of them that stopped.
+def train_on_ranks(count: int, job: TrainJob) -> TrainFacts:
+    """Run ``job`` on ``count`` ranks and return its facts, or raise what stopped the first rank that stopped.
 
-    A rank that is killed is a TransientError: the next attempt goes on from the last state that was saved.
+    A killed rank is a TransientError: the next attempt resumes from the last saved state.
     """
-    folder = course.out / RANKS_FOLDER
+    folder = job.out / RANKS_FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    (folder / "course.json").write_text(json.dumps(course.literals()), encoding="utf-8")
-    log_info(f"train {course.spec.method.name}: on {count} ranks")
-    _give_back_gpu_memory()
+    (folder / "job.json").write_text(json.dumps(job.as_json()), encoding="utf-8")
+    log_info(f"train {job.spec.method.name}: on {count} ranks")
+    _release_gpu_memory()
     with _launched(count, folder) as launcher:
         _relay_progress(iter(launcher.stdout or ()))
         code = launcher.wait()
@@ -67,11 +67,11 @@ def train_on_ranks(count: int, course: TrainJob) -> TrainFacts:
     return facts
 
 
-def _give_back_gpu_memory() -> None:
-    """Let go of what torch keeps of a GPU for this process's next use: the first rank trains on the same one."""
+def _release_gpu_memory() -> None:
+    """Free the GPU memory that torch caches in this process: the first rank trains on the same GPU."""
     import torch
 
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch leaves it without annotations
         gc.collect()
         torch.cuda.empty_cache()
 
@@ -85,12 +85,12 @@ def _exits(folder: Path) -> dict[int, int] | None:
 
 @contextmanager
 def _launched(count: int, folder: Path) -> Iterator["subprocess.Popen[str]"]:
-    """The launcher at work, with its ranks. On the way out they are ended if they are still there, and waited for."""
-    words = [sys.executable, "-m", "zscir.training.worker", "launch", str(os.getpid()), str(count), str(folder)]
+    """The running launcher, with its ranks. On leaving, those still running are ended and waited for."""
+    command = [sys.executable, "-m", "zscir.training.worker", "launch", str(os.getpid()), str(count), str(folder)]
     with (
         (folder / LAUNCHER_LOG).open("wb") as log,
         subprocess.Popen(
-            words,
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -111,16 +111,17 @@ def _end(launcher: "subprocess.Popen[str]") -> None:
     if launcher.poll() is None:
         process = psutil.Process(launcher.pid)
         terminate_all([*process.children(recursive=True), process], RANK_EXIT_GRACE_S)
-    for _ in launcher.stdout or ():  # what a rank had still to say; the end comes with that of the last of them
+    for _ in launcher.stdout or ():  # drain: end of file comes when the last rank has ended
         pass
 
 
 def _environment(count: int) -> dict[str, str]:
-    """What the ranks find beside our own environment: their part of the cores, and the loopback to talk over."""
+    """Variables that the ranks get beside our own: their share of the cores, and the loopback interface."""
+    # Each rank would start a thread for every core of the machine otherwise.
     found = {"OMP_NUM_THREADS": str(max(1, _cores() // count))}
-    inner = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
-    if inner:
-        found |= {"GLOO_SOCKET_IFNAME": inner[0], "NCCL_SOCKET_IFNAME": f"={inner[0]}"}  # NCCL's "=": just this one
+    loopbacks = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
+    if loopbacks:
+        found |= {"GLOO_SOCKET_IFNAME": loopbacks[0], "NCCL_SOCKET_IFNAME": f"={loopbacks[0]}"}  # "=": no prefix match
     return {name: value for name, value in found.items() if name not in os.environ}
 
 
@@ -132,11 +133,11 @@ def _cores() -> int:
 
 
 def _relay_progress(lines: Iterator[str]) -> None:
-    """Show what the first rank tells, as if it had been done here, until there will be no more."""
+    """Show the first rank's progress as if it were this process's own, until the pipe closes."""
     for line in lines:
-        news = _progress_message(line)
-        if "steps" in news:
-            for _ in track(_steps(lines), news["steps"], news["label"]):
+        message = _progress_message(line)
+        if "steps" in message:
+            for _ in track(_steps(lines), message["steps"], message["label"]):
                 pass
 
 
@@ -147,8 +148,8 @@ def _steps(lines: Iterable[str]) -> Iterator[None]:
 
 
 def _progress_message(line: str) -> dict[str, Any]:
-    """The news in a line; a note is passed on here."""
-    news: dict[str, Any] = json.loads(line) if line.startswith("{") else {"note": line.rstrip()}
-    if "note" in news:
-        log_info(news["note"])
-    return news
+    """The message in a line; a note is logged here."""
+    message: dict[str, Any] = json.loads(line) if line.startswith("{") else {"note": line.rstrip()}
+    if "note" in message:
+        log_info(message["note"])
+    return message

@@ -1,8 +1,8 @@
-"""The loop: a method, a pack and a plan become trained tensors; a killed run goes on and ends with the same bytes.
+"""The training loop. A killed run resumes and ends with the same bytes as one that was never interrupted.
 
-Guaranteed on one machine's CPU with one number of threads and ranks: equal inputs, spec and code give equal bytes,
-interrupted or not. Not guaranteed: equal bytes across processors, numbers of threads or ranks, torch versions, or on
-CUDA; a state that was saved by any number of ranks is gone on from by any other.
+Guaranteed on one machine's CPU with one number of threads and ranks: equal inputs, spec and code give equal bytes.
+Not guaranteed: equal bytes across processors, numbers of threads or ranks, torch versions, or on CUDA. A state saved on
+N ranks resumes on M.
 """
 
 import math
@@ -25,8 +25,8 @@ from zscir.training.optim import lr_at, new_optimiser, trainable_parameters
 from zscir.training.resume import TrainingCurve, load_state, save_state
 from zscir.training.specs import OptimSpec
 
-SAVE_EVERY_S = 15.0
-SAVE_SHARE = 0.05
+SAVE_EVERY_S = 15.0  # what a kill costs at most, while a save takes under 0.75 s
+SAVE_SHARE = 0.05  # of the time at most goes into saving
 ProgressFn = Callable[[Iterable[Any], int | None, str], Iterator[Any]]
 
 
@@ -53,34 +53,34 @@ def fit(
     plan: TrainPlan,
     out: Path,
     save_every_s: float = SAVE_EVERY_S,
-    ranks: RankGroup = SINGLE_RANK,
-    show: ProgressFn = track,
+    group: RankGroup = SINGLE_RANK,
+    progress: ProgressFn = track,
 ) -> TrainingCurve:
     """Train ``method`` in place and return its curve. State for a resumed run is kept under ``out/.resume``."""
     method.to(default_device()).train()
-    join_batch_norms(method, ranks)
+    join_batch_norms(method, group)
     optimiser = new_optimiser(method, plan.optim)
     done, curve = load_state(out, method, optimiser)
-    _agree(done, ranks)
+    _check_same_step(done, group)
     if done:
-        log_info(f"train {method.name}: goes on after step {done} of {plan.steps}")
+        log_info(f"train {method.name}: resumes after step {done} of {plan.steps}")
     saver = _Saver(save_every_s)
     per_epoch = steps_per_epoch(len(pack), plan.batch_size)
-    work = training_batches(pack, done, plan.steps, plan.batch_size, plan.seed, ranks)
-    for step, batch in enumerate(show(work, plan.steps - done, f"train {method.name}"), start=done):
+    batches = training_batches(pack, done, plan.steps, plan.batch_size, plan.seed, group)
+    for step, batch in enumerate(progress(batches, plan.steps - done, f"train {method.name}"), start=done):
         lr = lr_at(step, plan.steps, per_epoch, plan.optim)
-        curve.add(step, {"lr": lr, **_update(method, optimiser, batch, plan, step, lr, ranks)})
-        if ranks.leads and saver.due() and step + 1 < plan.steps:
-            saver.timed(out, method, optimiser, step + 1, curve)
+        curve.add(step, {"lr": lr, **_update(method, optimiser, batch, plan, step, lr, group)})
+        if group.is_first and saver.due() and step + 1 < plan.steps:
+            saver.save(out, method, optimiser, step + 1, curve)
     method.eval()
     return curve
 
 
-def _agree(done: int, ranks: RankGroup) -> None:
-    """StageError unless every rank goes on after the same step."""
-    steps = ranks.gather(torch.tensor([done], device=default_device())).tolist()
+def _check_same_step(done: int, group: RankGroup) -> None:
+    """StageError unless every rank resumes after the same step."""
+    steps = group.gather(torch.tensor([done], device=default_device())).tolist()
     if set(steps) != {done}:
-        raise StageError(f"the ranks found different states to go on from: after the steps {steps}")
+        raise StageError(f"the ranks found different states to resume from: after the steps {steps}")
 
 
 def _update(
@@ -90,17 +90,18 @@ def _update(
     plan: TrainPlan,
     step: int,
     lr: float,
-    ranks: RankGroup,
+    group: RankGroup,
 ) -> dict[str, float]:
-    """One update; the measured parts of the loss, which are those of the whole batch."""
-    torch.manual_seed(random_stream("step", plan.seed, step, *ranks.draws) >> 1)
-    for group in optimiser.param_groups:
-        group["lr"] = lr
+    """One update; returns the parts of the loss, which are those of the whole batch."""
+    # Dropout draws from (seed, step), so that a resumed run needs no state of a generator. torch takes 63 bits.
+    torch.manual_seed(random_stream("step", plan.seed, step, *group.seed_parts) >> 1)
+    for parameters in optimiser.param_groups:
+        parameters["lr"] = lr
     with torch.autocast(default_device().type, torch.bfloat16, enabled=plan.bfloat16):
-        parts = method.loss(batch, ranks.gather)
+        parts = method.loss(batch, group.gather)
     optimiser.zero_grad(set_to_none=True)
     torch.autograd.backward(parts["loss"])
-    ranks.average_gradients(trainable_parameters(method).values())
+    group.average_gradients(trainable_parameters(method).values())
     if plan.optim.clip_norm is not None:
         torch.nn.utils.clip_grad_norm_(trainable_parameters(method).values(), plan.optim.clip_norm)
     optimiser.step()
@@ -111,7 +112,7 @@ def _update(
 
 
 class _Saver:
-    """Decides when a state is worth saving: every few seconds, at least twenty times as far apart as one takes."""
+    """Decides when to save: every few seconds, and at least twenty times as far apart as one save takes."""
 
     def __init__(self, every_s: float) -> None:
         self._every_s, self._wait_s, self._last = every_s, every_s, time.monotonic()
@@ -119,7 +120,7 @@ class _Saver:
     def due(self) -> bool:
         return time.monotonic() - self._last >= self._wait_s
 
-    def timed(
+    def save(
         self, out: Path, method: AnyMethod, optimiser: torch.optim.Optimizer, step: int, curve: TrainingCurve
     ) -> None:
         begun = time.monotonic()

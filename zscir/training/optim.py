@@ -1,4 +1,4 @@
-"""Optimisation: an OptimSpec becomes AdamW groups and a learning rate for every step."""
+"""The optimiser of an OptimSpec: AdamW with its parameter groups, and the learning rate of every step."""
 
 import math
 
@@ -7,6 +7,7 @@ from torch import nn
 
 from zscir.training.specs import OptimSpec
 
+# PLI's schedule: LinearLR from 0.01 to 1 over five epochs. Its later drops, at epochs 35 and 45, are never reached.
 STAIR_EPOCHS, STAIR_START = 5, 0.01
 
 
@@ -17,13 +18,13 @@ def trainable_parameters(method: nn.Module) -> dict[str, nn.Parameter]:
 
 def new_optimiser(method: nn.Module, spec: OptimSpec) -> torch.optim.AdamW:
     """AdamW over the trained parameters, those with a ``no_decay`` name in a group of their own."""
-    free = {name for name in trainable_parameters(method) if any(mark in name for mark in spec.no_decay)}
+    undecayed = {name for name in trainable_parameters(method) if any(mark in name for mark in spec.no_decay)}
     groups = [
         {
-            "params": [p for name, p in trainable_parameters(method).items() if name not in free],
+            "params": [p for name, p in trainable_parameters(method).items() if name not in undecayed],
             "weight_decay": spec.weight_decay,
         },
-        {"params": [p for name, p in trainable_parameters(method).items() if name in free], "weight_decay": 0.0},
+        {"params": [p for name, p in trainable_parameters(method).items() if name in undecayed], "weight_decay": 0.0},
     ]
     filled = [group for group in groups if group["params"]]
     return torch.optim.AdamW(filled, lr=spec.lr, betas=spec.betas, eps=spec.eps, fused=True)

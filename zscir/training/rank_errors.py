@@ -1,4 +1,4 @@
-"""Ends: what each rank said of its error, and how its process ended, become the one error that stopped them all."""
+"""Find the error that stopped a training on several ranks, from their error reports and exit codes."""
 
 import json
 import signal
@@ -13,7 +13,7 @@ from zscir.runtime.retries import is_out_of_memory
 from zscir.store.artifacts import atomic_path
 from zscir.training.collectives import PeerLostError
 
-# Of these the message is for a person; of all others the name of the class is told too.
+# The messages of these are written for a person; those of all others are shown with the name of their class.
 ERROR_TYPES: dict[str, type[ZscirError]] = {
     kind.__name__: kind for kind in (PeerLostError, TransientError, StageError, RequestError)
 }
@@ -21,11 +21,11 @@ LOG_TAIL_LINES = 6
 RankErrorReport = dict[str, Any]
 
 
-def run_and_report(work: Callable[[], None], folder: Path, rank: int) -> int:
-    """Do the work of a rank and return the exit code that it earned; an error becomes ``rankN.json`` in ``folder``."""
+def run_and_report(train: Callable[[], None], folder: Path, rank: int) -> int:
+    """Run ``train`` and return the rank's exit code; an error is written to ``rankN.json`` in ``folder``."""
     try:
-        work()
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and the process that asked raises it anew
+        train()
+    except Exception as error:  # noqa: BLE001 - any error is reported, and raised again in the launching process
         with atomic_path(folder / f"rank{rank}.json") as part:
             part.write_text(json.dumps(_report(error)), encoding="utf-8")
         return 1
@@ -33,7 +33,7 @@ def run_and_report(work: Callable[[], None], folder: Path, rank: int) -> int:
 
 
 def _report(error: Exception) -> RankErrorReport:
-    kind = next((name for name, one in ERROR_TYPES.items() if isinstance(error, one)), None)
+    kind = next((name for name, error_type in ERROR_TYPES.items() if isinstance(error, error_type)), None)
     return {
         "kind": kind,
         "words": str(error) if kind else f"{type(error).__name__}: {error}",
@@ -43,12 +43,14 @@ def _report(error: Exception) -> RankErrorReport:
     }
 
 
-def error_of_ranks(folder: Path, count: int, exits: Mapping[int, int] | None, launcher: int, log: Path) -> ZscirError:
+def error_of_ranks(
+    folder: Path, count: int, exits: Mapping[int, int] | None, launcher_exit_code: int, log: Path
+) -> ZscirError:
     """The error that stopped ``count`` ranks.
 
-    ``exits`` are the exit codes (minus the signal) of those that did not end well, None when the launcher could not
-    tell; ``launcher`` is its own. What a rank says of itself comes first, then who was ended by a signal: the launcher
-    ends all others by SIGTERM when one is gone, and who waits for one that is gone says no more than that.
+    ``exits`` are the exit codes (minus the signal) of the ranks that failed, None when the launcher wrote none. A
+    rank's own report counts most, then a death by signal: when one rank is gone the launcher ends all others by
+    SIGTERM, and a rank that waits for a lost one reports no more than that.
     """
     reports = {rank: report for rank in range(count) if (report := _read(folder / f"rank{rank}.json"))}
     causes = {rank: report for rank, report in reports.items() if report["kind"] != PeerLostError.__name__}
@@ -56,9 +58,12 @@ def error_of_ranks(folder: Path, count: int, exits: Mapping[int, int] | None, la
         first = min(causes, key=lambda rank: float(causes[rank]["at_s"]))
         return _rebuild_error(causes[first], f"rank {first} of {count}")
     if exits is None:
-        if launcher < 0:
-            return TransientError(f"training on {count} ranks: their launcher was ended by {_signal(launcher)}")
-        return StageError(f"training on {count} ranks: the launcher ended ({launcher}); it said: {_log_tail(log)}")
+        if launcher_exit_code < 0:
+            killer = _signal(launcher_exit_code)
+            return TransientError(f"training on {count} ranks: their launcher was ended by {killer}")
+        return StageError(
+            f"training on {count} ranks: the launcher ended ({launcher_exit_code}); it said: {_log_tail(log)}"
+        )
     silent = {rank: code for rank, code in exits.items() if rank not in reports}
     rank, code = min(silent.items(), key=_how_likely, default=(min(exits), 1))
     who = f"rank {rank} of {count}"
@@ -70,8 +75,9 @@ def error_of_ranks(folder: Path, count: int, exits: Mapping[int, int] | None, la
 
 
 def _how_likely(silent: tuple[int, int]) -> int:
-    """The order in which a rank that said nothing is taken for the first that ended."""
+    """How likely a rank without a report was the first to end, best first."""
     _, code = silent
+    # SIGTERM comes from the launcher, after another rank had ended; any other signal came from outside.
     return 2 if code == -signal.SIGTERM else 1 if code > 0 else 0
 
 

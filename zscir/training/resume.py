@@ -1,4 +1,4 @@
-"""Resume: a training's whole state becomes one file, replaced atomically, and a later process goes on from it.
+"""Save a training's whole state in one file, replaced atomically, and resume from it.
 
 The state is all that step n + 1 depends on: tensors, AdamW's moments and the curve so far. Random numbers need no
 state, because each step draws from (seed, step).
@@ -33,7 +33,7 @@ class TrainingCurve:
 
 def save_state(out: Path, method: nn.Module, optimiser: torch.optim.Optimizer, step: int, curve: TrainingCurve) -> None:
     """Write the state after ``step`` steps; a crash leaves the old file or the new one."""
-    tensors = {f"model/{name}": tensor for name, tensor in _moving(method).items()}
+    tensors = {f"model/{name}": tensor for name, tensor in _changing_tensors(method).items()}
     for name, parameter in trainable_parameters(method).items():
         for moment, value in optimiser.state[parameter].items():
             tensors[f"{moment}/{name}"] = value
@@ -50,11 +50,11 @@ def load_state(out: Path, method: nn.Module, optimiser: torch.optim.Optimizer) -
     try:
         with safe_open(path, framework="pt") as stored:
             metadata = stored.metadata()
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError):
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError):  # damaged by a crash of the machine: begin anew
         return 0, TrainingCurve()
     with torch.no_grad():
-        for name, tensor in _moving(method).items():
+        for name, tensor in _changing_tensors(method).items():
             tensor.copy_(tensors[f"model/{name}"])
     for name, parameter in trainable_parameters(method).items():
         optimiser.state[parameter] = {
@@ -66,7 +66,7 @@ def load_state(out: Path, method: nn.Module, optimiser: torch.optim.Optimizer) -
     return int(metadata["step"]), curve
 
 
-def _moving(method: nn.Module) -> dict[str, Tensor]:
+def _changing_tensors(method: nn.Module) -> dict[str, Tensor]:
     """The tensors that training changes: trained parameters, and buffers (batch-norm statistics)."""
     buffers = {name: buffer for name, buffer in method.named_buffers() if name in method.state_dict()}
     return {**trainable_parameters(method), **buffers}

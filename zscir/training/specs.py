@@ -1,4 +1,4 @@
-"""Training specs: what is trained, and how its tensors are moved (no torch here)."""
+"""The specs of a training: its method, its length, its optimiser and schedule (no torch here)."""
 
 from typing import Annotated, Literal
 
@@ -7,6 +7,7 @@ from pydantic import Field
 from zscir.methods.registry import AnyMethodSpec
 from zscir.runtime.specs import Spec
 
+# The marks of CLIP's training code (open_clip's, Pic2Word's and TSCIR's): a name that contains one is not decayed.
 DECAY_FREE = ("bias", "bn", "ln", "logit_scale")
 
 

@@ -1,11 +1,11 @@
-"""Rank: a process that trains beside others, and the launcher that starts them all with torch's elastic agent.
+"""Processes of a training on several ranks: one rank, and the launcher that starts all by torch's elastic agent.
 
-    python -m zscir.training.worker launch PID COUNT FOLDER   # PID asks; neither launcher nor ranks outlive it
+    python -m zscir.training.worker launch PID COUNT FOLDER   # ends, with its ranks, when process PID ends
     python -m zscir.training.worker train PID FOLDER          # one rank; the agent says which in RANK
 
 torchrun's own rendezvous keeps pickles on a port that is open to the network. Here rendezvous and gloo listen on the
-loopback, and NCCL, which left to itself avoids it, is told to use nothing else; what they hand each other is bytes and
-JSON. Nobody restarts a rank: the stage is tried again as a whole.
+loopback, and NCCL, which by default avoids it, is told to use nothing else; the ranks exchange bytes and JSON. No rank
+is restarted: the stage is tried again as a whole.
 """
 
 import json
@@ -24,10 +24,10 @@ MONITOR_EVERY_S = 0.1
 LOOPBACK = "127.0.0.1"
 
 
-def run_launcher(asker: int, count: int, folder: Path) -> None:
-    """Start ``count`` ranks and wait; when one ends badly all are ended, and ``exits.json`` says how each did.
+def run_launcher(parent_pid: int, count: int, folder: Path) -> None:
+    """Start ``count`` ranks and wait; when one fails all are ended, and their exit codes are written to ``exits.json``.
 
-    Asked to end by a signal, this process ends the ranks and then by that signal, as who is killed does.
+    On a signal this process ends the ranks, then itself by that signal, so that its exit code tells of it.
     """
     from torch.distributed.elastic.agent.server.api import WorkerSpec
     from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
@@ -35,14 +35,14 @@ def run_launcher(asker: int, count: int, folder: Path) -> None:
 
     from zscir.store.artifacts import atomic_path
 
-    die_with_parent(asker)
-    words = ("-m", "zscir.training.worker", "train", str(os.getpid()), str(folder))
+    die_with_parent(parent_pid)
+    arguments = ("-m", "zscir.training.worker", "train", str(os.getpid()), str(folder))
     spec = WorkerSpec(
         "train",
         count,
         _rendezvous(),
         entrypoint=sys.executable,
-        args=words,
+        args=arguments,
         max_restarts=0,
         monitor_interval=MONITOR_EVERY_S,
     )
@@ -68,45 +68,45 @@ def _rendezvous() -> Any:
 
     listener = socket.create_server((LOOPBACK, 0))
     port = listener.getsockname()[1]
-    store = dist.TCPStore(LOOPBACK, port, 1, True, master_listen_fd=listener.detach())  # type: ignore[attr-defined]
+    store = dist.TCPStore(LOOPBACK, port, 1, True, master_listen_fd=listener.detach())  # type: ignore[attr-defined]  # not in its __all__
 
     class Loopback(StaticTCPRendezvous):
         def next_rendezvous(self) -> RendezvousInfo:
-            own = dist.PrefixStore("zscir", store)  # type: ignore[attr-defined]
+            own = dist.PrefixStore("zscir", store)  # type: ignore[attr-defined]  # as above
             return RendezvousInfo(own, 0, 1, RendezvousStoreInfo(LOOPBACK, port))
 
     return Loopback(LOOPBACK, port, 0, 1, "zscir", 600)
 
 
-def train_rank(launcher: int, folder: Path) -> None:
-    """Train as the rank that the environment names; the first one tells what it does, and leaves ``facts.json``."""
-    die_with_parent(launcher)
+def train_rank(launcher_pid: int, folder: Path) -> None:
+    """Train as the rank that the environment names; the first one reports progress and writes ``facts.json``."""
+    die_with_parent(launcher_pid)
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    news = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what torch or a driver prints is no news
+    messages = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what torch or a driver prints goes to the log, not among the messages
     from zscir.training.rank_errors import run_and_report
 
-    code = run_and_report(lambda: _trained(rank, count, folder, news), folder, rank)
-    os._exit(code)  # the others need nothing of this one any more, and the transport would wait for them
+    code = run_and_report(lambda: _run_job(rank, count, folder, messages), folder, rank)
+    os._exit(code)  # without the exit handlers: the transport's would wait for the other ranks
 
 
-def _trained(rank: int, count: int, folder: Path, news: TextIO) -> None:
+def _run_job(rank: int, count: int, folder: Path, messages: TextIO) -> None:
     from zscir.store.artifacts import atomic_path
     from zscir.training.collectives import RankGroup
     from zscir.training.job import TrainJob
 
-    show = _progress_writer(news) if rank == 0 else _no_progress
+    progress = _progress_writer(messages) if rank == 0 else _no_progress
     join_process_group(rank, count)
-    where = folder / "course.json"
-    course = TrainJob.parse(json.loads(where.read_text(encoding="utf-8")), str(where))
-    facts = course.run(RankGroup(rank, count), show)
+    where = folder / "job.json"
+    job = TrainJob.from_json(json.loads(where.read_text(encoding="utf-8")), str(where))
+    facts = job.run(RankGroup(rank, count), progress)
     if rank == 0:
         with atomic_path(folder / "facts.json") as part:
             part.write_text(json.dumps(facts), encoding="utf-8")
 
 
 def join_process_group(rank: int, count: int) -> None:
-    """Join the others: over NCCL with a CUDA device for each rank, over gloo where there is none."""
+    """Join the other ranks: over NCCL with a CUDA device for each rank, over gloo where there is none."""
     import torch
     import torch.distributed as dist
 
@@ -123,42 +123,42 @@ def join_process_group(rank: int, count: int) -> None:
 
 
 class _ProgressLogHandler(logging.Handler):
-    """Log lines become news."""
+    """Writes log records as progress messages."""
 
-    def __init__(self, news: TextIO) -> None:
+    def __init__(self, messages: TextIO) -> None:
         super().__init__(logging.INFO)
-        self._news = news
+        self._messages = messages
 
     def emit(self, record: logging.LogRecord) -> None:
         """One line of JSON."""
-        self._news.write(json.dumps({"note": record.getMessage()}) + "\n")
+        self._messages.write(json.dumps({"note": record.getMessage()}) + "\n")
 
 
-def _progress_writer(news: TextIO) -> Any:
-    """A way to show progress: lines that the process that asked turns into a bar or log lines of its own."""
+def _progress_writer(messages: TextIO) -> Any:
+    """A ProgressFn that writes messages, which the launching process shows as a bar or as log lines."""
     logger = logging.getLogger("zscir")
-    logger.addHandler(_ProgressLogHandler(news))
+    logger.addHandler(_ProgressLogHandler(messages))
     logger.setLevel(logging.INFO)
 
-    def tell(items: Iterable[Any], total: int | None, label: str) -> Iterator[Any]:
-        news.write(json.dumps({"steps": total, "label": label}) + "\n")
+    def progress(items: Iterable[Any], total: int | None, label: str) -> Iterator[Any]:
+        messages.write(json.dumps({"steps": total, "label": label}) + "\n")
         for item in items:
             yield item
-            news.write('{"step": 1}\n')
+            messages.write('{"step": 1}\n')
 
-    return tell
+    return progress
 
 
 def _no_progress(items: Iterable[Any], total: int | None, label: str) -> Iterator[Any]:
     yield from items
 
 
-def worker_main(words: list[str]) -> None:
-    """Be the launcher, or a rank."""
-    if words[0] == "launch":
-        run_launcher(int(words[1]), int(words[2]), Path(words[3]))
+def worker_main(arguments: list[str]) -> None:
+    """Run as the launcher, or as a rank."""
+    if arguments[0] == "launch":
+        run_launcher(int(arguments[1]), int(arguments[2]), Path(arguments[3]))
     else:
-        train_rank(int(words[1]), Path(words[2]))
+        train_rank(int(arguments[1]), Path(arguments[2]))
 
 
 if __name__ == "__main__":

@@ -120,12 +120,11 @@ def test_waiting_for_a_busy_host_is_not_counted_as_the_urls_time(server: Hostile
 
 
 @pytest.mark.parametrize("limit", [{"max_retry_after_s": 10.0}, {"max_wait_s": 10.0}])
+@pytest.mark.timeout(14)  # a wait would take 15 s
 def test_a_retry_after_beyond_the_limits_is_not_waited_for(server: HostileServer, limit: dict[str, float]) -> None:
-    began = time.monotonic()
     [got] = fetch(server, "/busy/always?after=15", **limit)
     assert got.failure is not None
     assert (got.failure.error_class, got.attempts) == ("http_429", 1)
-    assert time.monotonic() - began < 10.0
 
 
 def test_what_one_url_is_told_holds_for_its_whole_host(server: HostileServer) -> None:
@@ -168,6 +167,7 @@ def test_no_host_is_asked_faster_than_the_spec_allows(server: HostileServer) -> 
     assert time.monotonic() - began >= 0.5
 
 
+@pytest.mark.timeout(9)  # the wait that one of the URLs is asked for
 def test_when_the_chunk_is_over_a_url_is_too_whatever_it_waits_for(server: HostileServer) -> None:
     async def late() -> list[FetchResult]:
         spec = FetchSpec(allow_hosts=server.hosts, per_host=1)
@@ -176,18 +176,15 @@ def test_when_the_chunk_is_over_a_url_is_too_whatever_it_waits_for(server: Hosti
             paths = ["/hang/late", "/hang/queued", "/busy/always?after=9", "/ok/1.jpg"]
             return await asyncio.gather(*(client.fetch(server.url(path), ends_at=ends_at) for path in paths))
 
-    began = time.monotonic()
     got = asyncio.run(late())
-    assert time.monotonic() - began < 5.0
     assert [one.failure and one.failure.error_class for one in got] == ["chunk_deadline"] * 3 + [None]
     assert [one.attempts for one in got] == [1, 0, 1, 1]
 
 
+@pytest.mark.timeout(18)  # one after the other they would take 20 s
 def test_hanging_urls_cost_their_deadline_side_by_side(server: HostileServer) -> None:
-    began = time.monotonic()
     got = fetch(server, *(f"/hang/{number}" for number in range(40)), deadline_s=0.5, per_host=40)
     assert {one.failure.error_class for one in got if one.failure} == {"timeout"}
-    assert time.monotonic() - began < 15.0
 
 
 def test_waiting_for_a_slot_of_the_host_is_not_counted(server: HostileServer) -> None:
@@ -261,6 +258,7 @@ def test_a_certificate_that_nobody_signed_is_not_accepted(tmp_path: Path) -> Non
     assert (got.failure.error_class, got.failure.error, got.attempts) == ("tls", "TLS: self-signed certificate", 1)
 
 
+@pytest.mark.timeout(30)
 def test_a_handshake_that_drips_costs_the_urls_deadline() -> None:
     with slow_tls() as port:
         spec = FetchSpec(allow_hosts=(f"{SLOW_TLS}:{port}",), deadline_s=1.0)
@@ -269,11 +267,9 @@ def test_a_handshake_that_drips_costs_the_urls_deadline() -> None:
             async with HttpClient(spec) as client:
                 return await client.fetch(f"https://{SLOW_TLS}:{port}/1.jpg")
 
-        began = time.monotonic()
         got = asyncio.run(one())
     assert got.failure is not None
     assert (got.failure.error_class, got.attempts) == ("timeout", 1)
-    assert time.monotonic() - began < 10.0
 
 
 def test_a_request_says_who_asks_and_asks_for_no_encoding(server: HostileServer) -> None:

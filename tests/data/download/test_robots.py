@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import time
 import tracemalloc
 
 import pytest
@@ -126,10 +125,9 @@ def test_rules_decide_as_regular_expressions_would(rules: list[tuple[bool, str]]
     assert allows(text, "/" + path) is best[1]
 
 
+@pytest.mark.timeout(30)  # with backtracking it would not end
 def test_a_pattern_made_to_take_for_ever_takes_no_time() -> None:
-    began = time.monotonic()
     assert allows(lines("Disallow: /" + "*a" * 2000 + "*b$"), "/" + "a" * 8000)
-    assert time.monotonic() - began < 1.0
 
 
 @pytest.mark.parametrize(

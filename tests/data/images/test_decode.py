@@ -68,7 +68,7 @@ def test_half_transparent_red_becomes_pink() -> None:
 
 def test_exif_orientation_turns_the_picture() -> None:
     header, image = read_image_header(rotated_jpeg()), decode_image(rotated_jpeg())
-    assert (header.width, header.height, header.upright) == (32, 64, False)
+    assert (header.width, header.height, header.is_upright) == (32, 64, False)
     assert image.size == (32, 64)
     assert near(image.getpixel((16, 10)), LEFT)
     assert near(image.getpixel((16, 54)), RIGHT)
@@ -77,7 +77,7 @@ def test_exif_orientation_turns_the_picture() -> None:
 @pytest.mark.parametrize("name", ["animated.gif", "animated.webp"])
 def test_of_an_animation_the_first_frame_counts(name: str) -> None:
     data = IMAGES[name]()
-    assert not read_image_header(data).still
+    assert not read_image_header(data).is_still
     assert near(decode_image(data).getpixel((10, 16)), LEFT, 40)
 
 

@@ -25,11 +25,11 @@ def test_a_fingerprint_is_the_hash_of_the_decoded_picture_and_of_its_mirror_imag
     pictures = [saved(view(seed), "PNG") for seed in range(3)]
     mirrored = [saved(view(seed).transpose(Image.Transpose.FLIP_LEFT_RIGHT), "PNG") for seed in range(3)]
     seen = fingerprint_images(reads(*pictures), 3, tmp_path, "toy")
-    assert seen.prints.hashes.tolist() == [hash_of(one) for one in pictures]
-    apart = np.bitwise_count(seen.mirrored ^ np.array([hash_of(one) for one in mirrored], dtype=np.uint64))
+    assert seen.hashes.bits.tolist() == [hash_of(one) for one in pictures]
+    apart = np.bitwise_count(seen.mirrored_bits ^ np.array([hash_of(one) for one in mirrored], dtype=np.uint64))
     assert apart.max() <= 2
-    assert seen.prints.colours.shape == (3, 48)
-    assert (seen.bad, seen.good().tolist()) == ({}, [0, 1, 2])
+    assert seen.hashes.colours.shape == (3, 48)
+    assert (seen.unreadable, seen.readable_rows().tolist()) == ({}, [0, 1, 2])
 
 
 def test_what_cannot_be_decoded_has_a_reason_and_the_others_keep_their_rows(tmp_path: Path) -> None:
@@ -41,8 +41,8 @@ def test_what_cannot_be_decoded_has_a_reason_and_the_others_keep_their_rows(tmp_
     )
     assert [seen.reject(row)[0] for row in range(3)] == ["not_image", "bad_image", "too_many_bytes"]  # type: ignore[index]
     assert seen.reject(3) is None
-    assert seen.good().tolist() == [3]
-    assert int(seen.prints.hashes[3]) == hash_of(jpeg(view(1)))
+    assert seen.readable_rows().tolist() == [3]
+    assert int(seen.hashes.bits[3]) == hash_of(jpeg(view(1)))
 
 
 def test_a_killed_run_goes_on_after_its_last_whole_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,15 +63,15 @@ def test_a_killed_run_goes_on_after_its_last_whole_part(tmp_path: Path, monkeypa
     asked.clear()
     again = fingerprint_images([partial(read, number) for number in range(7)], 7, tmp_path / "killed", "toy")
     assert sorted(asked) == [2, 3, 4, 5, 6]
-    assert again.prints.hashes.tolist() == whole.prints.hashes.tolist()
-    assert again.mirrored.tolist() == whole.mirrored.tolist()
-    assert again.bad == whole.bad
-    assert list(again.bad) == [4]
+    assert again.hashes.bits.tolist() == whole.hashes.bits.tolist()
+    assert again.mirrored_bits.tolist() == whole.mirrored_bits.tolist()
+    assert again.unreadable == whole.unreadable
+    assert list(again.unreadable) == [4]
 
 
 def test_no_pictures_have_no_fingerprints(tmp_path: Path) -> None:
     seen = fingerprint_images([], 0, tmp_path, "toy")
-    assert (len(seen.prints), seen.prints.colours.shape, seen.good().tolist()) == (0, (0, 48), [])
+    assert (len(seen.hashes), seen.hashes.colours.shape, seen.readable_rows().tolist()) == (0, (0, 48), [])
 
 
 def test_the_images_of_a_download_come_in_their_order_and_once(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_the_images_of_a_download_come_in_their_order_and_once(tmp_path: Path) -
     images = download_of(tmp_path / "images", [*pictures[:2], None, *pictures[3:]], lambda number: ["a", "b"])
     keys, seen = fingerprint_download("toy", images, choice_of(tmp_path / "keep", [1, 3, 4]), tmp_path / "parts")
     assert keys == [key(1), key(3), key(4)]
-    assert seen.prints.hashes.tolist() == [hash_of(pictures[number]) for number in (1, 3, 4)]
+    assert seen.hashes.bits.tolist() == [hash_of(pictures[number]) for number in (1, 3, 4)]
 
 
 def test_a_truncated_shard_stops_the_stage_rather_than_dropping_its_images(tmp_path: Path) -> None:

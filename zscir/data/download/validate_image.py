@@ -58,7 +58,7 @@ def validate_header(data: bytes, max_pixels: int) -> ImageHeader:
 
 def is_plain_image(data: bytes, header: ImageHeader) -> bool:
     """Whether OpenCV decodes these bytes to the pixels that a browser shows."""
-    if header.mode not in ("RGB", "L") or not (header.upright and header.still) or header.transparent:
+    if header.mode not in ("RGB", "L") or not (header.is_upright and header.is_still) or header.has_alpha:
         return False
     if header.format == "PNG":
         return data[PNG_DEPTH_AT : PNG_DEPTH_AT + 1] == b"\x08"

@@ -1,4 +1,4 @@
-"""Images: bytes from strangers become RGB pixels within bounds, and pixels become the same JPEG bytes every time."""
+"""Decode images from strangers within bounds, and encode pixels to the same JPEG bytes every time."""
 
 import struct
 import warnings
@@ -23,8 +23,8 @@ EXIF_ORIENTATION = 0x0112
 ORIENTATION_UPRIGHT = 1
 ORIENTATIONS_ROTATED_90 = (5, 6, 7, 8)
 
-# What Pillow's decoders raise on broken files, beside OSError: some parse with struct, some index past the end; that of
-# AVIF raises RuntimeError.
+# What Pillow's decoders raise on broken files beside OSError: some parse with struct, some index past the end, and that
+# of AVIF raises RuntimeError.
 DECODE_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, MemoryError,
     RuntimeError, UserWarning, struct.error, zlib.error,
@@ -41,15 +41,15 @@ class BadImage(ValueError):
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What the first bytes of an image say. ``width`` and ``height`` are as displayed, after EXIF orientation."""
+    """The header of an image. ``width`` and ``height`` in pixels are as displayed, after EXIF orientation."""
 
     format: str
     mode: str
     width: int
     height: int
-    upright: bool  # no EXIF turn or flip
-    still: bool  # one frame
-    transparent: bool
+    is_upright: bool  # no EXIF rotation or flip
+    is_still: bool  # one frame
+    has_alpha: bool
 
 
 def read_image_header(data: bytes, max_pixels: int = HARD_MAX_PIXELS) -> ImageHeader:
@@ -62,7 +62,7 @@ def read_image_header(data: bytes, max_pixels: int = HARD_MAX_PIXELS) -> ImageHe
 
 
 def decode_image(data: bytes, max_pixels: int = HARD_MAX_PIXELS) -> Image.Image:
-    """The first frame as 8-bit RGB, turned as EXIF says, transparent parts on white. Raises BadImage."""
+    """The first frame as 8-bit RGB, rotated as EXIF says, transparent parts on white. Raises BadImage."""
     with _opened(data, max_pixels) as image:
         return _decoded(image)
 
@@ -103,9 +103,9 @@ def _header(image: Image.Image) -> ImageHeader:
         mode=image.mode,
         width=width,
         height=height,
-        upright=orientation == ORIENTATION_UPRIGHT,
-        still=image.format == "MPO" or not getattr(image, "is_animated", False),
-        transparent=image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info,
+        is_upright=orientation == ORIENTATION_UPRIGHT,
+        is_still=image.format == "MPO" or not getattr(image, "is_animated", False),
+        has_alpha=image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info,
     )
 
 

@@ -1,4 +1,4 @@
-"""Fingerprints: pictures, wherever their bytes lie, become perceptual hashes, part by part: a killed run goes on."""
+"""Compute the perceptual hashes of many images in parts that are saved, so that a killed run resumes."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -35,33 +35,33 @@ _SMALL_PX = 2 * HASH_SIDE_PX  # from here a JPEG's own scaling leaves enough to 
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """What [N] pictures look like. ``mirrored``: the hashes of their mirror images. ``bad``: by row, why a picture
-    cannot be decoded (``reason: detail``); its print means nothing.
+    """The hashes of [N] images. ``mirrored_bits``: those of their mirror images. ``unreadable``: by row, why an image
+    cannot be decoded (``reason: detail``); its hash means nothing.
     """
 
-    prints: PerceptualHashes
-    mirrored: HashArray
-    bad: dict[int, str]
+    hashes: PerceptualHashes
+    mirrored_bits: HashArray
+    unreadable: dict[int, str]
 
-    def good(self) -> RowNumbers:
+    def readable_rows(self) -> RowNumbers:
         """The rows that could be decoded."""
-        return np.setdiff1d(np.arange(len(self.prints)), list(self.bad)).astype(np.int64)
+        return np.setdiff1d(np.arange(len(self.hashes)), list(self.unreadable)).astype(np.int64)
 
-    def turned(self) -> PerceptualHashes:
-        """The prints of the mirror images."""
-        cells = self.prints.colours.reshape(-1, CELLS_PER_SIDE, CELLS_PER_SIDE, 3)[:, :, ::-1]
-        return PerceptualHashes(self.mirrored, cells.reshape(self.prints.colours.shape))
+    def mirrored_hashes(self) -> PerceptualHashes:
+        """The hashes of the mirror images."""
+        cells = self.hashes.colours.reshape(-1, CELLS_PER_SIDE, CELLS_PER_SIDE, 3)[:, :, ::-1]
+        return PerceptualHashes(self.mirrored_bits, cells.reshape(self.hashes.colours.shape))
 
     def reject(self, row: int) -> FilterReject | None:
         """Why a picture has no fingerprint, if it has none."""
-        reason, _, detail = self.bad.get(row, "").partition(": ")
+        reason, _, detail = self.unreadable.get(row, "").partition(": ")
         return FilterReject(reason, detail) if reason else None
 
 
 def fingerprint_download(
     stage: str, images: Artifact, keep: Artifact | None, folder: Path
 ) -> tuple[list[str], Fingerprints]:
-    """The keys of the images that ``keep`` holds, in order, and what they look like.
+    """The keys of the images that ``keep`` holds, in order, and their fingerprints.
 
     About 300 bytes of memory per image. Raises BadShard when a shard is not what its table says.
     """
@@ -75,25 +75,29 @@ def fingerprint_download(
         return keys, fingerprint_images(reads, len(keys), folder, stage)
 
 
-def fingerprint_images(pictures: Iterable[ReadImageBytes], total: int | None, folder: Path, label: str) -> Fingerprints:
-    """The fingerprints of ``pictures`` in their order. Parts are saved in ``folder``, and a part that is there is not
-    made again: the pictures must be the same ones in every attempt.
+def fingerprint_images(
+    image_readers: Iterable[ReadImageBytes], total: int | None, folder: Path, label: str
+) -> Fingerprints:
+    """The fingerprints of images, in the order of ``image_readers``. Parts are saved in ``folder``, and one that is
+    there is not computed again: the images must be the same in every attempt.
     """
     parts = -(-total // PART_IMAGES) if total is not None else None
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        made = _parts(pictures, folder, pool)
+        made = _parts(image_readers, folder, pool)
         found = [_fingerprint_part([], pool), *track(made, parts, f"{label} (parts of {PART_IMAGES:,} pictures)")]
-    bad: dict[int, str] = {}
+    unreadable: dict[int, str] = {}
     before = 0
-    for one in found:
-        bad |= {before + row: why for row, why in one.bad.items()}
-        before += len(one.prints)
-    hashes, colours = (np.concatenate([getattr(one.prints, name) for one in found]) for name in ("hashes", "colours"))
-    return Fingerprints(PerceptualHashes(hashes, colours), np.concatenate([one.mirrored for one in found]), bad)
+    for part in found:
+        unreadable |= {before + row: why for row, why in part.unreadable.items()}
+        before += len(part.hashes)
+    bits, colours = (np.concatenate([getattr(part.hashes, name) for part in found]) for name in ("bits", "colours"))
+    return Fingerprints(
+        PerceptualHashes(bits, colours), np.concatenate([part.mirrored_bits for part in found]), unreadable
+    )
 
 
-def _parts(pictures: Iterable[ReadImageBytes], folder: Path, pool: Executor) -> Iterator[Fingerprints]:
-    waiting, number = iter(pictures), 0
+def _parts(image_readers: Iterable[ReadImageBytes], folder: Path, pool: Executor) -> Iterator[Fingerprints]:
+    waiting, number = iter(image_readers), 0
     while part := list(islice(waiting, PART_IMAGES)):
         path = folder / f"{number:05d}.npz"
         if not path.exists():
@@ -105,33 +109,33 @@ def _parts(pictures: Iterable[ReadImageBytes], folder: Path, pool: Executor) -> 
 
 def _fingerprint_part(part: list[ReadImageBytes], pool: Executor) -> Fingerprints:
     looks = list(pool.map(_fingerprint_one, part))
-    luminance = np.array([one[0] for one in looks], dtype=np.uint8).reshape(-1, HASH_SIDE_PX, HASH_SIDE_PX)
-    colours = np.array([one[1] for one in looks], dtype=np.uint8).reshape(-1, CELLS_PER_SIDE * CELLS_PER_SIDE * 3)
-    bad = {row: one[2] for row, one in enumerate(looks) if one[2]}
-    return Fingerprints(PerceptualHashes(dct_hashes(luminance), colours), dct_hashes(luminance[:, :, ::-1]), bad)
+    luminance = np.array([look[0] for look in looks], dtype=np.uint8).reshape(-1, HASH_SIDE_PX, HASH_SIDE_PX)
+    colours = np.array([look[1] for look in looks], dtype=np.uint8).reshape(-1, CELLS_PER_SIDE * CELLS_PER_SIDE * 3)
+    unreadable = {row: look[2] for row, look in enumerate(looks) if look[2]}
+    return Fingerprints(PerceptualHashes(dct_hashes(luminance), colours), dct_hashes(luminance[:, :, ::-1]), unreadable)
 
 
 def _fingerprint_one(read: ReadImageBytes) -> tuple[NDArray[np.uint8], NDArray[np.uint8], str]:
     try:
         return (*luminance_and_colours(decode_reduced(read(), _SMALL_PX, MAX_FINGERPRINT_PIXELS)), "")
     except BadImage as error:
-        nothing = np.zeros((HASH_SIDE_PX, HASH_SIDE_PX, 3), dtype=np.uint8)
-        return nothing[:, :, 0], nothing[:CELLS_PER_SIDE, :CELLS_PER_SIDE].reshape(-1), f"{error.reason}: {error}"
+        black = np.zeros((HASH_SIDE_PX, HASH_SIDE_PX, 3), dtype=np.uint8)
+        return black[:, :, 0], black[:CELLS_PER_SIDE, :CELLS_PER_SIDE].reshape(-1), f"{error.reason}: {error}"
 
 
-def _save(path: Path, one: Fingerprints) -> None:
+def _save(path: Path, part: Fingerprints) -> None:
     with path.open("wb") as stream:
         np.savez(
             stream,
-            hashes=one.prints.hashes,
-            colours=one.prints.colours,
-            mirrored=one.mirrored,
-            rows=np.array(list(one.bad), dtype=np.int64),
-            why=np.array(list(one.bad.values()), dtype=np.str_),
+            hashes=part.hashes.bits,
+            colours=part.hashes.colours,
+            mirrored=part.mirrored_bits,
+            rows=np.array(list(part.unreadable), dtype=np.int64),
+            why=np.array(list(part.unreadable.values()), dtype=np.str_),
         )
 
 
 def _load(path: Path) -> Fingerprints:
     with np.load(path, allow_pickle=False) as saved:
-        bad = dict(zip(saved["rows"].tolist(), saved["why"].tolist(), strict=True))
-        return Fingerprints(PerceptualHashes(saved["hashes"], saved["colours"]), saved["mirrored"], bad)
+        unreadable = dict(zip(saved["rows"].tolist(), saved["why"].tolist(), strict=True))
+        return Fingerprints(PerceptualHashes(saved["hashes"], saved["colours"]), saved["mirrored"], unreadable)

@@ -1,7 +1,7 @@
-"""Selections: a download and the choice of an earlier filter become the images still in play, and the next choice.
+"""Keep-lists of filters: read which images an earlier filter kept, and write which of them the next one keeps.
 
 A filter copies no image: it writes ``keep.parquet``, the keys of the images that stay, and ``rejects.parquet``, the
-reason for each that does not. Stages that take images take such a choice beside them.
+reason for each that does not. Stages that take images take such a list as their input ``keep``.
 """
 
 from collections import Counter
@@ -36,23 +36,23 @@ class FilterReject(NamedTuple):
 
 
 class KeepList:
-    """The images that ``keep`` names, about 100 bytes of memory each; without ``keep`` every image is chosen."""
+    """The images that ``keep`` names, about 100 bytes of memory each; without ``keep``, every image."""
 
     def __init__(self, keep: Artifact | None) -> None:
         self._keep = keep
-        self._chosen = {_key_bytes(key) for key in _kept_keys(keep)} if keep is not None else set()
-        self._unseen = set(self._chosen)
+        self._kept = {_key_bytes(key) for key in _kept_keys(keep)} if keep is not None else set()
+        self._unseen = set(self._kept)
 
-    def holds(self, key: str) -> bool:
-        """Whether this image is chosen."""
+    def contains(self, key: str) -> bool:
+        """Whether this image is kept; ``check_all_seen`` counts it as seen."""
         if self._keep is None:
             return True
         mark = _key_bytes(key)
         self._unseen.discard(mark)
-        return mark in self._chosen
+        return mark in self._kept
 
-    def refuse_strangers(self, stage: str) -> None:
-        """RequestError when chosen images were never asked about: they are from another download."""
+    def check_all_seen(self, stage: str) -> None:
+        """RequestError when kept images were not seen by ``contains``: they are from another download."""
         if self._keep is not None and self._unseen:
             example = next(key for key in _kept_keys(self._keep) if _key_bytes(key) in self._unseen)
             raise RequestError(
@@ -68,11 +68,11 @@ def kept_image_rows(
 
     An image with several captions has several rows. RequestError when ``keep`` is of another download.
     """
-    choice = KeepList(keep)
+    keep_list = KeepList(keep)
     wanted = ["image_key", "status", *columns]
     for batch in table_batches(images.path("images.parquet"), IMAGES_SCHEMA, KEEP_BATCH_ROWS, wanted):
-        yield from (row for row in batch.to_pylist() if row["status"] == "ok" and choice.holds(row["image_key"]))
-    choice.refuse_strangers(stage)
+        yield from (row for row in batch.to_pylist() if row["status"] == "ok" and keep_list.contains(row["image_key"]))
+    keep_list.check_all_seen(stage)
 
 
 def first_row_per_image(rows: Iterable[ImageRow]) -> Iterator[ImageRow]:
@@ -86,9 +86,9 @@ def first_row_per_image(rows: Iterable[ImageRow]) -> Iterator[ImageRow]:
 
 
 def write_keep_list(
-    stage: str, rows: Iterable[ImageRow], judge: Callable[[ImageRow], FilterReject | None], out: Path
+    stage: str, rows: Iterable[ImageRow], find_reject: Callable[[ImageRow], FilterReject | None], out: Path
 ) -> Facts:
-    """Write ``keep.parquet`` and ``rejects.parquet``, in order, as ``judge`` says of each image; one row is one image.
+    """Write ``keep.parquet`` and ``rejects.parquet``, in order; ``find_reject`` gives why an image goes, None keeps it.
 
     The facts count ``images`` (looked at), ``rows`` (kept) and ``rejects``, the last by reason too.
     """
@@ -100,12 +100,12 @@ def write_keep_list(
         table_writer(keep, KEEP_SCHEMA) as good,
         table_writer(rejects, REJECTS_SCHEMA) as bad,
     ):
-        while judged := [(row["image_key"], judge(row)) for row in islice(waiting, KEEP_BATCH_ROWS)]:
-            stay = [{"image_key": key} for key, reject in judged if reject is None]
+        while results := [(row["image_key"], find_reject(row)) for row in islice(waiting, KEEP_BATCH_ROWS)]:
+            stay = [{"image_key": key} for key, reject in results if reject is None]
             good.write_table(checked_table(stay, KEEP_SCHEMA))
             left_out = [
                 {"stage": stage, "id": key, "reason": reject.reason, "detail": reject.detail[:MAX_REASON_CHARS]}
-                for key, reject in judged
+                for key, reject in results
                 if reject is not None
             ]
             bad.write_table(checked_table(left_out, REJECTS_SCHEMA))

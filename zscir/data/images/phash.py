@@ -1,4 +1,4 @@
-"""Perceptual hashes: pictures become 64 bits and 16 colours each, and these the pairs of pictures that look alike.
+"""Perceptual hashes of images (64 bits and 16 mean colours each), and the search for pairs that look alike.
 
 The hash is the classic one of cosine frequencies (C. Zauner, "Implementation and Benchmarking of Perceptual Image Hash
 Functions", 2010): luminance at 32 x 32 pixels, its frequencies 1 to 8 in both directions, and a bit for each that is
@@ -34,17 +34,17 @@ _SORT_COST, _PAIR_COST = 8.0, 1.0  # of one row of a table, of one pair that is 
 
 @dataclass(frozen=True)
 class PerceptualHashes:
-    """What pictures look like: ``hashes`` [N] and ``colours`` [N, 48], the mean RGB of their cells."""
+    """What pictures look like: ``bits`` [N] and ``colours`` [N, 48], the mean RGB of their cells."""
 
-    hashes: HashArray
+    bits: HashArray
     colours: NDArray[np.uint8]
 
     def __len__(self) -> int:
-        return len(self.hashes)
+        return len(self.bits)
 
-    def take(self, rows: RowNumbers) -> "PerceptualHashes":
-        """The prints of some rows."""
-        return PerceptualHashes(self.hashes[rows], self.colours[rows])
+    def select(self, rows: RowNumbers) -> "PerceptualHashes":
+        """The hashes of some rows."""
+        return PerceptualHashes(self.bits[rows], self.colours[rows])
 
 
 def luminance_and_colours(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -63,10 +63,13 @@ def dct_hashes(luminance: NDArray[np.uint8]) -> HashArray:
 
 
 def near_duplicate_pairs(
-    queries: PerceptualHashes, references: PerceptualHashes, radius: int, colours: int = ANY_COLOUR_DISTANCE
+    queries: PerceptualHashes,
+    references: PerceptualHashes,
+    max_distance: int,
+    max_colour_difference: int = ANY_COLOUR_DISTANCE,
 ) -> Iterator[tuple[RowNumbers, RowNumbers]]:
     """(rows of queries, rows of references) whose hashes differ in at most ``radius`` bits and whose cells differ by at
-    most ``colours`` of 255 in every channel. A pair may come more than once; none is left out.
+    most ``max_colour_difference`` of 255 in every channel. A pair may come more than once; none is left out.
 
     Where two hashes differ in at most r bits, at least b - r of b blocks of bits are equal (G. S. Manku et al., WWW
     2007). So for each choice of b - r blocks the references are sorted by those blocks and the queries look up their
@@ -74,66 +77,66 @@ def near_duplicate_pairs(
     """
     if not len(queries) or not len(references):
         return
-    for mask in _masks(len(queries), len(references), radius):
-        for rows, others in _equal_under(mask, queries.hashes, references.hashes):
-            close = np.bitwise_count(queries.hashes[rows] ^ references.hashes[others]) <= radius
+    for mask in _masks(len(queries), len(references), max_distance):
+        for rows, others in _equal_under(mask, queries.bits, references.bits):
+            close = np.bitwise_count(queries.bits[rows] ^ references.bits[others]) <= max_distance
             rows, others = rows[close], others[close]
-            for channel in range(queries.colours.shape[1]) if colours < ANY_COLOUR_DISTANCE else ():
+            for channel in range(queries.colours.shape[1]) if max_colour_difference < ANY_COLOUR_DISTANCE else ():
                 apart = queries.colours[rows, channel].astype(np.int16) - references.colours[others, channel]
-                alike = np.abs(apart) <= colours
+                alike = np.abs(apart) <= max_colour_difference
                 rows, others = rows[alike], others[alike]
             if len(rows):
                 yield rows, others
 
 
-def first_of_each_group(prints: PerceptualHashes, radius: int, colours: int) -> RowNumbers:
+def near_duplicate_of(hashes: PerceptualHashes, max_distance: int, max_colour_difference: int) -> RowNumbers:
     """[N]: for each row the first row that is kept and looks like it; its own number when it is kept itself.
 
     Rows are taken in order, and one is kept unless it looks like one that is kept: nothing is chained through rows
     that are not. Memory is bounded whatever the pictures are; T tables are sorted for every 65,536 different prints.
     """
-    packed = np.concatenate([prints.hashes.reshape(-1, 1).view(np.uint8), prints.colours], axis=1)
+    packed = np.concatenate([hashes.bits.reshape(-1, 1).view(np.uint8), hashes.colours], axis=1)
     _, first, inverse = np.unique(packed, axis=0, return_index=True, return_inverse=True)
     order = np.argsort(first)  # equal prints share their fate: only the first of each is compared
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    owner = _blockwise_duplicate_of(prints.take(first[order]), radius, colours)
+    owner = _blockwise_duplicate_of(hashes.select(first[order]), max_distance, max_colour_difference)
     owners: RowNumbers = first[order][owner[place[inverse.reshape(-1)]]]
     return owners
 
 
-def _blockwise_duplicate_of(prints: PerceptualHashes, radius: int, colours: int) -> RowNumbers:
-    owner = np.arange(len(prints), dtype=np.int64)
+def _blockwise_duplicate_of(hashes: PerceptualHashes, max_distance: int, max_colour_difference: int) -> RowNumbers:
+    owner = np.arange(len(hashes), dtype=np.int64)
     kept = np.empty(0, dtype=np.int64)
-    waiting = [(start, min(start + _BLOCK_ROWS, len(prints))) for start in range(0, len(prints), _BLOCK_ROWS)][::-1]
+    waiting = [(start, min(start + _BLOCK_ROWS, len(hashes))) for start in range(0, len(hashes), _BLOCK_ROWS)][::-1]
     while waiting:
         start, end = waiting.pop()
-        found = np.full(end - start, len(prints), dtype=np.int64)
+        found = np.full(end - start, len(hashes), dtype=np.int64)
         for rows, others in near_duplicate_pairs(
-            prints.take(np.arange(start, end)), prints.take(kept), radius, colours
+            hashes.select(np.arange(start, end)), hashes.select(kept), max_distance, max_colour_difference
         ):
             np.minimum.at(found, rows, kept[others])
-        free = start + np.flatnonzero(found == len(prints))
-        edges = _edges(prints.take(free), radius, colours)
+        free = start + np.flatnonzero(found == len(hashes))
+        edges = _edges(hashes.select(free), max_distance, max_colour_difference)
         if edges is None:  # very many look alike: of a part of them few are kept, and those tell of the others
             size = -(-(end - start) // _PARTS)
             waiting += [(first, min(first + size, end)) for first in range(start, end, size)][::-1]
             continue
-        taken = np.flatnonzero(found < len(prints))
+        taken = np.flatnonzero(found < len(hashes))
         owner[start + taken] = found[taken]
         owner[free] = free[_greedy(len(free), edges)]
         kept = np.concatenate([kept, free[owner[free] == free]])
     return owner
 
 
-def _edges(prints: PerceptualHashes, radius: int, colours: int) -> NDArray[np.int64] | None:
+def _edges(hashes: PerceptualHashes, max_distance: int, max_colour_difference: int) -> NDArray[np.int64] | None:
     """[E, 2] of (later, earlier) rows that look alike, sorted, each once; None when there are too many to hold."""
     parts, total = [np.empty((0, 2), dtype=np.int64)], 0
-    for rows, others in near_duplicate_pairs(prints, prints, radius, colours):
+    for rows, others in near_duplicate_pairs(hashes, hashes, max_distance, max_colour_difference):
         back = others < rows
         parts.append(np.stack([rows[back], others[back]], axis=1))
         total += len(parts[-1])
-        if total > _MOST_EDGES and len(prints) > 2:
+        if total > _MOST_EDGES and len(hashes) > 2:
             return None
     edges: NDArray[np.int64] = np.unique(np.concatenate(parts), axis=0)
     return edges
@@ -148,19 +151,21 @@ def _greedy(count: int, edges: NDArray[np.int64]) -> RowNumbers:
     return np.array(owner, dtype=np.int64)
 
 
-def _masks(queries: int, references: int, radius: int) -> list[int]:
+def _masks(queries: int, references: int, max_distance: int) -> list[int]:
     """The bits that two hashes share in at least one of the tables when they differ in at most ``radius`` bits."""
 
     def cost(blocks: int) -> float:
-        agreeing = blocks - radius
+        agreeing = blocks - max_distance
         looked_at = queries * references / 2 ** (_BITS * agreeing / blocks)
         return comb(blocks, agreeing) * (_SORT_COST * (queries + references) + _PAIR_COST * looked_at)
 
-    choices = [blocks for blocks in range(max(radius, 1), _BITS + 1) if comb(blocks, radius) <= _MOST_TABLES]
+    choices = [
+        blocks for blocks in range(max(max_distance, 1), _BITS + 1) if comb(blocks, max_distance) <= _MOST_TABLES
+    ]
     blocks = min(choices, key=cost)
     ends = [_BITS * number // blocks for number in range(blocks + 1)]
     masks = [(1 << end) - (1 << start) for start, end in pairwise(ends)]
-    return [sum(chosen) for chosen in combinations(masks, blocks - radius)]
+    return [sum(chosen) for chosen in combinations(masks, blocks - max_distance)]
 
 
 def _equal_under(mask: int, queries: HashArray, references: HashArray) -> Iterator[tuple[RowNumbers, RowNumbers]]:
@@ -169,10 +174,10 @@ def _equal_under(mask: int, queries: HashArray, references: HashArray) -> Iterat
     keys = references & bits
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
-    asked = queries & bits
-    by_key = np.argsort(asked, kind="stable")  # sorted look-ups stay in the processor's cache
-    asked = asked[by_key]
-    left, right = np.searchsorted(keys, asked, "left"), np.searchsorted(keys, asked, "right")
+    sorted_queries = queries & bits
+    by_key = np.argsort(sorted_queries, kind="stable")  # sorted look-ups stay in the processor's cache
+    sorted_queries = sorted_queries[by_key]
+    left, right = np.searchsorted(keys, sorted_queries, "left"), np.searchsorted(keys, sorted_queries, "right")
     has = np.flatnonzero(right > left)
     by_key, left, counts = by_key[has], left[has], (right - left)[has]
     ends = np.cumsum(counts)

@@ -1,4 +1,4 @@
-"""Shards: named bytes become a tar whose bytes depend on nothing else, and a span of a tar becomes its bytes again."""
+"""Write byte-stable tar shards, read them back with checks, and read spans of them by offset."""
 
 import os
 import tarfile
@@ -118,7 +118,7 @@ class ShardReader:
     def __init__(self, locate: Callable[[str], Path], max_member_bytes: int = MAX_MEMBER_BYTES) -> None:
         self._locate = locate
         self._max_member_bytes = max_member_bytes
-        self._handles: OrderedDict[str, int] = OrderedDict()
+        self._file_descriptors: OrderedDict[str, int] = OrderedDict()
         self._lock = threading.Lock()  # a file may not be closed to make room while another thread reads it
 
     def read(self, shard: str, offset: int, size: int) -> bytes:
@@ -126,22 +126,22 @@ class ShardReader:
         if not 0 <= size <= self._max_member_bytes or offset < 0:
             raise BadShard(f"{shard}: a span of {size} bytes at {offset} is out of bounds")
         with self._lock:
-            data = os.pread(self._handle(shard), size, offset)
+            data = os.pread(self._file_descriptor(shard), size, offset)
         if len(data) != size:
             raise BadShard(f"{shard}: {len(data)} of {size} bytes at {offset}; the shard is truncated")
         return data
 
-    def _handle(self, shard: str) -> int:
-        if shard not in self._handles:
-            self._handles[shard] = os.open(self._locate(shard), os.O_RDONLY)
-            if len(self._handles) > MAX_OPEN_SHARDS:
-                os.close(self._handles.popitem(last=False)[1])
-        return self._handles[shard]
+    def _file_descriptor(self, shard: str) -> int:
+        if shard not in self._file_descriptors:
+            self._file_descriptors[shard] = os.open(self._locate(shard), os.O_RDONLY)
+            if len(self._file_descriptors) > MAX_OPEN_SHARDS:
+                os.close(self._file_descriptors.popitem(last=False)[1])
+        return self._file_descriptors[shard]
 
     def close(self) -> None:
         """Close all files."""
-        while self._handles:
-            os.close(self._handles.popitem()[1])
+        while self._file_descriptors:
+            os.close(self._file_descriptors.popitem()[1])
 
     def __enter__(self) -> Self:
         return self

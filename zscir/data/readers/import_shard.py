@@ -1,4 +1,4 @@
-"""Intake: images that lie on this machine become a byte-stable shard and a record of every one, as of a download."""
+"""Write one shard of local images, its record, and the rejects of an import, as a download does."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -20,8 +20,8 @@ RECORDS_FOLDER = ".records"  # of a stage's folder: a record file per finished s
 
 def write_import_shard(
     targets: Sequence[ChunkUrl],
-    places: Sequence[ImageLocation | ImageFailure],
-    presses: DecodePool,
+    locations: Sequence[ImageLocation | ImageFailure],
+    decode_pool: DecodePool,
     tar: Path,
     record: Path,
 ) -> None:
@@ -29,9 +29,9 @@ def write_import_shard(
 
     Targets must be sorted by image key. Raises BadShard when the finished tar does not say what the record says.
     """
-    pressed = zip(targets, presses.map(places), strict=True)
+    decoded = zip(targets, decode_pool.map(locations), strict=True)
     rows: dict[str, dict[str, Any]] = {}
-    samples = _samples(pressed, rows)
+    samples = _samples(decoded, rows)
     first = next(samples, None)
     if first is not None:
         with atomic_path(tar) as part:
@@ -44,28 +44,28 @@ def write_import_shard(
         write_table(part, RECORD_SCHEMA, rows.values())
 
 
-ImportedSample = tuple[ChunkUrl, DecodedImage, str]
+ImportedSample = tuple[ChunkUrl, DecodedImage, str]  # the str is the SHA-256 of its data
 
 
 def _samples(
-    pressed: Iterator[tuple[ChunkUrl, DecodedImage | ImageFailure]], rows: dict[str, dict[str, Any]]
+    decoded: Iterator[tuple[ChunkUrl, DecodedImage | ImageFailure]], rows: dict[str, dict[str, Any]]
 ) -> Iterator[ImportedSample]:
-    """The good ones, one at a time; each target leaves a row in ``rows``."""
-    for target, one in pressed:
+    """The samples that decoded, one at a time; each target leaves a row in ``rows``."""
+    for target, image in decoded:
         row: dict[str, Any] = {**vars(target), "attempts": 1}
-        if isinstance(one, ImageFailure):
-            rows[target.image_key] = row | {"status": "failed", "error_class": one.error_class, "error": one.error}
+        if isinstance(image, ImageFailure):
+            rows[target.image_key] = row | {"status": "failed", "error_class": image.error_class, "error": image.error}
             continue
-        digest = sha256(one.data).hexdigest()
+        digest = sha256(image.data).hexdigest()
         rows[target.image_key] = row | {
             "status": "ok",
             "sha256": digest,
-            "width": one.width,
-            "height": one.height,
-            "original_width": one.original_width,
-            "original_height": one.original_height,
+            "width": image.width,
+            "height": image.height,
+            "original_width": image.original_width,
+            "original_height": image.original_height,
         }
-        yield target, one, digest
+        yield target, image, digest
 
 
 def _members(*parts: Sequence[ImportedSample] | Iterator[ImportedSample]) -> Iterator[tuple[str, bytes]]:

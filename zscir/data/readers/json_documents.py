@@ -1,6 +1,6 @@
-"""Documents: one JSON file (a list of rows, parallel lists, or tables that name each other's rows) becomes rows.
+"""Read rows from one JSON document: a list of rows, parallel lists, or tables that name each other's rows.
 
-The text is held in memory, its rows are not: they are read one after another, and only joined tables are kept.
+The text is held in memory, its rows are not: they are decoded one after another, and only joined tables are kept.
 """
 
 import json
@@ -54,7 +54,7 @@ def read_json_document(
 ) -> Iterator[Any]:
     """The rows of a document: of the list that it is, of its list ``table``, or of its lists named ``columns``.
 
-    A row whose join finds nothing is a Problem. RequestError when the document is not of that shape.
+    A row whose join finds nothing is a RowProblem. RequestError when the document is not of that shape.
     """
     with _json_errors(name):
         start = _blank(text, 0)
@@ -64,12 +64,12 @@ def read_json_document(
             return
         if text[start : start + 1] != "{":
             raise RequestError(f"{name}: not a JSON object with lists in it; `rows` and `join` are for those")
-        places = _members(text, start)
+        starts = _members(text, start)
         if table is None:
-            yield from _side_by_side(text, dict(zip(columns, _lists(text, name, places, columns), strict=True)), name)
+            yield from _side_by_side(text, dict(zip(columns, _lists(text, name, starts, columns), strict=True)), name)
             return
-        known = [(join, _table(text, name, places, join)) for join in joins]
-        for row in _items(text, _lists(text, name, places, [table])[0]):
+        known = [(join, _table(text, name, starts, join)) for join in joins]
+        for row in _items(text, _lists(text, name, starts, [table])[0]):
             yield _joined(row, known)
 
 
@@ -112,21 +112,21 @@ def _items(text: str, start: int) -> Generator[Any, None, int]:
 
 def _members(text: str, start: int) -> dict[str, int]:
     """Where the value of each name of the object that opens at ``start`` begins."""
-    places: dict[str, int] = {}
+    starts: dict[str, int] = {}
     position = _blank(text, start + 1)
-    while text[position] != "}" or places:
+    while text[position] != "}" or starts:
         _expect(text, position, '"')
         key, position = _DECODER.raw_decode(text, position)
         position = _blank(text, position)
         _expect(text, position, ":")
-        places[str(key)] = position = _blank(text, position + 1)
+        starts[str(key)] = position = _blank(text, position + 1)
         position = _blank(text, _skip(text, position))
         if text[position] == "}":
             break
         _expect(text, position, ",")
         position = _blank(text, position + 1)
     _whole(text, position + 1)
-    return places
+    return starts
 
 
 def _skip(text: str, position: int) -> int:
@@ -146,14 +146,14 @@ def _expect(text: str, position: int, sign: str) -> None:
         raise json.JSONDecodeError(f"Expecting {sign!r}", text, position)
 
 
-def _lists(text: str, name: str, places: dict[str, int], columns: list[str]) -> list[int]:
+def _lists(text: str, name: str, starts: dict[str, int], columns: list[str]) -> list[int]:
     for column in columns:
-        if column not in places or text[places[column]] != "[":
+        if column not in starts or text[starts[column]] != "[":
             raise RequestError(
-                f"{name}: a JSON object without a list {column!r}; it has {list(places)[:COLUMNS_SHOWN]}; "
+                f"{name}: a JSON object without a list {column!r}; it has {list(starts)[:COLUMNS_SHOWN]}; "
                 "where one of these is the list of rows, say rows = NAME in [ingest]"
             )
-    return [places[column] for column in columns]
+    return [starts[column] for column in columns]
 
 
 def _side_by_side(text: str, starts: dict[str, int], name: str) -> Iterator[dict[str, Any]]:
@@ -166,9 +166,9 @@ def _side_by_side(text: str, starts: dict[str, int], name: str) -> Iterator[dict
         raise RequestError(f"{name}: its lists are not equally long, so that its rows cannot be told") from None
 
 
-def _table(text: str, name: str, places: dict[str, int], join: TableJoin) -> dict[Any, Any]:
+def _table(text: str, name: str, starts: dict[str, int], join: TableJoin) -> dict[Any, Any]:
     known: dict[Any, Any] = {}
-    for row in _items(text, _lists(text, name, places, [join.table])[0]):
+    for row in _items(text, _lists(text, name, starts, [join.table])[0]):
         value = field_of(row, join.key)
         if not isinstance(value, str | int):
             raise RequestError(f"{name}: a row of {join.table!r} has no {join.key!r}: {str(row)[:100]}")

@@ -1,8 +1,4 @@
-"""Press: images that lie on this machine become JPEGs of a shard, in processes of their own that may crash.
-
-Decoders are given bytes from strangers here: one that falls over takes its process along, not the run, and the image
-that it was given becomes a row with a reason.
-"""
+"""Decode and resize local images in worker processes, so that a decoder that crashes costs one image, not the run."""
 
 import contextlib
 import multiprocessing
@@ -24,8 +20,9 @@ from zscir.data.download.fetch_spec import ResizeSpec
 from zscir.data.download.resize import resize_to_jpeg
 from zscir.data.download.validate_image import validate_header, validated_image
 from zscir.data.images.decode import BadImage
+from zscir.runtime.settings import count_from_env
 
-IMAGES_IN_FLIGHT_PER_PROCESS = 8  # images under way per process
+IMAGES_IN_FLIGHT_PER_PROCESS = 8
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class DecodedImage:
 
 @dataclass(frozen=True)
 class ImageFailure:
-    """Why there is no image, in a word and in words.
+    """Why there is no image: an error class and a text.
 
     The classes of a download (`empty`, `too_large`, `not_image`, `too_many_pixels`, `bad_image`), and `unreadable` (the
     system refuses the file), `not_found`, `forbidden_path` (a link that leads out of the folder), `not_local`.
@@ -61,44 +58,44 @@ class ImageFailure:
     error: str
 
 
-def decode_local(place: ImageLocation, spec: ResizeSpec) -> DecodedImage | ImageFailure:
-    """One image, vetted and brought to size as a download would."""
+def decode_local(location: ImageLocation, spec: ResizeSpec) -> DecodedImage | ImageFailure:
+    """One image, validated and resized as in a download."""
     try:
-        data = _read(place, spec.max_bytes)
-        vetted = validated_image(data, validate_header(data, spec.max_pixels), spec.max_pixels)
-        body, width, height = resize_to_jpeg(vetted.body, spec)
+        data = _read(location, spec.max_bytes)
+        image = validated_image(data, validate_header(data, spec.max_pixels), spec.max_pixels)
+        body, width, height = resize_to_jpeg(image.body, spec)
     except FetchFailure as failure:
         return ImageFailure(failure.error_class, failure.error)
     except BadImage as error:
         return ImageFailure(error.reason, str(error))
-    return DecodedImage(body, width, height, vetted.width, vetted.height, vetted.sha256)
+    return DecodedImage(body, width, height, image.width, image.height, image.sha256)
 
 
-def _read(place: ImageLocation, max_bytes: int) -> bytes:
+def _read(location: ImageLocation, max_bytes: int) -> bytes:
     """The bytes of an image, never more than ``max_bytes``. Raises FetchFailure: too_large, unreadable."""
-    if (place.size or 0) > max_bytes:
+    if (location.size or 0) > max_bytes:
         raise FetchFailure("too_large", f"more than {max_bytes} bytes")
     try:
-        with open(place.path, "rb") as stream:
-            stream.seek(place.offset)
-            data = stream.read(max_bytes + 1 if place.size is None else place.size)
+        with open(location.path, "rb") as stream:
+            stream.seek(location.offset)
+            data = stream.read(max_bytes + 1 if location.size is None else location.size)
     except OSError as error:
         raise FetchFailure("unreadable", os.strerror(error.errno or 0)) from None
     if len(data) > max_bytes:
         raise FetchFailure("too_large", f"more than {max_bytes} bytes")
-    if place.size is not None and len(data) != place.size:
-        raise FetchFailure("unreadable", f"{len(data)} of {place.size} bytes are there")
+    if location.size is not None and len(data) != location.size:
+        raise FetchFailure("unreadable", f"{len(data)} of {location.size} bytes are there")
     return data
 
 
 class DecodePool:
-    """A context manager: processes that press images, started when the first is asked for."""
+    """A context manager: worker processes that decode images, started with the first image."""
 
     def __init__(self, spec: ResizeSpec, processes: int | None = None) -> None:
         self._spec = spec
         self._processes = processes or _processes()
         self._pool: ProcessPoolExecutor | None = None
-        self._solo: ProcessPoolExecutor | None = None  # one process, after a crash
+        self._single_pool: ProcessPoolExecutor | None = None  # one process, after a crash
 
     def __enter__(self) -> Self:
         return self
@@ -107,47 +104,47 @@ class DecodePool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _shut_down(self._pool)
-        _shut_down(self._solo)
+        _shut_down(self._single_pool)
 
-    def map(self, places: Iterable[ImageLocation | ImageFailure]) -> Iterator[DecodedImage | ImageFailure]:
-        """What becomes of each place, in their order; what is refused already goes through."""
+    def map(self, locations: Iterable[ImageLocation | ImageFailure]) -> Iterator[DecodedImage | ImageFailure]:
+        """The image or failure of each location, in their order; a failure among them stays as it is."""
         under_way: deque[tuple[ImageLocation, Future[DecodedImage | ImageFailure]] | ImageFailure] = deque()
-        for place in places:
-            under_way.append(place if isinstance(place, ImageFailure) else (place, self._submit(place)))
+        for location in locations:
+            under_way.append(location if isinstance(location, ImageFailure) else (location, self._submit(location)))
             if len(under_way) > IMAGES_IN_FLIGHT_PER_PROCESS * self._processes:
                 yield self._result(under_way.popleft())
         while under_way:
             yield self._result(under_way.popleft())
 
     def _result(
-        self, one: tuple[ImageLocation, Future[DecodedImage | ImageFailure]] | ImageFailure
+        self, pending: tuple[ImageLocation, Future[DecodedImage | ImageFailure]] | ImageFailure
     ) -> DecodedImage | ImageFailure:
-        if isinstance(one, ImageFailure):
-            return one
-        place, future = one
+        if isinstance(pending, ImageFailure):
+            return pending
+        location, future = pending
         try:
             return future.result()
         except BrokenProcessPool:
-            return self._alone(place)
+            return self._decode_alone(location)
 
-    def _alone(self, place: ImageLocation) -> DecodedImage | ImageFailure:
-        """One of the images under way brought its process down, and all of them with it: each is tried by itself."""
-        self._solo = self._solo or _pool(1)
+    def _decode_alone(self, location: ImageLocation) -> DecodedImage | ImageFailure:
+        """Decode one of the images that were under way when a process crashed, by itself: it may be the cause."""
+        self._single_pool = self._single_pool or _pool(1)
         try:
-            return self._solo.submit(decode_local, place, self._spec).result()
+            return self._single_pool.submit(decode_local, location, self._spec).result()
         except BrokenProcessPool:
-            _shut_down(self._solo)
-            self._solo = None
+            _shut_down(self._single_pool)
+            self._single_pool = None
             return ImageFailure("bad_image", "the decoder crashed on this image")
 
-    def _submit(self, place: ImageLocation) -> "Future[DecodedImage | ImageFailure]":
+    def _submit(self, location: ImageLocation) -> "Future[DecodedImage | ImageFailure]":
         self._pool = self._pool or _pool(self._processes)
         try:
-            return self._pool.submit(decode_local, place, self._spec)
-        except BrokenProcessPool:  # since an image before; those that are under way learn it from their futures
+            return self._pool.submit(decode_local, location, self._spec)
+        except BrokenProcessPool:  # by an earlier image; the futures of those under way raise it too
             _shut_down(self._pool)
             self._pool = None
-            return self._submit(place)
+            return self._submit(location)
 
 
 def _shut_down(pool: ProcessPoolExecutor | None) -> None:
@@ -156,14 +153,14 @@ def _shut_down(pool: ProcessPoolExecutor | None) -> None:
 
 
 def _pool(processes: int) -> ProcessPoolExecutor:
-    # From a server that has this module and no threads; a fork of this process would take its threads' locks along.
+    # A fork server has this module imported and no threads; a fork of this process would copy its threads' locks.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return ProcessPoolExecutor(processes, context, _init_worker)
 
 
 def _init_worker() -> None:
-    """End when the parent does, however it went; no words of C libraries on its terminal; one thread per process."""
+    """End with the parent, however that ends; keep C libraries off its terminal; use one thread per process."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_exit_with_parent, args=(parent.sentinel,), daemon=True).start()
@@ -178,5 +175,4 @@ def _exit_with_parent(sentinel: int) -> None:
 
 
 def _processes() -> int:
-    asked = os.environ.get("ZSCIR_IMPORT_PROCESSES", "")
-    return int(asked) if asked.isdecimal() and int(asked) else os.cpu_count() or 1
+    return count_from_env("ZSCIR_IMPORT_PROCESSES", os.cpu_count() or 1)

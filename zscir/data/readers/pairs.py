@@ -1,4 +1,4 @@
-"""Pairs: a URL and a text as strangers give them become a clean pair, or the reason why they are none."""
+"""Clean and check the URL, text and licence of a row from a stranger's list."""
 
 from hashlib import sha256
 from pathlib import PurePosixPath
@@ -26,7 +26,7 @@ def pair_digest(url: str, text: str) -> bytes:
 
 
 def clean_url(value: Any, prefix: str = "") -> str:
-    """The URL without the blanks around it, after ``prefix``. Raises NoPair: no_url, bad_url, not_http, bad_path.
+    """The URL without the blanks around it, after ``prefix``. Raises PairError: no_url, bad_url, not_http, bad_path.
 
     Only a ``prefix`` that begins with ``file:`` makes a URL of a local file: a list from a stranger cannot name one.
     """
@@ -44,7 +44,7 @@ def clean_url(value: Any, prefix: str = "") -> str:
 def file_url(path: str) -> str:
     """``file:`` and a path relative to the folder of the images, as it is written there: no escapes, no host, no root.
 
-    It names the picture on every machine that has the folder, wherever that lies. Raises NoPair: bad_path.
+    It names the picture on every machine that has the folder, wherever that lies. Raises PairError: bad_path.
     """
     name = PurePosixPath(path)
     if not name.parts or name.is_absolute() or ".." in name.parts or "\\" in path or not path.isprintable():
@@ -66,7 +66,7 @@ def _web_url(url: str) -> str:
 
 
 def clean_text(value: Any, least: int, most: int) -> str:
-    """The text without the blanks around it. Raises NoPair: no_text, short_text, long_text."""
+    """The text without the blanks around it. Raises PairError: no_text, short_text, long_text."""
     text = clean_string(value, "text")
     if not text:
         raise PairError("no_text", "the field is empty")
@@ -78,7 +78,7 @@ def clean_text(value: Any, least: int, most: int) -> str:
 
 
 def clean_string(value: Any, what: str) -> str:
-    """Plain text of a field; empty for none. Raises NoPair: bad_encoding, malformed."""
+    """Plain text of a field; empty for none. Raises PairError: bad_encoding, malformed."""
     if value is None:
         return ""
     try:

@@ -1,4 +1,4 @@
-"""Companions: files that belong together, by the number of a line or by their names, become rows.
+"""Read rows from parallel files: the n-th lines of several text files, or an image and the text file of its name.
 
 Two text files of the same number of lines are a list with two columns; NAME.txt beside NAME.jpg is a row of its own.
 """

@@ -1,8 +1,8 @@
-"""Tars: a tar from a stranger becomes the places of its members, header by header; nothing in it is unpacked.
+"""List the members of a tar from a stranger, header by header; nothing in it is unpacked.
 
-The standard library's reader trusts more: it takes headers of any length into memory, follows sparse maps and, in
-Python 3.11 before its last repairs, can be held up by a header made for it. Here a header is 512 bytes, what extends
-it is bounded, and the first thing that is not as it must be ends the reading of that tar, with a reason.
+The standard library's reader trusts more: it reads headers of any length into memory, follows sparse maps and, in older
+releases of Python 3.11, loops over a header made for it. Here a header is 512 bytes, its extensions are bounded, and
+the first violation of the format ends the reading of that tar, with a reason.
 """
 
 from collections.abc import Iterator
@@ -54,13 +54,13 @@ class _TarHeader:
     name: bytes
     size: int
     kind: bytes
-    more: bytes  # the bytes of the header block from 345 on: the rest of a long name, or of a sparse map
+    extension: bytes  # the bytes of the header block from 345 on: the rest of a long name, or of a sparse map
 
 
 def read_tar_members(path: Path) -> Iterator[TarMember | TarProblem]:
-    """Every regular file of a tar with a plain relative name, in order, and a Trouble for everything else but folders.
+    """Every regular file of a tar with a plain relative name, in order, and a TarProblem for all else but folders.
 
-    Pictures and texts are not read. A Trouble without a name is the last one: what lies behind it is not looked at.
+    Pictures and texts are not read. A TarProblem without a name is the last one: what lies behind it is not looked at.
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -88,15 +88,13 @@ def _read_tar_members(stream: IO[bytes], total: int) -> Iterator[TarMember | Tar
         if count > MAX_MEMBERS:
             raise _BrokenTar(f"more than {MAX_MEMBERS:,} members")
         size = _decimal(extended["size"], position) if "size" in extended else header.size
-        holds = (
-            header.kind not in SPECIAL_MEMBER_KINDS and header.kind != FOLDER_TYPE
-        )  # only these have bytes of their own
+        has_data = header.kind not in SPECIAL_MEMBER_KINDS and header.kind != FOLDER_TYPE  # bytes of its own
         position = _sparse_end(stream, header, start, total) if header.kind == SPARSE else start
-        if holds and position + size > total:
+        if has_data and position + size > total:
             raise _BrokenTar(f"truncated: a member of {size:,} bytes at {position:,} of {total:,}")
         if header.kind != FOLDER_TYPE:
             yield _member(header, extended, position, size)
-        position += _padded(size) if holds else 0
+        position += _padded(size) if has_data else 0
         extended = {}
     raise _BrokenTar(f"truncated: no end-of-archive mark at {position:,} of {total:,}")
 
@@ -168,7 +166,7 @@ def _decimal(value: bytes, position: int) -> int:
 
 def _sparse_end(stream: IO[bytes], header: _TarHeader, start: int, total: int) -> int:
     """Where the data of an old GNU sparse member begin: behind all blocks of its map."""
-    more, position = header.more[482 - 345] != 0, start
+    more, position = header.extension[482 - 345] != 0, start
     while more and position + TAR_BLOCK_BYTES <= total:
         stream.seek(position)
         more = stream.read(TAR_BLOCK_BYTES)[504] != 0

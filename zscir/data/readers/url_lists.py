@@ -1,4 +1,4 @@
-"""Lists: files of URLs as people have them (Parquet, CSV, TSV, JSON-lines, JSON, also .gz) become numbered rows."""
+"""Read URL lists (Parquet, CSV, TSV, JSON-lines, JSON, also .gz) as numbered rows."""
 
 import csv
 import gzip
@@ -30,7 +30,7 @@ LIST_READ_ERRORS = (OSError, EOFError, zlib.error, pa.ArrowInvalid)
 
 
 class ListRow(NamedTuple):
-    """One row: its number in the file (the first is 1), what stands in the three columns, or what is wrong with it."""
+    """One row: its number in the file (the first is 1) and its three columns, or what is wrong with it."""
 
     number: int
     url: Any = None
@@ -55,14 +55,14 @@ class ListLayout:
     joins: tuple[TableJoin, ...] = ()
 
     def wanted(self) -> list[str]:
-        """The names of the columns that are read."""
+        """The names of the columns to read."""
         return [name for name in (self.url_column, self.text_column, self.licence_column) if name is not None]
 
 
 def read_list_rows(path: Path, name: str, layout: ListLayout) -> Iterator[ListRow]:
     """The rows of one file, told by the suffix of ``name``.
 
-    A bad row is a Row with a problem. RequestError when the file as a whole cannot be read, or has no such column.
+    A bad row is a ListRow with a problem. RequestError when the file as a whole cannot be read, or has no such column.
     """
     plain = name.lower().removesuffix(".gz")
     suffix = next((known for known in LIST_SUFFIXES if plain.endswith(known)), None)
@@ -110,14 +110,14 @@ def _delimited(path: Path, name: str, layout: ListLayout, delimiter: str) -> Ite
         header = list(layout.columns or next(reader, []))
         header[:1] = [first.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}") for first in header[:1]]
         _check_columns(name, layout, header)
-        places = [header.index(column) for column in layout.wanted()]
+        indices = [header.index(column) for column in layout.wanted()]
         for number, fields in enumerate(_records(reader), 1):
             if isinstance(fields, str):
                 yield ListRow(number, problem=fields)
             elif len(fields) != len(header):
                 yield ListRow(number, problem=f"{len(fields)} fields instead of {len(header)}")
             else:
-                yield ListRow(number, *(fields[place] for place in places))
+                yield ListRow(number, *(fields[index] for index in indices))
 
 
 def _records(reader: Iterable[list[str]]) -> Iterator[list[str] | str]:
@@ -203,7 +203,7 @@ def open_decompressed(path: Path) -> Iterator[IO[bytes]]:
             yield raw
             return
         with gzip.GzipFile(fileobj=raw) as stream:
-            yield stream  # type: ignore[misc]  # a GzipFile reads like any binary file
+            yield stream  # type: ignore[misc]  # a GzipFile is no IO[bytes], but reads like one
 
 
 def _check_columns(name: str, layout: ListLayout, present: list[str], roots: dict[str, str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Samples: the members of a WebDataset tar become samples (a picture, its text, its origin), or reasons why not.
+"""Group the members of a WebDataset tar into samples: an image, its text and the URL that it is from.
 
 Members in a row whose names are equal up to the first dot belong together: 0012.jpg, 0012.json, 0012.txt are a sample.
 """
@@ -18,9 +18,8 @@ from zscir.data.readers.tar_index import TarMember, TarProblem, read_tar_members
 
 IMAGE_EXTENSIONS = tuple(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
 MAX_TEXT_BYTES = 1_000_000
-MEMBER_NAME = re.compile(
-    r"((?:.*/)?[^./][^./]*)\.([^/]+)"
-)  # as WebDataset parts a name; a name that begins with a dot is none
+# Key and extension, split at the first dot as WebDataset does; names that begin with a dot have no key.
+MEMBER_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class SampleLayout:
 
 @dataclass(frozen=True)
 class TarSample:
-    """A picture in a tar and its pair: the place of its bytes, its URL and text."""
+    """An image in a tar and its pair. ``place`` is TAR#KEY, for rejects; ``offset`` and ``size`` are in bytes."""
 
     place: str
     offset: int
@@ -51,7 +50,7 @@ class TarSample:
 
 @dataclass(frozen=True)
 class LeftOutMember:
-    """Something in a tar that is no sample. ``count`` members are meant."""
+    """What is no sample in a tar, and why; it stands for ``count`` members."""
 
     place: str
     reason: str
@@ -63,10 +62,10 @@ class LeftOutMember:
 class _SampleMembers:
     key: str
     members: dict[str, TarMember] = field(default_factory=dict)
-    twice: str = ""
+    repeated: str = ""
 
 
-def read_samples(path: Path, name: str, reading: SampleLayout) -> Iterator[TarSample | LeftOutMember]:
+def read_samples(path: Path, name: str, layout: SampleLayout) -> Iterator[TarSample | LeftOutMember]:
     """The samples of the tar at ``path``, known as ``name``, in its order; at the end what was ignored, by ending.
 
     Nothing is unpacked or unpickled: only .txt and .json members are read, and those of at most 1 MB.
@@ -83,7 +82,7 @@ def read_samples(path: Path, name: str, reading: SampleLayout) -> Iterator[TarSa
                 if found.key in seen:
                     raise PairError("duplicate_key", "a sample of this name came before; which one is meant?")
                 seen.add(found.key)
-                yield _sample(stream, found, name, place, reading)
+                yield _sample(stream, found, name, place, layout)
             except PairError as bad:
                 yield LeftOutMember(place, bad.reason, bad.detail)
     yield from (LeftOutMember(f"{name}#*.{kind}", "ignored", kind, count) for kind, count in sorted(ignored.items()))
@@ -107,26 +106,26 @@ def _groups(path: Path, ignored: Counter[str]) -> Iterator[_SampleMembers | TarP
         if kind not in (*IMAGE_EXTENSIONS, "txt", "json"):
             ignored[kind[:20]] += 1
         elif kind in group.members:
-            group.twice = kind
+            group.repeated = kind
         else:
             group.members[kind] = member
     if group is not None:
         yield group
 
 
-def _sample(stream: IO[bytes], group: _SampleMembers, name: str, place: str, reading: SampleLayout) -> TarSample:
-    """The sample of a group of members. Raises NoPair."""
+def _sample(stream: IO[bytes], group: _SampleMembers, name: str, place: str, layout: SampleLayout) -> TarSample:
+    """The sample of a group of members. Raises PairError."""
     pictures = [kind for kind in group.members if kind in IMAGE_EXTENSIONS]
-    if group.twice:
-        raise PairError("duplicate_member", f"two members end in .{group.twice}")
+    if group.repeated:
+        raise PairError("duplicate_member", f"two members end in .{group.repeated}")
     if len(pictures) != 1:
         raise PairError("two_images" if pictures else "no_image", f"the sample has {sorted(group.members)}")
     picture = group.members[pictures[0]]
     about = _json_fields(stream, group)
-    text: Any = _read(stream, group, "txt") if reading.text_column is None else field_of(about, reading.text_column)
-    clean = clean_text(text, reading.min_text_chars, reading.max_text_chars)
-    licence = clean_string(field_of(about, reading.licence_column), "licence") if reading.licence_column else ""
-    url = _url(field_of(about, reading.url_column), f"{name}/{picture.name}")
+    text: Any = _read(stream, group, "txt") if layout.text_column is None else field_of(about, layout.text_column)
+    clean = clean_text(text, layout.min_text_chars, layout.max_text_chars)
+    licence = clean_string(field_of(about, layout.licence_column), "licence") if layout.licence_column else ""
+    url = _url(field_of(about, layout.url_column), f"{name}/{picture.name}")
     return TarSample(place, picture.offset, picture.size, url, clean, licence or None)
 
 
