@@ -4,13 +4,8 @@
 #   make test     all tests            make test ARGS="tests/benchmarks -x"   some of them
 #                 in 3 processes, each a file at a time; JOBS=0: in one, for a debugger
 #   make check    format, lint, types
-<<<<<<< HEAD
-#   make bench    what is measured, on this machine
-#   make faults   what survives: kills, full disks, stores that go away (docs/faults.md)
-=======
 #   make bench    figures of speed on this machine: BENCH lines, and bench.json
-#   make faults   what survives: kills, full disks, stores that go away (tests/faults/README.md)
->>>>>>> main
+#   make faults   what survives: kills, full disks, stores that go away (docs/faults.md)
 #   make venv     only the set-up      make venv PYTHON=/path/to/python3.12
 #   make clean    what make made, not ./zscir-store
 
