@@ -5,7 +5,7 @@
 #                 in 3 processes, each a file at a time; JOBS=0: in one, for a debugger
 #   make check    format, lint, types
 #   make bench    figures of speed on this machine: BENCH lines, and bench.json
-#   make faults   what survives: kills, full disks, stores that go away (tests/faults/README.md)
+#   make faults   what survives: kills, full disks, stores that go away (docs/faults.md)
 #   make venv     only the set-up      make venv PYTHON=/path/to/python3.12
 #   make clean    what make made, not ./zscir-store
 
@@ -39,11 +39,11 @@ format: venv
 bench: venv
 	$(BIN)/python -m pytest tests/bench -o python_files='bench_*.py' --timeout=0 -s $(ARGS)
 
-# Every test that tests/faults/README.md names.
+# Every test that docs/faults.md names.
 FAULTS := tests/faults $(addprefix tests/data/download/test_,img2dataset_job.py decode_sandbox.py) \
 	tests/lineage/test_reaper.py tests/maintenance/test_delete.py tests/maintenance/test_verify.py \
 	$(addprefix tests/store/test_,leases.py file_locks.py retrying_fs.py) \
-	$(addprefix tests/flows/test_,deployed_flows.py remote_dispatch.py pipeline_flow.py reap_runs.py local_server.py \
+	$(addprefix tests/flows/test_,deployed_flows.py remote_dispatch.py pipeline_flow.py maintenance_flows.py local_server.py \
 	waiting.py) \
 	$(addprefix tests/training/test_,launch.py loop.py)
 

@@ -39,10 +39,10 @@ def shared() -> Path:
 
 @pytest.fixture
 def measured(record_property: Callable[[str, object], None]) -> Measured:
-    """``measured(fault, line)``: what this test measured of a fault, by its name in tests/faults/README.md."""
+    """``measured(fault, line)``: what this test measured of a fault, by its name in docs/faults.md."""
 
     def say(fault: str, line: str) -> None:
-        assert fault in faults(), f"{fault!r} is no row of tests/faults/README.md"
+        assert fault in faults(), f"{fault!r} is no row of docs/faults.md"
         record_property("measured", (fault, line))
 
     return say

@@ -1,9 +1,9 @@
-"""The page of faults, README.md beside this: its two tables, and what tests measured as rows for the second of them."""
+"""The page docs/faults.md: its two tables, and measurements of tests as rows of the second."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-PAGE = Path(__file__).with_name("README.md")
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
 Measured = Callable[[str, str], None]  # the fixture ``measured``: a fault, by its name on the page, and a line
 
 

@@ -64,7 +64,7 @@ def submit(address: str) -> None:
 
 
 def test_left_to_itself_prefect_writes_the_password_into_the_job(cluster: tuple[str, Asked]) -> None:
-    """Which is why the setting of the next test stands in the README; should this fail, Prefect has mended it."""
+    """Which is why docs/workers.md has the setting of the next test; should this fail, Prefect has mended it."""
     address, asked = cluster
     submit(address)
     ((_, kind, job),) = asked
@@ -73,10 +73,10 @@ def test_left_to_itself_prefect_writes_the_password_into_the_job(cluster: tuple[
     assert TICKET in json.dumps(job)
 
 
-def test_as_the_readme_starts_the_worker_password_and_headers_stand_in_a_secret_and_in_no_job(
+def test_as_the_page_of_workers_starts_the_worker_password_and_headers_stand_in_a_secret_and_in_no_job(
     cluster: tuple[str, Asked], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert f"{AS_SECRET}=true" in (INFRA / "README.md").read_text()
+    assert f"{AS_SECRET}=true" in (INFRA.parent / "docs" / "workers.md").read_text()
     monkeypatch.setenv(AS_SECRET, "true")
     address, asked = cluster
     submit(address)

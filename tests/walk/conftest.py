@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,12 +38,18 @@ class Shell:
 
     folder: Path
 
-    def zscir(self, *words: str, timeout_s: float = 600) -> "subprocess.CompletedProcess[str]":
-        return self.run([sys.executable, "-c", "from zscir.cli.main import main; main()", *words], timeout_s)
+    def zscir(
+        self, *words: str, timeout_s: float = 600, environment: Mapping[str, str] | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-c", "from zscir.cli.main import main; main()", *words]
+        return self.run(command, timeout_s, environment or {})
 
-    def run(self, command: Sequence[str], timeout_s: float) -> "subprocess.CompletedProcess[str]":
+    def run(
+        self, command: Sequence[str], timeout_s: float, more: Mapping[str, str]
+    ) -> "subprocess.CompletedProcess[str]":
         environment = {
             **os.environ,
+            **more,
             "ZSCIR_STORE": str(self.folder / "zscir-store"),
             "PREFECT_HOME": str(self.folder / ".prefect"),
             "PYTHONPATH": str(ROOT),

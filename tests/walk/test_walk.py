@@ -1,18 +1,19 @@
-"""The whole walk as a newcomer sees it: the demo, then every command of the README, in its order.
+"""The whole walk as a newcomer sees it: the demo, then every command of the README and of docs/, page by page.
 
 One file, so that one process makes the demo that all of this looks at.
 """
 
 import json
 import re
-import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.docs.not_run import NOT_RUN
+from tests.docs.pages import commands
 from tests.walk.conftest import ROOT, SETS, Shell
-from tests.walk.readme import MAKE, blocks, commands, photo_files, photo_server, score_files, small, token_of
+from tests.walk.doc_files import photo_files, photo_server, score_files, small, token_of
 
 Walked = tuple[Shell, "subprocess.CompletedProcess[str]"]
 pytestmark = pytest.mark.slow
@@ -89,37 +90,27 @@ def test_the_shipped_pipelines_load(walked: Walked) -> None:
             assert plan.returncode == 0, f"{path.name}: {plan.stderr}"
 
 
-def test_what_needs_a_server_stands_apart_and_has_tests_of_its_own() -> None:
-    text = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("*/test_*.py"))
-    for line in [line for block in blocks("sh") for line in block.splitlines()]:
-        words = [word for word in shlex.split(line, comments=True) if "=" not in word and word != "export"]
-        if words[:1] == ["zscir"]:
-            assert f'"{words[1]}"' in text, f"nothing tests zscir {words[1]}"
-        elif words:
-            assert words[0] in ("docker", "prefect")
+def test_the_commands_that_need_a_server_have_tests_of_their_own() -> None:
+    text = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    for command in commands():
+        if command.text in NOT_RUN and command.words[0] == "zscir":
+            assert f'"{command.words[1]}"' in text, f"nothing tests zscir {command.words[1]}"
 
 
-@pytest.mark.timeout(1200)  # some thirty commands, several of them whole runs
-def test_every_command_of_the_readme_works(walked: Walked, tmp_path: Path) -> None:
+@pytest.mark.timeout(1200)  # some forty commands, several of them whole runs
+def test_every_command_of_the_documentation_works(walked: Walked, tmp_path: Path) -> None:
     shell, _ = walked
     score_files(shell.folder)
     ran = 0
     with photo_server(tmp_path / "web") as server:
         photo_files(shell.folder, server)
-        for words in commands():
-            if words[0] in MAKE:
+        for command in commands():
+            if command.text in NOT_RUN:  # tests/docs checks their syntax
                 continue
-            assert words[0] == "zscir", f"the README has a command that nothing tests: {words}"
+            words = list(command.words)
             if "TOKEN" in words:
                 words[words.index("TOKEN")] = token_of(shell, words[2])
-            done = shell.zscir(*small(words)[1:])
-            assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+            done = shell.zscir(*small(words)[1:], environment=dict(pair.split("=", 1) for pair in command.environment))
+            assert done.returncode == 0, f"{command.page}: {command.text}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
             ran += 1
-    assert ran >= 15
-
-
-def test_the_make_targets_of_the_readme_exist() -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for words in commands():
-        if words[0] == "make":
-            assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), f"make {words[1]} is no target"
+    assert ran >= 30

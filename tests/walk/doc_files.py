@@ -1,9 +1,7 @@
-"""The commands of the README, and the files and servers that they speak of."""
+"""The files and servers that the commands of the documentation speak of."""
 
 import io
 import json
-import re
-import shlex
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,29 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from tests.walk.conftest import ROOT, SETS, Shell
+from tests.docs.pages import blocks
+from tests.walk.conftest import SETS, Shell
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-MAKE = (
-    "make",
-    "pip",
-    "uv",
-    "git",
-    "docker",
-)  # run elsewhere: by this suite's caller, tests/infra/test_setup.py, infra's tests
 PHOTOS = 40
-
-
-def blocks(language: str) -> list[str]:
-    """The fenced blocks of one language."""
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-
-
-def commands() -> list[list[str]]:
-    """The words of every command in the README's bash blocks, comments gone."""
-    lines = [line for block in blocks("bash") for line in re.findall(r"""(?:[^\n"]|"[^"]*")+""", block)]
-    split = [shlex.split(line, comments=True) for line in lines]
-    return [words for words in split if words]
 
 
 @contextmanager
@@ -65,7 +44,7 @@ def photo_files(folder: Path, server: str) -> None:
     captions = [f"a {nouns[number % 5]} {('at dawn', 'at night', 'in snow')[number % 3]}" for number in range(PHOTOS)]
     urls = [f"http://{server}/{number}.jpg" for number in range(PHOTOS)]
     pq.write_table(pa.table({"url": urls, "caption": captions}), folder / "photos.parquet")
-    text = next(block for block in blocks("toml") if "photos.parquet" in block)
+    text = next(block.text for block in blocks("toml", "README.md") if "photos.parquet" in block.text)
     (folder / "photos.toml").write_text(f'{text}\n[download]\nallow_hosts = ["{server}"]\n', encoding="utf-8")
 
 
