@@ -29,7 +29,7 @@ def _deployment(client: SyncPrefectClient, pool: str) -> DeploymentConfig:
     except ObjectNotFound:
         raise RequestError(
             f"the Prefect server has no such work pool; make one: prefect work-pool create {pool} --type process "
-            "(or kubernetes: infra/README.md)"
+            "(or kubernetes: docs/workers.md)"
         ) from None
     form, flow = form_deployment(), remote_job_flow.fn
     return form.model_copy(
