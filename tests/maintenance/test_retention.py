@@ -45,7 +45,7 @@ def attics(draw):
 
 
 def oracle(things, runs, keep):
-    """The numbers that must be left: roots by the rules of docs/operations.md, and paths of any length tried one by one."""
+    """The numbers that must be left: roots by the rules of docs/operations.md, with paths of any length tried."""
     kept_runs, since = set(), 14
     for number, (_, age, status, pipeline, _, _) in enumerate(runs):
         if status == "succeeded":
