@@ -71,7 +71,7 @@ def test_each_filter_looks_at_what_the_one_before_it_left(walked: tuple[Store, R
 def test_the_report_tells_what_each_filter_kept_and_left_out_of_what_it_looked_at(walked: tuple[Store, Run]) -> None:
     store, run = walked
     rows = {row.step.name: row for row in step_table_rows(read_record(store, run.run_id))}
-    assert [(rows[name].rows, rows[name].rejects, rows[name].of) for name in FILTERS] == [
+    assert [(rows[name].rows, rows[name].rejects, rows[name].rejected_from) for name in FILTERS] == [
         (7, 2, 9), (6, 1, 7), (5, 1, 6), (3, 2, 5), (2, 1, 3),
     ]  # fmt: skip
     assert [(reason.name, reason.count) for reason in rows["dedup_near"].reasons] == [("near_duplicate", 2)]

@@ -1,6 +1,6 @@
-"""ask_llm: candidate pairs become one recorded response each, an answer or the reason why there is none.
+"""ask_llm: each candidate pair becomes one recorded response, an answer or the reason why there is none.
 
-Answers are written shard by shard; a killed run goes on after its last whole shard.
+Responses are written shard by shard; a killed run resumes after its last whole shard.
 """
 
 from hashlib import sha256
@@ -28,8 +28,8 @@ REJECTED_ROWS = 10
 
 
 class AskSpec(Spec):
-    """Whom to ask and how. ``edit_types``: kinds of edit to request in turn (empty: free). ``resamples``: further tries
-    for answers that cannot be read, each with the next seed. A killed run loses at most ``shard_rows`` answers.
+    """Which model to ask, and how. ``edit_types``: kinds of edit to request in turn (empty: free). ``resamples``: more
+    tries for answers that cannot be read, each with the next seed. A killed run loses at most ``shard_rows`` answers.
     """
 
     model: LlmModel

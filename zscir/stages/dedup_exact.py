@@ -28,12 +28,12 @@ def dedup_exact(spec: DedupExactSpec, images: Artifact, out: Path, keep: Artifac
     first: dict[bytes, str] = {}
     with ShardReader(images.path) as reader:
 
-        def judge(row: ImageRow) -> FilterReject | None:
-            known = row["sha256"]  # a download says it; other makers of images need not
-            place = (row["shard"], row["offset"], row["size"])
-            digest = bytes.fromhex(known) if known is not None else sha256(reader.read(*place)).digest()
+        def find_reject(row: ImageRow) -> FilterReject | None:
+            recorded = row["sha256"]  # a download says it; other makers of images need not
+            location = (row["shard"], row["offset"], row["size"])
+            digest = bytes.fromhex(recorded) if recorded is not None else sha256(reader.read(*location)).digest()
             kept = first.setdefault(digest, row["image_key"])
             return FilterReject("same_bytes", f"as image {kept}") if kept != row["image_key"] else None
 
         rows = first_row_per_image(kept_image_rows("dedup_exact", images, keep, CONTENT_COLUMNS))
-        return write_keep_list("dedup_exact", rows, judge, out)
+        return write_keep_list("dedup_exact", rows, find_reject, out)

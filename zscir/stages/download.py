@@ -19,22 +19,22 @@ from zscir.store.artifacts import Artifact, Facts
 
 
 def split_into_chunks(spec: DownloadSpec, pairs: Artifact) -> ChunkRounds:
-    """The plan, its chunks, then as many patch rounds as asked for over what failed and may pass."""
+    """The plan, a chunk per list of URLs, then ``patch_rounds`` times chunks that retry what failed and may pass."""
     lists = ChunkingSpec(chunk_rows=spec.chunk_rows)
     [plan] = yield [Chunk("plan", stage_named("plan_download"), lists, {"pairs": pairs})]
     chunks = yield _chunks(spec, plan, None)
-    for patch in range(1, (spec.patch_rounds or 0) + 1):
-        [failed] = yield [Chunk(f"patch {patch}", stage_named("list_failed"), lists, {"chunks": chunks})]
-        chunks = [*chunks, *(yield _chunks(spec, failed, patch))]
+    for patch_round in range(1, (spec.patch_rounds or 0) + 1):
+        [failed] = yield [Chunk(f"patch {patch_round}", stage_named("list_failed"), lists, {"chunks": chunks})]
+        chunks = [*chunks, *(yield _chunks(spec, failed, patch_round))]
     return chunks
 
 
-def _chunks(spec: DownloadSpec, lists: Artifact, patch: int | None) -> list[Chunk]:
-    fetch, asked = stage_named("fetch_chunk"), spec.chunk_spec(patch)
+def _chunks(spec: DownloadSpec, lists: Artifact, patch_round: int | None) -> list[Chunk]:
+    fetch, chunk_spec = stage_named("fetch_chunk"), spec.chunk_spec(patch_round)
     names = {name: name.removesuffix(".parquet") for name in lists.files(".parquet")}
-    before = "" if patch is None else f"patch {patch} "
+    before = "" if patch_round is None else f"patch {patch_round} "
     return [
-        Chunk(f"{before}{short}", fetch, asked, {"urls": lists.only(name, "urls.parquet")})
+        Chunk(f"{before}{short}", fetch, chunk_spec, {"urls": lists.only(name, "urls.parquet")})
         for name, short in names.items()
     ]
 
@@ -57,15 +57,15 @@ def download(spec: DownloadSpec, pairs: Artifact, chunks: list[Artifact], out: P
     facts = download_facts(out / "images.parquet") | {"chunks": len(chunks)}
     rate = facts["success_rate"]
     if spec.min_success_rate is not None and (rate is None or rate < spec.min_success_rate):
-        raise GateError(_below(spec.min_success_rate, facts))
+        raise GateError(_gate_message(spec.min_success_rate, facts))
     return facts
 
 
-def _below(least: float, facts: Facts) -> str:
-    worst = sorted(facts["failed_by_class"].items(), key=lambda one: (-one[1], one[0]))[:5]
+def _gate_message(min_rate: float, facts: Facts) -> str:
+    worst = sorted(facts["failed_by_class"].items(), key=lambda item: (-item[1], item[0]))[:5]
     classes = ", ".join(f"{name} {count:,}" for name, count in worst) or "none"
     return (
         f"{facts['ok']:,} of {facts['rows']:,} URLs gave an image: a rate of {facts['success_rate'] or 0:.4f}, below "
-        f"min_success_rate = {least:g}; what failed: {classes}. Every chunk is kept: ask the failed ones again with "
+        f"min_success_rate = {min_rate:g}; what failed: {classes}. Every chunk is kept: ask the failed ones again with "
         f"a higher download.patch_rounds, or accept the rate with a lower download.min_success_rate"
     )

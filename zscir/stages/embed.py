@@ -36,7 +36,7 @@ class EmbedSpec(Spec):
 def embed(spec: EmbedSpec, images: Artifact, backbone: Artifact, out: Path, keep: Artifact | None = None) -> Facts:
     """Write ``keys.parquet``, ``image.npy`` and ``text.npy`` ([N, D] float32, unit rows, one per image, in the order of
     the pairs) and ``rejects.parquet`` (images that cannot be decoded). ``backbone`` is a clip or pli checkpoint. With
-    ``keep``, the choice of a filter, only the images that it holds are embedded.
+    ``keep``, the keep-list of a filter, only the images in it are embedded.
     """
     if not all((out / name).exists() for name in EMBED_FILES):
         rows = _first_of_each(images, keep)
@@ -116,12 +116,12 @@ class _Encoder:
 
         side = self.towers.pixels.size_px
         black = np.zeros((side, side, 3), dtype=np.uint8)
-        stacked = np.stack([black if isinstance(one, str) else one for one in pixels]).transpose(0, 3, 1, 2)
+        stacked = np.stack([black if isinstance(image, str) else image for image in pixels]).transpose(0, 3, 1, 2)
         with torch.inference_mode():
-            seen = torch.from_numpy(np.ascontiguousarray(stacked)).to(self.device)
-            image = normalize(in_halves(self.towers.encode_image, seen).float(), dim=1)
+            images = torch.from_numpy(np.ascontiguousarray(stacked)).to(self.device)
+            image = normalize(in_halves(self.towers.encode_image, images).float(), dim=1)
             text = normalize(in_halves(self.towers.encode_texts, [row["text"] for row in rows]).float(), dim=1)
-        bad = np.array([one if isinstance(one, str) else "" for one in pixels], dtype=np.str_)
+        bad = np.array([problem if isinstance(problem, str) else "" for problem in pixels], dtype=np.str_)
         return image.cpu().numpy(), text.cpu().numpy(), bad
 
 

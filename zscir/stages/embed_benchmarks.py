@@ -63,7 +63,7 @@ def embed_benchmarks(spec: EmbedBenchmarksSpec, backbone: Artifact, benchmarks: 
     stock = control_encoder(backbone, "image", None, None, None)
     pixels = pixels_for(stock.pixels, spec.preprocessing)
     counts: dict[str, int] = {}
-    digests, lacking = {}, {}
+    digests, missing_counts = {}, {}
     entries = [BenchmarkEntry(name=name, split=spec.split_of(name)) for name in spec.benchmarks]
     annotations = [load_benchmark_parts(benchmarks, entry) for entry in entries]  # all, before an image is embedded
     for name, parts in zip(spec.benchmarks, annotations, strict=True):
@@ -74,8 +74,8 @@ def embed_benchmarks(spec: EmbedBenchmarksSpec, backbone: Artifact, benchmarks: 
             write_embeddings(out, name, embeddings, images.absent)
         digests[name], counts[name] = images.digest, len(read_rows(out / f"{name}.parquet", IMAGE_IDS_SCHEMA))
         if counts[name] < len(ids):
-            lacking[f"{name} missing"] = len(ids) - counts[name]
+            missing_counts[f"{name} missing"] = len(ids) - counts[name]
     with atomic_path(out / CACHE_IDENTITY_FILE) as path:
         identity = cache_identity(stock.weights, pixels) | {"images": digests}
         path.write_text(json.dumps(identity, sort_keys=True) + "\n", encoding="utf-8")
-    return {"rows": sum(counts.values()), **counts, **lacking}
+    return {"rows": sum(counts.values()), **counts, **missing_counts}

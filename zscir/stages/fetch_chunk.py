@@ -1,7 +1,7 @@
 """fetch_chunk: a list of URLs becomes JPEGs in a byte-stable tar, and one row per URL says what happened.
 
-img2dataset is the engine, in processes of its own. It sees only our gateway on loopback, which fetches, bounds, vets
-and accounts for each URL (zscir/fetch); what img2dataset leaves is repacked, read back and checked before it counts.
+img2dataset is the engine, in processes of its own. It sees only a gateway on loopback, which fetches and validates each
+URL within its bounds (zscir/data/download). What img2dataset writes is repacked, read back and checked.
 """
 
 import shutil
@@ -21,18 +21,18 @@ from zscir.runtime.progress import log_info
 from zscir.runtime.schemas import read_table
 from zscir.store.artifacts import Artifact, Facts, atomic_path
 
-# What fetches is imported where something is fetched: to find a download finished takes this module's version only.
+# aiohttp and OpenCV are imported where a chunk is fetched: to reuse one takes this module's version only.
 if TYPE_CHECKING:
     from zscir.data.download.gateway import Gateway
 
 SCRATCH_FOLDER = ".scratch"
 IMG2DATASET_ATTEMPTS = 3
-STALL_S = 90.0  # beyond the deadline of a URL: the start of img2dataset alone may take a minute on a busy machine
+STALL_S = 90.0  # without progress, beyond a URL's deadline: img2dataset may need a minute to start on a busy machine
 
 
 @stage(version=1)
 def fetch_chunk(spec: ChunkSpec, urls: Artifact, out: Path) -> Facts:
-    """Write images.tar (none when no image came) and record.parquet. Raises StageError when the engine fails."""
+    """Write images.tar (none when no image came) and record.parquet. Raises StageError when img2dataset fails."""
     from zscir.data.download.shared_gateway import shared_gateway
 
     targets = read_chunk(urls.path("urls.parquet"))
@@ -52,7 +52,7 @@ def _fetch(spec: ChunkSpec, targets: tuple[ChunkUrl, ...], gateway: "Gateway", o
         problem = _attempt(spec, targets, gateway, out)
         if not problem:
             return
-        # One of these images may have crashed the engine: from now on each is tried in a process of its own first.
+        # One of these images may have crashed it: from now on each is decoded in a sandbox first.
         gateway.distrust(target.url for target in targets)
         log_info(f"fetch_chunk: attempt {attempt} of {IMG2DATASET_ATTEMPTS}: {problem}")
     raise StageError(
@@ -61,7 +61,7 @@ def _fetch(spec: ChunkSpec, targets: tuple[ChunkUrl, ...], gateway: "Gateway", o
 
 
 def _attempt(spec: ChunkSpec, targets: tuple[ChunkUrl, ...], gateway: "Gateway", out: Path) -> str:
-    """One run of img2dataset; why it was no good, or nothing."""
+    """Run img2dataset once; why that failed, or nothing."""
     from zscir.data.download.img2dataset_job import Img2datasetJob, download_raw_shards
     from zscir.data.download.repack import repack
     from zscir.data.images.shards import BadShard

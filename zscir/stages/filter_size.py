@@ -36,10 +36,10 @@ class FilterSizeSpec(Spec):
 def filter_size(spec: FilterSizeSpec, images: Artifact, out: Path, keep: Artifact | None = None) -> Facts:
     """Write ``keep.parquet`` and ``rejects.parquet``: unknown_size, small_side, large_side, few_pixels, aspect."""
     rows = first_row_per_image(kept_image_rows("filter_size", images, keep, SIZE_COLUMNS))
-    return write_keep_list("filter_size", rows, lambda row: _judge(spec, row), out)
+    return write_keep_list("filter_size", rows, lambda row: _find_reject(spec, row), out)
 
 
-def _judge(spec: FilterSizeSpec, row: ImageRow) -> FilterReject | None:
+def _find_reject(spec: FilterSizeSpec, row: ImageRow) -> FilterReject | None:
     before = "original_" if spec.of == "original" else ""
     width, height = row[f"{before}width"], row[f"{before}height"]
     if not width or not height:

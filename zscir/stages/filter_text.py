@@ -22,7 +22,7 @@ from zscir.runtime.specs import Spec
 from zscir.store.artifacts import Artifact, Facts
 
 TextShare = Annotated[float, Field(ge=0, le=1)]
-JudgeText = Callable[[str], FilterReject | None]
+TextCheck = Callable[[str], FilterReject | None]
 # A word that is an address, or the name of a file or host, rather than a word of a language.
 URL_LIKE = re.compile(
     r"(?:[a-z][a-z0-9+.-]*://|www\.)\S*"
@@ -78,17 +78,17 @@ def filter_text(spec: FilterTextSpec, images: Artifact, out: Path, keep: Artifac
     def captions() -> Iterator[ImageRow]:
         return kept_image_rows("filter_text", images, keep, ("text",))
 
-    judges: list[JudgeText] = [partial(_character_reject, spec)]
+    checks: list[TextCheck] = [partial(_character_reject, spec)]
     if spec.max_images_per_text is not None:
-        judges.append(
-            _repetition_judge(Counter(_normalised_key(row["text"]) for row in captions()), spec.max_images_per_text)
+        checks.append(
+            _repetition_check(Counter(_normalised_key(row["text"]) for row in captions()), spec.max_images_per_text)
         )
     if spec.languages is not None:
-        judges.append(_language_judge(spec.languages, spec.min_language_share))
+        checks.append(_language_check(spec.languages, spec.min_language_share))
     left_out: dict[str, FilterReject] = {}
     for row in track(captions(), None, "filter_text (captions)"):
         if row["image_key"] not in left_out:
-            found = next((found for judge in judges if (found := judge(row["text"])) is not None), None)
+            found = next((found for check in checks if (found := check(row["text"])) is not None), None)
             if found is not None:
                 left_out[row["image_key"]] = found
     return write_keep_list(
@@ -109,10 +109,10 @@ def _character_reject(spec: FilterTextSpec, text: str) -> FilterReject | None:
     url_like = _share(sum(len(word) for word in words if URL_LIKE.fullmatch(word)), solid)
     if url_like > spec.max_url_share:
         return FilterReject("url_like", f"{url_like:.2f} is addresses, at most {spec.max_url_share:g}: {text}")
-    letters = _share(sum(one.isalpha() or category(one).startswith("M") for one in solid), solid)
+    letters = _share(sum(char.isalpha() or category(char).startswith("M") for char in solid), solid)
     if letters < spec.min_letter_share:
         return FilterReject("few_letters", f"{letters:.2f} is letters, at least {spec.min_letter_share:g}: {text}")
-    non_ascii = _share(sum(not one.isascii() for one in solid), solid)
+    non_ascii = _share(sum(not char.isascii() for char in solid), solid)
     if non_ascii > spec.max_non_ascii_share:
         return FilterReject("non_ascii", f"{non_ascii:.2f} is not ASCII, at most {spec.max_non_ascii_share:g}: {text}")
     return None
@@ -127,15 +127,17 @@ def _normalised_key(text: str) -> bytes:
     return sha256(" ".join(text.casefold().split()).encode()).digest()[:16]
 
 
-def _repetition_judge(images: Counter[bytes], most: int) -> JudgeText:
-    def judge(text: str) -> FilterReject | None:
+def _repetition_check(images: Counter[bytes], max_images: int) -> TextCheck:
+    def check(text: str) -> FilterReject | None:
         count = images[_normalised_key(text)]
-        return FilterReject("repeated_text", f"on {count} images, at most {most}: {text}") if count > most else None
+        if count <= max_images:
+            return None
+        return FilterReject("repeated_text", f"on {count} images, at most {max_images}: {text}")
 
-    return judge
+    return check
 
 
-def _language_judge(languages: tuple[str, ...], least: float) -> JudgeText:
+def _language_check(languages: tuple[str, ...], min_share: float) -> TextCheck:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
@@ -143,11 +145,11 @@ def _language_judge(languages: tuple[str, ...], least: float) -> JudgeText:
     if unknown:
         raise RequestError(f"filter_text: languages {unknown} are not known; there are {sorted(identifier.labels)}")
 
-    def judge(text: str) -> FilterReject | None:
+    def check(text: str) -> FilterReject | None:
         ranked = identifier.rank(text)
         share = sum(probability for language, probability in ranked if language in languages)
-        if share >= least:
+        if share >= min_share:
             return None
         return FilterReject("other_language", f"{', '.join(languages)}: {share:.4f}, rather {ranked[0][0]}: {text}")
 
-    return judge
+    return check

@@ -1,7 +1,7 @@
-"""import_images: pictures in a folder become JPEGs in byte-stable WebDataset shards, and one row per pair says how.
+"""import_images: images in a folder become JPEGs in byte-stable WebDataset shards, and one row per pair says how.
 
 What ``download`` does for pairs with web addresses, this does for pairs whose URLs begin with ``file:``: the same
-vetting, the same resizing, the same tables. A ``file:`` URL is a path relative to the folder, never an absolute one:
+validation, the same resizing, the same tables. A ``file:`` URL is a path relative to the folder, never an absolute one:
 a picture's key, the hash of that URL, is the same wherever the folder lies.
 """
 

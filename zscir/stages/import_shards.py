@@ -1,8 +1,8 @@
-"""import_shards: WebDataset tars that somebody made become pairs, and JPEGs in shards and tables like a download's.
+"""import_shards: WebDataset tars become pairs, and their images JPEGs in shards and tables like a download's.
 
-Tars of img2dataset, of other tools and of strangers: each is read member by member, within bounds, and nothing of it
-is unpacked. A sample whose .json names a web address keeps that as its URL, and so the key that a download of it has;
-any other has ``file:``, the tar's name and the picture's in it, wherever the tars lie.
+Tars of img2dataset or of any other tool: each is read member by member, within bounds, and nothing is unpacked. A
+sample whose .json names a web address keeps that as its URL, and so the key that a download of it has; any other has
+``file:``, the tar's name and the image's in it, wherever the tars lie.
 """
 
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ class ImportShardsSpec(ResizeSpec):
     licence_column: str | None = None  # of each picture: a field of the .json member
     min_text_chars: Annotated[int, Field(ge=1)] = 1
     max_text_chars: Annotated[int, Field(ge=1)] = 2000
-    expected_rows: Annotated[int, Field(ge=1)] | None = None  # samples of all tars; another number is told, no error
+    expected_rows: Annotated[int, Field(ge=1)] | None = None  # samples of all tars; another number is only reported
 
     @model_validator(mode="after")
     def _bounds(self) -> "ImportShardsSpec":

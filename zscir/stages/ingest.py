@@ -45,12 +45,12 @@ class IngestSpec(Spec):
     text_column: str = "text"
     licence: str | None = None  # of all rows
     licence_column: str | None = None  # of each row, where the list has one
-    columns: tuple[str, ...] | None = None  # names of the columns of a CSV or TSV file without a header line
+    columns: tuple[str, ...] | None = None  # of a CSV or TSV file without a header line
     quoted: bool | None = None  # whether "..." encloses a field; by default in CSV and not in TSV
     min_text_chars: Annotated[int, Field(ge=1)] = 1
     max_text_chars: Annotated[int, Field(ge=1)] = 2000
     limit: Annotated[int, Field(ge=1)] | None = None  # stop after so many pairs
-    expected_rows: Annotated[int, Field(ge=1)] | None = None  # of the whole list; another number is told, no error
+    expected_rows: Annotated[int, Field(ge=1)] | None = None  # of the whole list; another number is only reported
     url_prefix: str | None = None  # put before the URL column: http://..., or file: for pictures in a folder
     rows: str | None = None  # the list of rows in a JSON document that holds several
     join: tuple[JoinSpec, ...] | None = None  # other lists of that document, joined to each row one after another
@@ -78,7 +78,7 @@ class IngestSpec(Spec):
 
     def layout(self) -> ListLayout:
         """The part of this spec that says how the files look."""
-        joins = tuple(TableJoin(one.table, one.on, one.key) for one in self.join or ())
+        joins = tuple(TableJoin(join.table, join.on, join.key) for join in self.join or ())
         return ListLayout(
             self.url_column, self.text_column, self.licence_column, self.columns, self.quoted, self.rows, joins
         )
@@ -95,7 +95,7 @@ def ingest(spec: IngestSpec, urls: Artifact, out: Path) -> Facts:
 
     A pair is known by its URL and text together: the same URL with another text is another pair. Of equal pairs the
     first is kept; about 100 bytes of memory per pair are needed to know them again. A list of another length than
-    ``expected_rows`` is told in the facts and in a line of news: it may be a part on purpose, or an older edition.
+    ``expected_rows`` is reported in the facts and the log: it may be a part on purpose, or an older edition.
     """
     reasons: Counter[str] = Counter()
     with (
@@ -141,11 +141,11 @@ def _batches(spec: IngestSpec, urls: Artifact) -> Iterator[tuple[list[dict[str, 
     seen: set[bytes] = set()
     kept: list[dict[str, Any]] = []
     left_out: list[dict[str, Any]] = []
-    for one in track(_rows(spec, urls), None, "ingest (rows)"):
+    for numbered in track(_rows(spec, urls), None, "ingest (rows)"):
         try:
-            kept.append(_pair(spec, one, seen))
+            kept.append(_pair(spec, numbered, seen))
         except PairError as bad:
-            place = f"{one.found.file}#{one.found.row.number}"
+            place = f"{numbered.found.file}#{numbered.found.row.number}"
             left_out.append({"stage": "ingest", "id": place, "reason": bad.reason, "detail": bad.detail})
         if len(kept) + len(left_out) >= INGEST_BATCH_ROWS:
             yield kept, left_out
@@ -171,8 +171,8 @@ def _file_rows(spec: IngestSpec, urls: Artifact) -> Iterator[FileRow]:
             yield from (FileRow(name, row) for row in read_list_rows(urls.path(name), name, layout))
 
 
-def _pair(spec: IngestSpec, one: _Numbered, seen: set[bytes]) -> dict[str, Any]:
-    row = one.found.row
+def _pair(spec: IngestSpec, numbered: _Numbered, seen: set[bytes]) -> dict[str, Any]:
+    row = numbered.found.row
     if row.problem is not None:
         raise PairError("malformed", escape_non_ascii(row.problem))
     url = clean_url(row.url, spec.url_prefix or "")
@@ -188,5 +188,5 @@ def _pair(spec: IngestSpec, one: _Numbered, seen: set[bytes]) -> dict[str, Any]:
         "text": text,
         "source": spec.source,
         "licence": licence or None,
-        "source_row": one.source_row,
+        "source_row": numbered.source_row,
     }

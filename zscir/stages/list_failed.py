@@ -1,4 +1,4 @@
-"""list_failed: what chunks recorded becomes lists of the URLs that failed and may pass when they are asked again."""
+"""list_failed: the records of chunks become lists of the URLs that failed and may pass when they are retried."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from zscir.store.artifacts import Artifact, Facts
 
 @stage(version=1)
 def list_failed(spec: ChunkingSpec, chunks: list[Artifact], out: Path) -> Facts:
-    """Write ``NNNNN.parquet`` (image_key, url, text), one per chunk; none where nothing is worth asking again."""
-    records = ChunkRecords(tuple(one.path("record.parquet") for one in chunks))
+    """Write ``NNNNN.parquet`` (image_key, url, text), one per chunk; none where nothing is worth a retry."""
+    records = ChunkRecords(tuple(chunk.path("record.parquet") for chunk in chunks))
     count, urls = write_chunks(read_retriable_urls(records, transient_error_classes(), out), out, spec.chunk_rows)
     return {"rows": urls, "chunks": count}

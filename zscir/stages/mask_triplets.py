@@ -31,22 +31,22 @@ class MaskSpec(Spec):
 def mask_triplets(spec: MaskSpec, images: Artifact, out: Path, keep: Artifact | None = None) -> Facts:
     """Write ``triplets.parquet``: one row per pair whose image was downloaded, in the order of the pairs.
 
-    With ``keep``, the choice of a filter, only of the images that it holds.
+    With ``keep``, the keep-list of a filter, only of the images in it.
     """
     keep_list = KeepList(keep)
     path = images.path("images.parquet")
     batches, length = table_batches(path, IMAGES_SCHEMA, MASK_BATCH_ROWS), pq.read_metadata(path).num_rows
-    seen = downloaded = written = 0
+    total = downloaded = written = 0
     with atomic_path(out / "triplets.parquet") as part, table_writer(part, TRIPLETS_SCHEMA) as writer:
         for batch in track(batches, -(-length // MASK_BATCH_ROWS), "mask triplets"):
             pairs = batch.to_pylist()
-            there = [pair for pair in pairs if pair["status"] == "ok"]
-            rows = [_triplet(spec, pair) for pair in there if keep_list.contains(pair["image_key"])]
+            with_image = [pair for pair in pairs if pair["status"] == "ok"]
+            rows = [_triplet(spec, pair) for pair in with_image if keep_list.contains(pair["image_key"])]
             writer.write_table(checked_table(rows, TRIPLETS_SCHEMA))
-            seen, downloaded, written = seen + len(pairs), downloaded + len(there), written + len(rows)
+            total, downloaded, written = total + len(pairs), downloaded + len(with_image), written + len(rows)
         keep_list.check_all_seen("mask_triplets")
     filtered = {"left_out_by_filters": downloaded - written} if keep is not None else {}
-    return {"rows": written, "pairs": seen, "without_image": seen - downloaded, **filtered}
+    return {"rows": written, "pairs": total, "without_image": total - downloaded, **filtered}
 
 
 def _triplet(spec: MaskSpec, pair: dict[str, Any]) -> dict[str, Any]:

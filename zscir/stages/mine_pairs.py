@@ -133,9 +133,9 @@ def _measure_space(vectors: _Floats, window: SimilarityWindow, seed: int, rows: 
     if rows < 2:
         return _Space(vectors, low or -1.0, high or 1.0)
     if low is None:
-        one = rng.integers(rows, size=min(SAMPLE_PAIRS, rows * rows))
-        other = (one + rng.integers(1, rows, size=len(one))) % rows
-        blocks = [_cosines(vectors, one[i : i + 4096], other[i : i + 4096]) for i in range(0, len(one), 4096)]
+        first = rng.integers(rows, size=min(SAMPLE_PAIRS, rows * rows))
+        second = (first + rng.integers(1, rows, size=len(first))) % rows
+        blocks = [_cosines(vectors, first[i : i + 4096], second[i : i + 4096]) for i in range(0, len(first), 4096)]
         low = float(np.quantile(np.concatenate(blocks), window.low_quantile))
     if high is None:
         sample = np.sort(rng.choice(rows, size=min(SAMPLE_ROWS, rows), replace=False))
@@ -147,8 +147,8 @@ def _measure_space(vectors: _Floats, window: SimilarityWindow, seed: int, rows: 
     return _Space(vectors, low, high)
 
 
-def _cosines(vectors: _Floats, one: NDArray[Any], other: NDArray[Any]) -> _Floats:
-    cosines: _Floats = np.einsum("nd,nd->n", vectors[one], vectors[other])
+def _cosines(vectors: _Floats, first: NDArray[Any], second: NDArray[Any]) -> _Floats:
+    cosines: _Floats = np.einsum("nd,nd->n", vectors[first], vectors[second])
     return cosines
 
 
@@ -203,7 +203,7 @@ def _options(
     spec: MineSpec, spaces: list[_Space], captions: list[str], out: Path, reasons: dict[str, Counter[int]]
 ) -> list[list[_TargetOption]]:
     """For each image its possible targets, the closest (by image and caption together) first."""
-    plain = [" ".join(caption.lower().split()) for caption in captions]
+    normalised_captions = [" ".join(caption.lower().split()) for caption in captions]
     starts = range(0, len(captions), SHARD_ROWS)
     options: list[list[_TargetOption]] = []
     for first in track(starts, len(starts), "mine pairs"):
@@ -211,19 +211,23 @@ def _options(
         found = _neighbours(spec, spaces, first, last, out / f"neighbours-{first // SHARD_ROWS:05d}.npy")
         for reference, row in zip(range(first, last), found, strict=True):
             targets = np.unique(row[row >= 0])
-            options.append(list(_target_options(reference, targets, spaces, plain, reasons)))
+            options.append(list(_target_options(reference, targets, spaces, normalised_captions, reasons)))
     return options
 
 
 def _target_options(
-    reference: int, targets: NDArray[np.int32], spaces: list[_Space], plain: list[str], reasons: dict[str, Counter[int]]
+    reference: int,
+    targets: NDArray[np.int32],
+    spaces: list[_Space],
+    normalised_captions: list[str],
+    reasons: dict[str, Counter[int]],
 ) -> Iterator[_TargetOption]:
     """``targets`` that are no copies of ``reference``, closest first; ties by row number."""
     image, text = (space.vectors[targets] @ space.vectors[reference] for space in spaces)
     closeness = spaces[0].closeness(image) + spaces[1].closeness(text)
     for place in np.lexsort((targets, -closeness)):
         target = int(targets[place])
-        if plain[target] == plain[reference]:
+        if normalised_captions[target] == normalised_captions[reference]:
             _count(reasons, "same_caption", reference)
         elif image[place] >= spaces[0].high:
             _count(reasons, "near_duplicate", reference)
@@ -244,7 +248,7 @@ def _assign_pairs(
     order = sorted(range(len(keys)), key=lambda row: sha256(f"{spec.seed}\n{keys[row]}".encode()).digest())
     uses: Counter[int] = Counter()
     chosen: list[tuple[int, _TargetOption]] = []
-    waiting = [list(reversed(one)) for one in options]
+    waiting = [list(reversed(targets)) for targets in options]
     for _ in range(spec.targets_per_reference):
         for row in order:
             while waiting[row] and uses[row] < spec.uses_per_image and len(chosen) < (spec.max_pairs or len(keys) ** 2):

@@ -82,10 +82,10 @@ class _Pairs:
     def of(self, responses: list[_Row]) -> Iterator[tuple[_Row, _Row]]:
         """(response, its candidate); RequestError when a response belongs to other candidates."""
         names = [row["response_id"].rpartition(":")[0] for row in responses]
-        strange = [name for name in names if name not in self.number]
-        if strange:
+        unknown = [name for name in names if name not in self.number]
+        if unknown:
             raise RequestError(
-                f"response of candidate {strange[0]!r}: no such candidate; the inputs do not belong together"
+                f"response of candidate {unknown[0]!r}: no such candidate; the inputs do not belong together"
             )
         yield from zip(responses, self.table.take([self.number[name] for name in names]).to_pylist(), strict=True)
 
@@ -103,9 +103,9 @@ class _Directions:
         """The cosine, or None where an image is not embedded or nothing moves."""
         if reference_key not in self.number or target_key not in self.number:
             return None
-        one, other = self.number[reference_key], self.number[target_key]
-        text = np.asarray(self.text[other], np.float64) - self.text[one]
-        image = np.asarray(self.image[other], np.float64) - self.image[one]
+        reference, target = self.number[reference_key], self.number[target_key]
+        text = np.asarray(self.text[target], np.float64) - self.text[reference]
+        image = np.asarray(self.image[target], np.float64) - self.image[reference]
         length = float(np.linalg.norm(text) * np.linalg.norm(image))
         return float(text @ image) / length if length > 0 else None
 

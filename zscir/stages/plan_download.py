@@ -1,4 +1,4 @@
-"""plan_download: pairs become lists of distinct URLs, a file per chunk, cut so that a changed row moves one chunk."""
+"""plan_download: pairs become lists of distinct URLs, one per chunk, split so that a changed row moves one chunk."""
 
 from pathlib import Path
 

@@ -59,18 +59,19 @@ def tabulate(spec: TabulateSpec, scores: list[Artifact], out: Path) -> Facts:
     their place in ``scores``; ``difference`` is second minus first). Two protocols never share a column, and a table
     says which controls (image only, text only, sum of the same backbone) it lacks; the fact counts them.
     """
-    evaluations = [_rows(one) for one in scores]
+    evaluations = [_rows(evaluation) for evaluation in scores]
     rows = [_row(number, row) for number, own in enumerate(evaluations) for row in own]
     write_table(out / "table.parquet", SCORE_TABLE_SCHEMA, rows)
     grid = build_score_grid(evaluations)
-    pairs = list(paired_test_rows([_paired_test_input(one, own) for one, own in zip(scores, evaluations, strict=True)]))
+    inputs = [_paired_test_input(artifact, own) for artifact, own in zip(scores, evaluations, strict=True)]
+    pairs = list(paired_test_rows(inputs))
     write_table(out / "pairs.parquet", PAIRED_TESTS_SCHEMA, pairs)
     (out / "table.md").write_text(
         score_tables_markdown(grid, spec.title) + paired_tests_markdown(grid, pairs), encoding="utf-8"
     )
     (out / "table.csv").write_text(_csv(wide_rows(grid)), encoding="utf-8", newline="")
-    lacking = len(missing_controls(grid, grid.groups()))
-    return {"rows": len(rows), "evaluations": len(scores), **({"controls_missing": lacking} if lacking else {})}
+    missing = len(missing_controls(grid, grid.groups()))
+    return {"rows": len(rows), "evaluations": len(scores), **({"controls_missing": missing} if missing else {})}
 
 
 def _rows(evaluation: Artifact) -> list[dict[str, Any]]:
