@@ -117,7 +117,7 @@ class Benchmark(ABC):
     def submission(self, scores_QG: Any) -> dict[str, dict[str, Any]]:
         """File name -> what the benchmark's server takes; RequestError where there is no server."""
         scores = float32_scores(scores_QG, self._score_shape(), self.where)
-        return self._submission([(slice(0, len(self.queries)), NumpyScoreBlock(scores))])
+        return self._submission([(slice(0, len(self.queries)), NumpyScoreBlock(scores))])  # one block: it is in memory
 
     def submission_features(
         self, query_QD: Any, gallery_GD: Any, scorer: Scorer = score_blocks

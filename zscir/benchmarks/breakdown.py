@@ -38,6 +38,7 @@ def breakdown_rows(
         for (label, split), protocol in protocols.items()
         if "/mean" in label
     }
+    # The queries of all parts together are scored under the protocol of the mean.
     named = {**protocols, **{(f"{name}/all", split): protocol for (name, split), protocol in means.items()}}
     for (benchmark, split), query_rows in _rows_by_part(queries, set(means)).items():
         info = benchmark_info(benchmark.split("/")[0])
@@ -87,6 +88,7 @@ def _rows_by_part(queries: Sequence[_Row], averaged: Collection[BenchmarkSplit])
 
 
 def _metric_values(metric: str, values: Sequence[float]) -> MetricValues:
+    # Recalls are hits or misses, average precisions are not: that decides how intervals are drawn.
     return MetricValues(metric, np.array(values), np.arange(len(values)), graded=not metric.startswith("R@"))
 
 

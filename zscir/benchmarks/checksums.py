@@ -86,7 +86,7 @@ def altered_files(root: Path, checksums: Mapping[str, str], known: Mapping[str, 
     lines = []
     for name, expected in sorted(checksums.items()):
         found = _digest(root / name)
-        if found not in (None, expected):
+        if found not in (None, expected):  # a split that was not fetched is no alteration
             known_change = f"; {known[name]}" if known and name in known else ""
             lines.append(f"{name}: sha256 {found[:16]}..., the official file's is {expected[:16]}...{known_change}")
     return lines
@@ -113,6 +113,7 @@ def refuse_mixed_files(root: Path, facts: OfficialRelease, files: Sequence[str])
     digests = {name: facts.sha256[name] for name in files if name in facts.sha256}
     for folder in _folders_with(root, digests):
         altered = altered_files(folder, digests, facts.altered)
+        # Other files of the release beside it tell an altered copy from another data set of the same layout.
         if not altered:
             return True
         if any(_digest(folder / name) == expected for name, expected in facts.sha256.items()):

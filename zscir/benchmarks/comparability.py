@@ -43,6 +43,7 @@ class ComparisonGroup:
 
 def split_protocol(protocol: str) -> tuple[str, str, str]:
     """(ranking, texts, preprocessing) of a score's protocol; what is not named is empty."""
+    # Features made elsewhere name no preprocessing, and perhaps no texts.
     ranking, texts, preprocessing = [*protocol.split("/"), "", ""][:3]
     return ranking, texts, preprocessing
 

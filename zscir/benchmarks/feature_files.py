@@ -214,7 +214,7 @@ def load_features(path: Path) -> Array:
         raise RequestError(f"{path}: no such file") from None
     except (OSError, ValueError, EOFError) as error:
         raise RequestError(f"{path}: not a .npy file of numbers ({error}); write it with numpy.save") from None
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, np.ndarray):  # numpy.load opens an archive under any file name
         raise RequestError(f"{path}: an .npz archive; give one .npy file")
     return array
 
@@ -225,7 +225,7 @@ def read_ids(path: Path) -> list[str]:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: cannot read the ids ({error})") from None
-    if not content.lstrip().startswith("["):
+    if not content.lstrip().startswith("["):  # no benchmark's ids begin with a bracket
         return [line.strip() for line in content.splitlines() if line.strip()]
     try:
         return [str(item) for item in json.loads(content)]

@@ -69,7 +69,7 @@ class LeaderboardEntry:
 
     def format_value(self, metric: str) -> str:
         """Ours with two decimals, published ones with as many as were printed, a dash for none."""
-        value = self.values.get(metric)
+        value = self.values.get(metric)  # a published 51.7 must not become 51.70, which claims more
         return "-" if value is None else f"{value:.2f}" if self.ours else str(value)
 
     def counts_and_interval(self, metric: str) -> tuple[str, str]:
@@ -144,6 +144,7 @@ def metrics_by_group(entries: Sequence[LeaderboardEntry]) -> dict[ComparisonGrou
     metrics: dict[ComparisonGroup, dict[str, None]] = {}  # dicts without values: ordered sets
     for entry in entries:
         known = literature_metrics(entry.group.benchmark) if entry.ours else ()
+        # Ours measure more than papers print (R@1 and R@5 of FashionIQ); published rows are shown whole.
         kept = [metric for metric in entry.values if metric in known] or list(entry.values)
         metrics.setdefault(entry.group, {}).update(dict.fromkeys(kept))
     return {group: _ordered(group, metrics[group]) for group in sorted(metrics, key=_group_order)}

@@ -48,6 +48,7 @@ def compute_results(
 
 def _query_results(bench: Benchmark, rows: slice, block: ScoreBlock) -> Iterator[_QueryResult]:
     """The results of each query of a block, from which the rows of the tables are made."""
+    # All queries of a block at once: on a GPU each call is a transfer.
     numbers = range(rows.start, rows.start + len(block))
     best = padded([list(row) for row in bench.top(block, rows, RANKING_DEPTH)])
     targets = padded([bench.target_columns(row) for row in numbers])
@@ -102,7 +103,7 @@ class _QueryResult:
             "target_rank": ranks[0] if ranks else None,
             "best_rank": min(ranks) if ranks else None,
             "reference_rank": self.reference_rank or None,
-            "words": len(" ".join(query.captions).split()),
+            "words": len(" ".join(query.captions).split()),  # of the captions, not of the template around them
             "aspects": json.dumps(list(query.aspects)),
         }
 

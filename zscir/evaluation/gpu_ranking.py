@@ -64,6 +64,7 @@ class DeviceScoreBlock:
         """The first ``min(k, G)`` columns of the whole ranking: no two sort keys are equal, so no tie is left open."""
         width = self.scores_BG.shape[1]
         later_G = torch.arange(width - 1, -1, -1, device=self.scores_BG.device)
+        # int64 keys of score and column, best first: topk keeps no order among ties by itself.
         heads = []
         for rows in row_blocks(len(self), width, 4 * SELECTED_AT_ONCE):
             keys = (_sort_keys(self.scores_BG[rows]) << 32) + later_G
@@ -116,6 +117,7 @@ def _score_blocks(
     device: torch.device, block_bytes: int, query_QD: NDArray[Any], gallery_GD: NDArray[Any], where: str
 ) -> Iterator[tuple[slice, DeviceScoreBlock]]:
     """As ``similarity.score_blocks``, on ``device``."""
+    # Queries are few and normalised by NumPy, which names the rows that have no direction.
     query = unit_rows(query_QD, where, "query")
     copies, originals = (torch.from_numpy(columns).to(device) for columns in repeated_rows(gallery_GD))
     for rows in row_blocks(len(query), len(gallery_GD), block_bytes):

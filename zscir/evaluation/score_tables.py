@@ -128,7 +128,7 @@ def _beside_easier_texts(
 
 
 def score_tables_markdown(grid: ScoreGrid, title: str) -> str:
-    """An overview (the first metric of each headline benchmark), then one table per group with intervals."""
+    """An overview (the first metric of each whole benchmark), then one table per group with intervals."""
     parts = [f"# {escape_markdown(title)}", overview(grid)]
     for group in grid.groups():
         texts = f"Texts: {escape_markdown(grid.text_protocols(group))}."
@@ -140,6 +140,7 @@ def score_tables_markdown(grid: ScoreGrid, title: str) -> str:
 
 def overview(grid: ScoreGrid) -> str:
     """One column for each headline benchmark and protocol; the best of a column is bold."""
+    # Categories and tasks only where an evaluation has nothing else, as one of some parts alone.
     groups = [group for group in grid.groups() if is_whole_benchmark(group.benchmark)] or grid.groups()
     columns = [(group, grid.metrics(group)[0]) for group in groups]
     heads = [f"{group.title} {metric} {_query_count(grid, group, metric)}".strip() for group, metric in columns]
@@ -165,6 +166,7 @@ def missing_controls(grid: ScoreGrid, groups: Sequence[ComparisonGroup]) -> list
         methods = [grid.methods[number] for number in grid.methods_in(group)]
         for backbone in dict.fromkeys(method.backbone for method in methods if method.control is None):
             there = {method.control for method in methods if method.backbone == backbone}
+            # A method says little without its backbone's own scores beside it.
             lacking = tuple(name for kind, name in CONTROLS.items() if kind not in there)
             if lacking:
                 titles_lacking.setdefault((backbone, lacking), []).append(group.title)

@@ -33,6 +33,7 @@ def collect_headline_values(
 ) -> HeadlineValues:
     """Only headline metrics are tested: of many tests some turn out "significant" by chance."""
     values: dict[BenchmarkSplit, dict[str, float]] = {}
+    # In the order of the rows, which is that of the queries: pairing relies on it.
     for row in per_query:
         if row["metric"] == _headline_metric(row["benchmark"]):
             values.setdefault((row["benchmark"], row["split"]), {})[row["query_id"]] = row["value"]

@@ -125,7 +125,7 @@ def evenly(items: list[Any], count: int) -> list[Any]:
     """At most ``count`` of ``items``, evenly spaced, the first among them."""
     if len(items) <= count:
         return list(items)
-    return [items[number * len(items) // count] for number in range(count)]
+    return [items[number * len(items) // count] for number in range(count)]  # integers: no rounding to repeat an item
 
 
 def rows_with(
@@ -138,7 +138,7 @@ def rows_with(
 ) -> TableRows:
     """The rows whose ``column`` is one of ``values``, at most ``max_rows``."""
     found: TableRows = []
-    listed = pa.array(sorted(set(values)), pa.string())
+    listed = pa.array(sorted(set(values)), pa.string())  # typed: an empty list has no type of its own
     for batch in read_batches(artifact, name, columns) if len(listed) else ():
         found += batch.filter(pc.is_in(batch.column(column), value_set=listed)).to_pylist()
         if len(found) >= max_rows:

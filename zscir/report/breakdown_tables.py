@@ -73,6 +73,7 @@ def breakdowns(record: RunRecord) -> list[Breakdown]:
     ordered = sorted((rows for rows in evaluations if rows), key=lambda rows: not control_kind(rows[0]))
     grid = build_score_grid(ordered)
     metrics = {(row["benchmark"], row["by"]): row["metric_itself"] for rows in ordered for row in rows}
+    # Aspects get a table of their own: nine columns beside the others would not fit a page.
     tables = [_table(grid, shown, bys, metrics) for shown in _whole(grid) for bys in ((REFERENCE, WORDS), (ASPECT,))]
     return [table for table in tables if table.columns or table.bar]
 
@@ -85,6 +86,7 @@ def _rows(evaluation: Artifact) -> list[_Row]:
     if score is None:
         return []
     labels = {"method": score["method"], "backbone": score["backbone"], "control": control_kind(score)}
+    # A group of queries plays the part of a metric, so that the grid of scores and its remarks serve here too.
     return [
         row | labels | {"metric": f"{row['by']}:{row['group']}", "metric_itself": row["metric"]}
         for row in read_first_rows(evaluation, "breakdown.parquet", MAX_BREAKDOWN_ROWS)
@@ -120,6 +122,7 @@ def _table(
     together = f"the queries of all {parts} together; " if part == "all" else ""
     about = f"{shown.split}, {shown.protocol}; {together}texts {grid.text_protocols(shown)}"
     title = " ".join([benchmark_title(shown.benchmark), *([] if part in ("", "all") else [part.replace("_", " ")])])
+    # The column stands under a head that names the reference already.
     names = tuple(metric.partition(":")[2].removeprefix("reference ") for metric in cells)
     return Breakdown(title, about, bool(references), heads, names, rows, tuple(score_grid_remarks(grid, [shown])))
 
@@ -131,6 +134,7 @@ def _row(
     longest = max(values, default=0)
     method = grid.methods[number]
     cells = tuple(_value(grid.cells.get((number, shown, metric)), longest) for metric in metrics)
+    # The groups of ranks part the queries, so their sizes are shares of a whole.
     counts = {metric: cell.n for metric in references if (cell := grid.cells.get((number, shown, metric)))}
     total = sum(counts.values())
     shares = tuple(ReferenceShare(metric.partition(":")[2], 100 * n / total, n) for metric, n in counts.items())

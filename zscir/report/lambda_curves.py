@@ -83,6 +83,7 @@ def _panel(validation: ValidationCurve, lines: list[tuple[LambdaLine, Series]]) 
     drawn = [(series, line.colour, line.chosen) for line, series in lines]
     svg = Markup(weight_panel(drawn, f"{title} by lambda ({about})"))  # noqa: S704 - the chart escapes all names
     value_at = [dict(zip(series.x, series.y, strict=True)) for _, series in lines]
+    # Grids of several evaluations may differ; a row per weight of any of them.
     weights = sorted({weight for values in value_at for weight in values})
     rows = tuple((weight, tuple(values.get(weight) for values in value_at)) for weight in weights)
     return Panel(title, about, svg, tuple(line.method for line, _ in lines), rows)

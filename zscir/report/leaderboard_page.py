@@ -114,6 +114,7 @@ def run_leaderboards(record: RunRecord) -> list[LeaderboardGroup]:
     whole = [entry for entry in toys if entry.group.benchmark.partition("/")[2] in ("", "mean")]
     # Toy scores carry the names of real benchmarks, so they get a group of their own.
     groups = [LeaderboardGroup(TOY_TITLE, TOY_ABOUT, tuple(leaderboard_tables(whole)))] if whole else []
+    # Of one list, so that ours are sorted among published numbers of the same split and protocol.
     everything = leaderboard_tables([*published_entries(data_specs() / "published"), *real])
     return [*groups, LeaderboardGroup(WITH_OURS if real else TITLE, LEGEND, tuple(everything), folded=not real)]
 
@@ -134,7 +135,7 @@ def _leaderboard_table(
 ) -> LeaderboardTable:
     shown = ranked(entries, group, metrics[0])
     keys: list[Callable[[LeaderboardEntry], Any]] = [
-        lambda entry: entry.method.casefold(),
+        lambda entry: entry.method.casefold(),  # as a reader sorts names: "beta" before "Gamma"
         lambda entry: entry.backbone.casefold(),
         *(partial(_descending, metric) for metric in metrics),
         lambda entry: entry.source.casefold(),
@@ -163,7 +164,7 @@ def _columns(metrics: Sequence[str]) -> tuple[LeaderboardColumn, ...]:
 
 
 def _descending(metric: str, entry: LeaderboardEntry) -> float:
-    return -entry.values.get(metric, float("-inf"))
+    return -entry.values.get(metric, float("-inf"))  # without a number: last
 
 
 def _cell(entry: LeaderboardEntry, metric: str) -> LeaderboardCell:

@@ -118,6 +118,7 @@ def _steps_context(record: RunRecord) -> dict[str, Any]:
 def _parts(record: RunRecord) -> dict[str, Any]:
     """Tables, charts and contact sheets, and for each why it cannot be shown (empty when it can)."""
     found = {name: _built_or_problem(make, record) for name, make in PAGE_TABLES.items()}
+    # Sheets share a section of the page, so their problems stand together above it.
     sheets = [_built_or_problem(make, record) for make in SHEETS]
     return {
         **{name: rows for name, (rows, _) in found.items()},

@@ -165,7 +165,7 @@ def pipeline_of(row: dict[str, Any]) -> Pipeline | None:
         pipeline = load_pipeline(spec_path(str(config["pipeline"])), list(config.get("set") or []))
     except ZscirError:
         return None
-    return pipeline if pipeline.digest() == row["spec_digest"] else None
+    return pipeline if pipeline.digest() == row["spec_digest"] else None  # edited since: it says nothing of this run
 
 
 def _whole_pipeline(row: dict[str, Any]) -> Pipeline | None:

@@ -96,7 +96,7 @@ def _rejected_from(inputs: tuple[Input, ...], rows: int | None, rejects: int | N
     read = max((source.rows for source in inputs if source.rows is not None), default=0)
     if not rejects:
         return None
-    if rows is not None and images == rows + rejects:
+    if rows is not None and images == rows + rejects:  # filters count the images they read as a fact
         return images
     return read if read >= rejects else rows + rejects if rows is not None else None
 
@@ -147,7 +147,7 @@ def _fact(value: Any) -> str:
 
 
 def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
+    return value if isinstance(value, int) else None  # facts are JSON of any stage's making
 
 
 def draw_graph(rows: list[StepTableRow]) -> tuple[graph_layout.GraphLayout, list[GraphBox]]:

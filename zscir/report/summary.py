@@ -92,6 +92,7 @@ def bars_of(record: RunRecord) -> list[TimelineBar]:
     bars = []
     for step in record.steps:
         if step.outcome in ("made", "failed", "running") and step.started_at is not None:
+            # Clocks of other machines may run ahead: no bar leaves the axis.
             left = min(100.0, 100 * (step.started_at - record.row["started_at"]).total_seconds() / total)
             width = min(100 - left, 100 * (total if step.wall_s is None else step.wall_s) / total)
             bars.append(TimelineBar(step.name, step.outcome, round(left, 2), round(width, 2), step.wall_s))
