@@ -76,6 +76,7 @@ def wrap_reply(reply: LlmReply) -> str | None:
     """The JSON text that a response row keeps of a reply: whatever the model wrote, this is valid JSON."""
     if reply.text is None:
         return None
+    # In an envelope: the text itself may be broken JSON, or no JSON at all.
     envelope: dict[str, Any] = {"text": clean_unicode(reply.text), "finish_reason": reply.finish_reason}
     return json.dumps(envelope, ensure_ascii=False, sort_keys=True)
 

@@ -29,9 +29,9 @@ class TransformersModel(Spec):
 
     backend: Literal["transformers"]
     name: ModelName
-    temperature: Temperature = 0.0
+    temperature: Temperature = 0.0  # greedy
     max_tokens: Annotated[int, Field(ge=1)] = 400
-    batch_size: Annotated[int, Field(ge=1)] = 16
+    batch_size: Annotated[int, Field(ge=1)] = 16  # bears identity: a batch's padding moves the last digits
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
 
@@ -48,6 +48,7 @@ class OpenAIModel(Spec):
     temperature: Temperature | None = 0.7
     seeded: bool = True
     max_tokens: Annotated[int, Field(ge=1)] = 400
+    # OpenAI's reasoning models reject max_tokens; many compatible servers know nothing else.
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     structure: Literal["schema", "strict_schema", "json_object", "free"] = "schema"
     extra: dict[str, Any] = Field(default_factory=dict)

@@ -66,7 +66,7 @@ class OpenAIBackend:
                         group.create_task(self._answer_with_retries(session, semaphore, request))
                         for request in requests
                     ]
-            except ExceptionGroup as errors:
+            except ExceptionGroup as errors:  # a wrong set-up: the other requests were cancelled
                 raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
@@ -104,6 +104,7 @@ class OpenAIBackend:
         """The body of a good response; CompletionError for one bad attempt, RequestError for a wrong set-up."""
         url = f"{self.endpoint.base_url}/chat/completions"
         try:
+            # A redirect would carry the key to another host.
             async with session.post(url, json=body, allow_redirects=False) as response:
                 content = await _read_bounded(response)
                 status, headers = response.status, response.headers

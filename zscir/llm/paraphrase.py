@@ -11,6 +11,7 @@ from zscir.llm.caption_diff import CaptionChange
 
 MIN_REQUEST_WORDS, MAX_REQUEST_WORDS, MAX_REQUEST_CHARS = 3, 20, 160  # the limits of the answer schema and its filter
 _TRIES = 12  # drawn phrasings that may break them before a style is given up
+# A phrasing that stands twice is drawn twice as often, here and in the wordings below.
 _FRAMES = {
     "order": ("{}", "{}", "{}, please", "please {}", "{}, keep the rest"),
     "clause": (
@@ -47,7 +48,7 @@ def paraphrase_changes(changes: tuple[CaptionChange, ...], is_only_object: bool,
 def edit_type_of(changes: tuple[CaptionChange, ...]) -> EditType:
     """The kind of edit that the changes make up."""
     if len(changes) > 1:
-        return "conjunction"
+        return "conjunction"  # CIRR's name for two requests in one sentence
     if changes[0].attribute == "size":
         return "comparative"
     return _EDIT_TYPES.get(changes[0].kind, "direct addressing")

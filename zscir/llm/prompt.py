@@ -47,6 +47,7 @@ class Prompt:
     ) -> tuple[Message, ...]:
         """System rules, one demonstration set as past turns, then the question about two captions."""
         turns = [{"role": "system", "content": self.system}]
+        # Fixed sets rather than examples drawn for each request: a server can cache a prefix that repeats.
         for example in self.demonstrations[demonstration_set] if self.demonstrations else ():
             turns.append(
                 {"role": "user", "content": self.question(example.reference, example.target, example.edit_type or None)}
@@ -133,6 +134,7 @@ def _sections(body: str, where: str) -> dict[str, str]:
     return {title: content.strip() for title, content in zip(titles, parts[2::2], strict=True)}
 
 
+# Read by a pattern and not as YAML, in which "yes" or a colon in a caption would be something else.
 _DEMONSTRATION = re.compile(
     r"^- reference: (.+)\n- target: (.+)\n(?:- edit type: (.+)\n)?- answer: (\{.+\})$", re.MULTILINE
 )

@@ -86,5 +86,6 @@ def _format_change(change: CaptionChange) -> str:
 
 
 def _rng(seed: int, reference_caption: str, target_caption: str) -> Random:
+    # From the captions too: all pairs of one seed would be phrased alike.
     text = "\n".join((str(seed), reference_caption, target_caption))
     return Random(int.from_bytes(sha256(text.encode("utf-8", "surrogatepass")).digest()[:16], "big"))

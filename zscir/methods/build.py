@@ -65,7 +65,7 @@ def check_reloads(method: AnyMethod, info: MethodInfo, init_spec: MethodSpec | N
             check_tensors_fit(towers.clip, weights, Path(ck.WEIGHTS))
         except RequestError as error:
             raise RequestError(f"{unfit}: it says that it holds towers, and {error}") from None
-        return
+        return  # load_towers reads these tensors and nothing else
     marked = _marked(weights, towers)
     try:
         with torch.random.fork_rng(devices=[]):
@@ -96,6 +96,7 @@ def origin_of(spec: MethodSpec, backbone: Artifact | None, init: Artifact | None
     """What the checkpoint's configuration says of where it came from."""
     info, origin = method_info(spec.name), dict[str, Any]()
     if not info.holds_towers and backbone is not None:
+        # The digest of the weights and not the artifact's key: a backbone made again to the same bytes is the same one.
         origin["backbone"] = ck.backbone_weights_digest(backbone)
     if info.init_section is not None and init is not None:
         origin[info.init_section] = ck.read_config(init)["method"]

@@ -68,6 +68,7 @@ def save_checkpoint(
         "text_protocol": method.text_protocol,
         **(extra_config or {}),
     }
+    # Sorted keys: equal methods give equal bytes, whatever the order of the fields above.
     (out / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     if isinstance(towers.tokenizer, CompactTokenizer):
         towers.tokenizer.save(out / VOCAB)
@@ -109,6 +110,7 @@ def load_towers(checkpoint: Artifact) -> Towers:
     tokenizer: Tokenizer = ClipTokenizer()
     if config["tokenizer"] == "compact":
         tokenizer = CompactTokenizer.load(checkpoint.path(VOCAB))
+    # Built with random weights first, which draws from torch's generator: see new_method.
     towers = Towers(config["architecture"], ModelPixelSpec.parse(config["pixels"], CONFIG), tokenizer)
     load_tensors(towers.clip, read_weights(checkpoint), checkpoint.path(WEIGHTS))
     return towers.eval()
@@ -153,6 +155,7 @@ def _checked_backbone(config: dict[str, Any], info: MethodInfo, backbone: Artifa
         raise RequestError(
             f"a {info.name} checkpoint holds no towers, only {info.trains}: give its backbone's checkpoint too"
         )
+    # The tensors would fit any backbone of these widths, and the features would mean nothing.
     if config.get("backbone") != backbone_weights_digest(backbone):
         raise RequestError(
             f"this {info.name} checkpoint was trained on a backbone with weights {str(config.get('backbone'))[:12]}, "

@@ -83,7 +83,7 @@ class Injection(nn.Module):
     def project_patches(self, patches_BLD: Tensor) -> Tensor:
         """[B, L, C] keys and values of this site's attention; they do not depend on the text."""
         batch, length, dim = patches_BLD.shape
-        side = round(length**0.5)
+        side = round(length**0.5)  # the grid of patches is square
         local = self.local(patches_BLD.transpose(1, 2).reshape(batch, dim, side, side))
         projected: Tensor = self.patch_in(local.flatten(2).transpose(1, 2))
         return projected
@@ -109,7 +109,7 @@ class StarMapping(nn.Module):
     The last published site follows the last block: only the end token is read after it, so it has no effect.
     """
 
-    PUBLISHED_SITES = (3, 7, 9, 11)
+    PUBLISHED_SITES = (3, 7, 9, 11)  # 0-based; comments in the released code name (4, 7, 10) and (2, 5, 8) as tries
 
     def __init__(
         self,
@@ -136,6 +136,7 @@ class StarMapping(nn.Module):
 
     def forward(self, tokens_BLD: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
         """From all last-layer tokens, CLS first: the embedding [B, W] of ``*``, and [B, L, C] patches by site."""
+        # The projection runs over CLS too, as released; its row is dropped here and not before, to the same effect.
         patches = self.patch_projection(tokens_BLD)[:, 1:]
         by_site = {int(site): injection.project_patches(patches) for site, injection in self.sites()}
         return self.token_learner(tokens_BLD[:, 0]), by_site

@@ -38,8 +38,8 @@ class Batch:
     reference_pixels: Tensor
     target_pixels: Tensor
     texts: Sequence[str]
-    captions: Sequence[str]
-    mask_seeds: Sequence[int]
+    captions: Sequence[str]  # soft text alignment (TSCIR) ranks images by them
+    mask_seeds: Sequence[int]  # one per triplet; the mask also depends on the epoch and the image's key
     mask_ratio: float
 
 
@@ -103,6 +103,8 @@ class StoredMethod:
 
 class TrainableMethod(nn.Module, Method, Generic[SpecT]):
     """Base of the registered methods: a module that training can start, move, store and load again."""
+
+    # Abstract members: a class that lacks one is refused by name before its training begins (checkpoint.method_class).
 
     spec: SpecT
 

@@ -59,7 +59,7 @@ def _bpe() -> Any:
     return SimpleTokenizer()
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=65536)  # the texts of a pack recur in every epoch
 def bpe_ids(text: str) -> tuple[int, ...]:
     """CLIP's BPE ids of ``text`` (cleaned and lower-cased), without start and end."""
     return tuple(_bpe().encode(text))
@@ -76,7 +76,7 @@ def _pad_ids(rows: list[list[int]], context_length: int, end_id: int) -> Tensor:
 class ClipTokenizer:
     """CLIP's 49,408 ids."""
 
-    vocab_size = 49408
+    vocab_size = 49408  # 2 x 256 bytes, 48,894 merges, start and end
     start_id = 49406
     end_id = 49407
 
@@ -133,6 +133,7 @@ class CompactTokenizer:
 
     def compact_id(self, bpe_id: int) -> int:
         """The compact id of a BPE id: its own, or its bucket's."""
+        # Modulo rather than one bucket for all: two unknown words seldom look the same.
         return _compact_ids(self.known).get(bpe_id, 1 + len(self.known) + bpe_id % self.buckets)
 
     def __call__(self, texts: Sequence[str], context_length: int) -> Tensor:

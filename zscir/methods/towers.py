@@ -59,7 +59,7 @@ class Towers(nn.Module):
         self.tokenizer = tokenizer
         _check(self.config)
         self.clip = CLIP(**self.config)
-        self.clip.visual.output_tokens = False
+        self.clip.visual.output_tokens = False  # some configurations ask for a pair of features and tokens
 
     @property
     def embed_dim(self) -> int:
@@ -131,6 +131,7 @@ class Towers(nn.Module):
 
     def star_positions(self, ids_BL: Tensor) -> Tensor:
         """[B] position of each row's first ``*``; RequestError if a row has none."""
+        # For each row: the released TSCIR code takes the first row's place for all, which fits prompts that open alike.
         hits = ids_BL == self.tokenizer.star_id
         if not bool(hits.any(dim=1).all()):
             raise RequestError("a query text has no '*' to put the image's word in; use the method's text protocol")
@@ -151,6 +152,7 @@ class Towers(nn.Module):
             x = block(x, attn_mask=mask)
             if number in after:
                 x = after[number](x)
+        # The position is found by id. CLIP takes the argmax, which needs the end token to have the largest id.
         pooled = clip.ln_final(x[torch.arange(len(x), device=x.device), self.end_positions(ids_BL)])
         features: Tensor = pooled @ clip.text_projection
         return features

@@ -38,6 +38,7 @@ def published_towers(name: str, tag: str, pixels: ModelPixelSpec) -> Clip:
         tags = open_clip.list_pretrained_tags_by_model(name)
         raise RequestError(f"open_clip has no weights {tag!r} of {name}; it has {', '.join(tags) or 'none'}")
     try:
+        # The plain architecture names use GELU, while OpenAI's weights were trained with QuickGELU: scores would drop.
         model = open_clip.create_model(name, pretrained=tag, force_quick_gelu=quick_gelu_of(name, tag))
     except (RuntimeError, OSError) as error:
         offline = " HF_HUB_OFFLINE is set, so nothing was downloaded:" if os.environ.get("HF_HUB_OFFLINE") else ""

@@ -77,7 +77,7 @@ class TscirCompose(TrainableMethod[TscirComposeSpec]):
     def loss(self, batch: Batch, gather: Gather = gather_single_process) -> dict[str, Tensor]:
         """Composition both ways (mixed hard negatives one way) + mapping + soft text alignment."""
         spec, tau = self.spec, self.spec.tau
-        with torch.no_grad():
+        with torch.no_grad():  # only the adapters move, so that targets and captions take no gradient
             images = self.speaker.map_images(
                 self._view(batch.reference_pixels, "reference", batch, batch.reference_keys)
             )

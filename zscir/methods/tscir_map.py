@@ -116,6 +116,7 @@ class TscirMap(TrainableMethod[TscirMapSpec]):
     def loss(self, batch: Batch, gather: Gather = gather_single_process) -> dict[str, Tensor]:
         """NCE to both views of the image, plus soft text alignment through its caption."""
         spec, keys = self.spec, batch.target_keys
+        # A is what the mapping sees, B a second target. The released code defines a stronger view and never uses it.
         view_a = augmented_view(batch.target_pixels, "a", batch.seed, batch.epoch, keys, spec.view_a_area, spec.flip)
         view_b = augmented_view(batch.target_pixels, "b", batch.seed, batch.epoch, keys, spec.view_b_area, 0.0)
         images = self.speaker.map_images(view_a)

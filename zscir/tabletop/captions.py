@@ -18,6 +18,7 @@ PLACE_PHRASES = {
     place: (f"at the {place}", f"in the {place} corner")
     for place in ("top left", "top right", "bottom left", "bottom right")
 }
+# Relative. "tags" and "listing" are how image hosts and shops write captions.
 _CAPTION_FORM_WEIGHTS = {"sentence": 40, "photo": 20, "tags": 14, "partial": 14, "count": 10, "listing": 6}
 
 

@@ -40,6 +40,7 @@ ASPECT_OF_CHANGE = {
 }
 # What one can say about two things, and about a lone one; "without" must leave something.
 _ATTRIBUTE_CHANGES = ("retexture", "recolour", "resize", "move")
+# A change that stands twice is drawn twice as often.
 _CHANGES_BY_COUNT = {
     1: ("ground", "add", "add on ground", "count", *_ATTRIBUTE_CHANGES, *_ATTRIBUTE_CHANGES),
     2: ("ground", "add", "add on ground", "count", "without", "without"),
@@ -116,6 +117,7 @@ def _about_scene(rng: Random, reference: Scene, change: str, condition: TargetCo
     count = len(reference.things) + rng.choice((1, 2))
     ground = reference.ground
     caption = f"shows {COUNT_WORDS[count]} objects {rng.choice(GROUND_PHRASES[ground])}"
+    # Four places hold four things.
     return replace(condition, count=count, ground=ground, caption=caption) if count <= 4 else None
 
 

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from zscir.tabletop.scenes import derive_rng
 
-TILE_PX = 256
+TILE_PX = 256  # more than the longest side of a picture of 96 px, drawn at twice its size
 Rgb = tuple[int, int, int]
 
 
@@ -17,6 +17,7 @@ def tile_of(ground: str) -> Image.Image:
     """The RGB tile of ``ground``; repeat it in both directions to cover any canvas."""
     base, draw = _GROUNDS[ground]
     tile = Image.new("RGB", (TILE_PX, TILE_PX), base)
+    # Seed 0 in every world: grounds differ by name alone.
     draw(derive_rng(0, "ground", ground), ImageDraw.Draw(tile), base)
     return tile
 

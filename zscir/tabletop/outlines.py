@@ -15,12 +15,13 @@ def _arc(
 
 
 def _star() -> Polygon:
-    radii = (1.0, 0.42)
+    radii = (1.0, 0.42)  # tips and notches
     return tuple((radii[n % 2] * sin(pi * n / 5), 0.06 - radii[n % 2] * cos(pi * n / 5)) for n in range(10))
 
 
 def _heart() -> Polygon:
     angles = [2 * pi * step / 36 for step in range(36)]
+    # The usual heart curve; the divisors bring it into the unit circle.
     curve = [(16 * sin(a) ** 3, -(13 * cos(a) - 5 * cos(2 * a) - 2 * cos(3 * a) - cos(4 * a))) for a in angles]
     return tuple((x / 17.5, y / 16.5 - 0.12) for x, y in curve)
 

@@ -100,7 +100,7 @@ def encode_picture(image: Image.Image, file_format: str) -> bytes:
 
 
 def _ground(rng: Random, ground: str, width: int, height: int) -> Image.Image:
-    left, top = rng.randrange(TILE_PX), rng.randrange(TILE_PX)
+    left, top = rng.randrange(TILE_PX), rng.randrange(TILE_PX)  # each picture shows another part of the tile
     tile = tile_of(ground)
     canvas = Image.new("RGB", (width, height))
     for x in range(-left, width, TILE_PX):
@@ -112,7 +112,7 @@ def _ground(rng: Random, ground: str, width: int, height: int) -> Image.Image:
 def _draw(canvas: Image.Image, placed: PlacedObject, brightness: float) -> None:
     """Paint one thing: its shadow, then its marked and shaded surface through the outline, then its lines."""
     radius = placed.radius * SUPERSAMPLING
-    half = int(radius * 1.15) + 2
+    half = int(radius * 1.15) + 2  # outlines may leave the unit circle by a few percent
     left, top = round(placed.x * SUPERSAMPLING) - half, round(placed.y * SUPERSAMPLING) - half
     shape = placed.thing.shape
     mask = _mask(tuple(_turned(polygon, radius, placed.tilt, half) for polygon in outline_of(shape)), 2 * half)

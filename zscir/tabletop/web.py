@@ -10,7 +10,7 @@ from zscir.tabletop.render import jpeg_of, size_of
 from zscir.tabletop.scenes import Scene, derive_rng, draw_scene
 from zscir.tabletop.spec import TabletopSpec, url_fault_shares
 
-TABLETOP_ORIGIN = "http://tabletop.test"
+TABLETOP_ORIGIN = "http://tabletop.test"  # .test is reserved (RFC 6761): no such host can exist
 SCENES_PER_FAMILY = 4
 
 
@@ -21,6 +21,7 @@ def url_of(spec: TabletopSpec, index: int) -> str:
 
 def is_sibling(spec: TabletopSpec, index: int) -> bool:
     """Whether scene ``index`` is drawn as an edit of its family's first scene."""
+    # The share is of all pictures, but the first of each family is never a sibling.
     chance = spec.sibling_share * SCENES_PER_FAMILY / (SCENES_PER_FAMILY - 1)
     return index % SCENES_PER_FAMILY != 0 and derive_rng(spec.seed, "web sibling", index).random() < chance
 
@@ -43,6 +44,7 @@ def _draw_independent_scene(spec: TabletopSpec, index: int) -> Scene:
 
 def web_caption(spec: TabletopSpec, index: int) -> str:
     """The caption of scene ``index``; half of the siblings are phrased as their family's first scene is."""
+    # One phrasing for two pictures: their captions then differ by the edit alone.
     like_first = is_sibling(spec, index) and derive_rng(spec.seed, "web phrasing", index).random() < 0.5
     phrasing = index - index % SCENES_PER_FAMILY if like_first else index
     return caption_of(derive_rng(spec.seed, "web caption", phrasing), web_scene(spec, index))

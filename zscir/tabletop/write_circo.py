@@ -10,7 +10,7 @@ from zscir.tabletop.spec import TabletopBenchmarksSpec
 
 MAX_GROUND_TRUTHS = 6  # real CIRCO has 4.2 a query on its val split
 MAX_NEAR_MISSES = 3
-_MAX_ID = 600_000
+_MAX_ID = 600_000  # COCO's ids end below that
 
 
 class _GrowingGallery:
@@ -51,7 +51,7 @@ def build_circo(spec: TabletopBenchmarksSpec) -> TabletopBenchmark:
     id_of = dict(zip(scenes, rng.sample(range(1000, _MAX_ID), len(scenes)), strict=True))
     val = [_answered(n, *query, id_of) for n, query in enumerate(drawn_queries[: spec.circo_queries])]
     test = [_query(n, *query, id_of) for n, query in enumerate(drawn_queries[spec.circo_queries :])]
-    rng.shuffle(scenes)
+    rng.shuffle(scenes)  # else ground truths would stand side by side in the gallery's order, which breaks ties
     images = [{"id": id_of[scene], "file_name": f"{id_of[scene]:012d}.jpg"} for scene in scenes]
     benchmark = TabletopBenchmark("circo")
     benchmark.annotations = {

@@ -43,6 +43,7 @@ def build_cirr(spec: TabletopBenchmarksSpec) -> TabletopBenchmark:
         themes = [draw_scene(rng, True) for _ in range(-(-sets // SETS_PER_THEME))]
         for n in range(sets):
             image_set = draw_image_set(rng, themes[n // SETS_PER_THEME], used_scenes)
+            # As NLVR2, whose images CIRR uses, names them: split, set, pair, side.
             names = [f"{_prefix(split)}-{number}-{n // 2}-img{n % 2}" for n in range(IMAGES_PER_SET)]
             drawn = _queries(rng, image_set, names, number, spec.cirr_queries_per_set)
             queries += [query if split == "val" else _unanswered(query) for query in drawn]

@@ -15,7 +15,7 @@ from zscir.tabletop.spec import TabletopBenchmarksSpec
 
 AttributeTaskEntry = dict[str, Any]
 FOCUS_GALLERY_SIZE, CHANGE_GALLERY_SIZE = 9, 14  # distractors; the target makes the official 10 and 15
-VG_IDS = range(COCO_IDS.stop, 3_000_000)
+VG_IDS = range(COCO_IDS.stop, 3_000_000)  # apart from COCO's, so that no id names two pictures
 _CONDITION_OF = {"colour": "color", "shape": "shape", "texture": "pattern"}
 _ATTRIBUTES = tuple(_CONDITION_OF)
 
@@ -63,6 +63,7 @@ def _instances(rng: Random, spec: TabletopBenchmarksSpec, benchmark: TabletopBen
         placed, (width, height) = object_boxes(spec.seed, spec.size_px, "genecis", image)
         for placed_object in placed:
             x, y, w, h = placed_object.box
+            # Cut off at the picture, as annotators' boxes are.
             left, top = max(0, round(x)), max(0, round(y))
             box = (left, top, min(width, round(x + w)) - left, min(height, round(y + h)) - top)
             found.append(Instance(placed_object.thing, image_id, box))

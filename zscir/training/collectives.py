@@ -144,7 +144,7 @@ class WholeBatchNorm(nn.BatchNorm2d):
         """[B, C, H, W] normalised per channel; in training also the running mean and (unbiased) variance move."""
         if not self.training:
             return super().forward(x)
-        numbers = x.float()
+        numbers = x.float()  # under autocast ``x`` is bfloat16, whose sums lose digits
         mean = self.ranks.mean(numbers.mean((0, 2, 3)))
         centred = numbers - mean[:, None, None]
         variance = self.ranks.mean(centred.square().mean((0, 2, 3)))
@@ -164,6 +164,7 @@ class WholeBatchNorm(nn.BatchNorm2d):
 def join_batch_norms(method: nn.Module, ranks: RankGroup) -> None:
     """Let every batch norm see the whole batch; the class is replaced in place, so that tensors keep their names."""
     for module in method.modules():
+        # Not isinstance: a subclass may have a forward of its own.
         if type(module) is nn.BatchNorm2d and ranks.world_size > 1:
             module.__class__ = WholeBatchNorm
             module.ranks = ranks  # type: ignore[assignment]  # its class was replaced on the line above

@@ -72,6 +72,7 @@ class Pack:
             reference_pixels=self._stack(rows, "reference"),
             target_pixels=self._stack(rows, "target"),
             texts=[row["text"] for row in rows],
+            # A masked or plain pair has no reference caption: its text describes the image.
             captions=[row["reference_caption"] or row["text"] for row in rows],
             mask_seeds=[row["mask_seed"] if row["mask_seed"] is not None else seed for row in rows],
             mask_ratio=self.mask_ratio,
@@ -113,6 +114,7 @@ def _one_ratio(rows: list[dict[str, Any]]) -> float:
 
 def positions_at(step: int, count: int, batch_size: int, seed: int) -> tuple[int, NDArray[np.int64]]:
     """(epoch, positions) of a step: epochs are reshuffled, a last short batch is left out."""
+    # A short last batch would have fewer negatives, and so another loss.
     per_epoch = steps_per_epoch(count, batch_size)
     epoch, within = divmod(step, per_epoch)
     # Shuffled anew for each step rather than kept, so that a resumed run needs no state of the sampler.

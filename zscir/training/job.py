@@ -35,6 +35,7 @@ class TrainJob:
     def run(self, group: RankGroup = SINGLE_RANK, progress: ProgressFn = track) -> TrainFacts:
         """Train, as one rank of many or alone; the first rank writes the files and returns the stage's facts."""
         spec = self.spec
+        # Before the pack is opened: a method whose checkpoint could not be loaded again is refused at once.
         method = new_method(spec.method, spec.seed, self.backbone, self.init, texts_of(self.data))
         pack = Pack(self.data, method.pixels)
         steps = planned_steps(len(pack), spec.batch_size, spec.epochs, spec.steps)

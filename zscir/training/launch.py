@@ -95,7 +95,7 @@ def _launched(count: int, folder: Path) -> Iterator["subprocess.Popen[str]"]:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            start_new_session=True,
+            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends them in order
             env=os.environ | _environment(count),
         ) as launcher,
     ):

@@ -102,9 +102,11 @@ def _update(
     optimiser.zero_grad(set_to_none=True)
     torch.autograd.backward(parts["loss"])
     group.average_gradients(trainable_parameters(method).values())
+    # After averaging: the norm is that of the whole batch's gradient, on any number of ranks.
     if plan.optim.clip_norm is not None:
         torch.nn.utils.clip_grad_norm_(trainable_parameters(method).values(), plan.optim.clip_norm)
     optimiser.step()
+    # Reading a value waits for the GPU, so all are read at once and after the update.
     values = {name: float(value.detach()) for name, value in parts.items()}
     if not math.isfinite(values["loss"]):
         raise StageError(f"train {method.name}: the loss is {values['loss']} at step {step}; lower optim.lr")

@@ -27,12 +27,14 @@ def new_optimiser(method: nn.Module, spec: OptimSpec) -> torch.optim.AdamW:
         {"params": [p for name, p in trainable_parameters(method).items() if name in undecayed], "weight_decay": 0.0},
     ]
     filled = [group for group in groups if group["params"]]
+    # Fused: one kernel for a group of tensors in place of several for each.
     return torch.optim.AdamW(filled, lr=spec.lr, betas=spec.betas, eps=spec.eps, fused=True)
 
 
 def lr_at(step: int, steps: int, steps_per_epoch: int, spec: OptimSpec) -> float:
     """The learning rate of step 0..steps-1."""
     if spec.schedule == "staircase":
+        # Stepped once per epoch, as the authors' code does: inside an epoch the rate stays.
         stair = min(step // steps_per_epoch / STAIR_EPOCHS, 1.0)
         return spec.lr * (STAIR_START + (1 - STAIR_START) * stair)
     if step < spec.warmup_steps:

@@ -53,6 +53,7 @@ def error_of_ranks(
     SIGTERM, and a rank that waits for a lost one reports no more than that.
     """
     reports = {rank: report for rank in range(count) if (report := _read(folder / f"rank{rank}.json"))}
+    # A rank that lost its peer only says that another one failed; the earliest of the others is the cause.
     causes = {rank: report for rank, report in reports.items() if report["kind"] != PeerLostError.__name__}
     if causes:
         first = min(causes, key=lambda rank: float(causes[rank]["at_s"]))

@@ -35,8 +35,10 @@ def save_state(out: Path, method: nn.Module, optimiser: torch.optim.Optimizer, s
     """Write the state after ``step`` steps; a crash leaves the old file or the new one."""
     tensors = {f"model/{name}": tensor for name, tensor in _changing_tensors(method).items()}
     for name, parameter in trainable_parameters(method).items():
+        # By name: torch's own state_dict numbers parameters in the order of the groups.
         for moment, value in optimiser.state[parameter].items():
             tensors[f"{moment}/{name}"] = value
+    # safetensors keeps strings only beside the tensors.
     metadata = {"step": str(step), "curve": json.dumps(curve.rows)}
     with atomic_path(out / RESUME_FOLDER / STATE_FILE) as part:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part, metadata)

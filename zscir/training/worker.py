@@ -66,6 +66,7 @@ def _rendezvous() -> Any:
     from torch.distributed.elastic.rendezvous.api import RendezvousInfo, RendezvousStoreInfo
     from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
+    # The store takes over a listening socket, so that no other process can take the port in between.
     listener = socket.create_server((LOOPBACK, 0))
     port = listener.getsockname()[1]
     store = dist.TCPStore(LOOPBACK, port, 1, True, master_listen_fd=listener.detach())  # type: ignore[attr-defined]  # not in its __all__
@@ -112,7 +113,7 @@ def join_process_group(rank: int, count: int) -> None:
 
     from zscir.runtime.errors import RequestError
 
-    devices = torch.cuda.device_count()
+    devices = torch.cuda.device_count()  # NCCL refuses two ranks on one device
     if devices and count > devices:
         raise RequestError(f"ZSCIR_RANKS = {count}, but there are {devices} CUDA devices; set ZSCIR_RANKS=auto")
     if devices:
