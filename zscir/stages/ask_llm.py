@@ -23,8 +23,8 @@ from zscir.runtime.schemas import CANDIDATES_SCHEMA, RESPONSES_SCHEMA, read_tabl
 from zscir.runtime.specs import Spec, canonical_json, json_digest
 from zscir.store.artifacts import Artifact, Facts, atomic_path
 
-OUTAGE_SHARE = 0.5
-REJECTED_ROWS = 10
+OUTAGE_SHARE = 0.5  # of a shard without an answer: beyond it the service is down, not these requests odd
+REJECTED_ROWS = 10  # a shard of at least so many, all rejected (HTTP 4xx): the settings are wrong, not the requests
 
 
 class AskSpec(Spec):
@@ -61,6 +61,7 @@ def ask_llm(
         backend = backend or open_backend(spec.model, _folder(weights))
         rows = batch.to_pylist()
         requests = [writer.request(row) for row in rows]
+        # Requests with the same demonstrations follow each other: servers cache the prompt that they share.
         replies = answer_all(backend, sorted(requests, key=writer.demonstration_set), spec.resamples)
         _refuse_outage(replies, path.name)
         with atomic_path(path) as part:

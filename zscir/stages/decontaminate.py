@@ -129,6 +129,7 @@ def _read_file(benchmark: Artifact, name: str) -> bytes:
 def _nearest(hashes: PerceptualHashes, known: Fingerprints, spec: DecontaminateSpec) -> dict[int, tuple[int, int]]:
     """By row: distance and number of the nearest benchmark picture that looks alike; of equally near ones the first."""
     readable_rows = known.readable_rows()
+    # Distance and picture in one number, so that the minimum takes the nearest, then the first.
     none = NO_MATCH_DISTANCE * len(known.hashes)
     best: RowNumbers = np.full(len(hashes), none, dtype=np.int64)
     for rows, others in near_duplicate_pairs(hashes, known.hashes.select(readable_rows), spec.radius, spec.colours):

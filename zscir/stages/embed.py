@@ -21,7 +21,7 @@ from zscir.store.artifacts import Artifact, Facts, atomic_path
 
 KEYS_SCHEMA = schema_of(image_key="str")
 EMBED_FILES = ("image.npy", "text.npy", "rejects.parquet", "keys.parquet")
-BATCHES_AHEAD = 2
+BATCHES_AHEAD = 2  # decoded while one is encoded
 _Row = dict[str, Any]
 
 

@@ -50,6 +50,7 @@ def mask_triplets(spec: MaskSpec, images: Artifact, out: Path, keep: Artifact | 
 
 
 def _triplet(spec: MaskSpec, pair: dict[str, Any]) -> dict[str, Any]:
+    # !r: the shortest text that reads back as the same float, on every platform.
     identity = f"masked\n{pair['pair_id']}\n{spec.ratio!r}\n{spec.seed}"
     return {
         "triplet_id": sha256(identity.encode()).hexdigest()[:32],

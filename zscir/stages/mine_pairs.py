@@ -34,9 +34,13 @@ from zscir.store.artifacts import Artifact, Facts, atomic_path
 
 _Floats = NDArray[np.float32]
 Quantile = Annotated[float, Field(ge=0, le=1)]
-SAMPLE_PAIRS, SAMPLE_ROWS = 100_000, 2_000
+SAMPLE_PAIRS, SAMPLE_ROWS = (
+    100_000,
+    2_000,
+)  # random pairs, and rows with their nearest neighbour, that a window is measured on
 MINED_FILES = ("rejects.parquet", "candidates.parquet")
-BLOCK_ROWS, BLOCK_COLUMNS, SHARD_ROWS = 1_024, 16_384, 16_384
+BLOCK_ROWS, BLOCK_COLUMNS = 1_024, 16_384  # of the cosines in memory at a time: 64 MiB
+SHARD_ROWS = 16_384  # rows whose neighbours are saved together: what a killed run loses at most
 
 
 class SimilarityWindow(Spec):
@@ -44,6 +48,7 @@ class SimilarityWindow(Spec):
     they depend on the encoder: ``low`` as a quantile of random pairs, ``high`` as a quantile of nearest neighbours.
     """
 
+    # MegaPairs takes 0.8 to 0.96 with EVA-CLIP; on another encoder that window may hold nothing, or everything.
     low: float | None = None
     high: float | None = None
     low_quantile: Quantile = 0.8
@@ -162,13 +167,14 @@ def nearest_in_window(
     for first in range(0, len(vectors), BLOCK_COLUMNS):
         block = query @ np.asarray(vectors[first : first + BLOCK_COLUMNS]).T
         columns = np.arange(first, first + block.shape[1], dtype=np.int32)
-        block[block >= high] = -np.inf
+        block[block >= high] = -np.inf  # before the best are taken: near copies would crowd out all others
         itself = np.flatnonzero((rows >= first) & (rows < first + len(columns)))
         block[itself, rows[itself] - first] = -np.inf
         keep = min(count, block.shape[1])
         found = np.argpartition(block, block.shape[1] - keep, axis=1)[:, -keep:]
         ids = np.concatenate([ids, columns[found]], axis=1)
         best = np.concatenate([best, np.take_along_axis(block, found, axis=1)], axis=1)
+        # Ties go to the lower row number, so that the result does not depend on the sizes of blocks.
         order = np.lexsort((ids, -best), axis=1)[:, :count]
         ids, best = np.take_along_axis(ids, order, axis=1), np.take_along_axis(best, order, axis=1)
     outside = best < low
@@ -245,6 +251,7 @@ def _assign_pairs(
     spec: MineSpec, options: list[list[_TargetOption]], keys: list[str], reasons: dict[str, Counter[int]]
 ) -> list[tuple[int, _TargetOption]]:
     """Pairs within the limits: in each round every image, in a drawn order, takes its best free target."""
+    # An order by hash: an image that is added moves no other in it, as a seeded shuffle would.
     order = sorted(range(len(keys)), key=lambda row: sha256(f"{spec.seed}\n{keys[row]}".encode()).digest())
     uses: Counter[int] = Counter()
     chosen: list[tuple[int, _TargetOption]] = []

@@ -96,6 +96,7 @@ class _Directions:
     def __init__(self, embed: Artifact) -> None:
         keys = pq.read_table(embed.path("keys.parquet"), columns=["image_key"]).column(0).to_pylist()
         self.number = {key: row for row, key in enumerate(keys)}
+        # Mapped, not read: the vectors of 10^7 images of 512 numbers are 20 GB each.
         self.image: NDArray[np.float32] = np.load(embed.path("image.npy"), mmap_mode="r", allow_pickle=False)
         self.text: NDArray[np.float32] = np.load(embed.path("text.npy"), mmap_mode="r", allow_pickle=False)
 

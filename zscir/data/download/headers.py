@@ -9,6 +9,7 @@ from email.utils import parsedate_to_datetime
 from zscir import __version__
 
 ROBOTS_AGENT = "zscir"
+# "none" is "noindex, nofollow"; "noai" and "noimageai" are in no standard, but img2dataset honours them too.
 NO_USE_DIRECTIVES = {"noai", "noimageai", "noindex", "noimageindex", "none"}
 
 
@@ -29,7 +30,7 @@ def retry_after_s(value: str | None, now: datetime | None = None) -> float | Non
     """Seconds in a Retry-After header (a number or an HTTP date, RFC 9110 10.2.3); None when it is neither."""
     text = (value or "").strip()
     if text.isascii() and text.isdigit():
-        return float(text[:9])
+        return float(text[:9])  # 30 years are enough
     try:
         when = parsedate_to_datetime(text)
     except (TypeError, ValueError, IndexError):

@@ -46,6 +46,7 @@ def repack(raw_tar: Path, targets: Sequence[ChunkUrl], outcome: LookUpOutcome, o
         raise BadShard(f"{raw_tar.name}: img2dataset did not request {unrequested} of {len(targets)} URLs")
     raw_images = dict(_raw_images(raw_tar))
     img2dataset_error = dict(_error_messages(raw_tar.with_suffix(".parquet")))
+    # In the order of keys, not of completion: the same images give the same bytes.
     present = sorted((target for target in targets if target.image_key in raw_images), key=lambda t: t.image_key)
     spans: dict[str, MemberSpan] = {}
     if present:

@@ -27,7 +27,7 @@ class UrlDeadline:
     async def paused(self) -> AsyncIterator[None]:
         """A block inside the block above that does not count, such as waiting for memory."""
         self.left_s -= _now() - self._began
-        self._timeout.reschedule(None)
+        self._timeout.reschedule(None)  # asyncio.timeout knows no pause: it is moved away and back
         try:
             yield
         finally:

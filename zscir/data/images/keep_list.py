@@ -24,7 +24,7 @@ from zscir.runtime.schemas import (
 from zscir.store.artifacts import Artifact, Facts, atomic_path
 
 KEEP_BATCH_ROWS = 20_000
-MAX_REASON_CHARS = 200
+MAX_REASON_CHARS = 200  # of a detail, which may quote a caption of any length
 ImageRow = dict[str, Any]
 
 
@@ -125,4 +125,4 @@ def _kept_keys(keep: Artifact) -> list[str]:
 
 
 def _key_bytes(key: str) -> bytes:
-    return sha256(key.encode()).digest()[:16]
+    return sha256(key.encode()).digest()[:16]  # a key as text would take 113 bytes, this takes 49

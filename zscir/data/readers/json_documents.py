@@ -12,7 +12,7 @@ from typing import Any
 
 from zscir.runtime.errors import RequestError
 
-MAX_DOCUMENT_BYTES = 1 << 30
+MAX_DOCUMENT_BYTES = 1 << 30  # held in memory as a whole
 COLUMNS_SHOWN = 30  # in an error that lists what a file has
 JSON_LINES_HINT = "a file with one object a line is JSON-lines: name it .jsonl"
 _DECODER = json.JSONDecoder()
@@ -77,7 +77,7 @@ def read_json_document(
 def _json_errors(name: str) -> Iterator[None]:
     try:
         yield
-    except IndexError:
+    except IndexError:  # of the text: every look at the next character may be beyond its end
         raise RequestError(f"{name}: not a whole JSON document: it ends early") from None
     except (ValueError, RecursionError) as error:
         hint = f"; {JSON_LINES_HINT}" if "Extra data" in str(error) else ""

@@ -85,7 +85,7 @@ def clean_string(value: Any, what: str) -> str:
         if isinstance(value, bytes):
             return value.decode().strip()
         if isinstance(value, str):
-            value.encode()
+            value.encode()  # UnicodeEncodeError for lone surrogates, which stand for bytes that were not UTF-8
             return value.strip()
     except UnicodeError:
         raise PairError("bad_encoding", f"the {what} is not UTF-8") from None

@@ -24,7 +24,7 @@ from zscir.data.readers.json_documents import (
 from zscir.runtime.errors import RequestError
 
 LIST_BATCH_ROWS = 50_000
-MAX_LINE_BYTES = 1_000_000
+MAX_LINE_BYTES = 1_000_000  # a file without line ends would otherwise fill the memory
 LIST_SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 LIST_READ_ERRORS = (OSError, EOFError, zlib.error, pa.ArrowInvalid)
 
@@ -105,6 +105,7 @@ def _values(column: pa.Array) -> list[Any]:
 def _delimited(path: Path, name: str, layout: ListLayout, delimiter: str) -> Iterator[ListRow]:
     quoted = layout.quoted if layout.quoted is not None else delimiter == ","
     with open_decompressed(path) as binary:
+        # Bytes that are not UTF-8 survive as surrogates, so that they cost their own row only.
         lines = (line.decode("utf-8", "surrogateescape") for line in binary)
         reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
         header = list(layout.columns or next(reader, []))

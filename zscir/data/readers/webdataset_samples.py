@@ -17,7 +17,7 @@ from zscir.data.readers.pairs import PairError, clean_string, clean_text, clean_
 from zscir.data.readers.tar_index import TarMember, TarProblem, read_tar_members
 
 IMAGE_EXTENSIONS = tuple(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
-MAX_TEXT_BYTES = 1_000_000
+MAX_TEXT_BYTES = 1_000_000  # of a .txt or .json; a caption is at most a few kB
 # Key and extension, split at the first dot as WebDataset does; names that begin with a dot have no key.
 MEMBER_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
 
