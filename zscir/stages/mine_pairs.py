@@ -34,10 +34,8 @@ from zscir.store.artifacts import Artifact, Facts, atomic_path
 
 _Floats = NDArray[np.float32]
 Quantile = Annotated[float, Field(ge=0, le=1)]
-SAMPLE_PAIRS, SAMPLE_ROWS = (
-    100_000,
-    2_000,
-)  # random pairs, and rows with their nearest neighbour, that a window is measured on
+# A window is measured on so many random pairs, and on the nearest neighbours of so many rows.
+SAMPLE_PAIRS, SAMPLE_ROWS = 100_000, 2_000
 MINED_FILES = ("rejects.parquet", "candidates.parquet")
 BLOCK_ROWS, BLOCK_COLUMNS = 1_024, 16_384  # of the cosines in memory at a time: 64 MiB
 SHARD_ROWS = 16_384  # rows whose neighbours are saved together: what a killed run loses at most
