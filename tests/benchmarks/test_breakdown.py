@@ -11,7 +11,7 @@ from zscir.benchmarks.circo import ASPECTS
 CIRR = {("cirr", "val"): "official/pli/clip"}
 
 
-def asked(
+def query_row(
     number: int, words: int, reference_rank: int | None, benchmark: str = "cirr", *aspects: str
 ) -> dict[str, Any]:
     place = {"benchmark": benchmark, "split": "val", "query_id": str(number)}
@@ -24,7 +24,7 @@ def found(number: int, value: float, metric: str = "R@1", benchmark: str = "cirr
 
 
 def test_queries_are_grouped_by_length_and_by_the_rank_of_their_reference() -> None:
-    queries = [asked(0, 5, 1), asked(1, 6, 1), asked(2, 21, 2), asked(3, 3, 11)]
+    queries = [query_row(0, 5, 1), query_row(1, 6, 1), query_row(2, 21, 2), query_row(3, 3, 11)]
     values = [found(0, 1.0), found(1, 0.0), found(2, 1.0), found(3, 0.0), found(0, 0.0, "R@5")]
     rows = list(breakdown_rows(queries, values, CIRR))
     assert {(row["by"], row["group"]): (row["value"], row["hits"], row["n"]) for row in rows} == {
@@ -40,7 +40,7 @@ def test_queries_are_grouped_by_length_and_by_the_rank_of_their_reference() -> N
 
 
 def test_each_benchmark_has_its_headline_metric_and_genecis_no_reference_rank() -> None:
-    queries = [asked(0, 1, None, "genecis/focus_object"), asked(0, 9, 4, "circo")]
+    queries = [query_row(0, 1, None, "genecis/focus_object"), query_row(0, 9, 4, "circo")]
     values = [found(0, 1.0, "R@1", "genecis/focus_object"), found(0, 0.25, "mAP@5", "circo")]
     rows = list(breakdown_rows(queries, values, {}))
     assert [(row["benchmark"], row["metric"], row["by"], row["value"], row["hits"]) for row in rows] == [
@@ -51,7 +51,10 @@ def test_each_benchmark_has_its_headline_metric_and_genecis_no_reference_rank() 
 
 
 def test_circo_is_grouped_by_aspect_with_the_metric_of_its_authors() -> None:
-    queries = [asked(0, 3, None, "circo", "viewpoint", "negation"), asked(1, 3, None, "circo", "negation", "new kind")]
+    queries = [
+        query_row(0, 3, None, "circo", "viewpoint", "negation"),
+        query_row(1, 3, None, "circo", "negation", "new kind"),
+    ]
     values = [found(0, 0.5, "mAP@10", "circo"), found(1, 0.0, "mAP@10", "circo"), found(0, 1.0, "mAP@5", "circo")]
     rows = [row for row in breakdown_rows(queries, values, {}) if row["by"] == "aspect"]
     assert [(row["group"], row["metric"], row["value"], row["n"]) for row in rows] == [
@@ -61,7 +64,11 @@ def test_circo_is_grouped_by_aspect_with_the_metric_of_its_authors() -> None:
 
 
 def test_categories_are_also_taken_together_where_the_benchmark_averages_over_them() -> None:
-    queries = [asked(0, 3, 1, "fashioniq/dress"), asked(0, 4, 1, "fashioniq/shirt"), asked(1, 4, 9, "fashioniq/shirt")]
+    queries = [
+        query_row(0, 3, 1, "fashioniq/dress"),
+        query_row(0, 4, 1, "fashioniq/shirt"),
+        query_row(1, 4, 9, "fashioniq/shirt"),
+    ]
     values = [
         found(0, 1.0, "R@10", "fashioniq/dress"), found(0, 0.0, "R@10", "fashioniq/shirt"),
         found(1, 1.0, "R@10", "fashioniq/shirt"),
@@ -76,12 +83,12 @@ def test_categories_are_also_taken_together_where_the_benchmark_averages_over_th
 
 
 def test_queries_without_answers_are_in_no_group() -> None:
-    assert list(breakdown_rows([asked(0, 5, 1)], [], CIRR)) == []
+    assert list(breakdown_rows([query_row(0, 5, 1)], [], CIRR)) == []
 
 
 @given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 40), st.booleans()), min_size=1, max_size=30))
 def test_groups_part_the_queries_and_average_to_the_whole(drawn: list[tuple[int, int, bool]]) -> None:
-    queries = [asked(number, words, rank) for number, (words, rank, _) in enumerate(drawn)]
+    queries = [query_row(number, words, rank) for number, (words, rank, _) in enumerate(drawn)]
     rows = list(breakdown_rows(queries, [found(number, float(hit)) for number, (_, _, hit) in enumerate(drawn)], CIRR))
     for by in ("words", "reference"):
         own = [row for row in rows if row["by"] == by]

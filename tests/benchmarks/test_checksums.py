@@ -111,7 +111,7 @@ def test_one_altered_file_beside_an_official_one_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("name", "asked", "file", "other"),
+    ("name", "arguments", "file", "other"),
     [
         ("fashioniq", {"category": "dress"}, "captions/cap.dress.val.json", "captions/cap.shirt.val.json"),
         ("cirr", {}, "captions/cap.rc2.val.json", "captions/cap.rc2.test1.json"),
@@ -120,7 +120,7 @@ def test_one_altered_file_beside_an_official_one_is_refused(
     ],
 )
 def test_another_file_of_the_same_clone_under_the_name_is_not_scored(
-    shared: Path, tmp_path: Path, name: str, asked: dict[str, str], file: str, other: str
+    shared: Path, tmp_path: Path, name: str, arguments: dict[str, str], file: str, other: str
 ) -> None:
     root = tmp_path / "clone"
     shutil.copytree(real(shared, name), root)
@@ -128,7 +128,7 @@ def test_another_file_of_the_same_clone_under_the_name_is_not_scored(
     words = rf"1 annotation files were altered:\n  {file}: sha256 .*\nGet the originals: https://github.com/\S+ at|\("
     for folder in (root, tmp_path):
         with pytest.raises(RequestError, match=words):
-            score_files(ScoreRequest(name, folder, **asked), FeatureFiles(tmp_path / "q.npy", tmp_path / "g.npy"))
+            score_files(ScoreRequest(name, folder, **arguments), FeatureFiles(tmp_path / "q.npy", tmp_path / "g.npy"))
 
 
 @pytest.mark.parametrize(("name", "part"), VAL)
@@ -150,7 +150,7 @@ def test_a_folder_where_another_category_was_altered_is_scored(shared: Path, tmp
 
 
 @pytest.mark.parametrize(("name", "file"), [("circo", "annotations/val.json"), ("genecis", "change_object.json")])
-def test_an_altered_file_without_official_ones_beside_it_is_named_when_official_ones_are_asked_for(
+def test_an_altered_file_without_official_ones_beside_it_is_named_when_official_ones_are_required(
     shared: Path, tmp_path: Path, name: str, file: str
 ) -> None:
     entries = json.loads((real(shared, name) / file).read_text())
@@ -183,7 +183,7 @@ def test_an_image_list_of_another_coco_split_is_not_circos_gallery(shared: Path,
         check_official_counts(bench, official_release("circo"))
 
 
-def test_a_folder_without_official_files_is_another_world_unless_they_are_asked_for(tmp_path: Path) -> None:
+def test_a_folder_without_official_files_is_another_data_set_unless_they_are_required(tmp_path: Path) -> None:
     (tmp_path / "captions").mkdir()
     (tmp_path / "captions/cap.toptee.val.json").write_text("[]")
     facts = official_release("fashioniq")
@@ -193,7 +193,7 @@ def test_a_folder_without_official_files_is_another_world_unless_they_are_asked_
         require_official(tmp_path, facts)
 
 
-def test_an_empty_folder_is_refused_where_official_files_are_asked_for(tmp_path: Path) -> None:
+def test_an_empty_folder_is_refused_where_official_files_are_required(tmp_path: Path) -> None:
     words = r"none of the official annotation files is there. Get the originals: https://github.com/miccunifi/CIRCO"
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(RequestError, match=words):

@@ -60,5 +60,5 @@ def test_texts_that_say_more_than_the_modification_are_known_as_easier(benchmark
     [("image only", "image"), ("text only", "text"), ("sum, lambda 0.5", "sum"), ("sum, lambda 1 (tuned)", "sum"),
      ("pli: sum, lambda 1", None), ("pli", None), ("my image only", None)],
 )  # fmt: skip
-def test_a_stock_control_is_told_by_its_label(label: str, control: str | None) -> None:
+def test_an_untrained_control_is_known_by_its_label(label: str, control: str | None) -> None:
     assert control_from_label(label) == control

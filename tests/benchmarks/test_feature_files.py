@@ -87,9 +87,9 @@ def test_rows_in_another_order_score_the_same_when_their_ids_are_given(root: Pat
     order, queries = [3, 0, 4, 2, 1], [2, 0, 1]
     np.save(root / "g2.npy", np.load(root / "g.npy")[order])
     np.save(root / "q2.npy", np.load(root / "q.npy")[queries])
-    ids, asked = [IDS[i] for i in order], [10 + i for i in queries]
+    ids, named = [IDS[i] for i in order], [10 + i for i in queries]
     images = write(root / "ids", "\n".join(ids) + "\n\n" if as_lines else ids)
-    rows = write(root / "rows", "\n".join(map(str, asked)) if as_lines else asked)
+    rows = write(root / "rows", "\n".join(map(str, named)) if as_lines else named)
     files = {"queries": root / "q2.npy", "gallery": root / "g2.npy", "gallery_ids": images, "query_ids": rows}
     assert cirr(root, **files) == cirr(root)
 
@@ -198,16 +198,16 @@ def test_ids_of_genecis_name_regions_and_not_candidates(tmp_path: Path) -> None:
     np.save(tmp_path / "q.npy", queries)
     np.save(tmp_path / "r.npy", regions[[2, 0, 1]])
     np.save(tmp_path / "c.npy", np.ones((2, 2, 3)))
-    asked = ScoreRequest("genecis", tmp_path, task="focus_object")
+    request = ScoreRequest("genecis", tmp_path, task="focus_object")
     ids = write(tmp_path / "ids", "3\n2\n1")
-    found = score_files(asked, FeatureFiles(tmp_path / "q.npy", tmp_path / "r.npy", gallery_ids=ids))
+    found = score_files(request, FeatureFiles(tmp_path / "q.npy", tmp_path / "r.npy", gallery_ids=ids))
     expected = load_benchmark("genecis", tmp_path, task="focus_object").score_features(queries, regions)
     assert numbers(found) == expected
     with pytest.raises(RequestError, match=r"names 3 rows; the features have shape \(2, 2, 3\), expected 2-D"):
-        score_files(asked, FeatureFiles(tmp_path / "q.npy", tmp_path / "c.npy", gallery_ids=ids))
+        score_files(request, FeatureFiles(tmp_path / "q.npy", tmp_path / "c.npy", gallery_ids=ids))
     np.save(tmp_path / "r.npy", regions[:2])
     some = FeatureFiles(tmp_path / "q.npy", tmp_path / "r.npy", gallery_ids=write(ids, "2\n1"), allow_missing=1)
-    assert {(row.protocol, row.n) for row in score_files(asked, some).scores} == {("official without 1 images", 1)}
+    assert {(row.protocol, row.n) for row in score_files(request, some).scores} == {("official without 1 images", 1)}
 
 
 @pytest.mark.parametrize("content", ['["000000000005", 9, 7, 1, 3]', "5\n9\n\n7\n1\n3\n"])
@@ -244,20 +244,20 @@ def test_the_real_circo_gallery_has_123403_images(shared: Path, tmp_path: Path, 
     rng = np.random.default_rng(0)
     np.save(tmp_path / "q.npy", rng.standard_normal((220, 8)))
     np.save(tmp_path / "g.npy", rng.standard_normal((1500, 8)))
-    asked = ScoreRequest("circo", shared / "annotations/CIRCO")
+    request = ScoreRequest("circo", shared / "annotations/CIRCO")
     files = {"queries": tmp_path / "q.npy", "gallery": tmp_path / "g.npy"}
     files["gallery_ids"] = write(tmp_path / "ids.json", ids)
     words = r"121903 of 123403 images are missing .*: 121903 that no list at hand names\. .*COCO 2017 unlabeled"
     with pytest.raises(RequestError, match=words):
-        score_files(asked, FeatureFiles(**files))
-    outcome = score_files(asked, FeatureFiles(**files, allow_missing=121_903))
+        score_files(request, FeatureFiles(**files))
+    outcome = score_files(request, FeatureFiles(**files, allow_missing=121_903))
     assert {row.protocol for row in outcome.scores} == {"official without 121903 images"}
     more = write(tmp_path / "ids.json", [*range(10**7, 10**7 + 123_403), *ids])
     np.save(tmp_path / "g.npy", np.ones((123_403 + 1500, 1)))
     with pytest.raises(
         RequestError, match=r"a gallery of 124,903; the official ones are 220 and 123,403\. Get the orig"
     ):
-        score_files(asked, FeatureFiles(tmp_path / "q.npy", tmp_path / "g.npy", gallery_ids=more))
+        score_files(request, FeatureFiles(tmp_path / "q.npy", tmp_path / "g.npy", gallery_ids=more))
 
 
 def pickled(path: Path) -> None:
@@ -305,7 +305,7 @@ def test_a_benchmark_that_does_not_exist_is_refused_by_name(root: Path) -> None:
         score_files(ScoreRequest("flickr", root), FeatureFiles(root / "q.npy", root / "g.npy"))
 
 
-def test_files_that_are_not_the_official_ones_are_refused_when_asked(root: Path) -> None:
+def test_files_that_are_not_the_official_ones_are_refused_with_the_option_official(root: Path) -> None:
     with pytest.raises(RequestError, match=r"4 annotation files were altered:\n.*captions/cap.rc2.test1.json: sha256"):
         cirr(root, asked={"official": True})
 

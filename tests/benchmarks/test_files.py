@@ -109,7 +109,7 @@ def test_fashioniq_texts(write_json: Write, protocol: str, first: list[str], sec
     assert texts_of(bench, protocol) == [first, second]
 
 
-def test_pli_orders_has_one_text_per_query_when_it_is_asked_raw(write_json: Write) -> None:
+def test_pli_orders_has_one_text_per_query_in_the_raw_protocol(write_json: Write) -> None:
     bench = load_benchmark("fashioniq", fashioniq(write_json), category="dress", protocol="pli_orders")
     assert texts_of(bench, "raw")[:2] == [["is red. and Has no Sleeves?"], ["Has no Sleeves? and is red."]]
 
@@ -130,7 +130,7 @@ def test_cirr_queries_have_their_image_set_without_the_reference(write_json: Wri
     assert texts_of(bench, "tscir") == [["a photo of * , that Two dogs."]]
 
 
-def test_the_circo_gallery_is_given_or_read_or_asked_for(write_json: Write) -> None:
+def test_the_circo_gallery_is_given_or_read_or_an_error_names_it(write_json: Write) -> None:
     root = circo(write_json)
     bench = load_benchmark("circo", root)
     assert texts_of(bench, "searle") == [["a photo of $ that is blue"]]
@@ -218,7 +218,7 @@ def genecis(write: Write, entries: Any) -> Benchmark:
 
 
 @pytest.mark.parametrize(("load", "words"), BROKEN, ids=[words[:40] for _, words in BROKEN])
-def test_what_is_wrong_is_said_where(write_json: Write, load: Callable[[Write], Any], words: str) -> None:
+def test_errors_name_what_is_wrong_and_where(write_json: Write, load: Callable[[Write], Any], words: str) -> None:
     with pytest.raises(RequestError, match=words):
         load(write_json)
 

@@ -118,7 +118,7 @@ def test_hits_n_and_the_interval_stand_beside_each_of_our_numbers() -> None:
     assert "33.33 (3/9) [10.0 to 61.0] & 20.00 (n 9)" in leaderboard_latex([entry])
 
 
-def test_a_control_is_told_by_its_row_or_where_rows_do_not_say_it_by_its_label() -> None:
+def test_a_control_is_known_by_its_column_or_in_rows_without_it_by_its_label() -> None:
     bare = row("cirr", "official/none/clip", 1.0) | {"method": "image only"}
     bounded = bare | {"low": 0.0, "high": 2.0, "hits": 1}
     rows = (bare, bounded | {"control": None}, bounded | {"control": "sum"})

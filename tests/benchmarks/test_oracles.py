@@ -154,8 +154,8 @@ def test_genecis_ranks_only_the_querys_candidates_and_the_target_wins_ties(
 
 def genecis(queries: int, width: int) -> Genecis:
     rows = [[str(100 * q + c) for c in range(width)] for q in range(queries)]
-    asked = [Query(str(q), "1", ("color",), (row[0],)) for q, row in enumerate(rows)]
-    return Genecis(asked, rows, {image_id: Region(image_id) for row in rows for image_id in row}, "focus_object")
+    query_list = [Query(str(q), "1", ("color",), (row[0],)) for q, row in enumerate(rows)]
+    return Genecis(query_list, rows, {image_id: Region(image_id) for row in rows for image_id in row}, "focus_object")
 
 
 @settings(deadline=None)

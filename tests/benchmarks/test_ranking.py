@@ -34,9 +34,9 @@ def test_a_rank_is_the_place_in_a_stable_sort_without_the_excluded(
     excluded = data.draw(st.lists(st.lists(column, max_size=3, unique=True), min_size=len(rows), max_size=len(rows)))
     block = NumpyScoreBlock(np.array(rows, dtype=np.float32), compared_at_once)
     found = ranks_of(block, padded([*columns, [0] * 5])[:-1], padded(excluded))
-    for row, asked, out, ranks in zip(rows, columns, excluded, found.tolist(), strict=True):
+    for row, targets, out, ranks in zip(rows, columns, excluded, found.tolist(), strict=True):
         order = sorted_columns(row, set(out))
-        assert ranks == [*(order.index(c) + 1 if c in order else 0 for c in asked), *[0] * (5 - len(asked))]
+        assert ranks == [*(order.index(c) + 1 if c in order else 0 for c in targets), *[0] * (5 - len(targets))]
 
 
 @given(same_length, st.integers(1, 60), st.data())

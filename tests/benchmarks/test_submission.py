@@ -136,8 +136,8 @@ def test_the_files_of_the_real_test_splits_are_whole(
 ) -> None:
     ids = {}
     if name == "circo":
-        asked = json.loads((shared / "annotations/CIRCO/annotations/test.json").read_text())
-        ids = {"gallery_ids": sorted({entry["reference_img_id"] for entry in asked} | set(range(10**6, 10**6 + 700)))}
+        entries = json.loads((shared / "annotations/CIRCO/annotations/test.json").read_text())
+        ids = {"gallery_ids": sorted({entry["reference_img_id"] for entry in entries} | set(range(10**6, 10**6 + 700)))}
     bench = load_benchmark(name, shared / "annotations", split=split, **ids)
     scores = np.random.default_rng(1).random((len(bench.queries), len(bench.gallery)), dtype=np.float32)
     paths = write_submission(tmp_path, bench.submission(scores))

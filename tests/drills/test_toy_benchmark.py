@@ -30,7 +30,7 @@ from zscir.stages.tabulate import TabulateSpec, tabulate
 from zscir.store.artifacts import Artifact, Facts
 
 IMAGES = [f"i{number}" for number in range(9)]
-ASKED = {"benchmarks": [{"name": "toy"}]}
+TOY_ONLY = {"benchmarks": [{"name": "toy"}]}
 
 
 class NothingSpec(Spec):
@@ -84,8 +84,8 @@ def test_a_registered_benchmark_is_in_tables_report_and_leaderboard(monkeypatch:
     inputs = {"checkpoint": clip(), "benchmarks": folder, "gallery": gallery}
     controls = [{"control": "image"}, {"control": "text"}, {"control": "sum", "weight": 1.0}]
     scores = [
-        walk.step(f"score_{number}", evaluate, EvaluateSpec.parse({**ASKED, **asked}, "drill"), **inputs)
-        for number, asked in enumerate([*controls, {"method": "mine"}])
+        walk.step(f"score_{number}", evaluate, EvaluateSpec.parse({**TOY_ONLY, **fields}, "drill"), **inputs)
+        for number, fields in enumerate([*controls, {"method": "mine"}])
     ]
     table = walk.step("table", tabulate, TabulateSpec(), scores=scores)
     walk.recorder.finish("succeeded")
@@ -158,7 +158,7 @@ def test_what_the_record_does_not_offer_is_refused_when_the_spec_is_read(
 
 
 def test_an_unregistered_benchmark_is_refused_when_the_spec_is_read() -> None:
-    for spec, values in ((EvaluateSpec, ASKED), (EmbedBenchmarksSpec, {"benchmarks": ["toy"]})):
+    for spec, values in ((EvaluateSpec, TOY_ONLY), (EmbedBenchmarksSpec, {"benchmarks": ["toy"]})):
         with pytest.raises(RequestError, match="no benchmark 'toy'; there are fashioniq, cirr, circo, genecis"):
             spec.parse(values, "pipeline.toml")
 
@@ -187,9 +187,15 @@ def test_a_class_without_its_record_is_refused(monkeypatch: pytest.MonkeyPatch, 
     register(monkeypatch)
     monkeypatch.setattr(Toy, "info", BENCHMARKS["cirr"])
     with pytest.raises(RequestError, match="toy: its loader gives a Toy, whose 'info' is another record or none"):
-        evaluate(EvaluateSpec.parse(ASKED, "drill"), checkpoint=clip(), benchmarks=benchmarks(), out=tmp_path)
+        evaluate(EvaluateSpec.parse(TOY_ONLY, "drill"), checkpoint=clip(), benchmarks=benchmarks(), out=tmp_path)
 
 
-def test_the_query_of_the_toy_is_asked_in_every_text_protocol() -> None:
-    query = Query("0", "i0", ("is red",), ("i1",))
-    assert {name: make(query) for name, make in TOY.text_makers.items()}["tscir"] == ["a photo of * that is red"]
+def test_the_text_makers_write_the_queries_of_their_protocols(monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch)
+    bench = Toy("val", "official", [Query("0", "i0", ("is red",), ("i1",))], IMAGES)
+    assert bench.texts("pli") == [["is red"]]
+    assert bench.texts("tscir") == [["a photo of * that is red"]]
+    with pytest.raises(
+        RequestError, match="no text protocol 'searle' for toy; it has cirevl, clip4cir, pli, raw, tscir"
+    ):
+        bench.texts("searle")

@@ -112,11 +112,11 @@ def test_equal_images_tie_in_gallery_order_however_a_product_rounds(
     ids = [str(n) for n in range(2000)]
     queries = [Query(str(n), ids[n], ("t",), (ids[-1 - n],)) for n in range(50)]
     bench = Circo("val", "official", queries, ids)
-    asked = rng.standard_normal((50, 96)).astype(np.float32)
+    queries = rng.standard_normal((50, 96)).astype(np.float32)
     scorer = device_scorer(torch.device(device))
-    assert bench.score_features(asked, looks[which], scorer) == bench.score_features(asked, looks[which])
-    found = bench.submission_features(asked, looks[which], scorer)["circo_val.json"]
-    assert found == bench.submission_features(asked, looks[which])["circo_val.json"]
+    assert bench.score_features(queries, looks[which], scorer) == bench.score_features(queries, looks[which])
+    found = bench.submission_features(queries, looks[which], scorer)["circo_val.json"]
+    assert found == bench.submission_features(queries, looks[which])["circo_val.json"]
     best = [which[column] for column in found["0"]]
     runs = [
         [column for column, look in zip(found["0"], best, strict=True) if look == same_look] for same_look in set(best)
@@ -149,15 +149,15 @@ def test_a_row_without_direction_is_refused_with_its_number(device: str, value: 
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(("width", "asked", "images"), [(33, 50, 5), (96, 50, 5), (257, 50, 5), (768, 17, 8193)])
+@pytest.mark.parametrize(("width", "count", "images"), [(33, 50, 5), (96, 50, 5), (257, 50, 5), (768, 17, 8193)])
 def test_equal_images_tie_though_a_product_rounds_by_its_place(
-    device: str, width: int, asked: int, images: int
+    device: str, width: int, count: int, images: int
 ) -> None:
     rng = np.random.default_rng(7)
-    image, queries = rng.standard_normal((1, width)), rng.standard_normal((asked, width))
+    image, queries = rng.standard_normal((1, width)), rng.standard_normal((count, width))
     scorer = device_scorer(torch.device(device))
     ((_, block),) = scorer(queries.astype(np.float32), np.repeat(image, images, axis=0), "t")
-    values = block.values(np.tile(np.arange(images), (asked, 1)))
+    values = block.values(np.tile(np.arange(images), (count, 1)))
     assert (values == values[:, :1]).all()
     assert (block.best(5) == np.arange(5)).all()
 
@@ -195,11 +195,11 @@ def test_products_are_float32_whatever_a_training_in_this_process_wished(device:
 
 def test_genecis_is_compared_here_whatever_the_scorer() -> None:
     rows = [["1", "2"], ["3", "1"]]
-    asked = [Query(str(n), "9", ("color",), (row[0],)) for n, row in enumerate(rows)]
-    bench = Genecis(asked, rows, {key: Region(key) for key in "1239"}, "focus_object")
+    queries = [Query(str(n), "9", ("color",), (row[0],)) for n, row in enumerate(rows)]
+    bench = Genecis(queries, rows, {key: Region(key) for key in "1239"}, "focus_object")
 
     def never(*_: Any) -> Iterator[Any]:
-        raise AssertionError("a scorer was asked")
+        raise AssertionError("a scorer was called")
 
     refused: Scorer = never
     made = np.eye(2, 4, dtype=np.float32), np.ones((2, 2, 4), dtype=np.float32)

@@ -21,7 +21,7 @@ def table(folder: Path, words: list[str], group: int = 1 << 20) -> Artifact:
 
 
 @given(st.lists(st.integers(0, 99)), st.integers(0, 20))
-def test_evenly_spaced_items_are_in_order_and_as_many_as_asked(items: list[int], count: int) -> None:
+def test_evenly_spaced_items_are_in_order_and_as_many_as_requested(items: list[int], count: int) -> None:
     taken = artifact_reader.evenly(items, count)
     assert len(taken) == min(count, len(items))
     if len(items) <= count:
@@ -47,7 +47,7 @@ def test_spread_rows_reach_over_the_whole_table(tmp_path: Path) -> None:
     assert {place // 100 for place in at} == {0, 2, 5, 7}  # four of ten row groups
 
 
-def test_spread_rows_keep_only_what_is_asked_for(tmp_path: Path) -> None:
+def test_spread_rows_keep_only_what_passes_the_filter(tmp_path: Path) -> None:
     artifact = table(tmp_path, ["yes" if number % 7 == 0 else "no" for number in range(500)])
     rows = artifact_reader.spread_rows(artifact, "t.parquet", 5, pc.field("word") == "yes")
     assert [row["at"] % 7 for row in rows] == [0] * 5

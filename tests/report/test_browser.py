@@ -44,11 +44,11 @@ def test_a_browser_shows_every_picture(page: Page) -> None:
     assert all(width >= 32 and height >= 32 and alt for width, height, alt in sizes)
 
 
-def test_nothing_is_asked_of_the_network_and_nothing_is_complained_of(page: Page) -> None:
+def test_the_page_makes_no_request_and_logs_no_error(page: Page) -> None:
     page.open(shared_page())
     requests = [event["params"]["request"] for event in page.events if event["method"] == "Network.requestWillBeSent"]
-    asked = [request["url"] for request in requests if not request["url"].startswith("data:")]
-    assert asked == [shared_page().resolve().as_uri()]
+    addresses = [request["url"] for request in requests if not request["url"].startswith("data:")]
+    assert addresses == [shared_page().resolve().as_uri()]
     assert complaints(page) == []
 
 

@@ -25,12 +25,12 @@ def test_the_numbers_behind_a_chart_stand_below_it() -> None:
     assert [values[0] for _, values in cirr.rows] == pytest.approx([15.2, 18.8, 20.0, 15.2])
 
 
-def test_methods_are_drawn_beside_the_stock_sum_and_without_it_that_is_said() -> None:
-    asked = [
+def test_methods_are_drawn_beside_the_untrained_sum_and_a_remark_says_when_it_is_missing() -> None:
+    evaluations = [
         EvaluateSpec(method="pli: sum", skill=0.3, weights=(0.0, 1.0)),
         EvaluateSpec(method="sum, lambda 0.4", skill=0.2, control="sum", weights=(0.0, 0.5, 1.0)),
     ]
-    for name, specs, remark in (("alone", asked[:1], True), ("beside", asked, False)):
+    for name, specs, remark in (("alone", evaluations[:1], True), ("beside", evaluations, False)):
         walk = Walk(new_store(f"lambda-{name}"), "20260101-000000-aaaaaa")
         world = walk.step("tabletop_benchmarks", tabletop_benchmarks, BENCHMARKS)
         for number, spec in enumerate(specs):

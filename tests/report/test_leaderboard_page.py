@@ -91,7 +91,7 @@ def test_protocols_have_boards_of_their_own() -> None:
     assert all(len({row.entry.group for row in board.rows}) == 1 for board in shipped)
 
 
-def test_ours_without_controls_are_told_as_such() -> None:
+def test_ours_without_controls_have_a_remark() -> None:
     (board,) = leaderboard_tables([entry("mine", ours=True, R1=30.0), entry("theirs", R1=20.0)])
     assert board.remarks == ("CONTROLS MISSING: no image only, no text only, no sum of B among ours.",)
     controls = [entry(kind, ours=True, control=kind, R1=1.0) for kind in ("image", "text", "sum")]
@@ -187,8 +187,8 @@ def test_real_scores_stand_beside_published_ones_with_all_that_belongs_to_them()
     walk.step("control", evaluate, NumbersSpec(method="my sum", value=20.0, control="sum"))
     walk.recorder.finish("succeeded")
     (group,) = run_leaderboards(read_record(walk.store, "latest"))
-    asked = measured_entries(query_store_rows(walk.store, REAL_SCORES_SQL))
-    for board in (group.tables[0], leaderboard_tables([*published_entries(data_specs() / "published"), *asked])[0]):
+    entries = measured_entries(query_store_rows(walk.store, REAL_SCORES_SQL))
+    for board in (group.tables[0], leaderboard_tables([*published_entries(data_specs() / "published"), *entries])[0]):
         assert (board.title, board.about, board.mixed) == ("FashionIQ", "val, original", True)
         ours = [row for row in board.rows if row.entry.ours]
         assert [(row.entry.method, row.entry.control, row.cells[0].text) for row in ours] == [

@@ -187,10 +187,10 @@ def test_pictures_that_were_taken_away_leave_the_page_standing() -> None:
     assert "not_image" in page.text
 
 
-def test_the_page_goes_where_it_is_asked_to(tmp_path: Path) -> None:
-    asked = tmp_path / "deep" / "page.html"
-    assert write_report(shared_store(), "latest", asked) == asked
-    assert asked.read_bytes() == shared_page().read_bytes()
+def test_the_page_is_written_to_the_given_path(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "page.html"
+    assert write_report(shared_store(), "latest", path) == path
+    assert path.read_bytes() == shared_page().read_bytes()
     assert shared_page() == Path(shared_store().root) / "reports" / "20260101-120000-aaaaaa.html"
 
 

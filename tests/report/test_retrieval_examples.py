@@ -92,7 +92,7 @@ def test_successes_and_failures_are_marked_and_what_lies_between_is_not() -> Non
     assert marks == {"score_0": "success", "score_1": "", "score_2": "failure", "score_3": ""}
 
 
-def test_hidden_answers_are_said_to_be_hidden() -> None:
+def test_the_card_says_that_only_a_server_has_the_answers() -> None:
     ((detail, shots),) = cards_of((0,), "hidden")
     assert "only the benchmark's server knows" in detail
     assert all(frame != "right" for _, frame in shots)

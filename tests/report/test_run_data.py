@@ -30,8 +30,10 @@ inputs = { pairs = "ingest" }
 
 
 def begun(store: Store, pipeline: Path, digest: str | None = None, **config: Any) -> Recorder:
-    asked = {"pipeline": str(pipeline), "set": [], "only": None, "from": None, **config}
-    info = RunInfo("20260101-000000-aaaaaa", "p", digest or load_pipeline(pipeline).digest(), "cli", json.dumps(asked))
+    request = {"pipeline": str(pipeline), "set": [], "only": None, "from": None, **config}
+    info = RunInfo(
+        "20260101-000000-aaaaaa", "p", digest or load_pipeline(pipeline).digest(), "cli", json.dumps(request)
+    )
     recorder = Recorder(store, info)
     with pytest.raises(ZscirError), recorder.step("tabletop", "tabletop"):
         raise ZscirError("the disk is full")
@@ -119,7 +121,7 @@ def test_a_failure_says_where_why_and_how_to_go_on(status: str, title: str) -> N
     assert alarm.command == "zscir rerun 20260101-000000-aaaaaa"
 
 
-def test_a_run_whose_process_is_gone_is_said_to_have_died() -> None:
+def test_a_run_whose_process_is_gone_has_died() -> None:
     nobody = f"{platform.node()}:1:1"  # the process 1 of this machine began later than one second after 1970
     walk = Walk(new_store("died"), "20260101-000000-aaaaaa", process=nobody)
     with walk.recorder.step("ingest", "ingest"):

@@ -127,7 +127,7 @@ def test_text_protocols_may_differ_between_methods_and_stand_in_the_small_print(
     assert [line.about for line in overview.rows] == ["ViT · pli · clip", "ViT · tscir · clip"]
 
 
-def test_two_backbones_are_told_apart() -> None:
+def test_two_backbones_have_a_column_that_names_them() -> None:
     specs = [GivenSpec(method="pli", numbers=CIRR, backbone=name) for name in ("ViT-B", "ViT-L")]
     rows = headline_score_rows(run_of("backbones", specs).store, "latest")
     assert [row["backbone"] for row in rows] == ["ViT-B", "ViT-L"]
@@ -174,7 +174,7 @@ def test_a_table_without_controls_says_so_on_the_page_and_for_the_console() -> N
     assert headline_score_remarks(shared_store(), "latest") == []
 
 
-def test_trained_towers_asked_as_a_sum_are_a_method_and_no_control() -> None:
+def test_trained_towers_scored_as_a_sum_are_a_method_and_no_control() -> None:
     names = ["pli: sum, lambda 0.5 (tuned)", "sum, lambda 1"]
     walk = run_of("tuned", [GivenSpec(method=name, numbers=CIRR) for name in names])
     (overview, *_) = page_score_tables(read_record(walk.store, "latest"))
@@ -195,7 +195,7 @@ def test_hits_and_n_stand_beside_every_recall() -> None:
                     assert cell.value == pytest.approx(100 * hits / n)
 
 
-@pytest.mark.parametrize("asked", ["latest", "20260101-0000"])
-def test_a_run_is_found_by_prefix(asked: str) -> None:
+@pytest.mark.parametrize("reference", ["latest", "20260101-0000"])
+def test_a_run_is_found_by_prefix(reference: str) -> None:
     walk = run_of("prefix", [GivenSpec(method="a", numbers=CIRR)])
-    assert len(headline_score_rows(walk.store, asked)) == 1
+    assert len(headline_score_rows(walk.store, reference)) == 1

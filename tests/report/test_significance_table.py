@@ -67,8 +67,8 @@ def test_points_are_the_difference_of_the_scores() -> None:
 def test_a_table_without_controls_says_that_there_is_nothing_to_test_against() -> None:
     walk = Walk(new_store("uncontrolled"), "20260101-000000-aaaaaa")
     world = walk.step("tabletop_benchmarks", tabletop_benchmarks, BENCHMARKS)
-    asked = [EvaluateSpec(method=name, skill=0.3) for name in ("one", "two")]
-    scores = [walk.step(spec.method, evaluate, spec, benchmarks=world) for spec in asked]
+    specs = [EvaluateSpec(method=name, skill=0.3) for name in ("one", "two")]
+    scores = [walk.step(spec.method, evaluate, spec, benchmarks=world) for spec in specs]
     walk.step("table", tabulate, TabulateSpec(), scores=scores)
     (found,) = comparisons(read_record(walk.store, "latest"))
     assert found.remark.startswith("CONTROLS MISSING")
