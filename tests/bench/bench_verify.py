@@ -54,4 +54,4 @@ def test_a_look_at_many_artifacts(tmp_path: Path, figure: Figure) -> None:
     begin = time.perf_counter()
     marked = mark_store(attic.store, RetentionPolicy(1))
     figure("gc_mark", (time.perf_counter() - begin) / ARTIFACTS * 1e3, "<=", 5.0, "ms/artifact", ARTIFACTS)
-    assert len(marked.garbage()) == ARTIFACTS - 10
+    assert len(marked.unreferenced()) == ARTIFACTS - 10

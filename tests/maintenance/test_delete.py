@@ -55,7 +55,7 @@ def test_what_is_removed_leaves_a_row_that_says_what_it_was_and_is_made_again_by
     artifact = made(store)
     aged(store)
     swept = delete_unreferenced(store, mark_store(store, NOW))
-    assert (swept.removed, swept.spared) == (1, 0)
+    assert (swept.removed, swept.kept) == (1, 0)
     assert store.committed() == []
     assert store.fs.find(store.address("shards")) == []
     (row,) = query_store_rows(store, "SELECT * FROM removed")
@@ -88,10 +88,10 @@ def test_what_is_claimed_between_the_look_and_the_removal_stays_with_all_that_it
     other = made(store)
     aged(store)
     marked = mark_store(store, NOW)
-    assert len(marked.garbage()) == 5
+    assert len(marked.unreferenced()) == 5
     assert touch_artifact(store, whole)
     swept = delete_unreferenced(store, marked)
-    assert (swept.removed, swept.spared) == (1, 4)
+    assert (swept.removed, swept.kept) == (1, 4)
     assert store.look("write_words", whole.key, verify=True).problem == ""
     assert store.look("shards", other.key).problem == "no artifact"
     assert not touch_artifact(store, other)
@@ -121,7 +121,7 @@ def test_a_key_that_somebody_holds_is_left_for_the_next_time(store, tmp_path):
     marked = mark_store(store, NOW)
     elsewhere = store_at(store.uri, tmp_path / "another machine") if store.remote else store
     with hold_key(elsewhere.scratch, elsewhere.leases, "shards", artifact.key):
-        assert delete_unreferenced(store, marked).spared == 1
+        assert delete_unreferenced(store, marked).kept == 1
     assert delete_unreferenced(store, marked).removed == 1
 
 
@@ -209,7 +209,7 @@ def test_leftovers_of_killed_processes_go_when_they_are_old_and_nobody_holds_the
         time.sleep(OLD_S)
     else:
         age_of(Path(store.address("shards", key)), 40)
-    seen = plan_gc(store, RetentionPolicy(1, NOW.older_than if store.remote else timedelta(days=14)))
+    seen = plan_gc(store, RetentionPolicy(1, NOW.max_age if store.remote else timedelta(days=14)))
     with hold_key(store.scratch, None, "shards", "h" * 64):
         run_gc(store, seen)
     left = {path.name[0] for path in (store.scratch / "shards").iterdir() if path.is_dir()}
@@ -258,8 +258,8 @@ def test_files_that_are_lent_to_what_is_kept_stay_when_their_own_artifact_is_clo
     closed(attic.store, attic.artifact(1), "lent0.bin")
     Path(attic.store.address("shards", attic.keys[2], MANIFEST)).unlink()
     seen = plan_gc(attic.store, MONTH)
-    assert [one.name for one in seen.left] == [f"shards/{attic.keys[2]}"]
-    assert run_gc(attic.store, seen).left == 1
+    assert [one.name for one in seen.orphans] == [f"shards/{attic.keys[2]}"]
+    assert run_gc(attic.store, seen).orphans == 1
     assert attic.store.look("shards", attic.keys[1], verify=True).problem == ""
 
 
@@ -268,13 +268,13 @@ def test_files_that_are_lent_to_what_is_claimed_after_the_look_stay_when_their_o
     home = closed(store, whole, "00000.txt")
     aged(store)
     seen = plan_gc(store, NOW)
-    assert f"files without a manifest {home.rpartition('/')[0]}" in [f"{one.kind} {one.name}" for one in seen.left]
+    assert f"files without a manifest {home.rpartition('/')[0]}" in [f"{one.kind} {one.name}" for one in seen.orphans]
     assert touch_artifact(store, whole)
     done = run_gc(store, seen)
-    assert (done.swept.removed, done.swept.spared) == (0, 2)
+    assert (done.deleted.removed, done.deleted.kept) == (0, 2)
     assert store.look("write_words", whole.key, verify=True).problem == ""
     aged(store)
-    assert run_gc(store, plan_gc(store, NOW)).swept.removed == 2
+    assert run_gc(store, plan_gc(store, NOW)).deleted.removed == 2
     assert not store.fs.exists(store.address(home))
 
 
@@ -288,7 +288,7 @@ def test_on_s3_dead_leases_parts_of_uploads_and_local_copies_go(s3, tmp_path, so
     store.fs.pipe_file(store.address(".leases", "shards", f"{'c' * 64}.json"), b'{"token": 1}')
     time.sleep(OLD_S)
     seen = plan_gc(store, NOW)
-    kinds = sorted(one.kind for one in seen.left)
+    kinds = sorted(one.kind for one in seen.orphans)
     assert kinds == ["copies on this machine", "leases", "parts of uploads"]
     run_gc(store, seen)
     assert not copy.exists()
@@ -306,5 +306,5 @@ def test_a_dry_look_changes_nothing(tmp_path):
         return sorted((str(path), os.stat(path).st_mtime) for path in tmp_path.rglob("*") if path.is_file())
 
     before = marks()
-    assert len(plan_gc(attic.store, MONTH).marked.garbage()) == 1
+    assert len(plan_gc(attic.store, MONTH).marks.unreferenced()) == 1
     assert marks() == before

@@ -166,7 +166,7 @@ BAD = ["", "soon", "14", "d", "-1d", "1.5d", "14 days", "59m", "0d", "1h1m", "99
 
 @pytest.mark.parametrize("word", GOOD)
 def test_an_age_is_a_number_and_a_unit(word):
-    assert RetentionPolicy.parse(3, word).older_than == GOOD[word]
+    assert RetentionPolicy.parse(3, word).max_age == GOOD[word]
 
 
 @pytest.mark.parametrize("word", BAD)

@@ -89,12 +89,12 @@ def test_a_bit_of_a_lent_file_closes_all_that_hold_it_whichever_of_them_is_named
     lender = whole.entries["00001.txt"].home
     flip(store, store.address(lender))
     found = verify_artifacts(store, [whole.key if named == "write_words" else lender.split("/")[1]])
-    assert {key for _, key in found.bad} == {whole.key, other.key, lender.split("/")[1]}
+    assert {key for _, key in found.damaged} == {whole.key, other.key, lender.split("/")[1]}
     quarantine_artifacts(store, found)
     assert store.look("write_words", sound.key).artifact is not None
     assert materialize(store, write_words, spec, {}).artifact.digest == whole.digest
     assert verify_artifacts(store, [whole.key]).findings == []
-    measured(FAULT, f"1 bit of a lent file: {len(found.bad)} artifacts closed, its own and those of 2 that hold it")
+    measured(FAULT, f"1 bit of a lent file: {len(found.damaged)} artifacts closed, its own and those of 2 that hold it")
 
 
 def test_a_lender_whose_file_was_made_anew_is_not_called_damaged_with_its_borrower(tmp_path):
@@ -108,7 +108,7 @@ def test_a_lender_whose_file_was_made_anew_is_not_called_damaged_with_its_borrow
     files = tuple(one.model_copy(update={"sha256": sha256_of(str(anew))}) for one in old.files)
     mended = old.model_copy(update={"files": files, "digest": digest_of_files(list(files))})
     attic.store.fs.pipe_file(attic.store.address("shards", attic.keys[0], MANIFEST), manifest_text(mended).encode())
-    assert list(verify_artifacts(attic.store, [attic.keys[1]]).bad) == [("shards", attic.keys[1])]
+    assert list(verify_artifacts(attic.store, [attic.keys[1]]).damaged) == [("shards", attic.keys[1])]
 
 
 @pytest.mark.parametrize("named", ["the whole", "the piece", "latest"])
@@ -141,7 +141,7 @@ def test_what_is_missing_too_short_unknown_or_without_a_manifest_is_told(store):
         ("shards", "00000.bin", "missing"), ("shards", "00001.bin", "damaged"), ("shards", "stray.bin", "unknown file"),
         ("shards", "", "no manifest"),
     ])  # fmt: skip
-    assert list(found.bad) == [("shards", made.key)]
+    assert list(found.damaged) == [("shards", made.key)]
     store.fs.pipe_file(f"{folder}/{MANIFEST}", b"{")
     assert ("shards", MANIFEST, "damaged") in states(verify_artifacts(store))
 

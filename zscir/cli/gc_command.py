@@ -44,7 +44,7 @@ def gc_command(
     rows = gc_table(plan)
     done = run_gc(store, plan) if delete else None
     if as_json:
-        print_rows([row | ({"removed": done.swept.row} if done and row is rows[-1] else {}) for row in rows], True)
+        print_rows([row | ({"removed": done.deleted.row} if done and row is rows[-1] else {}) for row in rows], True)
         return
     print_rows(rows, False, f"store {store.uri}")
     again = ["zscir", "gc", "--keep-runs", str(keep_runs), "--older-than", older_than, "--delete"]

@@ -45,5 +45,5 @@ def verify_command(
         )
     if not as_json:
         read = f"{found.artifacts:,} artifacts, {found.files:,} files, {found.bytes:,} bytes read"
-        print_lines(f"{read}; {len(found.bad):,} artifacts damaged")
-    raise_if_damaged(store, found, quarantine_artifacts(store, found) if quarantine and found.bad else [])
+        print_lines(f"{read}; {len(found.damaged):,} artifacts damaged")
+    raise_if_damaged(store, found, quarantine_artifacts(store, found) if quarantine and found.damaged else [])

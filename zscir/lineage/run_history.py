@@ -1,4 +1,4 @@
-"""The history: a store's lineage becomes its runs with their dates, what each used, and what was made in pieces."""
+"""Read the history of a store from its lineage: its runs with their dates, and what each run used."""
 
 import json
 from collections import defaultdict
@@ -24,39 +24,41 @@ KeyLinks = dict[str, set[str]]
 
 @dataclass(frozen=True)
 class PastRun:
-    """A run as far as it matters for what is kept. ``begun`` and ``heard_of`` are the earlier, and the later, of what
-    its own machine wrote down and of the store's dates of its tables: whoever's clock was wrong, it is kept for longer.
+    """A run, as far as retention needs it.
+
+    ``first_seen`` is the earlier, ``last_seen`` the later of the times that the run recorded and the store's dates of
+    its tables: whichever clock was wrong, its artifacts are kept for longer.
     """
 
     run_id: str
     pipeline: str
     status: str
     started_at: datetime
-    begun: datetime
-    heard_of: datetime
-    whole: bool  # it walked all of its pipeline, not --only or --from
+    first_seen: datetime
+    last_seen: datetime
+    is_complete_run: bool  # of all steps, not --only or --from
     partition: tuple[str, ...] = ()
     parent_run_id: str | None = None
 
 
 @dataclass(frozen=True)
 class RunHistory:
-    """The runs, oldest first; run -> keys that it used; key -> keys of its pieces; key -> keys of its inputs."""
+    """The runs, oldest first; run -> keys that it used; key -> keys of its chunks; key -> keys of its inputs."""
 
     runs: list[PastRun]
     used: KeyLinks = field(default_factory=dict)
-    pieces: KeyLinks = field(default_factory=dict)
+    chunks: KeyLinks = field(default_factory=dict)
     edges: KeyLinks = field(default_factory=dict)
 
 
 def read_run_history(store: Store) -> RunHistory:
-    """What the lineage tables of a store say now."""
+    """The history of a store as its lineage tables have it now."""
     found: dict[str, KeyLinks] = {kind: defaultdict(set) for kind in ("used", "piece", "edge")}
     for row in query_store_rows(store, LINKS_SQL):
         found[row["kind"]][row["one"]].add(row["other"])
     files: dict[str, dict[str, ObjectStat]] = defaultdict(dict)
-    for path, one in list_objects(store, LINEAGE_FOLDER).items():
-        files[path.split("/")[0]][path.rpartition("/")[2]] = one
+    for path, stat in list_objects(store, LINEAGE_FOLDER).items():
+        files[path.split("/")[0]][path.rpartition("/")[2]] = stat
     query = "SELECT * EXCLUDE (packages) FROM run ORDER BY started_at, run_id"
     runs = [_past_run(row, run_status(store, row), files[row["run_id"]]) for row in query_store_rows(store, query)]
     return RunHistory(runs, *(dict(found[kind]) for kind in ("used", "piece", "edge")))
@@ -70,13 +72,13 @@ def _past_run(row: dict[str, Any], status: str, files: dict[str, ObjectStat]) ->
         pipeline=row["pipeline"],
         status=status,
         started_at=row["started_at"],
-        begun=min([row["started_at"], *([table.at] if table is not None else [])]),
-        heard_of=max([row["finished_at"] or row["started_at"], *(one.at for one in files.values())]),
-        whole=not (config.get("only") or config.get("from")),
+        first_seen=min([row["started_at"], *([table.modified_at] if table is not None else [])]),
+        last_seen=max([row["finished_at"] or row["started_at"], *(stat.modified_at for stat in files.values())]),
+        is_complete_run=not (config.get("only") or config.get("from")),
         partition=_partition(config.get("set") or []),
         parent_run_id=row["parent_run_id"],
     )
 
 
 def _partition(changes: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(one for one in changes if one.startswith("partition.")))
+    return tuple(sorted(change for change in changes if change.startswith("partition.")))

@@ -1,25 +1,25 @@
-"""Reclaiming: the artifacts that nothing keeps are taken out of the store, one by one, while runs may be at work.
+"""Delete the artifacts that nothing keeps, one by one, while runs may be at work.
 
-Why no run loses an artifact that it reuses, whenever it begins. The time ``T`` at which the store is looked at is taken
-first, by the store's clock; only what is dated before ``T`` less the age (at least ``SHORTEST``) is removed. A run that
-uses an artifact claims it: then it is dated within ``FRESH`` of that moment (``claims``).
+Why no run loses an artifact that it reuses, whenever it starts. The time ``T`` of the listing is taken first, by the
+store's clock; only what is dated before ``T`` minus the age (at least ``MIN_GC_AGE``) is removed. A run that reuses an
+artifact touches it: then its manifest is dated within ``TOUCH_AFTER`` of that moment (``store/touch.py``).
 
-- A run that began before ``T`` and is at work is seen by its heartbeat; all that is dated since it began is kept, and
-  so all that it has claimed. What it claims later is dated after ``T``. (The moment between its plan's claims and its
-  first heartbeat is covered by the age: they would have to be ``SHORTEST`` less ``FRESH`` apart.)
-- A run that begins after ``T`` claims after ``T``. Its claim and the removal exclude each other: both hold the key (a
-  file lock; on S3 a lease, too), the one to look and to date anew, the other to look at the date *again* and remove
+- A run that started before ``T`` and is at work is known by its heartbeat. All that is dated since it started is kept,
+  and so all that it has touched; what it touches later is dated after ``T``. (The moment between the touches of its
+  plan and its first heartbeat is covered by the age: they would have to be ``MIN_GC_AGE`` minus ``TOUCH_AFTER`` apart.)
+- A run that starts after ``T`` touches after ``T``. Its touch and the removal exclude each other: both hold the key (a
+  file lock; on S3 a lease, too), the run to look and to date anew, the removal to look at the date *again* and remove
   the manifest. Who comes second sees what the first did: the run makes the artifact anew, or the removal is dropped.
-- To claim an artifact is to claim all that it needs: what needs others goes before them, and if its removal is dropped,
-  so is theirs. Whoever is about to make something that needs them claims them himself. Files that are lent may lie
-  where there is no manifest any more (``verify --quarantine``): they go last, unless what is left needs them.
+- To touch an artifact is to touch all that it needs. So dependents go before what they need, and if the removal of one
+  is dropped, so is that of all it needs. A run about to make a dependent touches what it needs itself. Shared files may
+  lie where there is no manifest any more (``verify --quarantine``): they go last, unless what remains needs them.
 
 The manifest goes first. A kill at any moment leaves at most files without a manifest, which nobody takes for an
-artifact and the next gc removes at once (``leftovers``). What is removed was written down before (``removals``).
-An endpoint that knows no conditional writes has no leases: there nothing is removed while a run is at work. One gap
-is left on S3: a machine that falls asleep between its last look at its lease and the one request that removes the
-manifest, for longer than the lease's term. A run that claims the artifact meanwhile fails at a missing file, and its
-rerun makes the artifact anew.
+artifact and the next gc removes at once (``orphans.py``). Every removal is recorded before it happens
+(``lineage/deletions.py``). An endpoint without conditional writes has no leases: there nothing is removed while a run
+is at work. One gap is left on S3: a machine that is suspended between its last look at its lease and the one request
+that removes the manifest, for longer than the term of the lease. A run that touches the artifact meanwhile fails at a
+missing file, and its rerun makes the artifact anew.
 """
 
 import shutil
@@ -41,84 +41,89 @@ from zscir.store.store import Store
 
 @dataclass(frozen=True)
 class DeleteResult:
-    """What a clearing did: how many artifacts and bytes went, and how many were dropped since somebody took them up.
+    """What a gc removed: artifacts and bytes, and how many artifacts it kept because a run took them up meanwhile.
 
-    ``needed`` are the keys of those, and of all that they need, artifacts or not.
+    ``kept_keys`` are the keys of those and of all that they need, artifacts or not.
     """
 
     id: str
     removed: int
     bytes: int
-    spared: int
-    needed: frozenset[str] = frozenset()
+    kept: int
+    kept_keys: frozenset[str] = frozenset()
 
     @property
     def row(self) -> dict[str, str | int]:
-        """What is told of it."""
-        return {"id": self.id, "removed": self.removed, "bytes": self.bytes, "spared": self.spared}
+        """What ``zscir gc --json`` prints of it."""
+        return {"id": self.id, "removed": self.removed, "bytes": self.bytes, "spared": self.kept}
 
 
-def delete_unreferenced(store: Store, marked: MarkedStore) -> DeleteResult:
-    """Remove what nothing keeps, unless it was taken up since; StageError when the store does not let us."""
-    garbage = marked.garbage()
-    removals = DeletionLog(store, "gc")
-    for heap in garbage:
-        read = marked.read.get((heap.stage, heap.key))
-        removals.plan(
-            heap.stage, heap.key, heap.size, len(heap.files), removal_reason(marked, heap), read.text if read else None
+def delete_unreferenced(store: Store, marks: MarkedStore) -> DeleteResult:
+    """Remove the artifacts that nothing keeps, except those touched since; StageError when the store refuses."""
+    unreferenced = marks.unreferenced()
+    deletions = DeletionLog(store, "gc")
+    for artifact in unreferenced:
+        stored = marks.manifests.get((artifact.stage, artifact.key))
+        deletions.plan(
+            artifact.stage,
+            artifact.key,
+            artifact.size,
+            len(artifact.files),
+            removal_reason(marks, artifact),
+            stored.text if stored else None,
         )
-    size, spared = 0, set[str]()
-    with removals.written():
-        for heap in track(garbage, len(garbage), "gc"):
-            if heap.key in spared or not _delete_one(store, marked, heap):
-                spared.update(dependency_closure(marked.needs, [heap.key]))
-                removals.note(heap.stage, heap.key, SPARED)
+    size, kept = 0, set[str]()
+    with deletions.written():
+        for artifact in track(unreferenced, len(unreferenced), "gc"):
+            if artifact.key in kept or not _delete_one(store, marks, artifact):
+                kept.update(dependency_closure(marks.dependencies, [artifact.key]))
+                deletions.note(artifact.stage, artifact.key, SPARED)
             else:
-                size += heap.size
-                removals.note(heap.stage, heap.key, DONE)
-    outcomes = Counter(removals.outcomes())
-    return DeleteResult(removals.id, outcomes[DONE], size, outcomes[SPARED], frozenset(spared))
+                size += artifact.size
+                deletions.note(artifact.stage, artifact.key, DONE)
+    outcomes = Counter(deletions.outcomes())
+    return DeleteResult(deletions.id, outcomes[DONE], size, outcomes[SPARED], frozenset(kept))
 
 
-def removal_reason(marked: MarkedStore, heap: StoredArtifact) -> str:
-    """Why an artifact is garbage, in words for its row."""
-    run_id = marked.used_by.get(heap.key)
+def removal_reason(marks: MarkedStore, artifact: StoredArtifact) -> str:
+    """Why an artifact is removed, as text for its row of the table ``removed``."""
+    run_id = marks.used_by.get(artifact.key)
     last = f"last used by run {run_id}" if run_id is not None else "no run lists it"
-    return f"of no run that is kept, dated {heap.dated:%Y-%m-%d}; {last}"
+    return f"of no run that is kept, dated {artifact.manifest_date:%Y-%m-%d}; {last}"
 
 
-def _delete_one(store: Store, marked: MarkedStore, heap: StoredArtifact) -> bool:
-    """Whether the artifact is gone; False when somebody has its key, or has claimed it since."""
-    with try_hold_key(store.scratch, store.leases, heap.stage, heap.key) as free:
+def _delete_one(store: Store, marks: MarkedStore, artifact: StoredArtifact) -> bool:
+    """Remove one artifact; False when another process holds its key, or has touched it since."""
+    with try_hold_key(store.scratch, store.leases, artifact.stage, artifact.key) as free:
         if not free:
             return False
-        lease = _lease(store, marked, heap)
-        now = list_objects(store, heap.stage, heap.key)
-        if MANIFEST in now and now[MANIFEST].at >= marked.cutoff:
+        lease = _lease(store, marks, artifact)
+        now = list_objects(store, artifact.stage, artifact.key)
+        if MANIFEST in now and now[MANIFEST].modified_at >= marks.cutoff:
             return False
         if lease is not None:
             lease.check()
-        remove_stored_artifact(store, StoredArtifact(heap.stage, heap.key, now))
+        remove_stored_artifact(store, StoredArtifact(artifact.stage, artifact.key, now))
         return True
 
 
-def _lease(store: Store, marked: MarkedStore, heap: StoredArtifact) -> Lease | None:
-    lease = store.leases.of(heap.stage, heap.key) if store.leases is not None else None
-    if lease is None and store.leases is not None and marked.at_work:
+def _lease(store: Store, marks: MarkedStore, artifact: StoredArtifact) -> Lease | None:
+    lease = store.leases.of(artifact.stage, artifact.key) if store.leases is not None else None
+    if lease is None and store.leases is not None and marks.running:
         raise StageError(
-            f"store {store.uri}: its endpoint knows no conditional writes, so nothing can be removed while runs are at "
-            f"work ({', '.join(marked.at_work[:3])}); do it when they are over"
+            f"store {store.uri}: its endpoint has no conditional writes, so nothing can be removed while runs are at "
+            f"work ({', '.join(marks.running[:3])}); do it when they are over"
         )
     return lease
 
 
-def remove_stored_artifact(store: Store, heap: StoredArtifact) -> None:
-    """Remove all that lies under a key, its manifest first; only who holds the key may."""
-    folder = store.address(heap.stage, heap.key)
-    remove_manifest(store, heap.stage, heap.key)
+def remove_stored_artifact(store: Store, artifact: StoredArtifact) -> None:
+    """Remove all files under a key, its manifest first. The caller must hold the key."""
+    folder = store.address(artifact.stage, artifact.key)
+    remove_manifest(store, artifact.stage, artifact.key)
     with translate_storage_errors(store.uri):
         if store.remote:
-            paths = [f"{folder}/{name}" for name in heap.files if name != MANIFEST]
+            paths = [f"{folder}/{name}" for name in artifact.files if name != MANIFEST]
             if paths:
                 store.fs.rm(paths)
         elif Path(folder).is_dir():
@@ -126,7 +131,7 @@ def remove_stored_artifact(store: Store, heap: StoredArtifact) -> None:
 
 
 def remove_manifest(store: Store, stage: str, key: str) -> None:
-    """Make what lies under a key no artifact any more; only who holds the key may."""
+    """Remove the manifest, so that the files under a key are no artifact any more. The caller must hold the key."""
     path = store.address(stage, key, MANIFEST)
     with translate_storage_errors(store.uri):
         if store.remote:

@@ -1,4 +1,4 @@
-"""Clearing: what a store keeps, and what it could do without, becomes a table by stage; and what may go, goes."""
+"""Garbage collection: list by stage what a store keeps and what no run needs, and remove the latter."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -16,41 +16,40 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class GcPlan:
-    """A store at one moment, and what may go: artifacts (in ``marked``) and other leftovers."""
+    """What a gc would remove from a store at one moment: unreferenced artifacts (in ``marks``) and orphans."""
 
-    marked: MarkedStore
-    left: list[Orphan]
+    marks: MarkedStore
+    orphans: list[Orphan]
 
 
 @dataclass(frozen=True)
 class GcResult:
-    """What went: of the artifacts, and of the leftovers how many and how many bytes."""
+    """What was removed: artifacts, and the number and bytes of the orphans."""
 
-    swept: DeleteResult
-    left: int
-    left_bytes: int
+    deleted: DeleteResult
+    orphans: int
+    orphan_bytes: int
 
 
 def plan_gc(store: Store, policy: RetentionPolicy) -> GcPlan:
-    """Look at all of a store; nothing is changed."""
-    marked = mark_store(store, policy)
-    return GcPlan(marked, find_orphans(store, marked))
+    """List what a gc would remove; nothing is changed."""
+    marks = mark_store(store, policy)
+    return GcPlan(marks, find_orphans(store, marks))
 
 
-def run_gc(store: Store, seen: GcPlan) -> GcResult:
-    """Remove what may go, unless somebody took it up since the look."""
-    gone = [
-        one for one in seen.left if one.kind == LEASE_KIND and one.remove()
-    ]  # first: a dead lease keeps its artifact
-    swept = delete_unreferenced(store, seen.marked)
-    free = [one for one in seen.left if one.kind != LEASE_KIND and one.key not in swept.needed]
-    gone += [one for one in free if one.remove()]
-    return GcResult(swept, len(gone), sum(one.bytes for one in gone))
+def run_gc(store: Store, plan: GcPlan) -> GcResult:
+    """Remove what ``plan`` lists, except what a run has started to use since."""
+    # Dead leases go first: a lease in the way would keep its artifact.
+    removed = [orphan for orphan in plan.orphans if orphan.kind == LEASE_KIND and orphan.remove()]
+    deleted = delete_unreferenced(store, plan.marks)
+    others = [orphan for orphan in plan.orphans if orphan.kind != LEASE_KIND and orphan.key not in deleted.kept_keys]
+    removed += [orphan for orphan in others if orphan.remove()]
+    return GcResult(deleted, len(removed), sum(orphan.bytes for orphan in removed))
 
 
-def gc_table(seen: GcPlan) -> list[Row]:
-    """A row for each stage and each kind of leftovers: what is kept, what may go, why; the last row is the total."""
-    rows = [*_stage_rows(seen.marked), *_orphan_rows(seen.left)]
+def gc_table(plan: GcPlan) -> list[Row]:
+    """A row for each stage and each kind of orphans: what is kept, what is reclaimable, why; the last is the total."""
+    rows = [*_stage_rows(plan.marks), *_orphan_rows(plan.orphans)]
     total = {
         name: sum(row[name] for row in rows) for name in ("kept", "kept_bytes", "reclaimable", "reclaimable_bytes")
     }
@@ -61,46 +60,46 @@ def _row(stage: str) -> Row:
     return {"stage": stage, "kept": 0, "kept_bytes": 0, "reclaimable": 0, "reclaimable_bytes": 0, "why": ""}
 
 
-def _stage_rows(marked: MarkedStore) -> list[Row]:
+def _stage_rows(marks: MarkedStore) -> list[Row]:
     rows: dict[str, Row] = {}
     reasons: dict[str, Counter[str]] = defaultdict(Counter)
-    for heap in [one for one in marked.heaps if one.dated is not None]:
-        row = rows.setdefault(heap.stage, _row(heap.stage))
-        reason = marked.kept.get(heap.key)
+    for artifact in [stored for stored in marks.artifacts if stored.manifest_date is not None]:
+        row = rows.setdefault(artifact.stage, _row(artifact.stage))
+        reason = marks.kept.get(artifact.key)
         kind = "reclaimable" if reason is None else "kept"
         row[kind] += 1
-        row[f"{kind}_bytes"] += heap.size
-        reasons[heap.stage][reason or UNREFERENCED] += 1
+        row[f"{kind}_bytes"] += artifact.size
+        reasons[artifact.stage][reason or UNREFERENCED] += 1
     for stage, row in rows.items():
         row["why"] = ", ".join(f"{count} {reason}" for reason, count in reasons[stage].most_common())
     return [rows[stage] for stage in sorted(rows)]
 
 
-def _orphan_rows(left: Sequence[Orphan]) -> list[Row]:
+def _orphan_rows(orphans: Sequence[Orphan]) -> list[Row]:
     rows: dict[str, Row] = {}
-    for one in left:
-        row = rows.setdefault(one.kind, _row(f"({one.kind})"))
+    for orphan in orphans:
+        row = rows.setdefault(orphan.kind, _row(f"({orphan.kind})"))
         row["reclaimable"] += 1
-        row["reclaimable_bytes"] += one.bytes
+        row["reclaimable_bytes"] += orphan.bytes
         row["why"] = "left by processes that are gone"
     return list(rows.values())
 
 
-def gc_summary(rows: Sequence[Row], done: GcResult | None, again: str) -> list[str]:
-    """What was done, in lines; or, where nothing was, the command ``again`` that would do it."""
-    if done is not None:
-        swept = done.swept
-        left = f"{done.left:,} leftovers ({done.left_bytes:,} bytes)"
-        lines = [f"removed: {swept.removed:,} artifacts ({swept.bytes:,} bytes), {left}"]
-        lines += [f"kept after all: {swept.spared:,} artifacts that somebody took up meanwhile"] if swept.spared else []
-        return [*lines, *([f"the table `removed` of `zscir sql` lists them as {swept.id}"] if swept.removed else [])]
-    may_go = rows[-1]["reclaimable"]
-    if not may_go:
+def gc_summary(rows: Sequence[Row], result: GcResult | None, command: str) -> list[str]:
+    """What was removed, in lines; after a dry run (``result`` None) what would be, and the ``command`` for it."""
+    if result is not None:
+        deleted = result.deleted
+        orphans = f"{result.orphans:,} leftovers ({result.orphan_bytes:,} bytes)"
+        lines = [f"removed: {deleted.removed:,} artifacts ({deleted.bytes:,} bytes), {orphans}"]
+        lines += [f"kept after all: {deleted.kept:,} artifacts that a run took up meanwhile"] if deleted.kept else []
+        lines += [f"the table `removed` of `zscir sql` lists them as {deleted.id}"] if deleted.removed else []
+        return lines
+    if not rows[-1]["reclaimable"]:
         return ["nothing to remove"]
-    return [f"dry run, nothing was removed; {rows[-1]['reclaimable_bytes']:,} bytes go with:", f"  {again}"]
+    return [f"dry run, nothing was removed; {rows[-1]['reclaimable_bytes']:,} bytes go with:", f"  {command}"]
 
 
-def format_gc_log(rows: Sequence[Row], done: GcResult | None) -> str:
-    """The table and what was done, as lines of a flow run's log."""
-    lines = [f"{row['stage']}: {row['reclaimable_bytes']:,} bytes may go: {row['why']}" for row in rows[:-1]]
-    return "\n".join([*lines, *gc_summary(rows, done, "the same flow run with delete = true")])
+def format_gc_log(rows: Sequence[Row], result: GcResult | None) -> str:
+    """The table and the summary, as lines of a flow run's log."""
+    lines = [f"{row['stage']}: {row['reclaimable_bytes']:,} bytes reclaimable: {row['why']}" for row in rows[:-1]]
+    return "\n".join([*lines, *gc_summary(rows, result, "the same flow run with delete = true")])

@@ -1,11 +1,12 @@
-"""Leftovers: what killed processes left in a store and on this machine becomes a list of things that may go, and goes.
+"""Find and remove what killed processes left in a store and on this machine.
 
-- Under a key: files without a manifest (an upload or a removal that was cut off, what ``verify --quarantine`` closed).
+- Under a key: files without a manifest (an interrupted upload or removal, or what ``verify --quarantine`` left).
 - Work folders and trash of this machine, unless a process holds their lock.
-- On S3: leases that nobody renews, parts of uploads that were never put together.
+- On S3: leases that nobody renews, parts of uploads that were never completed.
 - Copies on this machine of artifacts that the store does not have any more.
 
-All of it must be older than what the policy says. A lease is removed by a conditional write: who renews it keeps it.
+All of it must be older than the policy says. A lease is removed by a conditional write: a process that renews it keeps
+it.
 """
 
 import itertools
@@ -33,15 +34,15 @@ from zscir.store.store import Store
 from zscir.store.store_clock import disk_now
 
 LEASE_KIND = "leases"
-DEAD_LEASE_TERMS = 10  # of a lease, without a sign of life
+DEAD_LEASE_TERMS = 10  # a lease that was not renewed for so many of its terms is dead
 _TRASH = re.compile(r"\.trash-([0-9a-f]{64})-\d+")
 
 
 @dataclass(frozen=True)
 class Orphan:
-    """One thing that may go: of which kind, its name and bytes, and how; ``remove_object`` says whether it went.
+    """One removable thing: its kind, name and bytes; ``remove`` removes it and returns whether it did.
 
-    ``key`` is that of the files which others may need, since they were lent.
+    ``key`` is that of files which other artifacts may need, since they share them.
     """
 
     kind: str
@@ -51,38 +52,41 @@ class Orphan:
     key: str = ""
 
 
-def find_orphans(store: Store, marked: MarkedStore) -> list[Orphan]:
+def find_orphans(store: Store, marks: MarkedStore) -> list[Orphan]:
     """Everything of the kinds above that is old enough."""
-    found = [*_without_manifest(store, marked), *_work_folders(store, marked)]
+    found = [*_without_manifest(store, marks), *_work_folders(store, marks)]
     if store.remote:
-        found += [*_dead_leases(store, marked), *_unfinished_uploads(store, marked), *_stale_copies(store, marked)]
+        found += [*_dead_leases(store, marks), *_unfinished_uploads(store, marks), *_stale_copies(store, marks)]
     return found
 
 
-def _without_manifest(store: Store, marked: MarkedStore) -> Iterator[Orphan]:
-    """But for what is kept: a whole that is kept reads the files that are lent to it, whether or not their own artifact
-    is closed."""
-    for heap in marked.heaps:
-        if heap.dated is None and heap.newest < marked.cutoff and heap.key not in marked.kept:
-            name, remove = f"{heap.stage}/{heap.key}", partial(_remove_unclosed, store, marked, heap)
-            yield Orphan("files without a manifest", name, heap.size, remove, heap.key)
+def _without_manifest(store: Store, marks: MarkedStore) -> Iterator[Orphan]:
+    """Files without a manifest, except those that a kept artifact shares."""
+    for artifact in marks.artifacts:
+        if artifact.manifest_date is None and artifact.newest < marks.cutoff and artifact.key not in marks.kept:
+            name, remove = f"{artifact.stage}/{artifact.key}", partial(_remove_without_manifest, store, marks, artifact)
+            yield Orphan("files without a manifest", name, artifact.size, remove, artifact.key)
 
 
-def _remove_unclosed(store: Store, marked: MarkedStore, heap: StoredArtifact) -> bool:
-    with try_hold_key(store.scratch, store.leases, heap.stage, heap.key) as free:
-        now = StoredArtifact(heap.stage, heap.key, list_objects(store, heap.stage, heap.key)) if free else heap
-        if not free or MANIFEST in now.files or now.newest >= marked.cutoff:
+def _remove_without_manifest(store: Store, marks: MarkedStore, artifact: StoredArtifact) -> bool:
+    with try_hold_key(store.scratch, store.leases, artifact.stage, artifact.key) as free:
+        now = (
+            StoredArtifact(artifact.stage, artifact.key, list_objects(store, artifact.stage, artifact.key))
+            if free
+            else artifact
+        )
+        if not free or MANIFEST in now.files or now.newest >= marks.cutoff:
             return False
         remove_stored_artifact(store, now)
         return True
 
 
-def _work_folders(store: Store, marked: MarkedStore) -> Iterator[Orphan]:
+def _work_folders(store: Store, marks: MarkedStore) -> Iterator[Orphan]:
     """Work folders ``STAGE/KEY`` and trash ``.trash-KEY-PID``; the clock is that of the disk on which they lie."""
     if not store.scratch.is_dir():
         return
     with translate_storage_errors(str(store.scratch)):
-        before = disk_now(store.scratch) - (marked.at - marked.cutoff)
+        before = disk_now(store.scratch) - (marks.taken_at - marks.cutoff)
         for folder in sorted(store.scratch.glob("[!.]*/*/")):
             size, newest = _folder_size(folder)
             if newest < before:
@@ -95,14 +99,14 @@ def _work_folders(store: Store, marked: MarkedStore) -> Iterator[Orphan]:
 
 
 def _folder_size(folder: Path) -> tuple[int, datetime]:
-    """Bytes below a folder, and the date of what changed last there; a date to come where something changes now."""
+    """Bytes below a folder, and the date of its last change; ``datetime.max`` where something changes just now."""
     size, newest = 0, 0.0
     try:
         for path in itertools.chain([folder], folder.rglob("*")):
-            seen = path.lstat()
-            size += seen.st_size if not path.is_dir() else 0
-            newest = max(newest, seen.st_mtime)
-    except (FileNotFoundError, NotADirectoryError):  # it was listed and is gone: its process is at work
+            stat = path.lstat()
+            size += stat.st_size if not path.is_dir() else 0
+            newest = max(newest, stat.st_mtime)
+    except (FileNotFoundError, NotADirectoryError):  # listed a moment ago and gone now: its process is at work
         return size, datetime.max.replace(tzinfo=UTC)
     return size, datetime.fromtimestamp(newest, UTC)
 
@@ -117,7 +121,7 @@ def _remove_work(folder: Path, before: datetime) -> bool:
 
 
 def _remove_trash(scratch: Path, folder: Path) -> bool:
-    """Trash is swept by whoever holds its key, and its name does not say of which stage: all locks of that key."""
+    """Trash belongs to whoever holds its key, but its name does not say of which stage: take all locks of that key."""
     key = folder.name.split("-")[1]
     with ExitStack() as stack, translate_storage_errors(str(folder)):
         locks = [stack.enter_context(try_file_lock(path.with_suffix(""))) for path in scratch.glob(f"*/{key}.lock")]
@@ -127,15 +131,15 @@ def _remove_trash(scratch: Path, folder: Path) -> bool:
         return True
 
 
-def _dead_leases(store: Store, marked: MarkedStore) -> Iterator[Orphan]:
-    for name, one in list_objects(store, LEASE_FOLDER).items():
+def _dead_leases(store: Store, marks: MarkedStore) -> Iterator[Orphan]:
+    for name, stat in list_objects(store, LEASE_FOLDER).items():
         path = store.address(LEASE_FOLDER, name)
         with translate_storage_errors(store.uri):
-            seen = read_object(store.fs, path)
-        if seen is not None and one.at < min(
-            marked.cutoff, marked.at - timedelta(seconds=DEAD_LEASE_TERMS * lease_term_s(seen))
+            lease = read_object(store.fs, path)
+        if lease is not None and stat.modified_at < min(
+            marks.cutoff, marks.taken_at - timedelta(seconds=DEAD_LEASE_TERMS * lease_term_s(lease))
         ):
-            yield Orphan(LEASE_KIND, name, one.size, partial(_remove_lease, store, path, seen.etag))
+            yield Orphan(LEASE_KIND, name, stat.size, partial(_remove_lease, store, path, lease.etag))
 
 
 def _remove_lease(store: Store, path: str, etag: str) -> bool:
@@ -145,8 +149,8 @@ def _remove_lease(store: Store, path: str, etag: str) -> bool:
     return False
 
 
-def _unfinished_uploads(store: Store, marked: MarkedStore) -> Iterator[Orphan]:
-    """Uploads in parts that were begun and not ended; they cost money, and no listing of objects shows them."""
+def _unfinished_uploads(store: Store, marks: MarkedStore) -> Iterator[Orphan]:
+    """Uploads in parts that were never completed; they cost money, and no listing of objects shows them."""
     bucket, _, prefix = store.root.partition("/")
     try:
         with translate_storage_errors(store.uri):
@@ -156,18 +160,18 @@ def _unfinished_uploads(store: Store, marked: MarkedStore) -> Iterator[Orphan]:
     except StageError as error:  # an endpoint, or a permission, that does not know them
         log_warning(f"uploads in parts cannot be listed, and are left: {error}")
         return
-    for one in answer.get("Uploads") or []:
-        if one["Initiated"] < marked.cutoff:
-            what = {"Bucket": bucket, "Key": one["Key"], "UploadId": one["UploadId"]}
+    for upload in answer.get("Uploads") or []:
+        if upload["Initiated"] < marks.cutoff:
+            what = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
             with translate_storage_errors(store.uri):
                 parts = store.fs.call_s3("list_parts", **what).get("Parts") or []
             size = sum(part["Size"] for part in parts)
-            name = one["Key"].removeprefix(prefix).lstrip("/")
+            name = upload["Key"].removeprefix(prefix).lstrip("/")
             yield Orphan("parts of uploads", name, size, partial(_abort_upload, store, name, what))
 
 
 def _abort_upload(store: Store, name: str, what: dict[str, str]) -> bool:
-    """An upload that is slow, and not dead, has its key held."""
+    """Abort an upload unless its key is held: then it is slow, not dead."""
     stage, key, *_ = [*name.split("/"), "", ""]
     with try_hold_key(store.scratch, store.leases, stage, key) as free:
         if free:
@@ -176,16 +180,16 @@ def _abort_upload(store: Store, name: str, what: dict[str, str]) -> bool:
         return free
 
 
-def _stale_copies(store: Store, marked: MarkedStore) -> Iterator[Orphan]:
-    """Copies ``STAGE/KEY`` of artifacts that are gone, or about to go."""
+def _stale_copies(store: Store, marks: MarkedStore) -> Iterator[Orphan]:
+    """Copies ``STAGE/KEY`` of artifacts that are removed, or about to be."""
     if not store.local_copies.is_dir():
         return
     with translate_storage_errors(str(store.local_copies)):
-        before = disk_now(store.local_copies) - (marked.at - marked.cutoff)
-        there = {(one.stage, one.key) for one in marked.heaps if one.key in marked.kept}
+        before = disk_now(store.local_copies) - (marks.taken_at - marks.cutoff)
+        kept = {(stored.stage, stored.key) for stored in marks.artifacts if stored.key in marks.kept}
         for folder in sorted(store.local_copies.glob("*/*/")):
             size, newest = _folder_size(folder)
-            if (folder.parent.name, folder.name) not in there and newest < before:
+            if (folder.parent.name, folder.name) not in kept and newest < before:
                 name = f"{folder.parent.name}/{folder.name}"
                 yield Orphan("copies on this machine", name, size, partial(_remove_copy, store, folder), folder.name)
 

@@ -1,13 +1,14 @@
-"""Retention: what lies in a store and what its runs used become, key by key, a reason to keep it, or none.
+"""Decide, key by key, why an artifact is kept, or that no run needs it.
 
-Kept is what these used, with everything that it was made from and all files that others lend to it:
+Kept is what these used, with everything that it was made from and all files that others share with it:
 
 - of each pipeline (of each partition of it) the last runs that succeeded. A run of a part (``--only``, ``--from``) does
-  not count as one of them, and keeps the run that it went on from; runs of parts in between are kept with the others;
+  not count as one of them, and keeps the run that it continued; runs of parts in between are kept with the others;
 - runs at work, and runs that stopped not long ago, so that a rerun loses nothing;
-- whatever is dated (made, or claimed by a run; see ``claims``) not long ago, or since the first of those runs began.
+- whatever is dated (made, or touched by a run; see ``store/touch.py``) not long ago, or since the first of those runs
+  started.
 
-An artifact that was made in pieces keeps its pieces.
+An artifact that was made in chunks keeps its chunks.
 """
 
 import re
@@ -33,11 +34,11 @@ class RetentionPolicy:
     """How much is kept: runs of each pipeline, and the age (``14d``, ``36h``) up to which everything is."""
 
     keep_runs: int = 3
-    older_than: timedelta = timedelta(days=14)
+    max_age: timedelta = timedelta(days=14)
 
     @classmethod
     def parse(cls, keep_runs: int, older_than: str) -> "RetentionPolicy":
-        """The policy of words; RequestError says what is allowed."""
+        """The policy of the command's options; RequestError says what is allowed."""
         found = re.fullmatch(r"(\d{1,5})([mhdw])", older_than.strip())
         if keep_runs < 0:
             raise RequestError(f"keep runs {keep_runs}: a whole number from 0 up is needed")
@@ -54,71 +55,73 @@ class RetentionPolicy:
 
 @dataclass(frozen=True)
 class MarkedStore:
-    """A store at one moment: ``at`` (by its own clock), what lies there, who needs whom, and why each key is kept."""
+    """A store at one moment (``taken_at``, by its own clock): its artifacts, their dependencies, why each is kept."""
 
-    at: datetime
-    cutoff: datetime
-    heaps: list[StoredArtifact]
-    read: dict[tuple[str, str], StoredManifest]
-    needs: KeyLinks
-    kept: dict[str, str]
-    at_work: list[str]  # the runs at work
+    taken_at: datetime
+    cutoff: datetime  # what is dated before it may be removed
+    artifacts: list[StoredArtifact]
+    manifests: dict[tuple[str, str], StoredManifest]
+    dependencies: KeyLinks
+    kept: dict[str, str]  # key -> reason
+    running: list[str]  # ids of the runs at work
     used_by: dict[str, str]  # key -> the newest run that used it
 
-    def garbage(self) -> list[StoredArtifact]:
+    def unreferenced(self) -> list[StoredArtifact]:
         """The artifacts that nothing keeps, each before those that it needs."""
-        left = [one for one in self.heaps if one.dated is not None and one.key not in self.kept]
-        order = {key: place for place, key in enumerate(dependents_first(self.needs, {one.key for one in left}))}
-        return sorted(left, key=lambda one: (order[one.key], one.stage))
+        found = [
+            stored for stored in self.artifacts if stored.manifest_date is not None and stored.key not in self.kept
+        ]
+        keys = dependents_first(self.dependencies, {stored.key for stored in found})
+        order = {key: place for place, key in enumerate(keys)}
+        return sorted(found, key=lambda stored: (order[stored.key], stored.stage))
 
 
 def mark_store(store: Store, policy: RetentionPolicy) -> MarkedStore:
-    """Look at all of a store. The time is taken first: whatever a run does from then on is dated later than that."""
-    at = store_now(store)
+    """List a whole store. The time is taken first: whatever a run does from then on is dated later than that."""
+    taken_at = store_now(store)
     history = read_run_history(store)
-    lying = list(list_stored_artifacts(store))
-    read = read_stored_manifests(store, lying)
-    needs = dependency_links(read, history)
-    kept = keep_reasons(lying, history, needs, policy, at)
+    artifacts = list(list_stored_artifacts(store))
+    manifests = read_stored_manifests(store, artifacts)
+    dependencies = dependency_links(manifests, history)
+    kept = keep_reasons(artifacts, history, dependencies, policy, taken_at)
     used_by = {key: run.run_id for run in history.runs for key in history.used.get(run.run_id, ())}
-    at_work = [run.run_id for run in history.runs if run.status == "running"]
-    return MarkedStore(at, at - policy.older_than, lying, read, needs, kept, at_work, used_by)
+    running = [run.run_id for run in history.runs if run.status == "running"]
+    return MarkedStore(taken_at, taken_at - policy.max_age, artifacts, manifests, dependencies, kept, running, used_by)
 
 
-def dependency_links(read: dict[tuple[str, str], StoredManifest], history: RunHistory) -> KeyLinks:
-    """Key -> keys without which its artifact is not whole, or could not be made again; of a manifest that cannot be
-    read the lineage knows."""
+def dependency_links(manifests: dict[tuple[str, str], StoredManifest], history: RunHistory) -> KeyLinks:
+    """Key -> keys without which its artifact is not whole, or could not be made again.
+
+    Where a manifest cannot be read, the inputs are those of the lineage tables.
+    """
     needs: KeyLinks = defaultdict(set)
-    for (_, key), one in read.items():
-        needs[key] |= one.needs if one.manifest is not None else history.edges.get(key, set())
-        needs[key] |= history.pieces.get(key, set())
+    for (_, key), stored in manifests.items():
+        needs[key] |= stored.input_keys if stored.manifest is not None else history.edges.get(key, set())
+        needs[key] |= history.chunks.get(key, set())
     return dict(needs)
 
 
 def keep_reasons(
-    lying: list[StoredArtifact], history: RunHistory, needs: KeyLinks, policy: RetentionPolicy, at: datetime
+    artifacts: list[StoredArtifact],
+    history: RunHistory,
+    dependencies: KeyLinks,
+    policy: RetentionPolicy,
+    taken_at: datetime,
 ) -> dict[str, str]:
     """Key -> why it is kept."""
-    cutoff = at - policy.older_than
+    cutoff = taken_at - policy.max_age
     kept: dict[str, str] = {}
     runs = kept_runs(history.runs, policy, cutoff)
-    since = min(
-        [
-            cutoff,
-            *(
-                run.begun - MIN_GC_AGE
-                for run in history.runs
-                if runs.get(run.run_id) in (REASON_RUNNING, REASON_STOPPED)
-            ),
-        ]
-    )
+    # A run touches what it will reuse before its first heartbeat: what is dated since shortly before its start counts.
+    active = [run for run in history.runs if runs.get(run.run_id) in (REASON_RUNNING, REASON_STOPPED)]
+    since = min([cutoff, *(run.first_seen - MIN_GC_AGE for run in active)])
     for run_id, why in runs.items():
         for key in history.used.get(run_id, ()):
             kept.setdefault(key, why)
-    for one in lying:
-        if one.dated is not None and one.dated >= since:
-            kept.setdefault(one.key, REASON_YOUNG)
-    for key in dependency_closure(needs, list(kept)):
+    for stored in artifacts:
+        if stored.manifest_date is not None and stored.manifest_date >= since:
+            kept.setdefault(stored.key, REASON_YOUNG)
+    for key in dependency_closure(dependencies, list(kept)):
         kept.setdefault(key, REASON_NEEDED)
     return kept
 
@@ -129,28 +132,28 @@ REASON_LAST_RUNS = "last runs"
 
 
 def kept_runs(runs: list[PastRun], policy: RetentionPolicy, cutoff: datetime) -> dict[str, str]:
-    """Run -> why what it used is kept. ``runs`` are sorted, oldest first."""
+    """Run -> why the artifacts that it used are kept. ``runs`` are sorted, oldest first."""
     kept: dict[str, str] = {}
-    whole: dict[tuple[str, tuple[str, ...]], int] = defaultdict(int)
+    counted: dict[tuple[str, tuple[str, ...]], int] = defaultdict(int)
     for run in reversed(runs):
         line = (run.pipeline, run.partition)
         if run.status == "running":
             kept[run.run_id] = REASON_RUNNING
         elif run.status != "succeeded":
-            if run.heard_of >= cutoff:
+            if run.last_seen >= cutoff:
                 kept[run.run_id] = REASON_STOPPED
-        elif whole[line] < policy.keep_runs:
+        elif counted[line] < policy.keep_runs:
             kept[run.run_id] = REASON_LAST_RUNS
-            whole[line] += run.whole
+            counted[line] += run.is_complete_run
     return _with_parent_runs(kept, {run.run_id: run for run in runs})
 
 
 def _with_parent_runs(kept: dict[str, str], runs: dict[str, PastRun]) -> dict[str, str]:
-    """A run of a part stands on the run that it went on from."""
+    """A run of a part keeps the run that it continued."""
     found = dict(kept)
     for run_id, why in kept.items():
         run = runs[run_id]
-        while not run.whole and run.parent_run_id in runs and run.parent_run_id not in found:
+        while not run.is_complete_run and run.parent_run_id in runs and run.parent_run_id not in found:
             run = runs[run.parent_run_id]
             found[run.run_id] = why if why != REASON_RUNNING else REASON_LAST_RUNS
     return found
@@ -170,16 +173,16 @@ def dependency_closure(needs: KeyLinks, keys: Iterable[str]) -> list[str]:
 
 def dependents_first(needs: KeyLinks, keys: set[str]) -> list[str]:
     """``keys`` in an order in which each comes before those that it needs."""
-    begun: set[str] = set()
+    entered: set[str] = set()
     done: list[str] = []
     for start in sorted(keys):
         stack = [(start, False)]
         while stack:
-            key, left = stack.pop()
-            if left:
+            key, leaving = stack.pop()
+            if leaving:
                 done.append(key)
-            elif key not in begun:
-                begun.add(key)
+            elif key not in entered:
+                entered.add(key)
                 stack.append((key, True))
-                stack += [(one, False) for one in sorted(needs.get(key, set()) & keys)]
+                stack += [(needed, False) for needed in sorted(needs.get(key, set()) & keys)]
     return done[::-1]

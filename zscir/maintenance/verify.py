@@ -1,10 +1,12 @@
-"""Verifying: every file of a store is read; what is not as its manifest says becomes a row with what to do about it.
+"""Read every file of a store and compare it with its manifest; each difference is a finding with what to do about it.
 
-A file is read once, however many artifacts it is lent to; a few are read at the same time, a block of each at once.
-Where it is damaged, all artifacts that hold it are, asked for or not: while one of them is open, its bytes are reused.
-What looks damaged is looked at again, since an artifact may be removed or made again while its files are read.
+A file is read once, however many artifacts share it; a few are read at the same time, one block of each in memory.
+Where it is damaged, all artifacts that share it are, whether the caller named them or not: as long as one of them keeps
+its manifest, its bytes are reused. What looks damaged is read again, since an artifact may be removed or made again
+while its files are read.
 """
 
+import itertools
 import os
 import shlex
 from collections import defaultdict
@@ -47,7 +49,7 @@ FileProblem = tuple[str, str]  # state and detail of a finding
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as it should be: which artifact, which file, what is the matter, what makes it again."""
+    """One difference between a store and its manifests: where, what it is, and the command that makes it again."""
 
     stage: str
     key: str
@@ -59,75 +61,82 @@ class Finding:
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """What was read, and what was found."""
+    """The manifests, files and bytes that were read, and the findings."""
 
-    read: dict[ArtifactId, StoredManifest]
+    manifests: dict[ArtifactId, StoredManifest]
     files: int
     bytes: int
     findings: list[Finding]
 
     @property
     def artifacts(self) -> int:
-        """How many."""
-        return len(self.read)
+        """The number of artifacts that were read."""
+        return len(self.manifests)
 
     @property
-    def bad(self) -> dict[ArtifactId, list[Finding]]:
-        """The artifacts that are damaged; files that merely lie about are not damage."""
+    def damaged(self) -> dict[ArtifactId, list[Finding]]:
+        """The damaged artifacts; files that no manifest lists are not damage."""
         found: dict[ArtifactId, list[Finding]] = defaultdict(list)
-        for one in self.findings:
-            if one.state in DAMAGE_STATES:
-                found[one.stage, one.key].append(one)
+        for finding in self.findings:
+            if finding.state in DAMAGE_STATES:
+                found[finding.stage, finding.key].append(finding)
         return found
 
 
 def verify_artifacts(store: Store, refs: Iterable[str] = ()) -> VerifyResult:
     """Read all files of all artifacts, or of those that ``refs`` name: a stage, a run, a key or its beginning.
 
-    RequestError when a word names nothing; StageError when the store cannot be read.
+    RequestError when one of them names nothing; StageError when the store cannot be read.
     """
     history = read_run_history(store)
     everything = list(list_stored_artifacts(store))
-    lying = select_stored_artifacts(store, everything, list(refs), history)
-    read = read_stored_manifests(store, lying)
-    places = _file_locations(read)
+    artifacts = select_stored_artifacts(store, everything, list(refs), history)
+    manifests = read_stored_manifests(store, artifacts)
+    places = _file_locations(manifests)
     damaged = _damaged_files(store, places)
-    sharing = _artifacts_sharing(store, everything, read, set(damaged))
+    sharing = _artifacts_sharing(store, everything, manifests, set(damaged))
     shared = {place: holders for place, holders in _file_locations(sharing).items() if place[0] in damaged}
-    read |= sharing
-    found = [*_manifest_findings(lying, read), *_unknown_files(lying, read)]
+    manifests |= sharing
+    found = [*_manifest_findings(artifacts, manifests), *_unknown_files(artifacts, manifests)]
     also = _damaged_files(store, shared) if shared else {}
-    found += [one for findings in [*damaged.values(), *also.values()] for one in findings]
+    found += itertools.chain(*damaged.values(), *also.values())
     again = _remake_commands(history)
-    confirmed = sorted(
-        (one for one in found if _still_holds(store, one, read)), key=lambda one: (one.stage, one.key, one.file)
-    )
-    told = [replace(one, again=again.get(one.key, "")) if one.state in DAMAGE_STATES else one for one in confirmed]
+    confirmed = [finding for finding in found if _still_holds(store, finding, manifests)]
+    confirmed.sort(key=lambda finding: (finding.stage, finding.key, finding.file))
+    findings = [
+        replace(finding, again=again.get(finding.key, "")) if finding.state in DAMAGE_STATES else finding
+        for finding in confirmed
+    ]
     sizes = [entries[0][1].size for entries in places.values()]
-    return VerifyResult(read, len(places), sum(sizes), told)
+    return VerifyResult(manifests, len(places), sum(sizes), findings)
 
 
 def select_stored_artifacts(
-    store: Store, lying: list[StoredArtifact], refs: list[str], history: RunHistory
+    store: Store, artifacts: list[StoredArtifact], refs: list[str], history: RunHistory
 ) -> list[StoredArtifact]:
-    """Of what lies there that under the keys that the words name; all of it where there are none."""
+    """Those of ``artifacts`` that ``refs`` name; all of them where there are no refs."""
     if not refs:
-        return lying
-    return list(
-        {(one.stage, one.key): one for ref in refs for one in _artifacts_of_ref(store, ref, lying, history)}.values()
-    )
+        return artifacts
+    chosen = itertools.chain.from_iterable(_artifacts_of_ref(store, ref, artifacts, history) for ref in refs)
+    return list({(stored.stage, stored.key): stored for stored in chosen}.values())
 
 
-def _artifacts_of_ref(store: Store, ref: str, lying: list[StoredArtifact], history: RunHistory) -> list[StoredArtifact]:
+def _artifacts_of_ref(
+    store: Store, ref: str, artifacts: list[StoredArtifact], history: RunHistory
+) -> list[StoredArtifact]:
     runs = [run.run_id for run in history.runs]
     named = runs[-1:] if ref == "latest" else [run for run in runs if ref and run.startswith(ref)]
     if len(named) > 1:
         raise RequestError(f"store {store.uri}: {len(named)} runs begin with '{ref}': {', '.join(named[:5])}")
     used = history.used.get(named[0], set()) if named else set()
     long = len(ref) >= MIN_PREFIX_CHARS
-    found = [one for one in lying if one.stage == ref or one.key in used or (long and one.key.startswith(ref))]
+    found = [
+        stored
+        for stored in artifacts
+        if stored.stage == ref or stored.key in used or (long and stored.key.startswith(ref))
+    ]
     if not found:
-        stages = sorted({one.stage for one in lying})
+        stages = sorted({stored.stage for stored in artifacts})
         raise RequestError(
             f"store {store.uri}: '{ref}' is no run with artifacts, and no key (or its first {MIN_PREFIX_CHARS} "
             f"characters or more) or stage that has any; the stages are: {', '.join(stages) or 'none yet'}"
@@ -135,31 +144,33 @@ def _artifacts_of_ref(store: Store, ref: str, lying: list[StoredArtifact], histo
     return found
 
 
-def _manifest_findings(lying: list[StoredArtifact], read: dict[ArtifactId, StoredManifest]) -> Iterator[Finding]:
-    for heap in lying:
-        one = read.get((heap.stage, heap.key))
-        if heap.dated is None:
-            yield Finding(heap.stage, heap.key, "", NO_MANIFEST, f"{len(heap.files)} files, {heap.size:,} bytes")
-        elif one is not None and one.manifest is None:
-            yield Finding(heap.stage, heap.key, MANIFEST, DAMAGED, one.problem)
+def _manifest_findings(
+    artifacts: list[StoredArtifact], manifests: dict[ArtifactId, StoredManifest]
+) -> Iterator[Finding]:
+    for stored in artifacts:
+        stage, key = stored.stage, stored.key
+        manifest = manifests.get((stage, key))
+        if stored.manifest_date is None:
+            yield Finding(stage, key, "", NO_MANIFEST, f"{len(stored.files)} files, {stored.size:,} bytes")
+        elif manifest is not None and manifest.manifest is None:
+            yield Finding(stage, key, MANIFEST, DAMAGED, manifest.problem)
 
 
-def _unknown_files(lying: list[StoredArtifact], read: dict[ArtifactId, StoredManifest]) -> Iterator[Finding]:
-    for heap in lying:
-        one = read.get((heap.stage, heap.key))
-        if one is not None and one.manifest is not None:
-            known = {MANIFEST, *(entry.path for entry in one.manifest.files if entry.home is None)}
-            for name in sorted(heap.files.keys() - known):
-                yield Finding(
-                    heap.stage, heap.key, name, UNKNOWN, f"{heap.files[name].size:,} bytes, not in the manifest"
-                )
+def _unknown_files(artifacts: list[StoredArtifact], manifests: dict[ArtifactId, StoredManifest]) -> Iterator[Finding]:
+    for stored in artifacts:
+        read = manifests.get((stored.stage, stored.key))
+        if read is not None and read.manifest is not None:
+            known = {MANIFEST, *(entry.path for entry in read.manifest.files if entry.home is None)}
+            for name in sorted(stored.files.keys() - known):
+                detail = f"{stored.files[name].size:,} bytes, not in the manifest"
+                yield Finding(stored.stage, stored.key, name, UNKNOWN, detail)
 
 
-def _file_locations(read: dict[ArtifactId, StoredManifest]) -> FileLocations:
-    """Every place -> the artifacts that its bytes belong to, and under which name."""
+def _file_locations(manifests: dict[ArtifactId, StoredManifest]) -> FileLocations:
+    """Location of bytes -> the artifacts that have them, and under which name."""
     found: FileLocations = defaultdict(list)
-    for name, one in read.items():
-        for entry in _entries(one):
+    for name, manifest in manifests.items():
+        for entry in _entries(manifest):
             found[_address(name, entry), entry.size, entry.sha256].append((name, entry))
     return dict(found)
 
@@ -169,7 +180,7 @@ def _address(name: ArtifactId, entry: FileEntry) -> str:
 
 
 def _damaged_files(store: Store, places: FileLocations) -> dict[str, list[Finding]]:
-    """Address of damaged bytes -> a finding for each artifact that they belong to."""
+    """Address of damaged bytes -> a finding for each artifact that has them."""
     found: dict[str, list[Finding]] = defaultdict(list)
     for place, problem in track(_check_locations(store, places), len(places), "verify"):
         found[place[0]] += [Finding(*name, entry.path, *problem) for name, entry in places[place] if problem]
@@ -177,14 +188,16 @@ def _damaged_files(store: Store, places: FileLocations) -> dict[str, list[Findin
 
 
 def _artifacts_sharing(
-    store: Store, lying: list[StoredArtifact], read: dict[ArtifactId, StoredManifest], damaged: set[str]
+    store: Store, artifacts: list[StoredArtifact], manifests: dict[ArtifactId, StoredManifest], damaged: set[str]
 ) -> dict[ArtifactId, StoredManifest]:
-    """The artifacts beyond those that were read to which damaged bytes belong, too."""
+    """Further artifacts, not among ``manifests``, that share damaged bytes."""
     if not damaged:
         return {}
-    others = read_stored_manifests(store, [one for one in lying if (one.stage, one.key) not in read])
+    rest = [stored for stored in artifacts if (stored.stage, stored.key) not in manifests]
     return {
-        name: one for name, one in others.items() if any(_address(name, entry) in damaged for entry in _entries(one))
+        name: manifest
+        for name, manifest in read_stored_manifests(store, rest).items()
+        if any(_address(name, entry) in damaged for entry in _entries(manifest))
     }
 
 
@@ -193,11 +206,11 @@ def _check_locations(store: Store, places: Iterable[FileLocation]) -> Iterator[t
     try:
         yield from pool.map(lambda place: (place, file_problem(store, *place)), places)
     finally:
-        pool.shutdown(cancel_futures=True)  # who stops it does not wait for the rest of the store
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C the rest of the store is not read
 
 
 def file_problem(store: Store, place: str, size: int, digest: str) -> FileProblem | None:
-    """What is the matter with one file, if anything is."""
+    """What is wrong with one file; None where nothing is. StageError when the store cannot be read."""
     path = store.address(place)
     with translate_storage_errors(store.uri):
         try:
@@ -226,15 +239,16 @@ def _read_remote(store: Store, path: str) -> tuple[int, str]:
     return size, total.hexdigest()
 
 
-def _still_holds(store: Store, one: Finding, read: dict[ArtifactId, StoredManifest]) -> bool:
-    """Whether it is so at a second look, of the very same artifact."""
-    before, now = read.get((one.stage, one.key)), read_stored_manifest(store, one.stage, one.key)
+def _still_holds(store: Store, finding: Finding, manifests: dict[ArtifactId, StoredManifest]) -> bool:
+    """Whether a second reading of the very same artifact finds it too."""
+    name = (finding.stage, finding.key)
+    before, now = manifests.get(name), read_stored_manifest(store, *name)
     if (before and before.text) != (now and now.text):
         return False
-    entry = next((entry for entry in _entries(now) if entry.path == one.file), None)
-    if one.state not in DAMAGE_STATES or entry is None:
+    entry = next((entry for entry in _entries(now) if entry.path == finding.file), None)
+    if finding.state not in DAMAGE_STATES or entry is None:
         return True
-    return file_problem(store, _address((one.stage, one.key), entry), entry.size, entry.sha256) is not None
+    return file_problem(store, _address(name, entry), entry.size, entry.sha256) is not None
 
 
 def _entries(read: StoredManifest | None) -> tuple[FileEntry, ...]:
@@ -242,53 +256,53 @@ def _entries(read: StoredManifest | None) -> tuple[FileEntry, ...]:
 
 
 def _remake_commands(history: RunHistory) -> dict[str, str]:
-    """Key -> the command that makes it again: the newest run that used it, or what it is a piece of, once more."""
+    """Key -> the command that makes it again: the newest run that used it, or the artifact that it is a chunk of."""
     found: dict[str, str] = {}
     for run in history.runs:
         for key in history.used.get(run.run_id, ()):
-            found |= dict.fromkeys([key, *history.pieces.get(key, ())], f"zscir rerun {run.run_id}")
+            found |= dict.fromkeys([key, *history.chunks.get(key, ())], f"zscir rerun {run.run_id}")
     return found
 
 
 def quarantine_artifacts(store: Store, verified: VerifyResult) -> list[ArtifactId]:
-    """Take the manifests of damaged artifacts away, so that the next run makes them again; give those that it closed.
+    """Remove the manifests of damaged artifacts, so that the next run makes them again; return their ids.
 
-    Their files stay for whoever wants to look, until they are made again or `zscir gc` takes them.
+    Their files stay for inspection until they are made again or `zscir gc` removes them.
     """
-    removals, closed = DeletionLog(store, "verify"), []
-    for (stage, key), found in verified.bad.items():
+    deletions, quarantined = DeletionLog(store, "verify"), []
+    for (stage, key), found in verified.damaged.items():
         why = f"{found[0].state}: {found[0].file}: {found[0].detail}"
-        size = sum(entry.size for entry in _entries(verified.read[stage, key]))
-        removals.plan(stage, key, size, len(found), why, verified.read[stage, key].text)
-    with removals.written():
-        for stage, key in verified.bad:
+        size = sum(entry.size for entry in _entries(verified.manifests[stage, key]))
+        deletions.plan(stage, key, size, len(found), why, verified.manifests[stage, key].text)
+    with deletions.written():
+        for stage, key in verified.damaged:
             with hold_key(store.scratch, store.leases, stage, key):
                 now = read_stored_manifest(store, stage, key)
-                same = now is not None and now.text == verified.read[stage, key].text
+                same = now is not None and now.text == verified.manifests[stage, key].text
                 if same:
                     remove_manifest(store, stage, key)
-                    closed.append((stage, key))
-                removals.note(stage, key, DONE if same else SPARED)
-    log_info(f"{len(closed)} damaged artifacts are closed; the next run makes them again")
-    return closed
+                    quarantined.append((stage, key))
+                deletions.note(stage, key, DONE if same else SPARED)
+    log_info(f"{len(quarantined)} damaged artifacts are quarantined; the next run makes them again")
+    return quarantined
 
 
-def raise_if_damaged(store: Store, verified: VerifyResult, closed: Sequence[ArtifactId] = ()) -> None:
-    """DamageError that lists what is damaged and says what to type, unless nothing is."""
-    bad = verified.bad
-    if not bad:
+def raise_if_damaged(store: Store, verified: VerifyResult, quarantined: Sequence[ArtifactId] = ()) -> None:
+    """DamageError that lists the damaged artifacts and says what to type; nothing where there are none."""
+    damaged = verified.damaged
+    if not damaged:
         return
     where = "" if store.uri == Settings.from_env().store.rstrip("/") else f" --store {shlex.quote(store.uri)}"
-    lines = [f"{len(bad)} of {verified.artifacts} artifacts are damaged:"]
-    for (stage, key), found in list(bad.items())[:MAX_LISTED_FINDINGS]:
+    lines = [f"{len(damaged)} of {verified.artifacts} artifacts are damaged:"]
+    for (stage, key), found in list(damaged.items())[:MAX_LISTED_FINDINGS]:
         lines.append(f"  {stage}/{key[:12]}: {found[0].file}: {found[0].state}: {found[0].detail}")
-    lines += [f"  ... and {len(bad) - MAX_LISTED_FINDINGS} more"] if len(bad) > MAX_LISTED_FINDINGS else []
-    if len(closed) < len(bad):
-        keys = " ".join(key[:12] for _, key in bad) if len(bad) <= MAX_LISTED_FINDINGS else ""
+    lines += [f"  ... and {len(damaged) - MAX_LISTED_FINDINGS} more"] if len(damaged) > MAX_LISTED_FINDINGS else []
+    if len(quarantined) < len(damaged):
+        keys = " ".join(key[:12] for _, key in damaged) if len(damaged) <= MAX_LISTED_FINDINGS else ""
         lines += ["Take them out, so that no run reuses them:", f"  zscir verify {keys} --quarantine{where}"]
-    again = dict.fromkeys(one.again for found in bad.values() for one in found if one.again)
+    commands = [finding.again for finding in itertools.chain(*damaged.values()) if finding.again]
+    again = [f"  {command}{where}" for command in list(dict.fromkeys(commands))[:MAX_LISTED_FINDINGS]]
     lines += (
-        ["Then make them again:", *(f"  {one}{where}" for one in list(again)[:MAX_LISTED_FINDINGS])] if again else []
+        ["Then make them again:", *again] if again else ["No run lists them; run the pipeline that made them again."]
     )
-    lines += [] if again else ["No run lists them; run the pipeline that made them again."]
     raise DamageError("\n".join(lines))

@@ -1,4 +1,4 @@
-"""The inventory: a store becomes what lies under each key, bytes and dates; its manifests become who needs whom."""
+"""List the files of a store by stage and key, with sizes and dates, and read the manifests among them."""
 
 import re
 from collections.abc import Iterator
@@ -21,46 +21,46 @@ class ObjectStat:
     """One file of a store: its size in bytes, and its date by the store's clock."""
 
     size: int
-    at: datetime
+    modified_at: datetime
 
 
 @dataclass(frozen=True)
 class StoredArtifact:
-    """What lies under one key of one stage, by name; an artifact if a manifest is among it."""
+    """The files under one key of one stage, by name; they are an artifact if a manifest is among them."""
 
     stage: str
     key: str
     files: dict[str, ObjectStat]
 
     @property
-    def dated(self) -> datetime | None:
+    def manifest_date(self) -> datetime | None:
         """The date of the manifest; None where there is none."""
         manifest = self.files.get(MANIFEST)
-        return None if manifest is None else manifest.at
+        return None if manifest is None else manifest.modified_at
 
     @property
     def newest(self) -> datetime:
-        """The date of the newest file; the beginning of time where there is none."""
-        return max((one.at for one in self.files.values()), default=datetime.min.replace(tzinfo=UTC))
+        """The date of the newest file; ``datetime.min`` where there is none."""
+        return max((stat.modified_at for stat in self.files.values()), default=datetime.min.replace(tzinfo=UTC))
 
     @property
     def size(self) -> int:
-        """All its bytes; files that others lend it lie, and count, where they are."""
-        return sum(one.size for one in self.files.values())
+        """All its bytes; a file shared from another artifact counts there."""
+        return sum(stat.size for stat in self.files.values())
 
 
 @dataclass(frozen=True)
 class StoredManifest:
-    """The manifest of a heap as it was read: its text, and what it says, or why it says nothing."""
+    """A manifest as it was read: its text, and what it says, or why it cannot be used."""
 
     text: str
     manifest: Manifest | None
     problem: str = ""
-    needs: frozenset[str] = field(default_factory=frozenset)  # keys of its inputs, and of those that lend it files
+    input_keys: frozenset[str] = field(default_factory=frozenset)  # and the keys of artifacts that share files with it
 
 
 def check_store_exists(store: Store) -> None:
-    """RequestError when nothing lies at the store's address: more likely a wrong word than an empty store."""
+    """RequestError when there is nothing at the store's address: more likely a typing mistake than an empty store."""
     with translate_storage_errors(store.uri):
         there = store.fs.exists(store.root) and bool(store.fs.ls(store.root, detail=False))
     if not there:
@@ -68,7 +68,7 @@ def check_store_exists(store: Store) -> None:
 
 
 def list_stored_artifacts(store: Store, stage: str | None = None) -> Iterator[StoredArtifact]:
-    """What lies under every key of the store, or of one stage, sorted; nothing else in the store is a heap."""
+    """The files under every key of the store, or of one stage, sorted; all other folders are skipped."""
     for name in store.folders() if stage is None else [stage]:
         yield from _stored_artifacts_of(store, name)
 
@@ -79,10 +79,10 @@ def _stored_artifacts_of(store: Store, stage: str) -> Iterator[StoredArtifact]:
         with translate_storage_errors(store.uri):
             empty = [path.rsplit("/", 1)[1] for path in store.fs.glob(store.address(stage, "*"))]
         found = {key: {} for key in empty if _KEY.fullmatch(key)}
-    for name, one in list_objects(store, stage).items():
+    for name, stat in list_objects(store, stage).items():
         key, _, inner = name.partition("/")
         if inner and _KEY.fullmatch(key):
-            found.setdefault(key, {})[inner] = one
+            found.setdefault(key, {})[inner] = stat
     for key, files in sorted(found.items()):
         yield StoredArtifact(stage, key, files)
 
@@ -95,12 +95,12 @@ def list_objects(store: Store, *parts: str) -> dict[str, ObjectStat]:
     return {path[len(top) + 1 :]: ObjectStat(int(info["size"]), _date(info)) for path, info in found.items()}
 
 
-def read_stored_manifests(store: Store, wanted: list[StoredArtifact]) -> dict[tuple[str, str], StoredManifest]:
-    """(stage, key) -> the manifest of every heap that has one, as it is now."""
-    asked = [(one.stage, one.key) for one in wanted if one.dated is not None]
+def read_stored_manifests(store: Store, stored: list[StoredArtifact]) -> dict[tuple[str, str], StoredManifest]:
+    """(stage, key) -> every manifest among ``stored``, as it is now."""
+    names = [(artifact.stage, artifact.key) for artifact in stored if artifact.manifest_date is not None]
     with ThreadPoolExecutor(MANIFEST_READERS if store.remote else 1) as pool:
-        found = pool.map(lambda name: read_stored_manifest(store, *name), asked)
-        return {name: one for name, one in zip(asked, found, strict=True) if one is not None}
+        found = pool.map(lambda name: read_stored_manifest(store, *name), names)
+        return {name: manifest for name, manifest in zip(names, found, strict=True) if manifest is not None}
 
 
 def read_stored_manifest(store: Store, stage: str, key: str) -> StoredManifest | None:
@@ -114,7 +114,7 @@ def read_stored_manifest(store: Store, stage: str, key: str) -> StoredManifest |
         return StoredManifest(text, None, str(error))
     if (manifest.stage, manifest.key) != (stage, key):
         return StoredManifest(text, None, f"manifest of another artifact: {manifest.stage}/{manifest.key[:12]}")
-    inputs = [one.key for one in manifest.inputs.values()]
+    inputs = [entry.key for entry in manifest.inputs.values()]
     homes = [entry.home.split("/")[1] for entry in manifest.files if entry.home]
     return StoredManifest(text, manifest, "", frozenset([*inputs, *homes]))
 
