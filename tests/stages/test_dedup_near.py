@@ -41,7 +41,7 @@ def others(image: Image.Image) -> list[bytes]:
 def test_copies_go_and_other_pictures_stay(tmp_path: Path) -> None:
     first = [jpeg(view(seed, 240, 180)) for seed in range(3)]
     same = [copy for seed in range(3) for copy in copies(view(seed, 240, 180))]
-    else_ = [one for seed in range(3) for one in others(view(seed, 240, 180))]
+    else_ = [picture for seed in range(3) for picture in others(view(seed, 240, 180))]
     images = download_of(tmp_path / "images", [*first, *else_, *same])
     facts = run(tmp_path, images)
     assert kept(tmp_path / "out") == list(range(15))
@@ -116,7 +116,7 @@ def test_in_the_tabletop_world_copies_are_found_and_few_scenes_are_taken_for_ano
     """Its scenes are alike as few photographs are: one to four plain things on five plain grounds."""
     world = TabletopSpec(scenes=400)
     scenes = [web_jpeg(world, index) for index in range(400)]
-    again = [jpeg(decode_image(one), 60) for one in scenes[:100]]
+    again = [jpeg(decode_image(scene), 60) for scene in scenes[:100]]
     images = download_of(tmp_path / "images", [*scenes, *again])
     run(tmp_path, images)
     taken = rejected(tmp_path / "out")

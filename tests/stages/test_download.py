@@ -161,7 +161,7 @@ def test_every_pair_is_accounted_for(web: Web) -> None:
     assert len(web.rows) == len(FAILING) + len(WORKING) + 6
     rejects = read_rows(web.made.artifact.path("rejects.parquet"), REJECTS_SCHEMA)
     failed = [row for row in web.rows if row["status"] != "ok"]
-    assert [(one["id"], one["reason"]) for one in rejects] == [(row["pair_id"], row["error_class"]) for row in failed]
+    assert [(row["id"], row["reason"]) for row in rejects] == [(row["pair_id"], row["error_class"]) for row in failed]
     assert web.facts["rows"] == web.facts["ok"] + web.facts["rejects"] == len(web.rows)
     assert (web.facts["ok"], web.facts["images"]) == (len(WORKING) + 1, len(WORKING))
     assert web.facts["chunks"] >= 2

@@ -62,7 +62,8 @@ def scores(out: Path) -> dict[tuple[str, str], float]:
 
 def vectors(model: Any, made: dict[str, Any], name: str, members: list[str]) -> np.ndarray:
     pixels = [
-        decode_to_square((made["loose"] / name / "images" / one).read_bytes(), model.pixels, one) for one in members
+        decode_to_square((made["loose"] / name / "images" / member).read_bytes(), model.pixels, member)
+        for member in members
     ]
     return model.gallery(torch.from_numpy(np.stack(pixels))).numpy()
 

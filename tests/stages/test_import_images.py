@@ -93,7 +93,7 @@ def test_a_folder_of_all_sorts_is_accounted_for_one_to_one(tmp_path: Path) -> No
         assert (row["status"], row["attempts"], row["http_status"]) == ("ok", 1, None)
         assert (row["original_width"], row["original_height"]) == (width, height)
         assert min(row["width"], row["height"]) == min(100, width, height)
-    assert [(one["stage"], one["id"], one["reason"]) for one in rejects] == [
+    assert [(row["stage"], row["id"], row["reason"]) for row in rejects] == [
         ("import_images", told[name]["pair_id"], reason) for name, reason in bad.items()
     ]
     assert facts == {
@@ -157,7 +157,7 @@ def test_a_list_cannot_name_a_file_outside_of_the_folder(tmp_path: Path, file: s
     picture(tmp_path / "pictures/good.jpg")
     listed(tmp_path, [(file, "t"), ("./good.jpg", "t")])
     rejects = read_rows(tmp_path / "pairs/rejects.parquet", REJECTS_SCHEMA)
-    assert [one["reason"] for one in rejects] == [reason]
+    assert [row["reason"] for row in rejects] == [reason]
     rows, _, _ = imported(Artifact.of_folder(tmp_path / "pairs"), tmp_path / "pictures", tmp_path / "out")
     assert [(row["url"], row["status"]) for row in rows] == [("file:good.jpg", "ok")]
 

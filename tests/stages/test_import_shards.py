@@ -57,7 +57,7 @@ def test_tars_become_pairs_images_and_shards_one_to_one(tmp_path: Path) -> None:
         ("file:00001.tar/0005.jpg", "page", "failed", None),
     ]  # fmt: skip
     assert [row["image_key"] for row in rows] == [sha256(row["url"].encode()).hexdigest() for row in rows]
-    assert [(one["stage"], one["id"], one["reason"]) for one in rejects] == [
+    assert [(row["stage"], row["id"], row["reason"]) for row in rejects] == [
         ("import_shards", "00001.tar#0004", "duplicate"), ("import_shards", rows[4]["pair_id"], "not_image"),
     ]  # fmt: skip
     pairs = read_rows(out / "pairs.parquet", PAIRS_SCHEMA)
@@ -92,7 +92,7 @@ def test_what_img2dataset_writes_with_webdataset_is_read_and_kept_byte_for_byte(
     ]
     with (tmp_path / "out/00000.tar").open("rb") as stream:
         members = webdataset.tariterators.tar_file_iterator(stream)
-        back = list(webdataset.tariterators.group_by_keys(dict(one, __url__="") for one in members))
+        back = list(webdataset.tariterators.group_by_keys(dict(member, __url__="") for member in members))
     assert sorted(one["txt"].decode() for one in back) == sorted(row["text"] for row in rows)
 
 
@@ -146,8 +146,8 @@ def test_hostile_tars_cost_what_is_broken_in_them_and_nothing_else(tmp_path: Pat
         f"file:{name}.tar" for name in ("climb", "device", "link", "sparse")
     ]
     told: dict[str, list[str]] = {}
-    for one in rejects:
-        told.setdefault(one["id"], []).append(one["reason"])
+    for row in rejects:
+        told.setdefault(row["id"], []).append(row["reason"])
     assert told == {
         "climb.tar#../../climbed.jpg": ["bad_name"], "climb.tar#/climbed.jpg": ["bad_name"],
         "cut.tar": ["bad_tar"], "cut.tar#late": ["no_text"], "device.tar#dev.jpg": ["odd_member"],

@@ -37,7 +37,7 @@ def test_pairs_are_known_by_url_and_text(tmp_path: Path) -> None:
         ("a dog", 0, "mine"), ("a cat", 1, "mine"),
     ]  # fmt: skip
     assert pairs[0]["pair_id"] == sha256(f"{url}\na dog".encode()).hexdigest()[:32]
-    assert [(one["id"], one["reason"], one["detail"]) for one in rejects] == [("a.jsonl#3", "duplicate", url)]
+    assert [(row["id"], row["reason"], row["detail"]) for row in rejects] == [("a.jsonl#3", "duplicate", url)]
     assert facts == {"rows": 2, "rejects": 1, "files": 1, "rejects_by_reason": {"duplicate": 1}}
 
 
@@ -62,7 +62,7 @@ def test_a_bad_row_is_a_reject_with_its_reason(tmp_path: Path, row: dict[str, ob
     spec = IngestSpec(source="mine", min_text_chars=3, max_text_chars=20)
     pairs, rejects, facts = run(listed(tmp_path / "in", [row, good]), spec)
     assert [pair["url"] for pair in pairs] == ["http://a.test/good"]
-    assert [(one["stage"], one["id"], one["reason"]) for one in rejects] == [("ingest", "a.jsonl#1", reason)]
+    assert [(row["stage"], row["id"], row["reason"]) for row in rejects] == [("ingest", "a.jsonl#1", reason)]
     assert facts["rejects_by_reason"] == {reason: 1}
 
 
@@ -73,7 +73,7 @@ def test_files_are_read_in_the_order_of_their_names_whatever_their_format(tmp_pa
     pq.write_table(pa.table({"url": ["http://a.test/2"], "text": ["two"]}), folder / "b.parquet")
     pairs, rejects, _ = run(folder)
     assert [(pair["text"], pair["source_row"]) for pair in pairs] == [("one", 0), ("two", 2), ("three", 3)]
-    assert [(one["id"], one["reason"]) for one in rejects] == [("a.csv#2", "bad_encoding")]
+    assert [(row["id"], row["reason"]) for row in rejects] == [("a.csv#2", "bad_encoding")]
 
 
 def test_the_licence_is_of_the_row_or_else_of_the_list(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_only_a_prefix_of_the_spec_makes_a_local_file_of_a_url(tmp_path: Path) -
     urls = ["file:a.jpg", "file:///etc/passwd", "a.jpg", "http://a.test/1"]
     folder = listed(tmp_path / "in", [{"url": url, "text": "t"} for url in urls])
     _, rejects, _ = run(folder)
-    assert [one["reason"] for one in rejects] == ["not_http"] * 3
+    assert [row["reason"] for row in rejects] == ["not_http"] * 3
     pairs, rejects, _ = run(folder, IngestSpec(source="mine", url_prefix="file:sub/"))
     assert [pair["url"] for pair in pairs] == [
         "file:sub/file:a.jpg", "file:sub/file:/etc/passwd", "file:sub/a.jpg", "file:sub/http:/a.test/1",

@@ -118,7 +118,7 @@ def test_triplets_without_their_images_are_rejects(tmp_path: Path, images: Artif
     rows, out = run(tmp_path, images, [(0, 8), (9, 0), (8, 8), (1, 2)])
     assert [row["triplet_id"] for row in rows] == ["t003"]
     rejects = read_rows(out / "rejects.parquet", REJECTS_SCHEMA)
-    assert [(one["stage"], one["id"], one["reason"], one["detail"]) for one in rejects] == [
+    assert [(row["stage"], row["id"], row["reason"], row["detail"]) for row in rejects] == [
         ("pack", "t000", "no_image", f"target {key(8)}: http_404"),
         ("pack", "t001", "no_image", f"reference {key(9)}: not in the images"),
         ("pack", "t002", "no_image", f"reference {key(8)}: http_404"),
@@ -131,7 +131,7 @@ def test_an_image_that_cannot_be_shrunk_is_a_reject(tmp_path: Path) -> None:
     )
     rows, out = run(tmp_path, broken, [(0, 0), (1, 1)], size_px=100)
     assert [row["triplet_id"] for row in rows] == ["t001"]
-    assert [one["reason"] for one in read_rows(out / "rejects.parquet", REJECTS_SCHEMA)] == ["bad_image"]
+    assert [row["reason"] for row in read_rows(out / "rejects.parquet", REJECTS_SCHEMA)] == ["bad_image"]
 
 
 def test_a_shard_with_nothing_but_rejects_is_no_tar(tmp_path: Path, images: Artifact) -> None:

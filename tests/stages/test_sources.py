@@ -158,7 +158,7 @@ def test_a_list_of_the_web_is_read_in_its_publishers_format(tmp_path: Path, name
     steps = steps_of("own", placed(tmp_path, name))
     made, facts = ran(steps["ingest"], tmp_path)
     assert {(pair["url"], pair["text"], pair["licence"]) for pair in pairs_in(made)} == pairs
-    assert [one["reason"] for one in read_rows(made.path("rejects.parquet"), REJECTS_SCHEMA)] == rejects
+    assert [row["reason"] for row in read_rows(made.path("rejects.parquet"), REJECTS_SCHEMA)] == rejects
     expected = SourceSpec.load(tmp_path / f"{name}.toml").expected_rows
     assert facts.get("expected_rows") == expected
     if expected is not None:
@@ -240,7 +240,7 @@ def test_pictures_of_this_machine_are_imported_with_their_captions(
     write(tmp_path)
     steps = steps_of("own_images", placed(tmp_path, name))
     pairs, _ = ran(steps["ingest"], tmp_path)
-    assert [one["reason"] for one in read_rows(pairs.path("rejects.parquet"), REJECTS_SCHEMA)] == rejects
+    assert [row["reason"] for row in read_rows(pairs.path("rejects.parquet"), REJECTS_SCHEMA)] == rejects
     made, facts = ran(steps["import_images"], tmp_path, pairs=pairs)
     rows = read_rows(made.path("images.parquet"), IMAGES_SCHEMA)
     assert [(row["url"], row["text"]) for row in rows if row["status"] == "ok"] == good

@@ -38,11 +38,11 @@ def test_chunks_hold_distinct_urls_with_their_first_texts_sorted_by_key(tmp_path
     count, urls = write_chunks(distinct_urls(pairs_in(tmp_path, rows), tmp_path), tmp_path, 100)
     chunks = [read_chunk(tmp_path / f"{number:05d}.parquet") for number in range(count)]
     assert urls == 5
-    assert sorted((t.url, t.text) for one in chunks for t in one) == sorted(
+    assert sorted((t.url, t.text) for chunk in chunks for t in chunk) == sorted(
         [("u1", "a"), ("u2", "b"), ("\N{SNOWMAN}", "d"), ("u4", "f"), ("u5", "g")]
     )
-    for one in chunks:
-        assert [target.image_key for target in one] == sorted(key(target.url) for target in one)
+    for chunk in chunks:
+        assert [target.image_key for target in chunk] == sorted(key(target.url) for target in chunk)
 
 
 @given(st.integers(0, 300), st.integers(2, 40), st.integers(1, 50))
@@ -50,8 +50,8 @@ def test_cutting_loses_nothing_and_keeps_its_bounds_whatever_the_batches(
     rows: int, chunk_rows: int, batch: int
 ) -> None:
     found = groups(list(range(rows)), chunk_rows, batch)
-    assert [url for one in found for url in one] == [f"u{number}" for number in range(rows)]
-    assert all(max(1, chunk_rows // 4) <= len(one) <= chunk_rows for one in found[:-1])
+    assert [url for group in found for url in group] == [f"u{number}" for number in range(rows)]
+    assert all(max(1, chunk_rows // 4) <= len(group) <= chunk_rows for group in found[:-1])
     assert found == groups(list(range(rows)), chunk_rows)
 
 
@@ -64,23 +64,23 @@ def test_appended_rows_move_the_last_chunk_alone(rows: int, more: int) -> None:
 @pytest.mark.parametrize("place", [0, 500, 1500, 2999])
 def test_a_row_put_in_or_taken_out_moves_few_chunks(place: int) -> None:
     numbers = list(range(3000))
-    before = {tuple(one) for one in groups(numbers, 50)}
+    before = {tuple(group) for group in groups(numbers, 50)}
     put_in = groups([*numbers[:place], 99_999, *numbers[place:]], 50)
     taken_out = groups([*numbers[:place], *numbers[place + 1 :]], 50)
     for after in (put_in, taken_out):
-        assert len({tuple(one) for one in after} - before) <= 4
+        assert len({tuple(group) for group in after} - before) <= 4
 
 
 def test_a_block_of_rows_that_moves_keeps_most_of_its_chunks() -> None:
     numbers = list(range(3000))
-    before = {tuple(one) for one in groups(numbers, 50)}
+    before = {tuple(group) for group in groups(numbers, 50)}
     after = groups([*numbers[2000:], *numbers[:2000]], 50)
-    assert len({tuple(one) for one in after} - before) <= 6
+    assert len({tuple(group) for group in after} - before) <= 6
 
 
 def test_rows_that_change_places_inside_a_chunk_leave_its_bytes_alone(tmp_path: Path) -> None:
     numbers = list(range(200))
-    ends = [len(one) for one in groups(numbers, 50)]
+    ends = [len(group) for group in groups(numbers, 50)]
     swapped = [numbers[1], numbers[0], *numbers[2:]]
     assert ends[0] > 3
     for name, order in (("a", numbers), ("b", swapped)):

@@ -19,7 +19,7 @@ Children = Callable[[], list[psutil.Process]]
 def children() -> Children:
     """The children that decode images for this test. A download of an earlier test keeps one for the next download."""
     earlier = decoders()
-    return lambda: [one for one in decoders() if one not in earlier]
+    return lambda: [process for process in decoders() if process not in earlier]
 
 
 @pytest.fixture
@@ -32,10 +32,10 @@ def sandbox(children: Children) -> Iterator[DecodeSandbox]:
 
 def decoders() -> list[psutil.Process]:
     found = []
-    for one in psutil.Process().children():
+    for process in psutil.Process().children():
         with contextlib.suppress(psutil.Error):  # a child that has just ended, of whatever test
-            if "zscir.data.download.decode_sandbox" in one.cmdline():
-                found.append(one)
+            if "zscir.data.download.decode_sandbox" in process.cmdline():
+                found.append(process)
     return found
 
 

@@ -89,7 +89,7 @@ def test_a_slow_host_holds_no_other_back_though_all_threads_wait_for_it(server: 
             assert time.monotonic() - began < 10.0
             time.sleep(0.01)
         assert ask(gateway, "quick9") == (200, saved(picture(9), "JPEG"))
-        assert not any(one.done() for one in asking)
+        assert not any(task.done() for task in asking)
         for key in slow:
             assert gateway.outcome(key) is None
         gateway.forget(list(slow))
@@ -106,8 +106,12 @@ def test_when_the_time_of_a_chunk_is_over_every_url_has_an_answer_at_once(server
         assert list(pool.map(lambda key: ask(gateway, key)[0], ["good", *urls])) == [200] + [424] * 500
         assert time.monotonic() - began > 0.9
         outcomes = [gateway.outcome(key) for key in urls]
-    assert {one.error_class for one in outcomes if one} == {"chunk_deadline"}
-    assert sum(one.attempts for one in outcomes if one) == sum("?chunk" in path for path in server.paths()) - 1 == 4
+    assert {outcome.error_class for outcome in outcomes if outcome} == {"chunk_deadline"}
+    assert (
+        sum(outcome.attempts for outcome in outcomes if outcome)
+        == sum("?chunk" in path for path in server.paths()) - 1
+        == 4
+    )
 
 
 def test_many_large_bodies_come_through_a_small_memory(server: HostileServer, monkeypatch: pytest.MonkeyPatch) -> None:

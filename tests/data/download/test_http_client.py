@@ -43,7 +43,7 @@ def fetch(server: HostileServer, *paths: str, **limits: object) -> list[FetchRes
 
 
 def seen(server: HostileServer, path: str) -> int:
-    return [unquote(one) for one in server.paths()].count(unquote(path))
+    return [unquote(requested) for requested in server.paths()].count(unquote(path))
 
 
 @pytest.mark.parametrize(
@@ -131,15 +131,15 @@ def test_what_one_url_is_told_holds_for_its_whole_host(server: HostileServer) ->
     """The first is told to come again in an hour: the others are not asked at all."""
     paths = [f"/busy/always?after=3600&whole-host={number}" for number in range(20)]
     got = fetch(server, *paths, per_host=1)
-    assert [one.failure.error_class for one in got if one.failure] == ["http_429"] + ["host_busy"] * 19
-    assert [one.attempts for one in got] == [1] + [0] * 19
+    assert [result.failure.error_class for result in got if result.failure] == ["http_429"] + ["host_busy"] * 19
+    assert [result.attempts for result in got] == [1] + [0] * 19
     assert sum("whole-host" in path for path in server.paths()) == 1
 
 
 def test_a_host_that_gives_no_answer_is_soon_not_asked_any_more(server: HostileServer) -> None:
     paths = [f"/down/breaker-{number}" for number in range(60)] + ["/ok/1.jpg"]
     got = fetch(server, *paths, per_host=2, breaker_failures=4, max_wait_s=0.0, retries=0)
-    classes = Counter(one.failure.error_class for one in got if one.failure)
+    classes = Counter(result.failure.error_class for result in got if result.failure)
     asked = sum(path.startswith("/down/breaker") for path in server.paths())
     assert classes == {"incomplete": asked, "host_down": 60 - asked}
     assert 4 <= asked <= 6
@@ -149,7 +149,9 @@ def test_a_host_that_gives_no_answer_is_soon_not_asked_any_more(server: HostileS
 def test_a_url_keeps_what_it_was_answered_itself(server: HostileServer) -> None:
     """It fails, and while it waits for its second attempt its host goes down."""
     got = fetch(server, "/down/a", "/down/b", per_host=2, breaker_failures=2, max_wait_s=0.0, backoff_s=0.2)
-    assert [(one.failure.error_class, one.attempts) for one in got if one.failure] == [("incomplete", 1)] * 2
+    assert [(result.failure.error_class, result.attempts) for result in got if result.failure] == [
+        ("incomplete", 1)
+    ] * 2
 
 
 def test_a_url_that_cannot_be_asked_was_asked_for_no_time(server: HostileServer) -> None:
@@ -157,13 +159,13 @@ def test_a_url_that_cannot_be_asked_was_asked_for_no_time(server: HostileServer)
         async with HttpClient(FetchSpec()) as client:
             return [await client.fetch(url) for url in ("http://10.0.0.1/", "file:///etc/passwd", server.url("/ok/1"))]
 
-    assert [one.attempts for one in asyncio.run(private())] == [0, 0, 0]
+    assert [result.attempts for result in asyncio.run(private())] == [0, 0, 0]
 
 
 def test_no_host_is_asked_faster_than_the_spec_allows(server: HostileServer) -> None:
     began = time.monotonic()
     got = fetch(server, *(f"/ok/{number}.jpg?rate" for number in range(6)), max_per_s=10.0, deadline_s=0.4)
-    assert all(one.body for one in got)
+    assert all(result.body for result in got)
     assert time.monotonic() - began >= 0.5
 
 
@@ -177,19 +179,19 @@ def test_when_the_chunk_is_over_a_url_is_too_whatever_it_waits_for(server: Hosti
             return await asyncio.gather(*(client.fetch(server.url(path), ends_at=ends_at) for path in paths))
 
     got = asyncio.run(late())
-    assert [one.failure and one.failure.error_class for one in got] == ["chunk_deadline"] * 3 + [None]
-    assert [one.attempts for one in got] == [1, 0, 1, 1]
+    assert [result.failure and result.failure.error_class for result in got] == ["chunk_deadline"] * 3 + [None]
+    assert [result.attempts for result in got] == [1, 0, 1, 1]
 
 
 @pytest.mark.timeout(18)  # one after the other they would take 20 s
 def test_hanging_urls_cost_their_deadline_side_by_side(server: HostileServer) -> None:
     got = fetch(server, *(f"/hang/{number}" for number in range(40)), deadline_s=0.5, per_host=40)
-    assert {one.failure.error_class for one in got if one.failure} == {"timeout"}
+    assert {result.failure.error_class for result in got if result.failure} == {"timeout"}
 
 
 def test_waiting_for_a_slot_of_the_host_is_not_counted(server: HostileServer) -> None:
     got = fetch(server, *(f"/hang/{number}" for number in range(3)), "/ok/1.jpg", deadline_s=0.3, per_host=1)
-    assert [one.failure is None for one in got] == [False, False, False, True]
+    assert [result.failure is None for result in got] == [False, False, False, True]
 
 
 def test_nothing_private_is_asked_unless_the_spec_allows_it(server: HostileServer) -> None:
@@ -242,7 +244,7 @@ def test_what_one_answer_leaves_on_a_connection_is_not_the_end_of_the_next_url(s
             got = [await client.fetch(server.url("/leftover"))]
             return got + [await client.fetch(server.url(f"/slow/0.2?{n}", "127.0.0.1")) for n in range(3)]
 
-    assert [one.failure for one in asyncio.run(one_after_the_other())] == [None] * 4
+    assert [result.failure for result in asyncio.run(one_after_the_other())] == [None] * 4
 
 
 def test_a_certificate_that_nobody_signed_is_not_accepted(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def fetch(server: HostileServer, *urls: str, **limits: Any) -> list[FetchResult]
 
 
 def classes(got: list[FetchResult]) -> list[str | None]:
-    return [one.failure.error_class if one.failure else None for one in got]
+    return [result.failure.error_class if result.failure else None for result in got]
 
 
 def test_nobody_asks_for_robots_txt_unless_told_to(server: HostileServer) -> None:

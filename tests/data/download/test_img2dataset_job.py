@@ -176,7 +176,7 @@ def test_jobs_run_at_the_same_time_and_one_that_stands_still_is_ended_alone(tmp_
         wait_for(lambda: str(server.paths()).count("gated") == 16)
         assert len(jobs_now()) == 5
         server.gate.set()
-        assert [one.result(60) for one in others] == [[0]] * 4
+        assert [other_job.result(60) for other_job in others] == [[0]] * 4
         assert jobs_now() == [stuck_process]
         others_done.set()
         assert stuck.result(60) == []
@@ -193,7 +193,7 @@ def test_a_killed_engine_ends_its_jobs_early_and_the_next_one_is_new(
         killed = the_engine()
         assert len(jobs_now()) == 2
         killed.kill()
-        assert [one.result(20) for one in jobs] == [[], []]
+        assert [job.result(20) for job in jobs] == [[], []]
         wait_for(lambda: session_of(killed) == [], 20)
         assert caplog.text.count("ended early (with its process)") == 2
         assert shards_of(tmp_path / "next", good(server)) == [0]

@@ -88,7 +88,7 @@ def test_nobody_outlives_us(tmp_path: Path, number: signal.Signals) -> None:
         wait_for(lambda: began(tmp_path / "0") and began(tmp_path / "1"))
         engine = the_engine(us.pid)
         assert len(session_of(engine)) == 7  # the engine, two jobs, two workers of each
-        [fork] = [one for one in psutil.Process(us.pid).children() if one != engine]
+        [fork] = [process for process in psutil.Process(us.pid).children() if process != engine]
         us.send_signal(number)
         wait_for(lambda: session_of(engine) == [], 20)
         assert fork.is_running()

@@ -77,7 +77,7 @@ def test_an_allowed_host_counts_with_its_port_only() -> None:
 
 
 def resolve(resolver: PublicAddressResolver, host: str, port: int) -> list[str]:
-    return [one["host"] for one in asyncio.run(resolver.resolve(host, port, socket.AF_UNSPEC))]
+    return [result["host"] for result in asyncio.run(resolver.resolve(host, port, socket.AF_UNSPEC))]
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.1", "2130706433", "0x7f.1"])

@@ -132,4 +132,4 @@ def test_lines_may_come_in_pieces_and_many_at_a_time(asked: Asked, tmp_path: Pat
     os.write(stdin, lines[:333])
     os.write(stdin, lines[333:])
     reports = [asked.report() for _ in range(40)]
-    assert sorted(one["job"] for one in reports if "exit" in one) == list(range(20))
+    assert sorted(report["job"] for report in reports if "exit" in report) == list(range(20))

@@ -125,7 +125,7 @@ def test_when_the_time_of_a_chunk_is_over_all_its_urls_are_and_no_others() -> No
         await asyncio.sleep(10.5)
         began = now()
         got = [await ask(ahead, key) for key in urls("slow.test", 100)]
-        assert [str(one).split()[0] for one in got] == ["got"] + ["late"] * 99
+        assert [str(result).split()[0] for result in got] == ["got"] + ["late"] * 99
         assert now() == began
         assert await ask(ahead, "other.test-29") == "got http://other.test/29"
 

@@ -14,7 +14,7 @@ from zscir.data.images.shards import BadShard
 
 
 def reads(*pictures: bytes) -> list[ReadImageBytes]:
-    return [partial(bytes, one) for one in pictures]
+    return [partial(bytes, picture) for picture in pictures]
 
 
 def hash_of(data: bytes) -> int:
@@ -25,8 +25,8 @@ def test_a_fingerprint_is_the_hash_of_the_decoded_picture_and_of_its_mirror_imag
     pictures = [saved(view(seed), "PNG") for seed in range(3)]
     mirrored = [saved(view(seed).transpose(Image.Transpose.FLIP_LEFT_RIGHT), "PNG") for seed in range(3)]
     seen = fingerprint_images(reads(*pictures), 3, tmp_path, "toy")
-    assert seen.hashes.bits.tolist() == [hash_of(one) for one in pictures]
-    apart = np.bitwise_count(seen.mirrored_bits ^ np.array([hash_of(one) for one in mirrored], dtype=np.uint64))
+    assert seen.hashes.bits.tolist() == [hash_of(picture) for picture in pictures]
+    apart = np.bitwise_count(seen.mirrored_bits ^ np.array([hash_of(picture) for picture in mirrored], dtype=np.uint64))
     assert apart.max() <= 2
     assert seen.hashes.colours.shape == (3, 48)
     assert (seen.unreadable, seen.readable_rows().tolist()) == ({}, [0, 1, 2])

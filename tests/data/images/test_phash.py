@@ -50,8 +50,8 @@ def kept_first(given: PerceptualHashes, radius: int, colours: int) -> list[int]:
     """The definition, in so many words."""
     owner: list[int] = []
     for row in range(len(given)):
-        stays = [one for one in range(row) if owner[one] == one]
-        owner.append(next((one for one in stays if alike(given, row, given, one, radius, colours)), row))
+        stays = [earlier for earlier in range(row) if owner[earlier] == earlier]
+        owner.append(next((kept for kept in stays if alike(given, row, given, kept, radius, colours)), row))
     return owner
 
 

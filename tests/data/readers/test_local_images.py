@@ -85,7 +85,7 @@ def test_results_come_in_order_and_what_is_refused_goes_through(tmp_path: Path) 
         made = list(presses.map(places))
         again = list(presses.map(places[:3]))
     assert made[7] == places[7]
-    assert [one.width for one in made if isinstance(one, DecodedImage)] == [w for w, _ in sizes[:7] + sizes[8:]]
+    assert [image.width for image in made if isinstance(image, DecodedImage)] == [w for w, _ in sizes[:7] + sizes[8:]]
     assert again == made[:3]
 
 
@@ -116,8 +116,8 @@ def test_an_image_that_kills_its_decoder_is_a_row_and_the_others_are_images(tmp_
         over.set()
         killer.join()
     assert made[2] == ImageFailure("bad_image", "the decoder crashed on this image")
-    assert [isinstance(one, DecodedImage) for one in made] == [True] * 2 + [False] + [True] * 2
-    assert all(isinstance(one, DecodedImage) for one in later)
+    assert [isinstance(image, DecodedImage) for image in made] == [True] * 2 + [False] + [True] * 2
+    assert all(isinstance(image, DecodedImage) for image in later)
 
 
 CHILD = """

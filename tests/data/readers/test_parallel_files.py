@@ -21,7 +21,7 @@ def put(folder: Path, **files: bytes) -> Artifact:
 
 
 def by_line(files: Artifact, wanted: tuple[str, ...] = ("url", "caption")) -> list[tuple[str, ListRow]]:
-    return [(one.file, one.row) for one in rows_by_line(files.files(), files.path, NAMES, list(wanted))]
+    return [(row.file, row.row) for row in rows_by_line(files.files(), files.path, NAMES, list(wanted))]
 
 
 def test_the_nth_lines_are_the_nth_row_whatever_stands_in_them(tmp_path: Path) -> None:
@@ -72,8 +72,8 @@ def test_a_picture_and_the_text_of_its_name_are_a_row(tmp_path: Path) -> None:
     (folder / "sub/b.jpg").write_bytes(b"x")
     files = Artifact.of_folder(folder)
     found = list(rows_by_name(files.files(), files.path, ".txt"))
-    assert [(one.file, one.row.url, one.row.text) for one in found if one.row.problem is None] == [
+    assert [(row.file, row.row.url, row.row.text) for row in found if row.row.problem is None] == [
         ("a.b.PNG", "a.b.PNG", b"of a.b"), ("b.jpg", "b.jpg", b"of b\n"), ("mute.webp", "mute.webp", None),
         ("sub/b.jpg", "sub/b.jpg", None),
     ]  # fmt: skip
-    assert [one.file for one in found if one.row.problem is not None] == ["lonely.txt"]
+    assert [row.file for row in found if row.row.problem is not None] == ["lonely.txt"]

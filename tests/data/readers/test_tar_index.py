@@ -55,22 +55,22 @@ def test_a_good_tar_is_read_as_the_standard_library_reads_it(
     except ValueError:
         return  # USTAR has no room for this name
     with tarfile.open(path) as tar:
-        expected = [TarMember(one.name, one.offset_data, one.size) for one in tar]
+        expected = [TarMember(member.name, member.offset_data, member.size) for member in tar]
     assert found(path) == expected
     data = path.read_bytes()
-    assert [data[one.offset : one.offset + one.size] for one in expected] == list(members.values())
+    assert [data[member.offset : member.offset + member.size] for member in expected] == list(members.values())
 
 
 def test_long_names_in_folders_are_whole_in_every_format(tmp_path: Path) -> None:
     name = "/".join(["a" * 60] * 3) + ".jpg"
     for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
-        assert [one.name for one in found(tar_of(tmp_path / f"{form}.tar", {name: b"x"}, form))] == [name]
+        assert [member.name for member in found(tar_of(tmp_path / f"{form}.tar", {name: b"x"}, form))] == [name]
 
 
 def test_a_leading_dot_and_slash_is_no_part_of_the_name_and_folders_are_no_members(tmp_path: Path) -> None:
     path = with_headers(tmp_path / "a.tar", header("./", type=tarfile.DIRTYPE), header("sub", type=tarfile.DIRTYPE),
                         good="./sub/1.jpg")  # fmt: skip
-    assert [one.name for one in found(path)] == ["sub/1.jpg"]
+    assert [member.name for member in found(path)] == ["sub/1.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -247,5 +247,5 @@ def test_any_bytes_end_in_members_and_troubles(tmp_path_factory: pytest.TempPath
     whole = path.read_bytes()
     path.write_bytes(whole[:at] + data + whole[at + len(data) :])
     size = path.stat().st_size
-    for one in read_tar_members(path):
-        assert isinstance(one, TarProblem) or 0 <= one.offset <= one.offset + one.size <= size
+    for member in read_tar_members(path):
+        assert isinstance(member, TarProblem) or 0 <= member.offset <= member.offset + member.size <= size

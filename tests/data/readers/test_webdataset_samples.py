@@ -21,7 +21,7 @@ def read(tmp_path: Path, *members: Any, reading: SampleLayout = READING) -> list
 
 
 def left_out(found: list[TarSample | LeftOutMember]) -> list[tuple[str, str]]:
-    return [(one.place, one.reason) for one in found if isinstance(one, LeftOutMember)]
+    return [(item.place, item.reason) for item in found if isinstance(item, LeftOutMember)]
 
 
 def test_the_text_may_stand_anywhere_in_the_json(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_the_text_may_stand_anywhere_in_the_json(tmp_path: Path) -> None:
 def test_a_sample_that_is_none_says_why_and_the_next_is_read(tmp_path: Path, members: list[Any], reason: str) -> None:
     found = read(tmp_path, *members, ("2.jpg", b"x"), ("2.txt", "t"))
     assert left_out(found) == [("a.tar#1", reason)]
-    assert [one.place for one in found if isinstance(one, TarSample)] == ["a.tar#2"]
+    assert [item.place for item in found if isinstance(item, TarSample)] == ["a.tar#2"]
 
 
 @pytest.mark.parametrize("url", [None, "", 7, "file:///etc/passwd", "ftp://a.test/1", "a.jpg"])
@@ -76,8 +76,8 @@ def test_pickles_and_other_members_are_counted_and_never_opened(tmp_path: Path) 
     members = [("1.jpg", b"x"), ("1.pyd", trap), ("1.pkl", trap), ("1.cls", "3"), ("1.txt", "t"), ("._1.jpg", b"m"),
                ("2.jpg", b"x"), ("2.cls", "3"), ("2.seg.png", b"x"), ("2.txt", "t"), ("README", "r")]  # fmt: skip
     found = read(tmp_path, *members)
-    assert [one.place for one in found if isinstance(one, TarSample)] == ["a.tar#1", "a.tar#2"]
-    assert {one.detail: one.count for one in found if isinstance(one, LeftOutMember)} == {
+    assert [item.place for item in found if isinstance(item, TarSample)] == ["a.tar#1", "a.tar#2"]
+    assert {item.detail: item.count for item in found if isinstance(item, LeftOutMember)} == {
         "cls": 2, "pkl": 1, "pyd": 1, "seg.png": 1, "no ending": 2,
     }  # fmt: skip
     assert not (tmp_path / "opened").exists()
@@ -96,6 +96,6 @@ def test_every_member_of_any_tar_is_in_a_sample_or_accounted_for(
     folder = tmp_path_factory.mktemp("tars")
     found = read(folder, *((f"{key}.{kind}", data) for key, kind, data in members))
     runs = [key for number, (key, kind, _) in enumerate(members) if number == 0 or members[number - 1][0] != key]
-    ignored = sum(one.count for one in found if isinstance(one, LeftOutMember) and one.reason == "ignored")
+    ignored = sum(item.count for item in found if isinstance(item, LeftOutMember) and item.reason == "ignored")
     assert ignored == sum(kind in ("cls", "pyd") for _, kind, _ in members)
     assert len(found) - len({kind for _, kind, _ in members if kind in ("cls", "pyd")}) == len(runs)
