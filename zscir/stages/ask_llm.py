@@ -48,8 +48,8 @@ def ask_llm(
     ``prompt``: one Markdown file of rules and demonstrations; ``weights``: the folder of a local model. RequestError
     when something needed is missing; StageError when the service is down (whole shards are kept).
     """
-    asked = _read_prompt(spec.model, prompt)
-    writer = _Writer(spec, asked, weights.digest[:16] if weights is not None else None)
+    loaded_prompt = _read_prompt(spec.model, prompt)
+    writer = _Writer(spec, loaded_prompt, weights.digest[:16] if weights is not None else None)
     table = candidates.path("candidates.parquet")
     shards = -(-pq.read_metadata(table).num_rows // spec.shard_rows)
     paths = [out / f"responses-{number:05d}.parquet" for number in range(shards)]
@@ -66,7 +66,7 @@ def ask_llm(
         _refuse_outage(replies, path.name)
         with atomic_path(path) as part:
             write_table(part, RESPONSES_SCHEMA, writer.rows(requests, replies))
-    if asked is not None and prompt is not None:
+    if loaded_prompt is not None and prompt is not None:
         with atomic_path(out / "prompt.md") as part:
             part.write_bytes(prompt.path(prompt.files(".md")[0]).read_bytes())
     return _facts(paths)
@@ -89,7 +89,7 @@ class _Writer:
         return LlmRequest(candidate, old, new, kind, messages, self.spec.seed)
 
     def demonstration_set(self, request: LlmRequest) -> int:
-        """Which set of demonstrations a request shows; one set is asked together, so that servers can cache."""
+        """Which set of demonstrations a request shows; those of one set are sent together, so that servers cache it."""
         return self._set(request.request_id)
 
     def _set(self, candidate: str) -> int:
@@ -102,7 +102,7 @@ class _Writer:
         return [self._row(request, by_id[request.request_id]) for request in requests]
 
     def _row(self, request: LlmRequest, reply: LlmReply) -> dict[str, Any]:
-        asked = {
+        request_fields = {
             "reference": request.reference_caption,
             "target": request.target_caption,
             "edit_type": request.edit_type,
@@ -116,7 +116,7 @@ class _Writer:
             "prompt_digest": self.prompt_digest,
             "model": self.spec.model.name,
             "model_revision": self.weights_digest or reply.model_revision,
-            "request": canonical_json(asked),
+            "request": canonical_json(request_fields),
             "response": wrap_reply(reply),
             "error": reply.error,
             "tokens_in": reply.tokens_in,

@@ -18,7 +18,7 @@ from zscir.store.artifacts import Artifact, Facts, atomic_path
 
 
 class EmbedBenchmarksSpec(Spec):
-    """Which benchmarks; a ``preprocessing`` other than the backbone's own must be asked of ``evaluate`` too.
+    """Which benchmarks; a ``preprocessing`` other than the backbone's own must be given to ``evaluate`` too.
 
     ``allow_missing``: so many images of a benchmark may be missing or broken; they get no vector, and an evaluation
     with these vectors must allow as many.

@@ -44,8 +44,8 @@ WeightScores = list[tuple[float, float]]  # (weight, percent)
 class EvaluateSpec(Spec):
     """What to score. ``control`` asks a clip or pli checkpoint by image, text, or text + ``weight`` x image.
 
-    A grid of ``weights`` is tried on every asked benchmark that the input ``validation`` holds; the first best R@1 of
-    CIRR wins and is then reported.
+    A grid of ``weights`` is tried on every benchmark of the spec that the input ``validation`` holds; the first best
+    R@1 of CIRR wins and is then reported.
     ``method`` and ``backbone`` are the labels in tables; ``seed`` is that of the bootstrap intervals.
     """
 

@@ -97,7 +97,7 @@ def filter_text(spec: FilterTextSpec, images: Artifact, out: Path, keep: Artifac
 
 
 def _character_reject(spec: FilterTextSpec, text: str) -> FilterReject | None:
-    """What can be told from the characters alone."""
+    """The checks that need only the characters of one text."""
     words = text.split()
     solid = "".join(words)
     for what, size in (("chars", len(text)), ("words", len(words))):

@@ -60,7 +60,7 @@ class ListLayout:
 
 
 def read_list_rows(path: Path, name: str, layout: ListLayout) -> Iterator[ListRow]:
-    """The rows of one file, told by the suffix of ``name``.
+    """The rows of one file, whose format is the suffix of ``name``.
 
     A bad row is a ListRow with a problem. RequestError when the file as a whole cannot be read, or has no such column.
     """
