@@ -27,6 +27,7 @@ from zscir.pipeline.stage import stage
 from zscir.report.page import write_report
 from zscir.runtime.errors import RequestError
 from zscir.runtime.schemas import CURVE_SCHEMA, SCORES_SCHEMA, read_rows
+from zscir.stages.embed_benchmarks import EmbedBenchmarksSpec, embed_benchmarks
 from zscir.stages.evaluate import EvaluateSpec, evaluate
 from zscir.stages.tabulate import TabulateSpec, tabulate
 from zscir.stages.train import TrainSpec, train
@@ -118,6 +119,23 @@ def test_the_toy_is_in_the_report_and_on_the_leaderboard(walk: Walk) -> None:
     assert "**toy**" in board
 
 
+def test_embeddings_of_the_backbone_serve_a_method_only_if_its_entry_says_so(
+    walk: Walk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = {"benchmarks": "import_benchmarks", "backbone": "backbone", "checkpoint": "train_toy"}
+    inputs = {role: artifact_of(walk, step) for role, step in steps.items()}
+    (tmp_path / "gallery").mkdir()
+    spec = EmbedBenchmarksSpec.parse({"benchmarks": ["cirr"]}, "test")
+    embed_benchmarks(spec, inputs["backbone"], inputs["benchmarks"], out=tmp_path / "gallery")
+    inputs["gallery"] = Artifact.of_folder(tmp_path / "gallery")
+    asked = EvaluateSpec.parse({"benchmarks": [{"name": "cirr"}]}, "test")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(RequestError, match="embedded with other weights"):
+        evaluate(asked, **inputs, out=tmp_path / "out")
+    monkeypatch.setitem(METHODS, "toy", dataclasses.replace(TOY, backbone_gallery=True))
+    assert evaluate(asked, **inputs, out=tmp_path / "out")["queries"] == 4
+
+
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(MethodInfo) if f.default is dataclasses.MISSING])
 def test_a_field_that_every_method_must_decide_cannot_be_forgotten(field: str) -> None:
     given = {name: value for name, value in dataclasses.asdict(TOY).items() if name != field}
@@ -164,6 +182,11 @@ class SavesNothing(LoadsNothing):
         return {}
 
 
+class SavesOneTensorTwice(Toy):
+    def weights(self) -> dict[str, Tensor]:
+        return {**super().weights(), "gate.again": self.gate.weight}
+
+
 class NamedOther(Toy):
     name = "other"
 
@@ -202,6 +225,7 @@ HERE = "tests.drills.test_toy_method"
         ({"text_protocol": "tscir"}, "has text_protocol = 'pli', not 'tscir'"),
         ({"holds_towers": True}, "it says that it holds towers"),
         ({"method": f"{HERE}:SavesLess"}, "could not be loaded again.*do not fit"),
+        ({"method": f"{HERE}:SavesOneTensorTwice"}, "could not be loaded again.*share memory"),
         ({"method": f"{HERE}:LoadsNothing"}, r"load leaves out \['gate.weight', 'gate.bias'\]"),
         ({"method": f"{HERE}:SavesNothing"}, "leaves out everything"),
     ],

@@ -79,8 +79,9 @@ def method_encoder(
     """The checkpoint's own method."""
     config = read_config(checkpoint)
     model = load_method(checkpoint, backbone)
-    # TSCIR's checkpoints name the backbone whose image tower they use unchanged: its cached gallery serves them.
-    weights = str(config.get("backbone") or backbone_weights_digest(checkpoint))
+    # TSCIR uses its backbone's image tower unchanged, so that cached embeddings of the backbone serve as its gallery.
+    unchanged = method_info(config["method"]["name"]).backbone_gallery
+    weights = str(config["backbone"]) if unchanged else backbone_weights_digest(checkpoint)
     shown_backbone = backbone_label or _describe_backbone(config)
     return QueryEncoder(label or config["method"]["name"], shown_backbone, model, model.pixels, weights)
 

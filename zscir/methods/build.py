@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from zscir.methods import checkpoint as ck
@@ -68,10 +69,11 @@ def check_reloads(method: AnyMethod, info: MethodInfo, init_spec: MethodSpec | N
         return  # load_towers reads these tensors and nothing else
     marked = _marked(weights, towers)
     try:
+        serialize(ck.weights_on_cpu(method))  # refuses tensors that share memory
         with torch.random.fork_rng(devices=[]):
             again = type(method).load(method.spec, StoredMethod(towers, marked, init_spec, Path(ck.WEIGHTS)))
     except (RequestError, KeyError, RuntimeError) as error:
-        raise RequestError(f"{unfit}: {error}") from error
+        raise RequestError(f"{unfit}: {' '.join(str(error).split())[:300]}") from error
     found = again.weights()
     lost = [name for name in marked if name not in found or not torch.equal(found[name], marked[name])]
     if lost or not marked:

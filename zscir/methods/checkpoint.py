@@ -45,6 +45,11 @@ def method_class(info: MethodInfo) -> type[AnyMethod]:
     return found
 
 
+def weights_on_cpu(method: AnyMethod) -> dict[str, Tensor]:
+    """The method's tensors as safetensors takes them."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in method.weights().items()}
+
+
 def save_checkpoint(
     method: AnyMethod, out: Path, half: bool = False, extra_config: dict[str, Any] | None = None
 ) -> int:
@@ -52,7 +57,7 @@ def save_checkpoint(
 
     ``half`` stores floats in 16 bits (loading widens them again); ``extra_config`` goes into ``config.json``.
     """
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in method.weights().items()}
+    weights = weights_on_cpu(method)
     if half:
         weights = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
     save_file(weights, out / WEIGHTS)

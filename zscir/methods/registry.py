@@ -24,6 +24,7 @@ class MethodInfo:
     text_protocol: str  # the query strings that it takes, by their name in zscir.benchmarks
     trains: str  # what takes a gradient, for messages: "the mapping"
     holds_towers: bool  # the checkpoint is a whole two-tower model, so that it can be another's backbone
+    backbone_gallery: bool = False  # gallery() gives the frozen backbone's own features: embeddings of that one serve
     trained_for_task: bool = True  # False: its towers are stock, and their weighted sum is a control
     init_from: str | None = None  # the method whose checkpoint it continues (the input 'init')
     init_section: str | None = None  # the key of config.json that keeps the spec of that checkpoint
@@ -72,12 +73,12 @@ METHODS: dict[str, MethodInfo] = {
         ),
         MethodInfo(
             name="tscir_map", spec="zscir.methods.specs:TscirMapSpec", method="zscir.methods.tscir_map:TscirMap",
-            text_protocol="tscir", trains="the mapping", holds_towers=False,
+            text_protocol="tscir", trains="the mapping", holds_towers=False, backbone_gallery=True,
         ),
         MethodInfo(
             name="tscir_compose", spec="zscir.methods.specs:TscirComposeSpec",
             method="zscir.methods.tscir_compose:TscirCompose", text_protocol="tscir", trains="the adapters",
-            holds_towers=False, init_from="tscir_map", init_section="mapping",
+            holds_towers=False, backbone_gallery=True, init_from="tscir_map", init_section="mapping",
         ),
     )
 }  # fmt: skip
