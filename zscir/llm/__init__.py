@@ -1,1 +1,1 @@
-"""Language models: two captions become a short request that leads from one picture to the other."""
+"""Language models that write modification texts: from two captions, the request that leads from one to the other."""

@@ -67,7 +67,7 @@ def diff_captions(reference: ParsedCaption, target: ParsedCaption) -> CaptionDif
 
 
 def _rank(change: CaptionChange) -> int:
-    """Certain changes first; of mere details, those that tell most of the target first."""
+    """Certain changes first; of mere details, those that describe most of the target first."""
     return 0 if change.certain else 1 + _DETAILS.index(change.kind)
 
 
@@ -84,7 +84,7 @@ def shortest_noun_phrase(thing: NounPhrase, among: list[NounPhrase]) -> str:
 
 
 def _split_settings(parsed: ParsedCaption, other: ParsedCaption) -> tuple[list[NounPhrase], tuple[SceneSetting, ...]]:
-    """Things and settings; what the other caption tells as a setting ("cube, grass": "on grass") is one here too."""
+    """Noun phrases and settings; what the other caption has as a setting ("on grass") is one here too."""
     heads = {setting.noun_phrase.head for setting in other.settings}
     as_settings = tuple(SceneSetting("", thing) for thing in parsed.noun_phrases if thing.head in heads)
     return [thing for thing in parsed.noun_phrases if thing.head not in heads], parsed.settings + as_settings
@@ -95,10 +95,10 @@ def _match(
 ) -> tuple[list[tuple[NounPhrase, NounPhrase]], list[NounPhrase], list[NounPhrase]]:
     """Pairs by likeness, best first (equal likeness in order of mention), and what is left on either side."""
     scored = sorted(
-        (-_likeness(one, other), i, j)
-        for i, one in enumerate(old)
-        for j, other in enumerate(new)
-        if one.head == other.head or not heads_must_agree
+        (-_likeness(old_phrase, new_phrase), i, j)
+        for i, old_phrase in enumerate(old)
+        for j, new_phrase in enumerate(new)
+        if old_phrase.head == new_phrase.head or not heads_must_agree
     )
     taken: dict[int, int] = {}
     for _, i, j in scored:
@@ -109,13 +109,13 @@ def _match(
     return pairs, left_old, [thing for j, thing in enumerate(new) if j not in taken.values()]
 
 
-def _likeness(one: NounPhrase, other: NounPhrase) -> int:
+def _likeness(old: NounPhrase, new: NounPhrase) -> int:
     conflicts = sum(
-        1 for kind in _ATTRIBUTES if one.values(kind) and other.values(kind) and one.values(kind) != other.values(kind)
+        1 for kind in _ATTRIBUTES if old.values(kind) and new.values(kind) and old.values(kind) != new.values(kind)
     )
     # A shared attribute outweighs a conflict: two red cubes of different sizes are one cube that grew.
-    same_place = bool(one.position) and one.position == other.position
-    return 2 * len(one.all_attributes & other.all_attributes) + same_place - conflicts
+    same_place = bool(old.position) and old.position == new.position
+    return 2 * len(old.all_attributes & new.all_attributes) + same_place - conflicts
 
 
 def _changes_of(old: NounPhrase, new: NounPhrase, subject: str) -> list[CaptionChange]:

@@ -23,7 +23,7 @@ _ANY_EDIT_TYPE = "any; choose the one that fits"
 
 @dataclass(frozen=True)
 class Demonstration:
-    """One worked example: two captions, the kind of edit asked for ("" = free) and the right answer."""
+    """One worked example: two captions, the requested kind of edit ("" = free) and the right answer."""
 
     reference: str
     target: str

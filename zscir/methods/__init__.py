@@ -1,1 +1,1 @@
-"""Methods: trainable ways to turn (image, text) into a query vector, and the stock controls to hold against them."""
+"""Methods: trainable ways to turn (image, text) into a query vector, one file and one registry entry each."""

@@ -81,7 +81,7 @@ def check_reloads(method: AnyMethod, info: MethodInfo, init_spec: MethodSpec | N
 
 
 def _marked(weights: dict[str, Tensor], towers: torch.nn.Module) -> dict[str, Tensor]:
-    """The weights, each number one higher, so that a tensor which is not loaded is told from one that is.
+    """The weights, each number one higher, so that a tensor which is not loaded shows.
 
     Tensors of the towers stay as they are: the loaded method shares the towers of the one that will train.
     """

@@ -1,1 +1,1 @@
-"""The tabletop world: a seed becomes small scenes, their pictures, captions, edits, a web server and benchmarks."""
+"""The tabletop world: small scenes drawn from a seed, their pictures, captions, edits, web server and benchmarks."""

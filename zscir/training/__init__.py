@@ -1,1 +1,1 @@
-"""Training: packed triplets and a method become a trained method, resumable after any crash to the same bytes."""
+"""Training of a method on packed triplets, on one or more ranks, resumable after any crash to the same bytes."""

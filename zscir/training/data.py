@@ -32,7 +32,7 @@ SquareArray = NDArray[np.uint8]
 
 
 class Pack:
-    """The triplets of a ``pack`` artifact, decoded and squared as ``pixels`` asks.
+    """The triplets of a ``pack`` artifact, decoded and squared as ``pixels`` says.
 
     Decoded images are kept while they fit ``cache_bytes``, so a small pack is decoded once.
     """
