@@ -28,7 +28,7 @@ From {reference} to {target} ({edit_type}).
 - target: two cats
 - edit type: cardinality
 - answer: {"valid": true, "reason": "", "preserved": [], "changed": [], "edit_type": "cardinality", "instructions": ["make it two cats", "the same but two", "one more cat please"], "target_caption": "two cats"}
-"""  # noqa: E501
+"""  # noqa: E501 - the lines of a prompt file
 
 
 def test_a_prompt_file_becomes_rules_then_demonstrations_then_the_question() -> None:
@@ -90,5 +90,5 @@ def test_the_shipped_prompt_shows_refusals_and_names_every_kind_of_edit() -> Non
     prompt = load_prompt(data_specs() / "triplets" / "prompts" / "pair.md")
     assert len(prompt.demonstrations) >= 2
     for shown in prompt.demonstrations:
-        assert {one.answer.valid for one in shown} == {True, False}
+        assert {demonstration.answer.valid for demonstration in shown} == {True, False}
     assert all(kind in prompt.system for kind in EDIT_TYPES)

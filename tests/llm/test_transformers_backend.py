@@ -121,12 +121,12 @@ def test_a_prompt_beyond_the_model_is_a_failure_of_that_row_alone(folder: Path) 
 def test_the_chat_template_is_used_with_and_without_a_system_role(folder: Path, tmp_path: Path) -> None:
     backend = open_backend(model(), folder)
     messages = [{"role": "system", "content": "rules"}, {"role": "user", "content": "ask"}]
-    whole = backend.prompt(messages)  # type: ignore[attr-defined]
+    whole = backend.prompt(messages)
     assert whole == "<|im_start|>system\nrules<|im_end|>\n<|im_start|>user\nask<|im_end|>\n<|im_start|>assistant\n"
-    backend.tokenizer.chat_template = NO_SYSTEM  # type: ignore[attr-defined]
-    assert backend.prompt(messages) == "<|im_start|>user\nrules\n\nask<|im_end|>\n<|im_start|>assistant\n"  # type: ignore[attr-defined]
-    backend.tokenizer.chat_template = None  # type: ignore[attr-defined]
-    assert backend.prompt(messages) == "System: rules\n\nUser: ask\n\nAssistant:"  # type: ignore[attr-defined]
+    backend.tokenizer.chat_template = NO_SYSTEM
+    assert backend.prompt(messages) == "<|im_start|>user\nrules\n\nask<|im_end|>\n<|im_start|>assistant\n"
+    backend.tokenizer.chat_template = None
+    assert backend.prompt(messages) == "System: rules\n\nUser: ask\n\nAssistant:"
 
 
 def test_a_folder_without_a_model_is_a_request_error(tmp_path: Path) -> None:

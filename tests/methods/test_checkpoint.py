@@ -20,7 +20,7 @@ TEXTS = ["a photo of * that is red", "a photo of * that is blue"]
 
 def stored(folder: Path, method: object, **origin: object) -> Artifact:
     folder.mkdir()
-    save_checkpoint(method, folder, extra_config=origin)  # type: ignore[arg-type]
+    save_checkpoint(method, folder, extra_config=origin)
     return Artifact.of_folder(folder)
 
 
@@ -53,7 +53,7 @@ def test_equal_tensors_give_equal_bytes_and_half_precision_half_of_them(tmp_path
     assert sizes[0] == sizes[1]
     assert len(sizes[2]) < 0.6 * len(sizes[0])
     loaded = load_method(Artifact.of_folder(tmp_path / "c"))
-    whole, halved = (one.gallery(tiny.pixels(2)) for one in (method, loaded))
+    whole, halved = (model.gallery(tiny.pixels(2)) for model in (method, loaded))
     assert torch.allclose(whole, halved, atol=1e-2)
 
 
@@ -63,7 +63,7 @@ def test_a_compact_vocabulary_comes_from_the_training_texts(tmp_path: Path) -> N
     artifact = stored(tmp_path / "made", method)
     assert "vocab.json" in artifact.files()
     again = load_method(artifact)
-    assert torch.equal(again.towers.tokenize(["zebra"]), method.towers.tokenize(["zebra"]))  # type: ignore[union-attr]
+    assert torch.equal(again.towers.tokenize(["zebra"]), method.towers.tokenize(["zebra"]))
 
 
 def test_the_seed_decides_the_first_weights() -> None:

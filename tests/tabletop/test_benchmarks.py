@@ -29,7 +29,10 @@ def test_equal_specs_give_equal_bytes_and_another_seed_gives_other_benchmarks(fo
 
 def test_the_benchmarks_have_not_changed(built):
     """A golden digest: whoever changes what is asked or shown must raise the stage's version."""
-    told = [[name, one.annotations, [[e.member, e.scene.key] for e in one.images]] for name, one in built.items()]
+    told = [
+        [name, benchmark.annotations, [[e.member, e.scene.key] for e in benchmark.images]]
+        for name, benchmark in built.items()
+    ]
     assert json_digest(told)[:16] == "b14aa6031cdcb29b"
 
 
@@ -48,10 +51,10 @@ def test_every_picture_lies_where_the_index_says(folder, name):
 @pytest.mark.parametrize("name", BUILDERS)
 def test_no_benchmark_scene_can_be_a_training_scene(built, name):
     """Held-out scenes are in no web list of any seed or length, so it is enough that all of these are held out."""
-    assert all(held_out(one.scene) for one in built[name].images)
+    assert all(held_out(image.scene) for image in built[name].images)
     spec = TabletopSpec(seed=SPEC.seed)
     web = {web_scene(spec, index).key for index in range(2000)}
-    assert not web & {one.scene.key for one in built[name].images}
+    assert not web & {image.scene.key for image in built[name].images}
 
 
 def test_the_official_loaders_read_what_was_written(folder):

@@ -23,7 +23,7 @@ TASKS = ("focus_attribute", "change_attribute", "focus_object", "change_object")
 
 def scenes(exhibition: TabletopBenchmark) -> dict[str, Scene]:
     """Image id -> what it shows."""
-    return {one.image_id: one.scene for one in exhibition.images}
+    return {image.image_id: image.scene for image in exhibition.images}
 
 
 def load(path: Path) -> Any:

@@ -70,7 +70,7 @@ def train(
 def moved(method: nn.Module) -> dict[str, Tensor]:
     """What training may have changed: parameters and batch-norm statistics."""
     return {
-        **{name: one.detach() for name, one in trainable_parameters(method).items()},
+        **{name: parameter.detach() for name, parameter in trainable_parameters(method).items()},
         **dict(method.named_buffers()),
     }
 
@@ -96,9 +96,11 @@ def gradients(seed: int, ranks: RankGroup) -> dict[str, Tensor]:
     heads = Heads(seed)
     rows = torch.randn(BATCH, 7)
     each = BATCH // ranks.world_size
-    heads.loss(rows[ranks.rank * each : (ranks.rank + 1) * each], ranks).backward()  # type: ignore[no-untyped-call]
+    heads.loss(rows[ranks.rank * each : (ranks.rank + 1) * each], ranks).backward()
     ranks.average_gradients(heads.parameters())
-    return {f"{seed}.{name}": one.grad for name, one in heads.named_parameters() if one.grad is not None}
+    return {
+        f"{seed}.{name}": parameter.grad for name, parameter in heads.named_parameters() if parameter.grad is not None
+    }
 
 
 def batch_norm(ranks: RankGroup) -> dict[str, Tensor]:
@@ -113,15 +115,15 @@ def batch_norm(ranks: RankGroup) -> dict[str, Tensor]:
     share = slice(ranks.rank * each, (ranks.rank + 1) * each)
     if ranks.world_size > 1:
         norm.__class__ = WholeBatchNorm
-        norm.ranks = ranks  # type: ignore[assignment]
+        norm.ranks = ranks
     out = ranks.gather(norm(rows[share]))
-    (out.sigmoid() * weights).sum().backward()  # type: ignore[no-untyped-call]
+    (out.sigmoid() * weights).sum().backward()
     ranks.average_gradients(norm.parameters())
     back = torch.zeros_like(rows) if rows.grad is None else rows.grad
     return {
         "out": out.detach(), "back": ranks.gather(back[share] / ranks.world_size), "mean": norm.running_mean,
         "variance": norm.running_var, "weight": norm.weight.grad, "bias": norm.bias.grad,
-    }  # type: ignore[dict-item] # fmt: skip
+    }  # fmt: skip
 
 
 def refusal(work: Callable[[], Any]) -> str:
@@ -158,9 +160,9 @@ def work(folder: Path, ranks: RankGroup) -> None:
         method, curve = train(name, data, folder / name, ranks)
         save_file(moved(method), own / name)
         curves[name] = curve.rows
-    found = {name: one for seed in range(CASES) for name, one in gradients(seed, ranks).items()}
+    found = {name: tensor for seed in range(CASES) for name, tensor in gradients(seed, ranks).items()}
     save_file(found, own / "gradients")
-    save_file({name: one.contiguous() for name, one in batch_norm(ranks).items()}, own / "norm")
+    save_file({name: tensor.contiguous() for name, tensor in batch_norm(ranks).items()}, own / "norm")
     curves["bfloat16"] = train("tscir_map", pairs, folder / "half", ranks, bfloat16=True)[1].rows
     words = [
         refusal(lambda: different_states(pairs, folder / "pli", ranks)),
@@ -187,7 +189,7 @@ def alone(folder: Path) -> None:
         (where / "resumed.json").write_text(json.dumps(curve.rows))
 
 
-def one(rank: int, folder: Path) -> None:
+def work_as_rank(rank: int, folder: Path) -> None:
     """Work as one of three, as one of two, and alone."""
     for count in (3, 2):
         if rank < count:
@@ -201,7 +203,7 @@ def one(rank: int, folder: Path) -> None:
 def main(folder: Path) -> None:
     """Fork the ranks, and end as they do."""
     context = multiprocessing.get_context("fork")
-    ranks = [context.Process(target=one, args=(rank, folder)) for rank in range(3)]
+    ranks = [context.Process(target=work_as_rank, args=(rank, folder)) for rank in range(3)]
     for rank in ranks:
         rank.start()
     for rank in ranks:

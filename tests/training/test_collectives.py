@@ -45,21 +45,21 @@ def told(folder: Path, count: int, rank: int = 0) -> dict[str, Any]:
 def same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], tolerance: float) -> None:
     """Equal up to rounding, which is judged by the largest number of each tensor."""
     assert found.keys() == wanted.keys()
-    for name, one in wanted.items():
-        largest = max(float(one.abs().max()), 1e-3)
-        assert torch.allclose(found[name].double(), one.double(), rtol=0, atol=tolerance * largest), name
+    for name, expected in wanted.items():
+        largest = max(float(expected.abs().max()), 1e-3)
+        assert torch.allclose(found[name].double(), expected.double(), rtol=0, atol=tolerance * largest), name
 
 
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("name", crew.METHODS)
 def test_ranks_train_what_one_process_trains(folder: Path, name: str, count: int) -> None:
-    wanted, found = (told(folder, one)["curves"][name] for one in (1, count))
+    wanted, found = (told(folder, ranks)["curves"][name] for ranks in (1, count))
     assert [row[:2] for row in found] == [row[:2] for row in wanted]
     assert [row[2] for row in found] == pytest.approx([row[2] for row in wanted], rel=1e-4, abs=1e-6)
     before = crew.moved(crew.new(name))
     after = load_file(folder / str(count) / "0" / name)
     same(after, load_file(folder / "1" / "0" / name), 1e-4)
-    assert any(not torch.equal(one, before[name]) for name, one in after.items())
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in after.items())
 
 
 @pytest.mark.parametrize("count", COUNTS)
@@ -73,7 +73,7 @@ def test_every_rank_ends_with_the_same_bits(folder: Path, count: int) -> None:
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_gradients_through_gathered_rows_are_those_of_the_whole_batch(folder: Path, count: int) -> None:
-    wanted = {name: one for seed in range(crew.CASES) for name, one in crew.gradients(seed, SINGLE_RANK).items()}
+    wanted = {name: tensor for seed in range(crew.CASES) for name, tensor in crew.gradients(seed, SINGLE_RANK).items()}
     assert len(wanted) == 7 * crew.CASES
     for rank in range(count):
         same(load_file(folder / str(count) / str(rank) / "gradients"), wanted, 2e-6)
@@ -143,5 +143,5 @@ def test_buckets_hold_every_gradient_once_in_order() -> None:
     gradients = [torch.zeros(1).expand(BUCKET_NUMBERS // 3) for _ in range(7)]
     buckets = list(_buckets(gradients))
     assert [len(bucket) for bucket in buckets] == [4, 3]
-    assert [id(one) for bucket in buckets for one in bucket] == [id(one) for one in gradients]
+    assert [id(gradient) for bucket in buckets for gradient in bucket] == [id(gradient) for gradient in gradients]
     assert list(_buckets([])) == []

@@ -52,7 +52,7 @@ def test_an_epoch_shows_each_triplet_at_most_once_and_leaves_out_less_than_a_bat
     steps = steps_per_epoch(count, size)
     shown = [positions_at(step, count, size, seed) for step in range(2 * steps)]
     for epoch in (0, 1):
-        positions = np.concatenate([one for number, one in shown if number == epoch])
+        positions = np.concatenate([batch_positions for number, batch_positions in shown if number == epoch])
         assert len(positions) == steps * size == len(set(positions.tolist()))
         assert count - len(positions) < size
 

@@ -150,7 +150,7 @@ method = {method}
 
 def toml(value: Any) -> str:
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{name} = {toml(one)}" for name, one in value.items()) + " }"
+        return "{ " + ", ".join(f"{name} = {toml(entry)}" for name, entry in value.items()) + " }"
     return {True: "true", False: "false"}.get(value, repr(value)) if isinstance(value, bool) else repr(value)
 
 
@@ -184,7 +184,7 @@ def started(tmp_path: Path, pairs: Artifact) -> Iterator[Callable[..., "subproce
 def reads_batches(rank: psutil.Process) -> bool:
     """Whether a rank has gone as far as to open a shard of the pack: it has joined the others, and trains."""
     try:
-        return any(one.path.endswith(".tar") for one in rank.open_files())
+        return any(file.path.endswith(".tar") for file in rank.open_files())
     except psutil.Error:
         return False
 
@@ -203,7 +203,7 @@ def test_a_run_that_ends_in_any_way_leaves_no_rank(
 
     told = started()
     crew = at_work(told)
-    assert [set(listening(one)) for one in crew.values()] == [{"127.0.0.1"}] * 3
+    assert [set(listening(process)) for process in crew.values()] == [{"127.0.0.1"}] * 3
     told.send_signal(signal.SIGTERM)
     assert told.wait(60) == 130, said.read_text()
     none_left(crew, 5)
@@ -263,7 +263,7 @@ def test_one_rank_where_nothing_is_said_or_there_is_no_gpu(monkeypatch: pytest.M
 def test_two_gpus_train_what_one_does(tmp_path: Path, pairs: Artifact, backbone: Artifact) -> None:
     alone, together = (job(tmp_path / name, pairs, backbone) for name in ("alone", "together"))
     assert alone.run() == train_on_ranks(2, together)
-    losses = [losses_of(one.out) for one in (alone, together)]
+    losses = [losses_of(job.out) for job in (alone, together)]
     assert losses[1][:5] == pytest.approx(losses[0][:5], rel=0.05)  # dropout is drawn by each for itself
 
 

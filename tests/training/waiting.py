@@ -25,13 +25,13 @@ def wait_for(what: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
 def crew_of(parent: psutil.Process) -> dict[str, psutil.Process]:
     """The launcher (``launch``) and the ranks (``0``, ``1``) that a process has."""
     found = {}
-    for one in parent.children(recursive=True):
+    for child in parent.children(recursive=True):
         try:
-            words, environment = one.cmdline(), one.environ()
+            words, environment = child.cmdline(), child.environ()
         except psutil.Error:
             continue
         if "zscir.training.worker" in words:
-            found["launch" if "launch" in words else environment.get("RANK", "?")] = one
+            found["launch" if "launch" in words else environment.get("RANK", "?")] = child
     return found
 
 
@@ -50,7 +50,7 @@ def gone(process: psutil.Process) -> bool:
 
 def none_left(crew: dict[str, psutil.Process], seconds: float) -> None:
     """Wait for the end of all."""
-    wait_for(lambda: all(gone(one) for one in crew.values()), seconds)
+    wait_for(lambda: all(gone(process) for process in crew.values()), seconds)
 
 
 def state_step(out: Path) -> int:
@@ -67,6 +67,8 @@ def state_step(out: Path) -> int:
 def listening(process: psutil.Process) -> list[str]:
     """The addresses at which a process waits for others."""
     try:
-        return [one.laddr.ip for one in process.net_connections() if one.status == psutil.CONN_LISTEN]
+        return [
+            connection.laddr.ip for connection in process.net_connections() if connection.status == psutil.CONN_LISTEN
+        ]
     except psutil.Error:
         return []
