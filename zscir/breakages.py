@@ -17,7 +17,7 @@ from packaging.version import Version
 Versions = Mapping[str, str]  # canonical package name -> version
 Status = Literal["ok", "warn", "fail"]
 OLDEST_PYTHON = (3, 11)
-NEWEST_PYTHON = (3, 12)
+NEWEST_PYTHON = (3, 14)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ def diagnose(
     """All package checks for these installed versions; ``requirements`` are zscir's own, ``pip`` the words for pip."""
     own = [_requirements(versions, requirements, pip)] if requirements else []
     pairs = [_rule(rule, versions, pip) for rule in RULES if _applies(rule, versions)]
-    return [_python(python), *own, _torch_pair(versions, pip), _backport(versions, pip), *pairs]
+    imghdr = [_imghdr(versions, pip)] if python >= (3, 13) else []
+    return [_python(python), *own, _torch_pair(versions, pip), _backport(versions, pip), *imghdr, *pairs]
 
 
 def _python(python: tuple[int, int]) -> Check:
@@ -70,7 +71,8 @@ def _python(python: tuple[int, int]) -> Check:
     if OLDEST_PYTHON <= python <= NEWEST_PYTHON:
         return Check("python", "ok", found)
     cure = "make clean && make venv PYTHON=python3.11"
-    return Check("python", "fail", f"{found}; zscir needs 3.11 or 3.12", cure)
+    supported = " to ".join(".".join(map(str, one)) for one in (OLDEST_PYTHON, NEWEST_PYTHON))
+    return Check("python", "fail", f"{found}; zscir needs {supported}", cure)
 
 
 def _requirements(versions: Versions, requirements: Sequence[str], pip: str) -> Check:
@@ -115,6 +117,16 @@ def _backport(versions: Versions, pip: str) -> Check:
         "instead of the standard library's and times out: dataclass() got an unexpected keyword argument 'slots'"
     )
     return Check("dataclasses", "fail", found, f"{pip} uninstall -y dataclasses")
+
+
+def _imghdr(versions: Versions, pip: str) -> Check:
+    if "standard-imghdr" in versions or "img2dataset" not in versions:
+        return Check("imghdr", "ok", "no need of the module that Python 3.13 lacks, or a copy of it")
+    found = (
+        "Python 3.13 and later lack the module imghdr, which img2dataset imports; no download starts: "
+        "ModuleNotFoundError: No module named 'imghdr'"
+    )
+    return Check("imghdr", "fail", found, f'{pip} install "standard-imghdr>=3.13"')
 
 
 def _applies(rule: Rule, versions: Versions) -> bool:
