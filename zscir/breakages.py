@@ -121,7 +121,7 @@ def _backport(versions: Versions, pip: str) -> Check:
 
 def _imghdr(versions: Versions, pip: str) -> Check:
     if "standard-imghdr" in versions or "img2dataset" not in versions:
-        return Check("imghdr", "ok", "no need of the module that Python 3.13 lacks, or a copy of it")
+        return Check("imghdr", "ok", "img2dataset finds the module that Python lacks from 3.13 on")
     found = (
         "Python 3.13 and later lack the module imghdr, which img2dataset imports; no download starts: "
         "ModuleNotFoundError: No module named 'imghdr'"
