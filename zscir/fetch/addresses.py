@@ -23,11 +23,13 @@ def refusal(address: str) -> str | None:
         ip = ip_address(address.partition("%")[0])
     except ValueError:
         return "not a plain address"
+    # RFC 7526 retired 6to4; newer Pythons call all of it not global, older ones do not.
+    retired = isinstance(ip, IPv6Address) and ip.sixtofour is not None
     ip = _embedded(ip) or ip
     kinds = {
         "loopback": ip.is_loopback, "link-local": ip.is_link_local, "multicast": ip.is_multicast,
         "unspecified": ip.is_unspecified, "metadata": ip in METADATA, "private": ip.is_private,
-        "reserved": ip.is_reserved or not ip.is_global,
+        "reserved": ip.is_reserved or not ip.is_global or retired,
     }  # fmt: skip
     return next((kind for kind, is_so in kinds.items() if is_so), None)
 
