@@ -6,6 +6,8 @@
 #   make check    format, lint, types
 #   make bench    figures of speed on this machine: BENCH lines, and bench.json
 #   make faults   what survives: kills, full disks, stores that go away (docs/faults.md)
+#   make fresh-test   demo and test on a Debian 13 system made for it; takes root and debootstrap (infra/fresh_test.sh)
+#                 make fresh-test ARGS="tests/stages": of the tests only these; ARGS=none: only the demo
 #   make venv     only the set-up      make venv PYTHON=/path/to/python3.12
 #   make clean    what make made, not ./zscir-store
 
@@ -15,7 +17,7 @@ ARGS ?=
 JOBS ?= 3
 export VENV
 
-.PHONY: help demo test check format bench faults venv browser clean
+.PHONY: help demo test check format bench faults fresh-test venv browser clean
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +52,10 @@ FAULTS := tests/faults $(addprefix tests/data/download/test_,img2dataset_job.py 
 faults: venv
 	ZSCIR_TEST_KILLS=10 ZSCIR_TEST_AWAY_S=60 $(BIN)/python -m pytest $(FAULTS) --timeout=900 $(ARGS)
 
+# No set-up here: what is tested is a machine that has none.
+fresh-test:
+	@FRESH_TESTS="$(ARGS)" infra/fresh_test.sh
+
 venv:
 	@PYTHON="$(PYTHON)" infra/venv.sh
 
@@ -58,5 +64,5 @@ browser:
 	@infra/browser.sh
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .fresh-test
 	find zscir flows tests -name __pycache__ -type d -prune -exec rm -rf {} +

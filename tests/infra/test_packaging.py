@@ -133,13 +133,15 @@ def test_the_wheel_holds_the_package_the_flows_and_the_specs_and_nothing_else(tm
     assert found.stdout.strip() == str(tmp_path / "site/zscir/data_specs")
 
 
-@pytest.mark.parametrize("target", ["help", "demo", "test", "check", "format", "bench", "venv", "browser", "clean"])
+@pytest.mark.parametrize(
+    "target", ["help", "demo", "test", "check", "format", "bench", "faults", "fresh-test", "venv", "browser", "clean"]
+)
 def test_make_knows_the_target(target: str) -> None:
     subprocess.run(["make", "-n", target], cwd=REPO, check=True, capture_output=True)
 
 
 def test_scripts_are_executable_and_end_on_the_tests() -> None:
-    scripts = [REPO / ".ci/run", REPO / "infra/venv.sh", REPO / "infra/browser.sh"]
+    scripts = [REPO / ".ci/run", *(REPO / "infra").glob("*.sh")]
     assert [path.name for path in scripts if not os.access(path, os.X_OK)] == []
     assert (REPO / ".ci/run").read_text().splitlines()[-1] == "make test"
 

@@ -40,6 +40,7 @@ GOOD = {
     "huggingface-hub": "2.4.0",
 }
 PAIR = "pip install torch==2.13.0 torchvision==0.28.0"
+SUPPORTED = [(3, 11), (3, 12), (3, 13), (3, 14)]
 OWN = ["prefect<4,>=3.8.8", "open_clip_torch<4,>=3.3", "tomli>=2; python_version < '3'"]
 
 
@@ -54,8 +55,9 @@ def test_the_versions_that_were_tested_together_have_no_breakage() -> None:
         if "==" in line.split("#")[0]
     )
     del pins["dataclasses"]  # pinned for pip, removed again by the set-up
-    assert bad(check_package_versions(pins, (3, 11), OWN)) == {}
-    assert bad(check_package_versions(GOOD, (3, 12), OWN)) == {}
+    for python in SUPPORTED:
+        assert bad(check_package_versions(pins, python, OWN)) == {}
+        assert bad(check_package_versions(GOOD, python, OWN)) == {}
 
 
 @pytest.mark.parametrize(
@@ -80,9 +82,22 @@ def test_each_known_breakage_is_named_with_its_cure(
     assert symptom in found[name].found
 
 
-@pytest.mark.parametrize("python", [(3, 10), (3, 13)])
+@pytest.mark.parametrize("python", [(3, 10), (3, 15)])
 def test_a_python_outside_the_range_is_a_failure(python: tuple[int, int]) -> None:
-    assert bad(check_package_versions(GOOD, python))["python"].cure == "make clean && make venv PYTHON=python3.11"
+    check = bad(check_package_versions(GOOD, python))["python"]
+    assert check.found == f"Python 3.{python[1]}; zscir needs 3.11 to 3.14"
+    assert check.cure == "make clean && make venv PYTHON=python3.11"
+
+
+@pytest.mark.parametrize("python", SUPPORTED)
+def test_the_module_that_newer_pythons_lack_is_missed_only_there(python: tuple[int, int]) -> None:
+    versions = GOOD | {"img2dataset": "1.47.0"}
+    found = bad(check_package_versions(versions, python, pip="python -m pip"))
+    assert list(found) == (["imghdr"] if python >= (3, 13) else [])
+    for check in found.values():
+        assert (check.status, check.cure) == ("fail", 'python -m pip install "standard-imghdr>=3.13"')
+        assert "No module named 'imghdr'" in check.found
+    assert bad(check_package_versions(versions | {"standard-imghdr": "3.13.0"}, python)) == {}
 
 
 def test_missing_and_forbidden_packages_are_named_together_with_one_command() -> None:

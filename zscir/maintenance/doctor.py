@@ -214,6 +214,7 @@ def prefect_check(environment: Mapping[str, str], home: Path) -> DoctorCheck:
         with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=API_LIMIT_S) as answer:  # noqa: S310 (the user's own setting)
             return DoctorCheck("prefect api", "ok", f"{where} answers {answer.status}")
     except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection; Python 3.14 warns where that is left to the collector
         found = f"{where} answers {error.code} {error.reason}"
         return DoctorCheck("prefect api", "fail", found, "prefect config set PREFECT_API_AUTH_STRING=USER:PASSWORD")
     except (OSError, ValueError) as error:

@@ -17,7 +17,7 @@ from packaging.version import Version
 InstalledVersions = Mapping[str, str]  # canonical package name -> version
 CheckStatus = Literal["ok", "warn", "fail"]
 OLDEST_PYTHON = (3, 11)
-NEWEST_PYTHON = (3, 12)
+NEWEST_PYTHON = (3, 14)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,15 @@ def check_package_versions(
     """All package checks for these installed versions; ``requirements`` are zscir's own, ``pip`` the words for pip."""
     own = [_check_requirements(versions, requirements, pip)] if requirements else []
     pairs = [_check_conflict(rule, versions, pip) for rule in KNOWN_CONFLICTS if _applies(rule, versions)]
-    return [_check_python(python), *own, _check_torch_pair(versions, pip), _check_backport(versions, pip), *pairs]
+    imghdr = [_check_imghdr(versions, pip)] if python >= (3, 13) else []
+    return [
+        _check_python(python),
+        *own,
+        _check_torch_pair(versions, pip),
+        _check_backport(versions, pip),
+        *imghdr,
+        *pairs,
+    ]
 
 
 def _check_python(python: tuple[int, int]) -> DoctorCheck:
@@ -70,7 +78,8 @@ def _check_python(python: tuple[int, int]) -> DoctorCheck:
     if OLDEST_PYTHON <= python <= NEWEST_PYTHON:
         return DoctorCheck("python", "ok", found)
     cure = "make clean && make venv PYTHON=python3.11"
-    return DoctorCheck("python", "fail", f"{found}; zscir needs 3.11 or 3.12", cure)
+    supported = " to ".join(".".join(map(str, version)) for version in (OLDEST_PYTHON, NEWEST_PYTHON))
+    return DoctorCheck("python", "fail", f"{found}; zscir needs {supported}", cure)
 
 
 def _check_requirements(versions: InstalledVersions, requirements: Sequence[str], pip: str) -> DoctorCheck:
@@ -117,6 +126,16 @@ def _check_backport(versions: InstalledVersions, pip: str) -> DoctorCheck:
         "instead of the standard library's and times out: dataclass() got an unexpected keyword argument 'slots'"
     )
     return DoctorCheck("dataclasses", "fail", found, f"{pip} uninstall -y dataclasses")
+
+
+def _check_imghdr(versions: InstalledVersions, pip: str) -> DoctorCheck:
+    if "standard-imghdr" in versions or "img2dataset" not in versions:
+        return DoctorCheck("imghdr", "ok", "img2dataset finds the module that Python lacks from 3.13 on")
+    found = (
+        "Python 3.13 and later lack the module imghdr, which img2dataset imports; no download starts: "
+        "ModuleNotFoundError: No module named 'imghdr'"
+    )
+    return DoctorCheck("imghdr", "fail", found, f'{pip} install "standard-imghdr>=3.13"')
 
 
 def _applies(rule: KnownConflict, versions: InstalledVersions) -> bool:

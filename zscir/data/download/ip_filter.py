@@ -23,6 +23,8 @@ def forbidden_address_reason(address: str) -> str | None:
         ip = ip_address(address.partition("%")[0])
     except ValueError:
         return "not a plain address"
+    # RFC 7526 retired 6to4; newer Pythons call all of it not global, older ones do not.
+    retired = isinstance(ip, IPv6Address) and ip.sixtofour is not None
     ip = _embedded(ip) or ip
     kinds = {
         "loopback": ip.is_loopback,
@@ -31,7 +33,7 @@ def forbidden_address_reason(address: str) -> str | None:
         "unspecified": ip.is_unspecified,
         "metadata": ip in METADATA_ADDRESSES,
         "private": ip.is_private,
-        "reserved": ip.is_reserved or not ip.is_global,
+        "reserved": ip.is_reserved or not ip.is_global or retired,
     }
     return next((kind for kind, is_so in kinds.items() if is_so), None)
 
