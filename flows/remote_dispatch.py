@@ -195,7 +195,7 @@ def _cancel(flow_run: FlowRun) -> None:
 
 def _with_server_retries(call: Callable[[], T]) -> T:
     """What ``call`` gets from Prefect's server, which may be away for as long as a store may (ZSCIR_PATIENCE_S)."""
-    deadline = time.monotonic() + Settings.from_env().patience_s
+    deadline = time.monotonic() + Settings.from_env().store_retry_s
     while True:
         try:
             return call()

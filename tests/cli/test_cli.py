@@ -163,7 +163,7 @@ def test_verify_tells_damage_with_code_4_and_the_lines_to_type_and_closes_it_whe
     assert lines[1].strip() == f"zscir verify {run.artifacts['short'].key[:12]} --quarantine"
     assert lines[3].strip() == f"zscir rerun {run.run_id}"
     assert cli(*lines[1].split()[1:])[0] == 4
-    assert store.look("ingest", run.artifacts["short"].key).problem == "no artifact"
+    assert store.lookup("ingest", run.artifacts["short"].key).problem == "no artifact"
     code, out, _ = cli("verify")
     assert (code, "no manifest" in out) == (0, True)
     assert cli("verify", "nonsense")[0] == 2
@@ -172,14 +172,14 @@ def test_verify_tells_damage_with_code_4_and_the_lines_to_type_and_closes_it_whe
 def test_gc_says_what_would_go_and_removes_it_only_when_told(cli, store, path):
     for chars in (30, 31):
         made = walk_toy(store, path, f"short.max_text_chars={chars}").artifacts
-    old = [key for _, key in store.committed() if key not in {one.key for one in made.values()}]
+    old = [key for _, key in store.list_keys() if key not in {one.key for one in made.values()}]
     age_of(Path(store.root), 40)
     code, out, _ = cli("gc", "--keep-runs", "1")
-    assert (code, len(store.committed())) == (0, 4)
+    assert (code, len(store.list_keys())) == (0, 4)
     assert out.splitlines()[-1].strip() == "zscir gc --keep-runs 1 --older-than 14d --delete"
     rows = json.loads(cli(*out.splitlines()[-1].split()[1:], "--json")[1])
     assert (rows[-1]["reclaimable"], rows[-1]["removed"]["removed"]) == (1, 1)
-    assert {key for _, key in store.committed()} == {one.key for one in made.values()}
+    assert {key for _, key in store.list_keys()} == {one.key for one in made.values()}
     assert "state: removed 2" in cli("show", old[0][:12])[1]
     assert cli("gc")[1].splitlines()[-1] == "nothing to remove"
 

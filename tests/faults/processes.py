@@ -93,10 +93,10 @@ def watched(store: Store, stage: str, key: str, digest: str) -> Iterator[dict[st
     def look() -> None:
         while not over.is_set() and not wrong:
             counts["looks"] += 1
-            artifact = store.look(stage, key).artifact
+            artifact = store.lookup(stage, key).artifact
             if artifact is not None:
                 counts["seen"] += 1
-                problem = store.look(stage, key, verify=True).problem
+                problem = store.lookup(stage, key, verify=True).problem
                 if artifact.digest != digest or problem not in ("", "no artifact"):
                     wrong.append(f"{artifact.digest} {problem}")
             time.sleep(0.002)

@@ -29,7 +29,7 @@ try:
     materialize(store, stage, stage.spec_type(scenes=200_000), {})
 except (OSError, ZscirError) as error:
     print(type(error).__name__, error)
-print(store.look("tabletop", small.artifact.key, verify=True).problem == "", len(store.committed()))
+print(store.lookup("tabletop", small.artifact.key, verify=True).problem == "", len(store.list_keys()))
 shutil.copytree(disk, kept)
 """
 

@@ -37,7 +37,7 @@ def death_at(number, steps, uri, tmp_path, environment, digest):
         process.join(120)
         assert process.exitcode in (0, -signal.SIGKILL)
         finish(start(*work))
-    assert store.look("shards", KEY, verify=True).problem == ""
+    assert store.lookup("shards", KEY, verify=True).problem == ""
     lines = log.read_text().splitlines() if log.exists() else []
     assert sum(line.startswith("made") for line in lines) <= SPEC.shards
     begun = sum(line.startswith("begin") for line in lines)

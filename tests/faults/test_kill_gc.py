@@ -59,11 +59,11 @@ def test_death_at_any_step_of_a_gc_leaves_whole_artifacts_or_none_and_the_next_g
         process.join(120)
         assert process.exitcode in (0, -signal.SIGKILL)
         store = store_at(uri, cache)
-        left = store.committed()
-        assert all(store.look(stage, key, verify=True).problem == "" for stage, key in left)
+        left = store.list_keys()
+        assert all(store.lookup(stage, key, verify=True).problem == "" for stage, key in left)
         halves += 0 < len(left) < 3
         gc(uri, cache, environment, age_s)
-        assert store.committed() == []
+        assert store.list_keys() == []
         assert [path for path in store.fs.find(store.root) if "/write_word" in path and "/." not in path] == []
         assert len(query_store_rows(store, "SELECT DISTINCT key FROM removed")) == 3
         if process.exitcode == 0:

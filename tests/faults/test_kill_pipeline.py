@@ -32,8 +32,8 @@ def check_against(store, path, expected):
     """Every artifact whole to the last bit and equal to the undisturbed one; no leftovers that a reader could see."""
     plan = make_plan(store, load_pipeline(path))
     assert {one.step.name: one.artifact.digest for one in plan if one.artifact} == expected
-    for stage, key in store.committed():
-        assert store.look(stage, key, verify=True).problem == ""
+    for stage, key in store.list_keys():
+        assert store.lookup(stage, key, verify=True).problem == ""
 
 
 def begun_again(store):
@@ -46,8 +46,8 @@ def begun_again(store):
 
 def committed(store):
     """What has its manifest, all of it whole."""
-    found = set(store.committed())
-    assert all(store.look(stage, key, verify=True).problem == "" for stage, key in found)
+    found = set(store.list_keys())
+    assert all(store.lookup(stage, key, verify=True).problem == "" for stage, key in found)
     return found
 
 
@@ -80,7 +80,7 @@ def kill_and_go_on(uri, tmp_path, environment, wanted_kills):
             kept = found
         finish(start(*work))
         check_against(store, path, expected)
-        assert kept <= set(store.committed())
+        assert kept <= set(store.list_keys())
         assert begun_again(store) <= killed
         kills, again = kills + killed, again + begun_again(store)
         statuses = [row["status"] for row in list_runs(store)]
@@ -130,7 +130,7 @@ def test_the_command_killed_again_and_again_and_rerun_ends_with_the_same_digests
     newest = list_runs(store)[-1]
     assert (newest["status"], newest["trigger"]) == ("succeeded", "rerun")
     assert newest["parent_run_id"] == list_runs(store)[-2]["run_id"]
-    assert kept <= set(store.committed())
+    assert kept <= set(store.list_keys())
     again = begun_again(store)
     assert again <= kills
     measured(FAULT, f"the command, {kills} kills: 0 of {len(expected)} artifacts lost, steps begun again: {again}")

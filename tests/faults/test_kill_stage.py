@@ -56,9 +56,9 @@ def kill_and_rerun(seed, uri, tmp_path, environment, expected, most_kills):
     with watched(store, "shards", KEY, artifact.digest) as counts:
         for _ in range(rng.randint(1, most_kills)):
             kills += kill_after(start(*work), rng.uniform(0, 1.3 * PAUSE_S * SPEC.shards * SPEC.blocks))
-            assert store.look("shards", KEY).problem in ("", "no artifact")
+            assert store.lookup("shards", KEY).problem in ("", "no artifact")
         finish(start(*work))
-    assert store.look("shards", KEY, verify=True).problem == ""
+    assert store.lookup("shards", KEY, verify=True).problem == ""
     assert store.read_text("shards", KEY, "manifest.json") == manifest
     return kills, check_log(lines_of(log), kills), counts["looks"]
 

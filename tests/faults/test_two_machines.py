@@ -101,7 +101,7 @@ class Hall:
 
     def check(self, who):
         """The artifact is whole, every file of it made by ``who``, and nothing is left behind."""
-        found = self.store.look("signed", KEY, verify=True)
+        found = self.store.lookup("signed", KEY, verify=True)
         assert found.problem == ""
         assert [found.artifact.path(name).read_text() for name in FILES] == [f"{who} made {name}" for name in FILES]
         assert self.store.fs.find(self.store.address(LEASE_FOLDER)) == []
@@ -222,9 +222,9 @@ def test_runs_in_which_one_request_in_twenty_fails_end_with_the_same_digests(s3,
     S3FileSystem.clear_instance_cache()
     calm = store_at(s3, tmp_path / "calm")
     assert [row["status"] for row in list_runs(calm)] == ["succeeded"] * runs
-    assert all(calm.look(stage, key, verify=True).problem == "" for stage, key in calm.committed())
+    assert all(calm.lookup(stage, key, verify=True).problem == "" for stage, key in calm.list_keys())
     assert calm.fs.find(calm.address(LEASE_FOLDER)) == []
-    assert begun == len(calm.committed())
+    assert begun == len(calm.list_keys())
     measured(
         "5 % of the requests to S3 fail",
         f"{failed} of {asked} requests failed: 0 of {begun} artifacts lost, each made once",
@@ -259,7 +259,7 @@ def test_a_store_that_stays_away_is_told_when_patience_ends_and_the_work_is_kept
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         monkeypatch.setenv("TOY_WHO", "A")
         S3FileSystem.clear_instance_cache()
-        store = open_store(Settings(s3, tmp_path / "cache", patience_s=1.0))
+        store = open_store(Settings(s3, tmp_path / "cache", store_retry_s=1.0))
         gone, left_at = threading.Event(), []
 
         @stage(version=1)

@@ -140,7 +140,7 @@ def test_a_run_that_is_told_to_stop_ends_with_130_and_is_recorded_as_interrupted
     tmp_path, store, environment, number, measured
 ):
     process = run_until_slow(tmp_path, store, environment)
-    before = store.committed()
+    before = store.list_keys()
     process.send_signal(number)
     told_at = time.monotonic()
     _, err = process.communicate(timeout=60)
@@ -151,8 +151,8 @@ def test_a_run_that_is_told_to_stop_ends_with_130_and_is_recorded_as_interrupted
     assert (run["status"], run["stopped_at"]) == ("interrupted", "slow")
     assert run["finished_at"] is not None
     assert err.rstrip().endswith(f"zscir rerun {run['run_id']}")
-    assert store.committed("tabletop") != []
-    assert set(before) <= set(store.committed())
+    assert store.list_keys("tabletop") != []
+    assert set(before) <= set(store.list_keys())
     measured(
         "SIGTERM, SIGINT of a run or a download",
         f"{signal.Signals(number).name} of a run: it ended {took_s:.1f} s later, 0 of {len(before)} artifacts lost",

@@ -279,7 +279,7 @@ def test_a_step_that_is_split_is_split_by_the_worker(tmp_path, server):
     state = remote_job_flow(remote_job_for(store, chunk, 600.0), return_state=True)
     report = parse_job_report(state.message)
     assert report.outcome == "made", state.message
-    assert store.look("download", report.key).problem == ""
+    assert store.lookup("download", report.key).problem == ""
     downloads = ask("flow_runs/filter", {"flows": {"name": {"any_": ["download"]}}})
     (parts,) = [flow_run for flow_run in downloads if flow_run["name"] == "split"]
     wait_for(lambda: ask("task_runs/count", {"flow_runs": {"id": {"any_": [parts["id"]]}}}) >= 2)

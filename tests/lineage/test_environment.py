@@ -67,7 +67,7 @@ def test_the_meter_counts_the_work_of_this_process_and_its_children():
     hold = "x = bytearray(150_000_000); x[::4096] = b'1' * len(x[::4096]); import time; time.sleep(1)"
     subprocess.run([sys.executable, "-c", f"{hold}; sum(range(5_000_000))"], check=True)
     sum(range(2_000_000))
-    read = meter.read()
+    read = meter.stop()
     assert read["wall_s"] >= 1
     assert read["cpu_s"] > 0.05
     assert read["peak_rss_bytes"] > 150_000_000

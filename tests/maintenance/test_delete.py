@@ -56,7 +56,7 @@ def test_what_is_removed_leaves_a_row_that_says_what_it_was_and_is_made_again_by
     aged(store)
     swept = delete_unreferenced(store, mark_store(store, NOW))
     assert (swept.removed, swept.kept) == (1, 0)
-    assert store.committed() == []
+    assert store.list_keys() == []
     assert store.fs.find(store.address("shards")) == []
     (row,) = query_store_rows(store, "SELECT * FROM removed")
     assert (row["key"], row["outcome"], row["removed_by"]) == (artifact.key, "removed", swept.id)
@@ -92,8 +92,8 @@ def test_what_is_claimed_between_the_look_and_the_removal_stays_with_all_that_it
     assert touch_artifact(store, whole)
     swept = delete_unreferenced(store, marked)
     assert (swept.removed, swept.kept) == (1, 4)
-    assert store.look("write_words", whole.key, verify=True).problem == ""
-    assert store.look("shards", other.key).problem == "no artifact"
+    assert store.lookup("write_words", whole.key, verify=True).problem == ""
+    assert store.lookup("shards", other.key).problem == "no artifact"
     assert not touch_artifact(store, other)
 
 
@@ -146,7 +146,7 @@ def test_runs_lose_nothing_to_a_gc_that_never_rests(store, soon, tmp_path, measu
         for name in chosen:
             execute_step(run.run_id, name)
             time.sleep(0.2)
-        assert all(store.look(one.stage, one.key, verify=True).problem == "" for one in run.artifacts.values())
+        assert all(store.lookup(one.stage, one.key, verify=True).problem == "" for one in run.artifacts.values())
 
     again = 0
     thread = threading.Thread(target=clear_on)
@@ -260,7 +260,7 @@ def test_files_that_are_lent_to_what_is_kept_stay_when_their_own_artifact_is_clo
     seen = plan_gc(attic.store, MONTH)
     assert [one.name for one in seen.orphans] == [f"shards/{attic.keys[2]}"]
     assert run_gc(attic.store, seen).orphans == 1
-    assert attic.store.look("shards", attic.keys[1], verify=True).problem == ""
+    assert attic.store.lookup("shards", attic.keys[1], verify=True).problem == ""
 
 
 def test_files_that_are_lent_to_what_is_claimed_after_the_look_stay_when_their_own_artifact_is_closed(store, soon):
@@ -272,7 +272,7 @@ def test_files_that_are_lent_to_what_is_claimed_after_the_look_stay_when_their_o
     assert touch_artifact(store, whole)
     done = run_gc(store, seen)
     assert (done.deleted.removed, done.deleted.kept) == (0, 2)
-    assert store.look("write_words", whole.key, verify=True).problem == ""
+    assert store.lookup("write_words", whole.key, verify=True).problem == ""
     aged(store)
     assert run_gc(store, plan_gc(store, NOW)).deleted.removed == 2
     assert not store.fs.exists(store.address(home))

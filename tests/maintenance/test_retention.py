@@ -82,7 +82,7 @@ def test_what_is_left_is_what_can_be_reached_from_what_is_kept(drawn, keep):
         assert before == set(range(len(things)))
         left = cleared(attic, RetentionPolicy(keep, timedelta(days=14)))
         assert left == oracle(things, runs, keep)
-        assert all(attic.store.look("shards", attic.keys[n], verify=True).problem == "" for n in left)
+        assert all(attic.store.lookup("shards", attic.keys[n], verify=True).problem == "" for n in left)
         assert cleared(attic, RetentionPolicy(keep, timedelta(days=14))) == left
 
 

@@ -53,7 +53,7 @@ def test_a_whole_store_is_well_and_its_bytes_are_counted(store):
 def test_a_flipped_bit_is_found_closed_and_made_again(store, measured):
     made = materialize(store, shards, SPEC, {}).artifact
     flip(store, store.address("shards", made.key, "00001.bin"))
-    assert store.look("shards", made.key).artifact is not None  # a run would reuse it
+    assert store.lookup("shards", made.key).artifact is not None  # a run would reuse it
     found = verify_artifacts(store)
     assert states(found) == [("shards", "00001.bin", "damaged")]
     assert quarantine_artifacts(store, found) == [("shards", made.key)]
@@ -91,7 +91,7 @@ def test_a_bit_of_a_lent_file_closes_all_that_hold_it_whichever_of_them_is_named
     found = verify_artifacts(store, [whole.key if named == "write_words" else lender.split("/")[1]])
     assert {key for _, key in found.damaged} == {whole.key, other.key, lender.split("/")[1]}
     quarantine_artifacts(store, found)
-    assert store.look("write_words", sound.key).artifact is not None
+    assert store.lookup("write_words", sound.key).artifact is not None
     assert materialize(store, write_words, spec, {}).artifact.digest == whole.digest
     assert verify_artifacts(store, [whole.key]).findings == []
     measured(FAULT, f"1 bit of a lent file: {len(found.damaged)} artifacts closed, its own and those of 2 that hold it")
@@ -115,7 +115,7 @@ def test_a_lender_whose_file_was_made_anew_is_not_called_damaged_with_its_borrow
 def test_what_the_message_says_mends_a_shard_that_a_chunk_lends_to_its_download(tmp_path, downloaded, named):
     shutil.copytree(downloaded, tmp_path / "store")
     store = store_at(tmp_path / "store", tmp_path / "cache")
-    [(_, whole)] = store.committed("download")
+    [(_, whole)] = store.list_keys("download")
     lent = next(entry for entry in store.get("download", whole).entries.values() if entry.home)
     flip(store, store.address(lent.home))
     name = {"the whole": whole[:12], "the piece": lent.home.split("/")[1][:12], "latest": "latest"}[named]

@@ -54,7 +54,7 @@ def test_each_partition_is_an_ordinary_run_of_its_own_files(store, run_request):
     assert [run["run_id"] for run in runs] == [row["run_id"] for row in rows]
     assert {(run["trigger"], run["status"], run["made"]) for run in runs} == {("backfill", "succeeded", 1)}
     assert [json.loads(run["user_config"])["set"] for run in runs] == [[partition.set_option] for partition in THREE]
-    assert len(store.committed("ingest")) == 3
+    assert len(store.list_keys("ingest")) == 3
 
 
 def test_what_is_finished_is_found_without_a_run_and_only_the_rest_is_made(store, run_request, tmp_path):
@@ -174,7 +174,7 @@ def test_started_twice_at_the_same_time_it_does_the_work_once(store, tmp_path):
     runs = list_runs(store)
     assert sum(run["made"] for run in runs) == 6
     assert {run["status"] for run in runs} == {"succeeded"}
-    assert len(store.committed("ingest")) == 6
+    assert len(store.list_keys("ingest")) == 6
 
 
 def test_the_command_ends_with_3_a_table_and_the_same_words_to_type_again(store, run_request, tmp_path):

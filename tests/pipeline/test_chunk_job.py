@@ -78,7 +78,7 @@ def test_shared_files_are_files_of_the_whole_and_lie_where_the_chunk_is(store: S
     assert entry.home is not None
     assert entry.home.startswith("write_word/")
     assert not store.fs.exists(store.address("write_words", made.key, "00000.txt"))
-    assert store.look("write_words", made.key, verify=True).problem == ""
+    assert store.lookup("write_words", made.key, verify=True).problem == ""
 
 
 def test_a_whole_whose_chunk_is_gone_or_damaged_is_no_hit_and_is_made_again(store: Store) -> None:
@@ -86,14 +86,14 @@ def test_a_whole_whose_chunk_is_gone_or_damaged_is_no_hit_and_is_made_again(stor
     made = materialize(store, write_words, spec, {}).artifact
     home = str(made.entries["00001.txt"].home)
     store.fs.rm_file(store.address(home))
-    assert store.look("write_words", made.key).problem == "file missing: 00001.txt"
+    assert store.lookup("write_words", made.key).problem == "file missing: 00001.txt"
     PEN.clear()
     again = materialize(store, write_words, spec, {})
     assert (again.outcome, PEN) == ("made", ["a"])
     assert again.artifact.digest == made.digest
     with store.fs.open(store.address(home), "wb") as stream:
         stream.write(b"x")
-    assert "digest" in store.look("write_words", made.key, verify=True).problem
+    assert "digest" in store.lookup("write_words", made.key, verify=True).problem
 
 
 def test_a_chunk_that_fails_costs_that_chunk(store: Store) -> None:
@@ -137,11 +137,13 @@ def test_one_file_of_an_artifact_has_a_digest_of_its_own(tmp_path: Path) -> None
         (tmp_path / folder).mkdir()
         (tmp_path / folder / f"{neighbour}.txt").write_text("same")
         (tmp_path / folder / "other.txt").write_text(neighbour)
-    views = [Artifact.of_folder(tmp_path / name).only(f"{n}.txt", "word.txt") for name, n in (("a", "1"), ("b", "2"))]
+    views = [
+        Artifact.of_folder(tmp_path / name).single_file(f"{n}.txt", "word.txt") for name, n in (("a", "1"), ("b", "2"))
+    ]
     assert views[0].digest == views[1].digest
     assert views[0].path("word.txt").read_text() == "same"
     with pytest.raises(RequestError, match=r"has no file .word\.txt."):
-        Artifact.of_folder(tmp_path / "a").only("word.txt", "x")
+        Artifact.of_folder(tmp_path / "a").single_file("word.txt", "x")
 
 
 def plan_of(store: Store, folder: Path, rows: int) -> Artifact:
@@ -164,7 +166,9 @@ def test_a_job_is_json_and_makes_the_same_key_in_another_process(store: Store, t
     assert done.key == run_chunk(store, listing).key
     assert (done.outcome, done.name, done.stage) == ("made", "p", "list_failed")
     chunk = stage_named("fetch_chunk")
-    fetching = Chunk("c", chunk, chunk.spec_type.parse({}, "t"), {"urls": plan.only(plan.files()[0], "urls.parquet")})
+    fetching = Chunk(
+        "c", chunk, chunk.spec_type.parse({}, "t"), {"urls": plan.single_file(plan.files()[0], "urls.parquet")}
+    )
     address = json.loads(json.dumps(chunk_job_for(store, fetching)))["inputs"]["urls"]
     assert address == {"stage": "plan_download", "key": plan.key, "only": "00000.parquet", "path": "urls.parquet"}
 

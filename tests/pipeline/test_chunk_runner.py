@@ -92,7 +92,7 @@ def test_no_chunk_is_begun_when_the_money_is_spent_and_what_was_made_is_kept(run
     with pytest.raises(OverBudget, match="limit of 1e-09 hours"):
         materialize(run.store, write_words, WordsSpec(), {}, mapper)
     assert recorded(run) == {}
-    assert run.store.committed("write_word") == [("write_word", str(done.key))]
+    assert run.store.list_keys("write_word") == [("write_word", str(done.key))]
 
 
 def test_no_chunk_is_begun_when_its_step_is_over_its_limit(run: Run) -> None:

@@ -87,7 +87,7 @@ def test_a_step_is_begun_only_if_it_is_expected_to_fit(limit: float, to_come: fl
     if to_come > limit:
         with pytest.raises(OverBudget) as told:
             budget.check("x", estimate(to_come))
-        assert float(told.value.again.removeprefix("--max-hours ")) >= 1.49 * to_come
+        assert float(told.value.options.removeprefix("--max-hours ")) >= 1.49 * to_come
 
 
 def test_dollars_are_hours_and_tokens() -> None:

@@ -118,4 +118,4 @@ def test_a_remembered_plan_is_small_json_that_no_listing_takes_for_an_artifact(s
     text = store.read_text("plans", f"{seen}.json")
     assert plan_token_of(json.loads(str(text))) == seen
     assert len(str(text)) < 3000
-    assert store.committed() == []
+    assert store.list_keys() == []

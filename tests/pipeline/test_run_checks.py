@@ -56,7 +56,7 @@ def test_a_gate_that_fails_stops_the_run_keeps_the_artifact_and_says_what_to_typ
     assert f"zscir rerun {run['run_id']}" in said
     reached = query_store_rows(store, "SELECT step, key, outcome FROM stages ORDER BY started_at")
     assert "behind" not in {row["step"] for row in reached}
-    assert store.look("ingest", reached[-1]["key"]).artifact is not None
+    assert store.lookup("ingest", reached[-1]["key"]).artifact is not None
     again = walk_toy(store, path, "ingest.gates.text_chars.fail_above=500")
     assert query_store_rows(
         store, "SELECT outcome FROM stages WHERE run_id = $1 AND step = 'ingest'", [again.run_id]

@@ -173,7 +173,7 @@ def test_a_stage_that_fails_leaves_no_artifact_and_its_shards_for_the_next_attem
 
     with pytest.raises(StageError, match="the first attempt fails"):
         materialize(store, shaky, ShardsSpec(), {})
-    assert store.look("shaky", stage_key(shaky, ShardsSpec(), {})).problem == "no artifact"
+    assert store.lookup("shaky", stage_key(shaky, ShardsSpec(), {})).problem == "no artifact"
     assert materialize(store, shaky, ShardsSpec(), {}).outcome == "made"
     assert (tmp_path / "log").read_text().count("begin") == 6
 
@@ -181,7 +181,7 @@ def test_a_stage_that_fails_leaves_no_artifact_and_its_shards_for_the_next_attem
 def test_a_gate_keeps_its_own_kind_of_error_and_commits_nothing(store):
     with pytest.raises(GateError, match="at least 100"):
         materialize(store, gated, ShardsSpec(), {})
-    assert store.committed() == []
+    assert store.list_keys() == []
 
 
 @pytest.mark.parametrize("facts", [{"share": float("nan")}, {"path": Path("x")}])
@@ -192,7 +192,7 @@ def test_facts_that_are_no_json_commit_nothing(store, facts):
 
     with pytest.raises((ValueError, TypeError)):
         materialize(store, odd, ShardsSpec(), {})
-    assert store.committed() == []
+    assert store.list_keys() == []
 
 
 def test_hidden_files_of_a_stage_outlive_a_failure_and_are_no_part_of_the_artifact(store):
@@ -218,4 +218,4 @@ def test_a_link_left_by_a_stage_is_refused(store):
 
     with pytest.raises(StageError, match="symbolic link"):
         materialize(store, linking, ShardsSpec(), {})
-    assert store.committed() == []
+    assert store.list_keys() == []

@@ -49,7 +49,7 @@ def test_the_columns_are_those_of_the_design():
         "CURVE_SCHEMA": "step name value",
     }
     for name, words in columns.items():
-        assert getattr(schemas, f"{name}_SCHEMA").names == words.split(), name
+        assert getattr(schemas, name).names == words.split(), name
 
 
 def test_rows_come_back_as_they_went_in(tmp_path):

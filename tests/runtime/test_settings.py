@@ -36,10 +36,10 @@ def test_a_path_that_is_not_shipped_is_left_as_it_is():
 def test_patience_and_lease_are_seconds_of_the_environment(monkeypatch):
     monkeypatch.delenv("ZSCIR_PATIENCE_S", raising=False)
     monkeypatch.delenv("ZSCIR_LEASE_S", raising=False)
-    assert (Settings.from_env().patience_s, Settings.from_env().lease_s) == (120.0, 60.0)
+    assert (Settings.from_env().store_retry_s, Settings.from_env().lease_s) == (120.0, 60.0)
     monkeypatch.setenv("ZSCIR_PATIENCE_S", "0")
     monkeypatch.setenv("ZSCIR_LEASE_S", "7.5")
-    assert (Settings.from_env().patience_s, Settings.from_env().lease_s) == (0.0, 7.5)
+    assert (Settings.from_env().store_retry_s, Settings.from_env().lease_s) == (0.0, 7.5)
 
 
 def test_the_number_of_ranks_is_one_unless_the_environment_says_more(monkeypatch):

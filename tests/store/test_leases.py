@@ -93,7 +93,7 @@ def test_the_second_says_for_whom_it_waits_and_has_the_key_when_the_first_gives_
     with ExitStack() as second:
         with machine(s3, tmp_path).hold("toy", KEY, "lock"):
             got = second.enter_context(wanted(machine(s3, tmp_path)))
-            wait_until(lambda: f"{holder_at(fs, path).words()} is making this; waiting" in news.text)
+            wait_until(lambda: f"{holder_at(fs, path).describe()} is making this; waiting" in news.text)
             assert not got.wait(0.5)
         assert got.wait(10)
         assert (holder_at(fs, path).attempt, holder_at(fs, path).lock) == (1, "other")
@@ -198,9 +198,9 @@ def test_a_holder_whose_key_was_taken_over_is_told_by_whom_and_leaves_the_other_
         other = holder_at(fs, path).model_copy(update={"token": "other", "host": "other.host"})
         write_object(fs, path, other.model_dump_json().encode(), seen.etag)
         with pytest.raises(LeaseLost, match=r"taken over by other\.host .* is not committed"):
-            leases.of("toy", KEY).confirm()
+            leases.read("toy", KEY).confirm()
         with pytest.raises(LeaseLost):
-            leases.of("toy", KEY).check()
+            leases.read("toy", KEY).check()
     assert holder_at(fs, path) == other
 
 
@@ -208,8 +208,8 @@ def test_a_holder_whose_lease_is_gone_has_lost_it(s3, tmp_path, fs, path):
     leases = machine(s3, tmp_path)
     with leases.hold("toy", KEY, "lock"):
         fs.rm_file(path)
-        with pytest.raises(LeaseLost, match="taken over by somebody"):
-            leases.of("toy", KEY).confirm()
+        with pytest.raises(LeaseLost, match="taken over by another process"):
+            leases.read("toy", KEY).confirm()
 
 
 def test_answers_that_get_lost_cost_no_lease(s3, tmp_path, monkeypatch):
@@ -223,7 +223,7 @@ def test_answers_that_get_lost_cost_no_lease(s3, tmp_path, monkeypatch):
         for _ in range(3):
             with leases.hold("toy", KEY, "lock"):
                 for _ in range(3):
-                    leases.of("toy", KEY).confirm()
+                    leases.read("toy", KEY).confirm()
         assert min(proxy.faults[kind] for kind in KINDS) >= 1
 
 
@@ -239,5 +239,5 @@ def test_an_endpoint_without_conditional_writes_is_named_once_and_then_worked_wi
         leases = machine(s3, tmp_path)
         for _ in range(2):
             with leases.hold("toy", KEY, "lock"):
-                assert leases.of("toy", KEY) is None
-    assert news.text.count("the endpoint knows no conditional writes") == 1
+                assert leases.read("toy", KEY) is None
+    assert news.text.count("the endpoint has no conditional writes") == 1

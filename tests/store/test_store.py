@@ -29,37 +29,37 @@ def test_an_artifact_lies_under_stage_and_key_with_its_manifest(store, made):
     names = sorted(path[len(store.root) + 1 :] for path in store.fs.find(store.address("shards")))
     files = ["00000.bin", "00001.bin", "00002.bin", "manifest.json", "rejects.parquet"]
     assert names == [f"shards/{KEY}/{name}" for name in files]
-    assert store.committed() == [("shards", KEY)]
+    assert store.list_keys() == [("shards", KEY)]
     assert store.get("shards", KEY) == made
 
 
 def test_an_artifact_without_a_manifest_is_none(store, made):
     store.fs.rm_file(store.address("shards", KEY, MANIFEST))
-    assert store.look("shards", KEY).problem == "no artifact"
-    assert store.committed() == []
+    assert store.lookup("shards", KEY).problem == "no artifact"
+    assert store.list_keys() == []
     with pytest.raises(RequestError, match="no artifact; run the pipeline again"):
         store.get("shards", KEY)
 
 
 def test_a_missing_file_is_seen_and_made_again(store, made):
     store.fs.rm_file(store.address("shards", KEY, "00001.bin"))
-    found = store.look("shards", KEY)
+    found = store.lookup("shards", KEY)
     assert (found.artifact, found.problem) == (None, "file missing: 00001.bin")
     again = materialize(store, shards, SPEC, {})
     assert (again.outcome, again.artifact.digest) == ("made", made.digest)
-    assert store.look("shards", KEY, verify=True).problem == ""
+    assert store.lookup("shards", KEY, verify=True).problem == ""
 
 
 def test_a_truncated_file_is_seen_and_made_again(store, made):
     change(store, "00001.bin", b"\0\1")
-    assert store.look("shards", KEY).problem == "file damaged: 00001.bin has 2 bytes, the manifest says 3000"
+    assert store.lookup("shards", KEY).problem == "file damaged: 00001.bin has 2 bytes, the manifest says 3000"
     assert materialize(store, shards, SPEC, {}).artifact.digest == made.digest
 
 
 def test_other_bytes_of_the_same_length_are_seen_by_verify(store, made):
     change(store, "00001.bin", bytes(3000))
-    assert store.look("shards", KEY).problem == ""
-    assert "00001.bin does not have the digest" in store.look("shards", KEY, verify=True).problem
+    assert store.lookup("shards", KEY).problem == ""
+    assert "00001.bin does not have the digest" in store.lookup("shards", KEY, verify=True).problem
 
 
 def test_files_that_the_manifest_does_not_name_are_not_there(store, made):
@@ -70,7 +70,7 @@ def test_files_that_the_manifest_does_not_name_are_not_there(store, made):
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe\x00", b'{"stage": "shards"}'])
 def test_a_damaged_manifest_counts_as_none_and_is_made_again(store, made, text):
     change(store, MANIFEST, text)
-    assert "manifest damaged" in store.look("shards", KEY).problem
+    assert "manifest damaged" in store.lookup("shards", KEY).problem
     assert materialize(store, shards, SPEC, {}).artifact == made
 
 
@@ -79,7 +79,7 @@ def test_a_folder_copied_to_another_key_is_not_taken_for_it(store, made):
     for path in store.fs.find(store.address("shards", KEY)):
         store.fs.makedirs(os.path.dirname(path).replace(KEY, other), exist_ok=True)
         store.fs.pipe_file(path.replace(KEY, other), store.fs.cat_file(path))
-    assert store.look("shards", other).problem == f"manifest of another artifact: shards/{KEY[:12]}"
+    assert store.lookup("shards", other).problem == f"manifest of another artifact: shards/{KEY[:12]}"
 
 
 def test_a_manifest_of_a_newer_zscir_is_not_overwritten(store, made):
@@ -100,7 +100,7 @@ def test_a_store_in_a_folder_with_odd_signs_works(tmp_path):
     store = store_at(tmp_path / "a [b] *c? 'd' 100%", tmp_path / "cache")
     parent = materialize(store, shards, SPEC, {}).artifact
     child = materialize(store, copies, CopySpec(), {"first": parent, "others": []}).artifact
-    assert store.committed() == sorted([("shards", parent.key), ("copies", child.key)])
+    assert store.list_keys() == sorted([("shards", parent.key), ("copies", child.key)])
     assert child.path("deep/copy.bin").exists()
 
 

@@ -86,11 +86,11 @@ def test_an_upload_that_ends_half_way_is_no_artifact_and_is_completed_by_the_nex
     with pytest.raises(StageError, match="the network went away"):
         materialize(remote, shards, SPEC, {})
     assert len(remote.fs.find(remote.root)) == 2
-    assert remote.look("shards", KEY).problem == "no artifact"
+    assert remote.lookup("shards", KEY).problem == "no artifact"
     monkeypatch.undo()
     monkeypatch.setenv("TOY_LOG", str(tmp_path / "log"))
     assert materialize(remote, shards, SPEC, {}).outcome == "made"
-    assert remote.look("shards", KEY, verify=True).problem == ""
+    assert remote.lookup("shards", KEY, verify=True).problem == ""
     assert (tmp_path / "log").read_text().count("begin") == 3
 
 
@@ -124,7 +124,7 @@ def test_a_bucket_itself_is_a_store(s3, tmp_path):
     store = store_at(s3.removesuffix("/some/prefix"), tmp_path / "cache")
     store.check()
     made = materialize(store, shards, SPEC, {}).artifact
-    assert store.committed() == [("shards", KEY)]
+    assert store.list_keys() == [("shards", KEY)]
     assert made.path("00001.bin").read_bytes() == b"\0\1\0" * 1000
 
 
@@ -163,8 +163,8 @@ def test_a_store_that_goes_away_in_the_middle_is_an_error_when_the_patience_is_o
     materialize(remote, shards, SPEC, {})
     s3fs.S3FileSystem.clear_instance_cache()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    gone = open_store(Settings(remote.uri, tmp_path / "cache", patience_s=2))
+    gone = open_store(Settings(remote.uri, tmp_path / "cache", store_retry_s=2))
     started = time.monotonic()
     with pytest.raises(StageError, match=f"store {remote.uri}: "):
-        gone.look("shards", KEY)
+        gone.lookup("shards", KEY)
     assert time.monotonic() - started >= 2

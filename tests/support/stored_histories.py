@@ -59,7 +59,7 @@ class Attic:
                 path="own.bin", size=(folder / "own.bin").stat().st_size, sha256=sha256_of(str(folder / "own.bin"))
             )
         ]
-        entries += [self.artifact(n).entries["own.bin"].lent(self.artifact(n), f"lent{n}.bin") for n in lent]
+        entries += [self.artifact(n).entries["own.bin"].shared_from(self.artifact(n), f"lent{n}.bin") for n in lent]
         named = {f"in{n}": InputEntry(stage=STAGE, key=one.key, digest=one.digest) for n, one in enumerate(made)}
         manifest = Manifest(
             stage=STAGE, stage_version=1, key=key, digest=digest_of_files(entries), spec=spec.literals(), inputs=named,
@@ -102,7 +102,7 @@ class Attic:
 
     def left(self) -> set[int]:
         """The numbers of the artifacts that are in the store."""
-        there = {key for _, key in self.store.committed()}
+        there = {key for _, key in self.store.list_keys()}
         return {number for number, key in enumerate(self.keys) if key in there}
 
 

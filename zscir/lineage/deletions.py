@@ -1,4 +1,4 @@
-"""Removals: what is taken out of a store, and why, becomes rows of the lineage, written down before it is taken out."""
+"""Record what gc and verify remove from a store, and why, before they remove it."""
 
 import secrets
 import tempfile
@@ -22,16 +22,16 @@ REMOVING, DONE, SPARED = "removing", "removed", "spared"
 
 
 class DeletionLog:
-    """The rows of one clearing, under an id of its own beside those of the runs (``gc-...``, ``verify-...``)."""
+    """The removals of one command, under an id of its own beside those of the runs (``gc-...``, ``verify-...``)."""
 
-    def __init__(self, store: Store, by: str) -> None:
+    def __init__(self, store: Store, command: str) -> None:
         self._store = store
-        self.id = f"{by}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+        self.id = f"{command}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
         self._rows: dict[tuple[str, str], dict[str, Any]] = {}
         self._due = 0.0
 
-    def plan(self, stage: str, key: str, size: int, files: int, why: str, manifest: str | None) -> None:
-        """Something is about to be removed; ``written`` begins with writing all of it down."""
+    def record_planned(self, stage: str, key: str, size: int, files: int, why: str, manifest: str | None) -> None:
+        """Add an artifact that is about to be removed; ``written`` writes these rows before anything is."""
         self._rows[stage, key] = {
             "key": key,
             "stage": stage,
@@ -44,19 +44,19 @@ class DeletionLog:
             "manifest": manifest,
         }
 
-    def note(self, stage: str, key: str, outcome: str) -> None:
-        """What became of it."""
+    def record_outcome(self, stage: str, key: str, outcome: str) -> None:
+        """Set the outcome of one removal."""
         self._rows[stage, key].update(outcome=outcome, removed_at=datetime.now(UTC))
         if time.monotonic() >= self._due:
             self._write()
 
     def outcomes(self) -> list[str]:
-        """What became of each."""
+        """The outcome of each removal."""
         return [row["outcome"] for row in self._rows.values()]
 
     @contextmanager
     def written(self) -> Iterator[None]:
-        """Nothing within is removed unless its row is in the store; what became of each is, however it ends."""
+        """Write the rows before the block, and their outcomes after it, however it ends."""
         if not self._rows:
             yield
             return

@@ -1,4 +1,4 @@
-"""Surroundings: this machine and checkout become the columns that say where a run happened, secrets left out."""
+"""Describe the machine, the checkout and the packages of this process, and redact secrets."""
 
 import json
 import os
@@ -32,10 +32,13 @@ def run_environment() -> dict[str, Any]:
 
 
 def _packages() -> dict[str, str]:
-    """Name -> version of all that is installed, from the heads of its metadata: to parse them whole takes a second."""
+    """Name -> version of every installed package.
+
+    Read from the head of its metadata, since parsing the metadata of all packages takes a second.
+    """
     found = {}
-    for one in distributions():
-        text = one.read_text("METADATA") or one.read_text("PKG-INFO") or ""
+    for package in distributions():
+        text = package.read_text("METADATA") or package.read_text("PKG-INFO") or ""
         head = dict(_METADATA_FIELD.findall(text.partition("\n\n")[0]))
         if {"Name", "Version"} <= head.keys():
             found[head["Name"]] = head["Version"]
@@ -43,19 +46,20 @@ def _packages() -> dict[str, str]:
 
 
 def redact(value: Any) -> Any:
-    """``value`` with ``***`` for every field that is named like a secret, every password in a URL, and every secret
-    that this process was given through its environment.
+    """``value`` with ``***`` for each secret.
+
+    Secrets are the fields that are named like one, passwords in URLs, and what this process got in environment
+    variables that are named like one.
     """
     if isinstance(value, dict):
-        return {key: "***" if _SECRET_NAME.search(str(key)) and one else redact(one) for key, one in value.items()}
+        return {key: "***" if _SECRET_NAME.search(str(key)) and item else redact(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [redact(one) for one in value]
+        return [redact(item) for item in value]
     if not isinstance(value, str):
         return value
-    for secret in [
-        one for name, one in os.environ.items() if _SECRET_NAME.search(name) and len(one) >= MIN_SECRET_CHARS
-    ]:
-        value = value.replace(secret, "***")
+    for name, secret in os.environ.items():
+        if _SECRET_NAME.search(name) and len(secret) >= MIN_SECRET_CHARS:
+            value = value.replace(secret, "***")
     return URL_PASSWORD.sub("//***:***@", value)
 
 

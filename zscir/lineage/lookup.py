@@ -1,4 +1,4 @@
-"""Lookup: a word that a person has at hand (a run, a key, a triplet, an image) becomes what the store knows of it."""
+"""Look up a run, an artifact, a triplet or an image by its id or the beginning of it."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def describe_ref(store: Store, ref: str) -> RefDetails:
             raise RequestError(f"store {store.uri}: no runs yet")
         return _run_details(store, newest[0]["run_id"])
     found = matching_refs(store, ref)
-    exact = [one for one in found if one[1] == ref]
+    exact = [(kind, name) for kind, name in found if name == ref]
     found = exact if len(exact) == 1 else found
     if len(found) == 1:
         kind, name = found[0]
@@ -47,7 +47,7 @@ def matching_refs(store: Store, ref: str) -> list[tuple[str, str]]:
         return found
     keys = {row["name"] for row in _rows_with_prefix(store, "artifacts", "key", ref)}
     keys |= {row["name"] for row in _rows_with_prefix(store, "removed", "key", ref)}
-    keys |= {key for _, key in store.committed() if key.startswith(ref)}
+    keys |= {key for _, key in store.list_keys() if key.startswith(ref)}
     found += [("artifact", key) for key in sorted(keys)]
     found += [("triplet", row["name"]) for row in _rows_with_prefix(store, "triplets", "triplet_id", ref)]
     return found + [("image", row["name"]) for row in _rows_with_prefix(store, "images", "image_key", ref)]
@@ -73,7 +73,7 @@ def _artifact_details(store: Store, key: str) -> RefDetails:
     removal = last_deletion(store, key)
     values = known[0] if known else {"key": key, "stage": _stage_of(store, key, removal)}
     values["facts"] = json.loads(values.get("facts") or "{}")
-    found = store.look(str(values["stage"]), key)
+    found = store.lookup(str(values["stage"]), key)
     values["state"] = "whole" if found.artifact else found.problem
     manifest = found.artifact.manifest if found.artifact is not None else None
     if removal is not None and found.problem == NO_ARTIFACT:
@@ -84,9 +84,12 @@ def _artifact_details(store: Store, key: str) -> RefDetails:
     tables: dict[str, LookupRows] = {}
     if manifest is not None:
         values |= {"digest": manifest.digest, "facts": manifest.facts, "spec": manifest.spec}
-        tables["inputs"] = [{"role": role, "stage": one.stage, "key": one.key} for role, one in manifest.inputs.items()]
+        tables["inputs"] = [
+            {"role": role, "stage": entry.stage, "key": entry.key} for role, entry in manifest.inputs.items()
+        ]
         tables["files"] = [
-            {"file": one.path, "bytes": one.size, "sha256": one.sha256} for one in manifest.files[:MAX_CANDIDATES]
+            {"file": entry.path, "bytes": entry.size, "sha256": entry.sha256}
+            for entry in manifest.files[:MAX_CANDIDATES]
         ]
     readers = "SELECT stage, child_key AS key, role FROM edges JOIN artifacts ON key = child_key WHERE parent_key = $1"
     tables["read by"] = query_store_rows(store, f"{readers} ORDER BY ALL", [key])
@@ -97,8 +100,8 @@ def _artifact_details(store: Store, key: str) -> RefDetails:
 
 
 def _stage_of(store: Store, key: str, removal: dict[str, Any] | None) -> str:
-    there = [stage for stage, one in store.committed() if one == key]
-    return there[0] if there or removal is None else str(removal["stage"])
+    stages = [stage for stage, found in store.list_keys() if found == key]
+    return stages[0] if stages or removal is None else str(removal["stage"])
 
 
 def _triplet_details(store: Store, triplet_id: str) -> RefDetails:

@@ -1,7 +1,7 @@
-"""The past: what earlier runs of a store recorded, read from the newest run back, and no further than is needed.
+"""Read what earlier runs of a store recorded, from the newest run back and no further than is needed.
 
-A finished pipeline is found finished by a few small files, however many runs its store has seen; SQL over their tables
-(``query``) reads those of every run.
+To find a finished pipeline finished takes a few small files, however many runs the store has; SQL over the same tables
+(``sql_views``) reads those of every run.
 """
 
 from collections.abc import Iterator
@@ -28,13 +28,13 @@ class PreviousRuns:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._ids = sorted(store.folders(LINEAGE_FOLDER), reverse=True)
+        self._ids = sorted(store.list_folders(LINEAGE_FOLDER), reverse=True)
         self._artifacts = self._tables("artifacts", self._ids)
         self._makers: dict[tuple[str, str], Row] = {}
         self._read: dict[tuple[str, str], list[Row]] = {}
 
     def runs(self, pipeline: str) -> Iterator[Row]:
-        """The rows of a pipeline's runs, newest first; none is read before it is asked for."""
+        """The rows of a pipeline's runs, newest first; each is read when the iteration reaches it."""
         tables = self._tables("run", self._ids)
         for _, same_second in groupby(self._ids, lambda run_id: run_id[:TIMESTAMP_CHARS]):
             rows = [row for _ in same_second for row in next(tables) if row["pipeline"] == pipeline]
@@ -45,7 +45,7 @@ class PreviousRuns:
         return self._table("stages", run_id)
 
     def wall_s(self, run_id: str, key: str) -> float | None:
-        """How long it took to make an artifact that a run made or reused, in seconds; None if nobody wrote it down."""
+        """How long it took to make an artifact that a run made or reused, in seconds; None if no run recorded it."""
         makers = [row["created_by_run"] for row in self._table("artifacts", run_id) if row["key"] == key]
         made = [row for maker in makers for row in self.stages(maker) if (row["key"], row["outcome"]) == (key, "made")]
         return made[0]["wall_s"] if made else None
@@ -61,7 +61,7 @@ class PreviousRuns:
         return self._makers[key, digest]
 
     def _tables(self, name: str, run_ids: list[str]) -> Iterator[list[Row]]:
-        """One table of each run, in this order; from S3 the next few are asked for at the same time."""
+        """One table of each run, in this order; from S3 a few are read at the same time."""
         many = PARALLEL_LISTINGS if self._store.remote else 1
         for first in range(0, len(run_ids), many):
             some = run_ids[first : first + many]

@@ -1,7 +1,7 @@
-"""The reaper: runs that died without a word become failed runs in their own tables, with the time of their last sign.
+"""Mark runs whose process died as failed in their own tables, at the time of their last heartbeat.
 
-It changes nothing else: what they finished stays, and leases and locks end by themselves. A run that still gives signs
-of life is never touched, and a table that changes while it is looked at is left alone.
+Nothing else changes: what they finished stays, and leases and locks end by themselves. A run with a heartbeat is never
+touched, and neither is a table that changes while it is read.
 """
 
 import json
@@ -32,22 +32,22 @@ def _mark_failed(store: Store, run_id: str) -> bool:
     table, stages, times = _read(store, run_id, "run"), _read(store, run_id, "stages"), heartbeat_times(store, run_id)
     (run,) = table.rows
     if run["status"] != "running":
-        return False  # it came to its end while we looked
+        return False  # it ended in the meantime
     at = run["started_at"] if times is None else max(times[0], run["started_at"])
-    words = f"died: no heartbeat since {at:%Y-%m-%d %H:%M:%S} UTC"
-    ended = [row | _failed_step_row(row, words, at) for row in stages.rows]
-    config = canonical_json(json.loads(run["user_config"]) | {"died": words})
+    message = f"died: no heartbeat since {at:%Y-%m-%d %H:%M:%S} UTC"
+    ended = [row | _failed_step_row(row, message, at) for row in stages.rows]
+    config = canonical_json(json.loads(run["user_config"]) | {"died": message})
     failed = run | {"status": "failed", "finished_at": at, "user_config": config}
     if not (_replace(store, stages, ended) and _replace(store, table, [failed])):
         return False
-    log_info(f"run {run_id}: {words}; marked as failed, go on with: zscir rerun {run_id}")
+    log_info(f"run {run_id}: {message}; marked as failed; resume it with: zscir rerun {run_id}")
     return True
 
 
-def _failed_step_row(row: dict[str, Any], words: str, at: datetime) -> dict[str, Any]:
+def _failed_step_row(row: dict[str, Any], message: str, at: datetime) -> dict[str, Any]:
     if row["outcome"] != "running":
         return {}
-    return {"outcome": "failed", "error": words, "finished_at": max(at, row["started_at"])}
+    return {"outcome": "failed", "error": message, "finished_at": max(at, row["started_at"])}
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _read(store: Store, run_id: str, name: str) -> _Table:
 
 
 def _replace(store: Store, table: _Table, changed: list[dict[str, Any]]) -> bool:
-    """Whether ``changed`` took the table's place; False when somebody wrote it meanwhile, who must be alive."""
+    """Replace a table by ``changed``; False when it was written meanwhile: then its run is alive."""
     with tempfile.TemporaryDirectory(prefix="zscir-reaper-") as folder, translate_storage_errors(store.uri):
         local = Path(folder) / f"{table.name}.parquet"
         write_table(local, LINEAGE_SCHEMAS[table.name], changed)

@@ -1,4 +1,4 @@
-"""The recorder: the events of one run become its lineage tables, rewritten whole after each event."""
+"""Record the lineage of a run as it goes: each event rewrites the tables that it changes."""
 
 import tempfile
 import threading
@@ -37,7 +37,7 @@ class RunInfo:
 
 
 def no_prior_artifact(key: str, digest: str) -> None:
-    """The past of a store's first run."""
+    """No earlier run wrote about the artifact: for the first run of a store."""
 
 
 class Recorder:
@@ -63,7 +63,7 @@ class Recorder:
             "pieces": {},
             "gates": {},
         }
-        self._pieces_due = 0.0  # when, on the monotonic clock, the pieces may be written again
+        self._chunks_due = 0.0  # on the monotonic clock: when the chunks may be written again
         self._write("run", "stages", "artifacts", "edges")
 
     def set_flow_run(self, flow_run_id: str) -> None:
@@ -75,7 +75,7 @@ class Recorder:
     def step(self, step: str, stage: str, attempts: int = 1) -> Iterator[dict[str, Any]]:
         """Record one step: ``running`` now, then what the block puts into the yielded row, or its error.
 
-        What the block says of time and memory stands, since the work may have been done by another process.
+        Times and memory that the block puts there stay, since another process may have done the work.
         """
         row = {
             "run_id": self.run_id,
@@ -96,7 +96,7 @@ class Recorder:
             row.update(outcome="failed", error=redact(f"{type(error).__name__}: {error}")[:2000])
             raise
         finally:
-            row.update({**meter.read(), **row, "finished_at": utc_now()})
+            row.update({**meter.stop(), **row, "finished_at": utc_now()})
             self._put("stages", step, row)
             if self._rows["pieces"]:
                 self._write("pieces")
@@ -147,8 +147,8 @@ class Recorder:
                 "created_at": utc_now(),
                 "created_by_run": self.run_id,
             }
-        for role, one in manifest.inputs.items():
-            self._note_edge(artifact.key, role, one.key)
+        for role, source in manifest.inputs.items():
+            self._note_edge(artifact.key, role, source.key)
         for entry in manifest.files:
             if entry.home:
                 self._note_edge(artifact.key, f"pieces.{entry.path}", entry.home.split("/")[1])
@@ -156,24 +156,24 @@ class Recorder:
     def _note_edge(self, child: str, role: str, parent: str) -> None:
         self._rows["edges"][(child, role)] = {"child_key": child, "role": role, "parent_key": parent}
 
-    def add_piece(self, step: str, piece: dict[str, Any]) -> None:
-        """Record one piece of a step. Thousands of them end in a minute: they are written a few at a time."""
-        self._rows["pieces"][(step, piece["piece"])] = {"run_id": self.run_id, "step": step, **piece}
+    def add_chunk(self, step: str, chunk: dict[str, Any]) -> None:
+        """Record one chunk of a step. Thousands may end in a minute, so the table is not rewritten for each."""
+        self._rows["pieces"][(step, chunk["piece"])] = {"run_id": self.run_id, "step": step, **chunk}
         began = time.monotonic()
-        if began >= self._pieces_due:
+        if began >= self._chunks_due:
             self._write("pieces")
-            self._pieces_due = time.monotonic() + max(CHUNK_ROWS_EVERY_S, 20 * (time.monotonic() - began))
+            self._chunks_due = time.monotonic() + max(CHUNK_ROWS_EVERY_S, 20 * (time.monotonic() - began))
 
-    def add_gates(self, step: str, key: str, verdicts: list[dict[str, Any]]) -> None:
-        """Record what the gates of one step say."""
-        for row in verdicts:
+    def add_check_results(self, step: str, key: str, results: list[dict[str, Any]]) -> None:
+        """Record the results of the data-quality checks of one step."""
+        for row in results:
             name = (step, row["metric"], row["threshold"])
             self._rows["gates"][name] = {"run_id": self.run_id, "step": step, "key": key, **row}
-        if verdicts:
+        if results:
             self._write("gates")
 
-    def refuse(self, step: str, error: str) -> None:
-        """Note that a gate refused a step that was recorded as reused."""
+    def record_failure(self, step: str, error: str) -> None:
+        """Record that a check failed for a step that was recorded as reused."""
         self._rows["stages"][step].update(outcome="failed", error=redact(error)[:2000])
 
     def steps(self) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The meter: a stretch of work becomes its wall time, CPU time and peak memory, children included."""
+"""Measure the wall time, CPU time and peak memory of a stretch of work, child processes included."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ SAMPLE_EVERY_S = 0.25
 
 
 class ResourceMeter:
-    """Started when made; ``read`` stops it and returns the columns wall_s, cpu_s and peak_rss_bytes."""
+    """Starts when it is made; ``stop`` ends it and returns the columns wall_s, cpu_s and peak_rss_bytes."""
 
     def __init__(self) -> None:
         import psutil
@@ -17,13 +17,13 @@ class ResourceMeter:
         self._started = time.monotonic()
         self._cpu_started = self._cpu_s()
         self._peak = self._rss()
-        self._stop = threading.Event()
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="zscir-meter")
         self._thread.start()
 
-    def read(self) -> dict[str, Any]:
+    def stop(self) -> dict[str, Any]:
         """Seconds and bytes since the meter was made."""
-        self._stop.set()
+        self._stopped.set()
         self._thread.join()
         self._peak = max(self._peak, self._rss())
         return {
@@ -33,7 +33,7 @@ class ResourceMeter:
         }
 
     def _watch(self) -> None:
-        while not self._stop.wait(SAMPLE_EVERY_S):
+        while not self._stopped.wait(SAMPLE_EVERY_S):
             self._peak = max(self._peak, self._rss())
 
     def _cpu_s(self) -> float:
@@ -48,5 +48,5 @@ class ResourceMeter:
             try:
                 total += int(child.memory_info().rss)
             except psutil.Error:
-                continue  # the child ended between the listing and the look
+                continue  # the child ended after it was listed
         return total

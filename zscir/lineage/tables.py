@@ -1,4 +1,4 @@
-"""The four lineage tables of a run, two that only some runs have, one of upkeep, and their columns; times are UTC."""
+"""The lineage tables of a run and the table of removals: their columns; times are UTC."""
 
 from zscir.runtime.schemas import schema_of
 
@@ -25,7 +25,7 @@ ARTIFACTS_SCHEMA = schema_of(
     created_by_run="str",
 )
 EDGES_SCHEMA = schema_of(child_key="str", role="str", parent_key="str")
-# Only in runs with a stage that is cut: one row for each piece, as it ended.
+# Only in runs with a stage that is made in chunks: one row for each chunk, as it ended.
 PIECES_SCHEMA = schema_of(
     run_id="str",
     step="str",
@@ -43,7 +43,7 @@ PIECES_SCHEMA = schema_of(
 GATES_SCHEMA = schema_of(
     run_id="str", step="str", key="str", metric="str", value="f64?", reference="f64?", threshold="str", verdict="str"
 )
-# What was taken out of the store, by `zscir gc` or `zscir verify --quarantine`; the manifest says what it was.
+# What was removed from the store, by `zscir gc` or `zscir verify --quarantine`; the manifest says what it was.
 REMOVED_SCHEMA = schema_of(
     key="str",
     stage="str",

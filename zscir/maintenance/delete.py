@@ -64,7 +64,7 @@ def delete_unreferenced(store: Store, marks: MarkedStore) -> DeleteResult:
     deletions = DeletionLog(store, "gc")
     for artifact in unreferenced:
         stored = marks.manifests.get((artifact.stage, artifact.key))
-        deletions.plan(
+        deletions.record_planned(
             artifact.stage,
             artifact.key,
             artifact.size,
@@ -77,10 +77,10 @@ def delete_unreferenced(store: Store, marks: MarkedStore) -> DeleteResult:
         for artifact in track(unreferenced, len(unreferenced), "gc"):
             if artifact.key in kept or not _delete_one(store, marks, artifact):
                 kept.update(dependency_closure(marks.dependencies, [artifact.key]))
-                deletions.note(artifact.stage, artifact.key, SPARED)
+                deletions.record_outcome(artifact.stage, artifact.key, SPARED)
             else:
                 size += artifact.size
-                deletions.note(artifact.stage, artifact.key, DONE)
+                deletions.record_outcome(artifact.stage, artifact.key, DONE)
     outcomes = Counter(deletions.outcomes())
     return DeleteResult(deletions.id, outcomes[DONE], size, outcomes[SPARED], frozenset(kept))
 
@@ -108,7 +108,7 @@ def _delete_one(store: Store, marks: MarkedStore, artifact: StoredArtifact) -> b
 
 
 def _lease(store: Store, marks: MarkedStore, artifact: StoredArtifact) -> Lease | None:
-    lease = store.leases.of(artifact.stage, artifact.key) if store.leases is not None else None
+    lease = store.leases.read(artifact.stage, artifact.key) if store.leases is not None else None
     if lease is None and store.leases is not None and marks.running:
         raise StageError(
             f"store {store.uri}: its endpoint has no conditional writes, so nothing can be removed while runs are at "

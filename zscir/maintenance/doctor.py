@@ -1,4 +1,4 @@
-"""doctor: this installation and its surroundings become a list of checks, each with the command that mends it."""
+"""Check this installation and its environment; each check that is not ok has the command that fixes it."""
 
 from __future__ import annotations
 

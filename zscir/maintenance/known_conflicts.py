@@ -1,6 +1,6 @@
-"""Breakages: the versions of what is installed become a list of what is known to fail between them, with cures.
+"""Known conflicts between versions of installed packages, each with a fix.
 
-Each of these installs without a word, and ``pip check`` is content with it.
+Each of these installs without a warning, and ``pip check`` accepts it.
 """
 
 from __future__ import annotations

@@ -273,7 +273,7 @@ def quarantine_artifacts(store: Store, verified: VerifyResult) -> list[ArtifactI
     for (stage, key), found in verified.damaged.items():
         why = f"{found[0].state}: {found[0].file}: {found[0].detail}"
         size = sum(entry.size for entry in _entries(verified.manifests[stage, key]))
-        deletions.plan(stage, key, size, len(found), why, verified.manifests[stage, key].text)
+        deletions.record_planned(stage, key, size, len(found), why, verified.manifests[stage, key].text)
     with deletions.written():
         for stage, key in verified.damaged:
             with hold_key(store.scratch, store.leases, stage, key):
@@ -282,7 +282,7 @@ def quarantine_artifacts(store: Store, verified: VerifyResult) -> list[ArtifactI
                 if same:
                     remove_manifest(store, stage, key)
                     quarantined.append((stage, key))
-                deletions.note(stage, key, DONE if same else SPARED)
+                deletions.record_outcome(stage, key, DONE if same else SPARED)
     log_info(f"{len(quarantined)} damaged artifacts are quarantined; the next run makes them again")
     return quarantined
 

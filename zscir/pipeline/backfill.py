@@ -65,7 +65,7 @@ def is_pipeline_complete(store: Store, pipeline: Pipeline) -> bool:
         check_external_files(step)
     for step in pipeline.steps:
         key = stage_key(step.stage, step.spec, resolve_inputs(step, made))
-        artifact = store.look(step.stage.name, key).artifact
+        artifact = store.lookup(step.stage.name, key).artifact
         if artifact is None:
             return False
         made[step.name] = artifact

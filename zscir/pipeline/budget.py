@@ -25,7 +25,7 @@ class Budget:
 
     def check_prices(self) -> None:
         """RequestError when dollars are limited and no price is known: nothing could ever stop such a run."""
-        if self.limits.max_usd is not None and not self.prices.known:
+        if self.limits.max_usd is not None and not self.prices.any_known:
             raise RequestError(
                 f"max_usd = {self.limits.max_usd:g} needs a price: set ZSCIR_USD_PER_HOUR for this machine, and "
                 "ZSCIR_USD_PER_MTOK_IN and ZSCIR_USD_PER_MTOK_OUT for an LLM"

@@ -58,7 +58,7 @@ def _stored_artifact(store: Store, stage: str, key: str) -> Artifact:
 def _address(artifact: Artifact) -> dict[str, Any]:
     source = artifact.source
     if isinstance(source, SingleFileSource):
-        return {**_address(source.whole), "only": source.name, "path": next(iter(artifact.entries))}
+        return {**_address(source.artifact), "only": source.name, "path": next(iter(artifact.entries))}
     if isinstance(source, FolderSource):
         if not is_shipped_spec(source.root):
             raise StageError(f"{source.root}: files outside the store cannot be handed to another process")
@@ -71,7 +71,7 @@ def _artifact(store: Store, address: dict[str, Any]) -> Artifact:
     if "shipped" in address:
         return _shipped_files(address["shipped"], address["files"])
     whole = _stored_artifact(store, address["stage"], address["key"])
-    return whole.only(address["only"], address["path"]) if "only" in address else whole
+    return whole.single_file(address["only"], address["path"]) if "only" in address else whole
 
 
 def _shipped_files(folder: str, names: list[str]) -> Artifact:

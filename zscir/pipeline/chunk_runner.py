@@ -79,5 +79,5 @@ def _retry_alone(store: Store, chunk: Chunk, mapper: ChunkMapper, first: ChunkRe
 
 def _record_chunk(recorder: Recorder, step: str, result: ChunkResult) -> None:
     row = {name: value for name, value in vars(result).items() if name not in UNRECORDED_FIELDS}
-    recorder.add_piece(step, {"piece": result.name} | row)
+    recorder.add_chunk(step, {"piece": result.name} | row)
     log_failed_chunk(step, result)

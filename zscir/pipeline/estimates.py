@@ -78,7 +78,7 @@ def input_row_count(inputs: Iterable[Artifact]) -> int | None:
 
 def cost_usd(wall_s: float, tokens_in: int | None, tokens_out: int | None, prices: Prices) -> float | None:
     """What so much time and so many tokens cost; None without any price."""
-    if not prices.known:
+    if not prices.any_known:
         return None
     per_token = (tokens_in or 0) * (prices.usd_per_mtok_in or 0) + (tokens_out or 0) * (prices.usd_per_mtok_out or 0)
     return wall_s / 3600 * (prices.usd_per_hour or 0) + per_token / 1e6

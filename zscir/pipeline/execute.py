@@ -167,7 +167,7 @@ def _with_advice(run: Run, error: BaseException) -> ZscirError:
     if is_interruption(error):
         return Interrupted(f"interrupted; {resume_advice(run)}")
     if isinstance(error, OverBudget):
-        return OverBudget(f"{error}\n{resume_advice(run, error.again)}", error.again)
+        return OverBudget(f"{error}\n{resume_advice(run, error.options)}", error.options)
     kind = GateError if isinstance(error, GateError) else StageError
     message = str(error) if isinstance(error, ZscirError) else f"{type(error).__name__}: {error}"
     return kind(f"{message}\n{resume_advice(run)}")

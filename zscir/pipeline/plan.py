@@ -108,7 +108,7 @@ def decide_reuse(store: Store, step: Step, inputs: Inputs, previous: PreviousSte
     """Whether a step whose inputs are all there would be reused or made, and why."""
     last_s = previous.wall_s if previous else None
     key = stage_key(step.stage, step.spec, inputs)
-    found = store.look(step.stage.name, key)
+    found = store.lookup(step.stage.name, key)
     if found.artifact is not None:
         reason = "the same inputs, spec and version made it before"
         return PlannedStep(step, "reuse", reason, key, found.artifact, last_s)

@@ -85,14 +85,14 @@ def run_remote(
     StageError or GateError as the worker reports it, JobTimeout when time was over, TransientError of ``run_job``.
     """
     stage, key = job["stage"], job["key"]
-    found = store.look(stage, key)
+    found = store.lookup(stage, key)
     if found.artifact is not None:  # an earlier attempt ended well, only its report was lost
         return StageResult(found.artifact, "reused")
     report = run_job(pool, job)
     on_report(report)
     if report.key is None:
         raise _error_of(report)
-    found = store.look(stage, key)
+    found = store.lookup(stage, key)
     if found.artifact is None:
         raise StageError(
             f"{report.worker} says that it {report.outcome} {key[:12]}, and in store {store.uri} there is: "
@@ -135,7 +135,7 @@ def execute_job(job: RemoteJob, mapper: ChunkMapper = map_sequentially) -> JobRe
         ended = {"outcome": made.outcome, "key": made.artifact.key}
     except Exception as error:  # noqa: BLE001 - whatever a stage raises is the step's error, and is reported whole
         ended = {"outcome": "failed", "error": _error_text(error), "kind": _error_kind(error)}
-    return JobReport(worker=worker_name(), attempts=attempts, **ended, **meter.read())
+    return JobReport(worker=worker_name(), attempts=attempts, **ended, **meter.stop())
 
 
 def _run_with_retries(job: RemoteJob, mapper: ChunkMapper, count_attempt: Callable[[int], None]) -> StageResult:
@@ -162,7 +162,7 @@ def _attempt(job: RemoteJob, mapper: ChunkMapper) -> StageResult:
 def _touch_inputs(store: Store, inputs: Inputs) -> None:
     """Keep the inputs from a concurrent gc: the run that touched them may have ended, or waited here for long."""
     for artifact in flatten_inputs(inputs).values():
-        whole = artifact.source.whole if isinstance(artifact.source, SingleFileSource) else artifact
+        whole = artifact.source.artifact if isinstance(artifact.source, SingleFileSource) else artifact
         if not isinstance(whole.source, FolderSource) and not touch_artifact(store, whole):
             what = f"the input {whole.stage}/{whole.key[:12]}"
             raise StageError(f"store {store.uri}: {what} is gone; run the pipeline again to make it")

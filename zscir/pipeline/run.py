@@ -218,7 +218,7 @@ def _check_reused(run: Run, step: Step, artifact: Artifact) -> None:
             inputs = partial(resolve_inputs, step, run.artifacts)
             run_data_checks(run.recorder, step, artifact, inputs, run.previous_steps.get(step.name))
     except GateError as error:
-        run.recorder.refuse(step.name, f"GateError: {error}")
+        run.recorder.record_failure(step.name, f"GateError: {error}")
         raise
 
 

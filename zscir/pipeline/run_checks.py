@@ -29,7 +29,7 @@ def run_data_checks(
         *_threshold_results(recorder.store, step, artifact, last_good_key),
     ]
     # Recorded before anything is raised: report and `gates` table show the check that stopped the run.
-    recorder.add_gates(step.name, artifact.key, [vars(result) for result in results])
+    recorder.add_check_results(step.name, artifact.key, [vars(result) for result in results])
     for result in results:
         if result.verdict == "warn":
             log_warning(f"{step.name}: gate warns: {format_check(result)}")
@@ -76,7 +76,7 @@ def _threshold_results(store: Store, step: Step, artifact: Artifact, last_good_k
 
 def _last_good_values(store: Store, step: Step, last_good_key: str | None, names: list[str]) -> dict[str, float | None]:
     """The statistics of the last good run's artifact; empty where there was none, or gc has taken it."""
-    last_good = store.look(step.stage.name, last_good_key).artifact if last_good_key is not None else None
+    last_good = store.lookup(step.stage.name, last_good_key).artifact if last_good_key is not None else None
     if last_good is None:
         return {}
     try:

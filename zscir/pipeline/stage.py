@@ -188,7 +188,7 @@ def materialize(
     ``mapper`` makes the chunks of a stage that is split; without one they are made here, one after another.
     """
     key = stage_key(stage, spec, inputs)
-    found = store.look(stage.name, key)
+    found = store.lookup(stage.name, key)
     if found.artifact is not None and touch_artifact(store, found.artifact):
         return StageResult(found.artifact, "reused")
     while True:
@@ -200,7 +200,7 @@ def materialize(
 
 def _make(store: Store, stage: Stage, spec: Spec, inputs: Inputs, mapper: ChunkMapper | None, key: str) -> StageResult:
     with store.work_folder(stage.name, key) as folder:
-        found = store.look(stage.name, key)
+        found = store.lookup(stage.name, key)
         if found.artifact is not None:
             shutil.rmtree(folder)  # made by the process that held the key while this one waited for it
             return StageResult(found.artifact, "reused")
@@ -278,4 +278,4 @@ def _shared_entries(chunk: Artifact, number: int, suffix: str) -> list[FileEntry
     names = chunk.files(suffix) if suffix else []
     if len(names) > 1:
         raise StageError(f"{chunk.stage}/{chunk.key[:12]}: more than one file ends in {suffix}: {names[:3]}")
-    return [chunk.entries[name].lent(chunk, f"{number:05d}{suffix}") for name in names]
+    return [chunk.entries[name].shared_from(chunk, f"{number:05d}{suffix}") for name in names]

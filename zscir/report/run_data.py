@@ -85,7 +85,7 @@ class ArtifactLibrary:
         """The artifact if it is there and whole."""
         name = (stage, key)
         if name not in self.found:
-            look = self.store.look(stage, key)
+            look = self.store.lookup(stage, key)
             self.found[name], self.problems[name] = look.artifact, look.problem
         return self.found[name]
 

@@ -1,6 +1,6 @@
-"""The warden: helpers that this process started end with it, even when it is killed by force.
+"""End the child processes of this process with it, even when it is killed by SIGKILL.
 
-Prefect stops its ephemeral server when the process ends; one that dies by SIGKILL cannot, and the server would run on.
+Prefect stops its ephemeral server when the process ends; a process that is killed cannot, and the server would run on.
 """
 
 import ctypes
@@ -14,14 +14,14 @@ from contextlib import suppress
 from typing import Any
 
 WATCH_EVERY_S = 1.0
-GROUP_VARIABLE = "ZSCIR_FAMILY"  # in the environment of a process: the name of those that end together
+GROUP_VARIABLE = "ZSCIR_FAMILY"  # in the environment of a process: its group, whose members end together
 TERMINATE_GRACE_S = 10.0
 PR_SET_PDEATHSIG = 1
 _WATCHERS: dict[str, subprocess.Popen[bytes]] = {}
 
 
 def die_with_parent(parent: int) -> None:
-    """End this process by force when ``parent`` is gone, however it went: the kernel does (Linux), or a thread."""
+    """End this process by force when ``parent`` is gone, for whatever reason: the kernel does (Linux), or a thread."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
@@ -36,17 +36,17 @@ def _die_once_adopted(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def kill_children_on_exit(mark: str) -> None:
-    """Start a warden: when this process is gone it ends those children of it that have ``mark`` in their command."""
-    _start_watcher("children", mark)
+def kill_children_on_exit(command_mark: str) -> None:
+    """Start a watcher that, when this process is gone, ends its children with ``command_mark`` in their command."""
+    _start_watcher("children", command_mark)
 
 
-def kill_group_on_exit(name: str) -> None:
-    """Start a warden: when this process is gone it ends every process whose environment says ``FAMILY=name``.
+def kill_group_on_exit(group: str) -> None:
+    """Start a watcher that, when this process is gone, ends all with ``ZSCIR_FAMILY=group`` in their environment.
 
-    Whoever starts a process hands its environment down, so grandchildren in sessions of their own belong to it too.
+    A process hands its environment down, so grandchildren in sessions of their own belong to the group too.
     """
-    _start_watcher("family", name)
+    _start_watcher("family", group)
 
 
 def _start_watcher(whom: str, mark: str) -> None:
@@ -74,7 +74,7 @@ def watch_children(parent_pid: int, mark: str) -> None:
 
 
 def watch_group(parent_pid: int, name: str) -> None:
-    """Wait for the end of a process, then end its family."""
+    """Wait for the end of a process, then end its group."""
     import psutil
 
     with suppress(psutil.NoSuchProcess):
@@ -82,11 +82,11 @@ def watch_group(parent_pid: int, name: str) -> None:
         while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:
             time.sleep(WATCH_EVERY_S)
     terminate_all(process_group(name), TERMINATE_GRACE_S)
-    terminate_all(process_group(name), 0)  # those that were born in the meantime
+    terminate_all(process_group(name), 0)  # those that were started in the meantime
 
 
 def process_group(name: str) -> list[Any]:
-    """Every other process of this user whose environment says ``FAMILY=name``."""
+    """Every other process of this user whose environment has ``ZSCIR_FAMILY=name``."""
     import psutil
 
     found = []
@@ -97,14 +97,14 @@ def process_group(name: str) -> list[Any]:
     return found
 
 
-def terminate_all(processes: list[Any], patience_s: float) -> None:
-    """Ask every process to end, and end by force those that have not after ``patience_s``."""
+def terminate_all(processes: list[Any], grace_s: float) -> None:
+    """Ask every process to end, and end by force those that have not after ``grace_s``."""
     import psutil
 
     for process in processes:
         with suppress(psutil.Error):
             process.terminate()
-    _, left = psutil.wait_procs(processes, timeout=patience_s)
+    _, left = psutil.wait_procs(processes, timeout=grace_s)
     for process in left:
         with suppress(psutil.Error):
             process.kill()
@@ -113,7 +113,7 @@ def terminate_all(processes: list[Any], patience_s: float) -> None:
 def _has_mark(process: Any, mark: str) -> bool:
     import psutil
 
-    with suppress(psutil.Error):  # it may end between the listing and the look
+    with suppress(psutil.Error):  # it may have ended since it was listed
         return process.pid != os.getpid() and any(mark in word for word in process.cmdline())
     return False
 

@@ -1,4 +1,4 @@
-"""Errors that a person reads: each carries one message (what, where, what to do) and an exit code."""
+"""The errors that zscir raises on purpose: each has one message (what, where, what to do) and an exit code."""
 
 import difflib
 from collections.abc import Iterable
@@ -23,34 +23,34 @@ class StageError(ZscirError):
 
 
 class TransientError(StageError):
-    """A stage failed for a reason that passes: the network of the store or of a service, or one that is too busy.
+    """A stage failed for a reason that passes: the network, or a store or service that is too busy.
 
-    It is tried again (zscir/runtime/retries.py); every other error is permanent, or says that memory ran out.
+    It is retried (``runtime/retries.py``); every other error is permanent, or means that memory ran out.
     """
 
 
 class OverBudget(StageError):
-    """The run stopped because its limits do not let it go on; ``again`` holds the options that would."""
+    """The run stopped because its limits do not let it go on; ``options`` are the command-line options that would."""
 
-    def __init__(self, message: str, again: str) -> None:
+    def __init__(self, message: str, options: str) -> None:
         super().__init__(message)
-        self.again = again
+        self.options = options
 
 
 class GateError(ZscirError):
-    """A data gate refused what a stage made; the data are kept for a look."""
+    """A data-quality check failed for what a stage made; the data are kept for inspection."""
 
     exit_code = 4
 
 
 class DamageError(ZscirError):
-    """Artifacts are not what their manifests say; which, and what makes them again, stands in the message."""
+    """Artifacts differ from their manifests; the message lists them and the commands that make them again."""
 
     exit_code = 4
 
 
 class Interrupted(ZscirError):
-    """A person or the system told the run to stop; what it finished is kept."""
+    """A person or the system stopped the run; what it finished is kept."""
 
     exit_code = 130
 

@@ -1,4 +1,4 @@
-"""Progress: a long loop becomes a bar on a terminal and a log line every few seconds elsewhere."""
+"""Log lines and progress: a bar on a terminal, a line every few seconds elsewhere."""
 
 import logging
 import sys
@@ -19,7 +19,7 @@ LOG_LABELS: ContextVar[Mapping[str, str]] = ContextVar("labels", default=Mapping
 
 @contextmanager
 def log_labels(**labels: str) -> Iterator[None]:
-    """Within it every log line knows what it is about: its run, step, stage and key."""
+    """Add labels (run, step, stage, key) to every log line in the block."""
     before = LOG_LABELS.set({**LOG_LABELS.get(), **labels})
     try:
         yield
@@ -28,12 +28,12 @@ def log_labels(**labels: str) -> Iterator[None]:
 
 
 def log_info(message: str) -> None:
-    """One line of news about the work under way."""
+    """Log one line about the work under way."""
     log.info(message)
 
 
 def log_warning(message: str) -> None:
-    """One line about what a person should look at; the work goes on."""
+    """Log one line about something that a person should look at; the work continues."""
     log.warning(message)
 
 

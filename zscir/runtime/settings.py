@@ -1,4 +1,4 @@
-"""Settings: what a machine, not an experiment, decides (store, cache, devices); none of it enters a key."""
+"""Settings of a machine, not of an experiment (store, cache, devices), from the environment; none enters a key."""
 
 import os
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ from pathlib import Path
 from zscir.runtime.errors import RequestError
 
 DEFAULT_STORE = "./zscir-store"
-STORE_RETRY_S = 120.0  # for how long a store on S3 may be away before a call to it fails
+STORE_RETRY_S = 120.0  # for how long calls to an unreachable store on S3 are retried
 MAX_RANKS = 1024
-LEASE_S = 60.0  # after how long without a sign of life another machine may take over what one was making
+LEASE_S = 60.0  # after how long without a renewal another machine may take a key over
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Values pulled from the environment; ``ZSCIR_STORE`` and ``ZSCIR_CACHE`` are the two that most people set."""
+    """Values from the environment; ``ZSCIR_STORE`` and ``ZSCIR_CACHE`` are the two that most people set."""
 
     store: str
     cache: Path
-    patience_s: float = STORE_RETRY_S
+    store_retry_s: float = STORE_RETRY_S
     lease_s: float = LEASE_S
     ranks: int | None = 1  # processes that train together; None: one per CUDA device
 
@@ -29,18 +29,18 @@ class Settings:
         return cls(
             store=store or os.environ.get("ZSCIR_STORE") or DEFAULT_STORE,
             cache=Path(os.environ.get("ZSCIR_CACHE") or f"{home}/zscir"),
-            patience_s=_seconds("ZSCIR_PATIENCE_S", STORE_RETRY_S, 0),
+            store_retry_s=_seconds("ZSCIR_PATIENCE_S", STORE_RETRY_S, 0),
             lease_s=_seconds("ZSCIR_LEASE_S", LEASE_S, 1),
             ranks=_ranks(),
         )
 
 
 def logs_as_json() -> bool:
-    """Whether ``ZSCIR_LOG`` asks for JSON lines; RequestError when it asks for what there is not."""
-    asked = os.environ.get("ZSCIR_LOG") or "plain"
-    if asked not in ("plain", "json"):
-        raise RequestError(f"ZSCIR_LOG={asked}: logs are 'plain' or 'json'")
-    return asked == "json"
+    """Whether ``ZSCIR_LOG`` asks for JSON lines; RequestError for an unknown style."""
+    style = os.environ.get("ZSCIR_LOG") or "plain"
+    if style not in ("plain", "json"):
+        raise RequestError(f"ZSCIR_LOG={style}: logs are 'plain' or 'json'")
+    return style == "json"
 
 
 def _ranks() -> int | None:
@@ -77,7 +77,7 @@ class Prices:
         return cls(_price("ZSCIR_USD_PER_HOUR"), _price("ZSCIR_USD_PER_MTOK_IN"), _price("ZSCIR_USD_PER_MTOK_OUT"))
 
     @property
-    def known(self) -> bool:
+    def any_known(self) -> bool:
         """Whether there is any price."""
         return self != Prices()
 
@@ -98,7 +98,7 @@ WORKER_KINDS = ("threads", "processes", "ray", "dask")
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """On what the pieces of a heavy stage are made: ``ZSCIR_RUNNER``, ``ZSCIR_WORKERS`` and ``ZSCIR_CLUSTER``."""
+    """Where the chunks of a stage are made: ``ZSCIR_RUNNER``, ``ZSCIR_WORKERS`` and ``ZSCIR_CLUSTER``."""
 
     kind: str
     count: int

@@ -1,4 +1,4 @@
-"""Specs: a TOML file becomes a frozen, strict, typed model; an unknown key or a wrong type is an error."""
+"""Specs: frozen, strict, typed models of TOML files; an unknown key or a wrong type is an error."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def json_digest(value: Any) -> str:
 
 
 class Spec(BaseModel):
-    """What is asked of a stage. Literals bear identity; nothing pulled from the environment belongs here.
+    """The parameters of a stage. They enter its key, so nothing from the environment belongs here.
 
     A new optional knob is ``X | None = None``: it leaves the keys of old artifacts as they were.
     """
@@ -55,18 +55,18 @@ class Spec(BaseModel):
         return cls.parse(read_toml(Path(path)), str(path))
 
     def literals(self) -> dict[str, Any]:
-        """The JSON-able values that bear identity: every field that is not None."""
+        """The JSON-able values that enter the key: every field that is not None."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
 def check_no_passwords(value: Any, where: str) -> None:
     """RequestError when a URL in ``value`` holds a password: specs are kept in manifests for all to read."""
     if isinstance(value, dict):
-        for name, one in value.items():
-            check_no_passwords(one, f"{where}: '{name}'")
+        for name, item in value.items():
+            check_no_passwords(item, f"{where}: '{name}'")
     elif isinstance(value, list):
-        for one in value:
-            check_no_passwords(one, where)
+        for item in value:
+            check_no_passwords(item, where)
     elif isinstance(value, str) and URL_PASSWORD.search(value):
         raise RequestError(f"{where} holds a URL with a password; secrets belong in the environment, not in a spec")
 
@@ -82,12 +82,12 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
-    lines = [f"{where}: {_explain_one(model, dict(detail))}" for detail in error.errors()[:5]]
+    lines = [f"{where}: {_explain_detail(model, dict(detail))}" for detail in error.errors()[:5]]
     more = error.error_count() - len(lines)
     return "\n".join(lines + ([f"... and {more} more"] if more > 0 else []))
 
 
-def _explain_one(model: type[BaseModel], detail: dict[str, Any]) -> str:
+def _explain_detail(model: type[BaseModel], detail: dict[str, Any]) -> str:
     field = ".".join(str(part) for part in detail["loc"]) or "(whole file)"
     if detail["type"] == "extra_forbidden":
         allowed = sorted(_model_at(model, detail["loc"][:-1]).model_fields)

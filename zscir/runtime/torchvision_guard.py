@@ -1,4 +1,4 @@
-"""torchvision_guard: an ``import torchvision`` that would die beside a CPU-only torch becomes one that works.
+"""Make ``import torchvision`` work beside a CPU-only torch.
 
 The torchvision wheel on the package index is linked against CUDA. Beside a torch built without CUDA its ``_C.so``
 cannot be loaded, the operators it would define do not exist, and torchvision's own import fails with ``operator

@@ -34,7 +34,7 @@ def _chunks(spec: DownloadSpec, lists: Artifact, patch_round: int | None) -> lis
     names = {name: name.removesuffix(".parquet") for name in lists.files(".parquet")}
     before = "" if patch_round is None else f"patch {patch_round} "
     return [
-        Chunk(f"{before}{short}", fetch, chunk_spec, {"urls": lists.only(name, "urls.parquet")})
+        Chunk(f"{before}{short}", fetch, chunk_spec, {"urls": lists.single_file(name, "urls.parquet")})
         for name, short in names.items()
     ]
 

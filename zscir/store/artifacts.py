@@ -1,7 +1,7 @@
-"""Artifacts: a stage's finished folder becomes immutable files closed by a manifest that is written last.
+"""Artifacts: immutable sets of files, closed by a manifest that is written last.
 
-A store is a local folder or ``s3://bucket/prefix``. No manifest, no artifact: whatever a killed process
-leaves behind is invisible to readers and is taken up or swept away by the next attempt.
+A store is a local folder or ``s3://bucket/prefix``. Without a manifest there is no artifact: what a killed process
+leaves behind is invisible to readers, and the next attempt resumes from it or removes it.
 """
 
 import json
@@ -28,14 +28,14 @@ Facts = dict[str, Any]
 
 
 class DamagedManifest(RequestError):
-    """A manifest that cannot be read or does not belong where it lies; its artifact counts as not there."""
+    """A manifest that cannot be read or belongs to another key; its artifact counts as missing."""
 
 
 class FileEntry(Spec):
     """One file of an artifact: its name inside the folder, size in bytes and SHA-256.
 
-    ``home`` (``stage/key/name``) is where its bytes lie when another artifact of the store holds them; it is no part
-    of the digest, since the bytes are the same wherever they lie.
+    ``home`` (``stage/key/name``) is where its bytes are when another artifact of the store holds them; it is no part of
+    the digest, since the bytes are the same.
     """
 
     path: str
@@ -61,14 +61,14 @@ class FileEntry(Spec):
             raise ValueError("a home is stage/key/name")
         return value
 
-    def lent(self, artifact: "Artifact", path: str) -> "FileEntry":
-        """This file of ``artifact`` as a file ``path`` of another artifact that holds no copy of it."""
+    def shared_from(self, artifact: "Artifact", path: str) -> "FileEntry":
+        """An entry for another artifact, named ``path``, that shares this file of ``artifact`` without a copy."""
         home = self.home or f"{artifact.stage}/{artifact.key}/{self.path}"
         return FileEntry(path=path, size=self.size, sha256=self.sha256, home=home)
 
 
 class InputEntry(Spec):
-    """One input of an artifact: who made it and the digest of its contents, which is what bears identity."""
+    """One input of an artifact: its stage and key, and the digest of its contents, which enters the key."""
 
     stage: str
     key: str
@@ -76,7 +76,7 @@ class InputEntry(Spec):
 
 
 class Manifest(Spec):
-    """What closes an artifact. Nothing here says when, where or how fast it was made."""
+    """The description of an artifact. Nothing in it depends on when, where or how fast the artifact was made."""
 
     format: int = MANIFEST_FORMAT
     stage: str
@@ -91,7 +91,7 @@ class Manifest(Spec):
 
 @dataclass(frozen=True)
 class Artifact:
-    """An immutable set of files. ``source`` knows how to bring a file to this machine."""
+    """An immutable set of files; ``source`` copies a file to this machine where it is not on it."""
 
     stage: str
     key: str
@@ -126,8 +126,8 @@ class Artifact:
         """The names that end in ``suffix``, sorted; from the manifest, never from a listing."""
         return sorted(name for name in self.entries if name.endswith(suffix))
 
-    def only(self, name: str, path: str) -> "Artifact":
-        """A view of one file under the name ``path``: an input that moves no key when its neighbours change."""
+    def single_file(self, name: str, path: str) -> "Artifact":
+        """One file, named ``path``, as an input: the key of its reader does not depend on the other files."""
         if name not in self.entries:
             raise RequestError(f"artifact {self.stage}/{self.key[:12]} has no file {name!r}; it has {self.files()[:8]}")
         entry = self.entries[name].model_copy(update={"path": path})
@@ -145,7 +145,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Files that lie on this machine already."""
+    """Files that are on this machine already."""
 
     root: Path
 
@@ -156,14 +156,14 @@ class FolderSource:
 
 @dataclass(frozen=True)
 class SingleFileSource:
-    """One file of a whole artifact, under another name."""
+    """One file of an artifact, under another name."""
 
-    whole: Artifact
+    artifact: Artifact
     name: str
 
     def fetch(self, artifact: Artifact, entry: FileEntry) -> Path:
-        """The path that it has in the whole."""
-        return self.whole.path(self.name)
+        """Its path in the artifact that has it."""
+        return self.artifact.path(self.name)
 
 
 def digest_of_files(entries: list[FileEntry]) -> str:
@@ -171,16 +171,16 @@ def digest_of_files(entries: list[FileEntry]) -> str:
     return json_digest(sorted([entry.path, entry.size, entry.sha256] for entry in entries))
 
 
-def scan_folder(root: Path, chosen: list[Path] | None = None) -> list[FileEntry]:
-    """The files under ``root``, hashed, sorted by name; which of them count is what ``list_files`` says."""
+def scan_folder(root: Path, paths: list[Path] | None = None) -> list[FileEntry]:
+    """Hashed entries of the files under ``root`` (or of ``paths``) by name; ``list_files`` says which count."""
     return [
         FileEntry(path=name, size=found.st_size, sha256=sha256_of(path))
-        for name, path, found in list_files(root, chosen)
+        for name, path, found in list_files(root, paths)
     ]
 
 
 def check_file_types(root: Path) -> None:
-    """StageError when a stage left what an artifact cannot hold: a symbolic link, or a manifest of its own."""
+    """StageError when a stage left a symbolic link or a manifest of its own in its folder."""
     for path in root.rglob("*"):
         if path.is_symlink():
             raise StageError(f"{path}: a stage may not leave a symbolic link in its folder")
@@ -189,7 +189,7 @@ def check_file_types(root: Path) -> None:
 
 
 def remove_partial_files(root: Path) -> None:
-    """Remove half-written ``.part`` files; dot names stay, since a stage keeps there what it needs to go on."""
+    """Remove half-written ``.part`` files; dot names stay, since a stage keeps there what it needs to resume."""
     for path in sorted(root.rglob("*.part")):
         if path.is_file() or path.is_symlink():
             path.unlink()
@@ -232,13 +232,15 @@ def fsync_path(path: Path) -> None:
 
 
 def make_key(stage: str, version: int, spec: Spec, inputs: dict[str, str]) -> str:
-    """The identity of what a stage would make: its name, version, literals and the digests of its inputs by role."""
+    """The key of what a stage would make: a digest of its name, version, spec literals and input digests by role."""
     return json_digest([stage, version, spec.literals(), inputs])
 
 
 def parse_manifest(text: str, where: str) -> Manifest:
-    """The manifest in ``text``. DamagedManifest when it is none, or when its parts do not add up to its key and digest;
-    RequestError when a newer zscir wrote it, so that its artifact is not made again over it.
+    """Parse and check a manifest.
+
+    DamagedManifest when it is not one, or when its parts do not add up to its key and digest; RequestError when a newer
+    zscir wrote it, so that its artifact is not overwritten.
     """
     _refuse_newer(text, where)
     try:
@@ -267,7 +269,7 @@ def _refuse_newer(text: str, where: str) -> None:
 
 
 def manifest_text(manifest: Manifest) -> str:
-    """The bytes-stable text of a manifest."""
+    """The text of a manifest; equal manifests give equal bytes."""
     values = manifest.model_dump(mode="json")
     values["files"] = [entry.literals() for entry in manifest.files]
     return canonical_json(values) + "\n"

@@ -1,7 +1,7 @@
-"""Conditional writes: an object on S3 becomes another only if it is still what this process saw last.
+"""Conditional writes to S3: create an object only where none is, or replace it only if it has not changed.
 
-``If-None-Match: *`` writes where nothing is, ``If-Match: ETAG`` over what was seen; the endpoint answers 412 when
-somebody else was quicker.
+``If-None-Match: *`` writes where nothing is, ``If-Match: ETAG`` over the version that was read; the endpoint answers
+412 when another writer was quicker.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,11 +16,11 @@ MISSING_CODES = {"NoSuchKey", "404"}
 
 
 class PreconditionFailed(Exception):
-    """The object is not, or no longer, what the condition says: somebody else wrote or removed it."""
+    """The object is not, or no longer, what the condition says: another process wrote or removed it."""
 
 
 class ConditionsUnsupported(Exception):
-    """The endpoint says that it does not know conditional writes."""
+    """The endpoint does not implement conditional writes."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def read_object(fs: RetryingFileSystem, path: str) -> ObjectVersion | None:
 def write_object(fs: RetryingFileSystem, path: str, data: bytes, etag: str | None) -> str:
     """Write over the object with this ETag, or where nothing is (None); return the new ETag.
 
-    Raises Changed when the condition does not hold, NoConditions when the endpoint refuses the header.
+    Raises PreconditionFailed when the condition does not hold, ConditionsUnsupported when the endpoint refuses it.
     """
     bucket, key, _ = fs.split_path(path)
     condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
@@ -63,9 +63,9 @@ def write_object(fs: RetryingFileSystem, path: str, data: bytes, etag: str | Non
 
 
 def remove_object(fs: RetryingFileSystem, path: str, etag: str) -> None:
-    """Remove the object with this ETag; Changed when it is another one by now.
+    """Remove the object with this ETag; PreconditionFailed when it is another one by now.
 
-    An endpoint that knows no conditional removal (many know the writes only) removes whatever is there.
+    An endpoint without conditional removal (many have the writes only) removes whatever is there.
     """
     bucket, key, _ = fs.split_path(path)
     try:
@@ -76,7 +76,7 @@ def remove_object(fs: RetryingFileSystem, path: str, etag: str) -> None:
 
 
 def create_object(fs: RetryingFileSystem, local: str, path: str) -> None:
-    """Upload a file where nothing is; Changed when something is. Big files go in parts, the condition on the last."""
+    """Upload a file where nothing is, else PreconditionFailed. Large files go in parts, the condition with the last."""
     with _translate_conflicts():
         fs.put_file(local, path, mode="create")
 

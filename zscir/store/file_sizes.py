@@ -1,4 +1,4 @@
-"""Sizes: the files that a manifest lists become the number of bytes that each one has in the store, if it is there."""
+"""Look up the sizes of many files, on disk or on S3."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -11,12 +11,15 @@ PARALLEL_LISTINGS = 16
 
 
 def sizes_on_disk(paths: Iterable[str]) -> dict[str, int]:
-    """Path -> bytes, of those that are there: each file is asked for by itself, which is quick."""
+    """Path -> bytes, of the files that exist; one ``stat`` each, which is fast on a disk."""
     return {path: size for path in paths if (size := _size(path)) is not None}
 
 
 def sizes_in_bucket(fs: Any, paths: Mapping[str, str]) -> dict[str, int]:
-    """The same for files and the folders in which they lie: each is listed in one round trip, many at the same time."""
+    """Path -> bytes of the files in the folders of ``paths`` (file -> folder).
+
+    Each folder is listed in one round trip, many at the same time.
+    """
     folders = sorted(set(paths.values()))
     with ThreadPoolExecutor(PARALLEL_LISTINGS) as pool:
         found = list(pool.map(partial(fs.find, detail=True), folders))

@@ -69,7 +69,7 @@ def check_store_exists(store: Store) -> None:
 
 def list_stored_artifacts(store: Store, stage: str | None = None) -> Iterator[StoredArtifact]:
     """The files under every key of the store, or of one stage, sorted; all other folders are skipped."""
-    for name in store.folders() if stage is None else [stage]:
+    for name in store.list_folders() if stage is None else [stage]:
         yield from _stored_artifacts_of(store, name)
 
 

@@ -1,4 +1,4 @@
-"""Holding: of all processes and machines that want one key of a store, one has it (a file lock; on S3 a lease, too)."""
+"""One writer per key of a store: a file lock on this machine and, on S3, a lease among all machines."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,18 +9,18 @@ from zscir.store.leases import LeaseManager
 
 
 @contextmanager
-def hold_key(scratch: Path, leases: LeaseManager | None, stage: str, key: str) -> Iterator[None]:
-    """Hold a key of the store whose work folders lie in ``scratch``; wait while somebody else does."""
-    with file_lock(scratch / stage / key, f"{stage} {key[:12]}") as lock, ExitStack() as stack:
+def hold_key(work_root: Path, leases: LeaseManager | None, stage: str, key: str) -> Iterator[None]:
+    """Hold a key of the store whose work folders are in ``work_root``; wait while another process holds it."""
+    with file_lock(work_root / stage / key, f"{stage} {key[:12]}") as lock, ExitStack() as stack:
         if leases is not None:
             stack.enter_context(leases.hold(stage, key, lock))
         yield
 
 
 @contextmanager
-def try_hold_key(scratch: Path, leases: LeaseManager | None, stage: str, key: str) -> Iterator[bool]:
-    """As ``hold_key``, without waiting: False when somebody holds the key at this moment."""
-    with try_file_lock(scratch / stage / key) as lock, ExitStack() as stack:
+def try_hold_key(work_root: Path, leases: LeaseManager | None, stage: str, key: str) -> Iterator[bool]:
+    """As ``hold_key``, without waiting: False when another process holds the key now."""
+    with try_file_lock(work_root / stage / key) as lock, ExitStack() as stack:
         free = lock is not None
         if lock is not None and leases is not None:
             free = stack.enter_context(leases.hold_if_free(stage, key, lock))

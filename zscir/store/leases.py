@@ -1,9 +1,10 @@
-"""Leases: of all machines that want one key of a store on S3, one holds it, for as long as it gives signs of life.
+"""Leases: among all machines that want one key of a store on S3, one holds it for as long as it renews its lease.
 
-A lease is a small object, ``.leases/STAGE/KEY.json``, written by conditional writes only. Its holder renews it all the
-time; one that is not renewed for its whole term may be taken over. Two rules keep clocks out of it. Who waits judges by
-its own steady clock for how long it has seen the very same lease, and compares no two machines' times. Who holds
-proves by a conditional write that the lease is still its own before it closes an artifact, however long it slept.
+A lease is a small object, ``.leases/STAGE/KEY.json``, written by conditional writes only. Its holder renews it
+regularly; one that was not renewed for its whole term may be taken over. Two rules keep clocks out of it. A waiting
+process measures by its own monotonic clock for how long it has read the very same lease, and compares no two machines'
+times. A holder proves by a conditional write that the lease is still its own before it commits an artifact, however
+long it was suspended.
 """
 
 import os
@@ -45,7 +46,7 @@ class LeaseLost(StageError):
 
 
 class LeaseHolder(Spec):
-    """Who holds a key. The times are for people to read; nothing is decided by them."""
+    """The holder of a key. The times are for people to read; nothing is decided by them."""
 
     token: str
     host: str
@@ -57,13 +58,13 @@ class LeaseHolder(Spec):
     beat: int = 0
     lock: str = ""
 
-    def words(self) -> str:
-        """Who and since when."""
+    def describe(self) -> str:
+        """Host, process and start, for a message."""
         return f"{self.host} (process {self.pid}, since {self.since})"
 
 
 def boottime_s() -> float:
-    """Seconds on a clock that nobody sets and that, where the system has one, runs on while the machine sleeps."""
+    """Seconds on a clock that is never set and, where the system has one, runs on while the machine is suspended."""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime(clock)
 
@@ -78,9 +79,9 @@ class Lease:
         self.etag = etag
         self._renewed_at_s = renewed_at_s  # taken before the request went out: nobody can have waited for longer
         self._lost = ""
-        self._one_at_a_time = threading.Lock()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._renew_on, daemon=True, name="zscir-lease")
+        self._renew_lock = threading.Lock()
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._renew_until_released, daemon=True, name="zscir-lease")
         self._thread.start()
 
     def age_s(self) -> float:
@@ -88,13 +89,13 @@ class Lease:
         return boottime_s() - self._renewed_at_s
 
     def check(self) -> None:
-        """LeaseLost unless the key is still ours; asks the store only when the last renewal is a while ago."""
+        """LeaseLost unless the key is still ours; asks the store if the last renewal is older than half a term."""
         if self._lost or self.age_s() > self.holder.term_s * TRUSTED_SHARE_OF_TERM:
             self.confirm()
 
     def confirm(self) -> None:
         """Renew now. LeaseLost when another process has the key; StageError when the store cannot be asked."""
-        with self._one_at_a_time:
+        with self._renew_lock:
             if not self._lost:
                 self._renew()
             if self._lost:
@@ -102,28 +103,28 @@ class Lease:
 
     def release(self) -> None:
         """Give the key back at once; a lease that cannot be removed ends by itself."""
-        self._over.set()
-        with self._one_at_a_time:
+        self._released.set()
+        with self._renew_lock:
             if not self._lost:
                 with suppress(PreconditionFailed, StageError), translate_storage_errors(self.path):
                     remove_object(self.fs, self.path, self.etag)
         self._thread.join()
 
-    def _renew_on(self) -> None:
-        told = False
-        while not self._over.wait(self.holder.term_s / RENEWALS_PER_TERM) and not self._lost:
-            with self._one_at_a_time:
-                if self._over.is_set() or self._lost:
+    def _renew_until_released(self) -> None:
+        logged = False
+        while not self._released.wait(self.holder.term_s / RENEWALS_PER_TERM) and not self._lost:
+            with self._renew_lock:
+                if self._released.is_set() or self._lost:
                     return
                 try:
                     self._renew()
-                    told = False
+                    logged = False
                 except StageError as error:
-                    if not told:
+                    if not logged:
                         log_info(
-                            f"{self.path}: cannot renew the lease now ({error}); asked again before anything is closed"
+                            f"{self.path}: cannot renew the lease now ({error}); it is checked again before a commit"
                         )
-                    told = True
+                    logged = True
 
     def _renew(self) -> None:
         began_s = boottime_s()
@@ -141,14 +142,14 @@ class Lease:
         self.holder, self.etag, self._renewed_at_s = holder, etag, began_s
 
     def _explain(self, seen: ObjectVersion | None) -> str:
-        other = "somebody" if seen is None else _parse_holder(seen, self.holder.term_s).words()
-        ago = f"{self.age_s():.0f} s after our last sign of life"
+        other = "another process" if seen is None else _parse_holder(seen, self.holder.term_s).describe()
+        ago = f"{self.age_s():.0f} s after our last renewal"
         return f"{self.path}: taken over by {other}, {ago}; what was made here is not committed"
 
 
 AcquireFn = Callable[
     [str, LeaseHolder, str], tuple[LeaseHolder, str, float]
-]  # a lease's path, what to write, for whom: see _wait
+]  # (path of the lease, what to write, for which key) -> see _wait_and_acquire
 
 
 class LeaseManager:
@@ -164,18 +165,20 @@ class LeaseManager:
 
     @contextmanager
     def hold(self, stage: str, key: str, lock: str) -> Iterator[None]:
-        """Hold a key; wait while another machine does. ``lock`` names the file lock of this machine that we hold:
-        whoever left a lease with the same lock is gone.
+        """Hold a key; wait while another machine does.
+
+        ``lock`` is the id of this machine's file lock, which the caller holds: a process that left a lease with the
+        same lock is gone.
         """
-        with self._held_as(stage, key, lock, self._wait):
+        with self._held_as(stage, key, lock, self._wait_and_acquire):
             yield
 
     @contextmanager
     def hold_if_free(self, stage: str, key: str, lock: str) -> Iterator[bool]:
-        """Hold a key if nobody does at this moment; gives whether it is held."""
+        """Hold a key if it is free now; yields whether it is held."""
         with ExitStack() as stack:
             try:
-                stack.enter_context(self._held_as(stage, key, lock, self._once))
+                stack.enter_context(self._held_as(stage, key, lock, self._try_acquire))
             except PreconditionFailed:
                 free = False
             else:
@@ -195,8 +198,8 @@ class LeaseManager:
             del self._held[stage, key]
             lease.release()
 
-    def of(self, stage: str, key: str) -> Lease | None:
-        """The lease on a key that is held now; None where the endpoint knows no conditional writes."""
+    def read(self, stage: str, key: str) -> Lease | None:
+        """The lease on a key that this process holds; None where the endpoint has no conditional writes."""
         return self._held.get((stage, key))
 
     def _acquire(self, stage: str, key: str, lock: str, get: AcquireFn) -> Lease | None:
@@ -221,15 +224,15 @@ class LeaseManager:
         if self._works:
             return Lease(self._fs, path, holder, etag, began_s)
         log_info(
-            f"store {self._uri}: the endpoint knows no conditional writes, so two machines that want the same at the "
+            f"store {self._uri}: the endpoint has no conditional writes, so two machines that want the same at the "
             "same time may both make it; the bytes are equal, the work is done twice"
         )
         with suppress(FileNotFoundError), translate_storage_errors(self._uri):
             self._fs.rm_file(path)
         return None
 
-    def _once(self, path: str, mine: LeaseHolder, what: str) -> tuple[LeaseHolder, str, float]:
-        """As ``_wait``, without waiting; Changed when the key is somebody else's."""
+    def _try_acquire(self, path: str, mine: LeaseHolder, what: str) -> tuple[LeaseHolder, str, float]:
+        """As ``_wait_and_acquire``, without waiting; PreconditionFailed when another process holds the key."""
         sent_s = boottime_s()
         try:
             return mine, write_object(self._fs, path, _holder_bytes(mine), None), sent_s
@@ -246,14 +249,14 @@ class LeaseManager:
                 sent_s,
             )  # of a process of ours that was killed
 
-    def _wait(self, path: str, mine: LeaseHolder, what: str) -> tuple[LeaseHolder, str, float]:
-        """Until the key is ours: (what we wrote, its ETag, when we sent it)."""
+    def _wait_and_acquire(self, path: str, mine: LeaseHolder, what: str) -> tuple[LeaseHolder, str, float]:
+        """Wait until the key is ours: (what was written, its ETag, when the request was sent)."""
         seen: ObjectVersion | None = None
         since_s = sent_s = 0.0
-        told, look_s = False, FIRST_LEASE_POLL_S
+        logged, poll_s = False, FIRST_LEASE_POLL_S
         while True:
             began_s = boottime_s()
-            now = read_object(self._fs, path) if sent_s else None  # the first time a look would be one request too many
+            now = read_object(self._fs, path) if sent_s else None  # reading first would be one request too many
             if now is None:
                 sent_s = boottime_s()
                 with suppress(PreconditionFailed):
@@ -267,17 +270,17 @@ class LeaseManager:
             gone = holder.lock == mine.lock != ""
             if gone or began_s - since_s >= holder.term_s:
                 if not gone:
-                    log_info(f"{what}: {holder.words()} gave no sign for {holder.term_s:.0f} s; taking it over")
-                next_one = mine.model_copy(update={"attempt": holder.attempt + 1})
+                    log_info(f"{what}: {holder.describe()} gave no sign for {holder.term_s:.0f} s; taking it over")
+                successor = mine.model_copy(update={"attempt": holder.attempt + 1})
                 sent_s = boottime_s()
                 with suppress(PreconditionFailed):
-                    return next_one, write_object(self._fs, path, _holder_bytes(next_one), now.etag), sent_s
+                    return successor, write_object(self._fs, path, _holder_bytes(successor), now.etag), sent_s
                 continue
-            if not told:
-                log_info(f"{what}: {holder.words()} is making this; waiting")
-                told = True
-            time.sleep(look_s * random.uniform(0.5, 1.5))
-            look_s = min(1.5 * look_s, MAX_LEASE_POLL_S, holder.term_s / 4)
+            if not logged:
+                log_info(f"{what}: {holder.describe()} is making this; waiting")
+                logged = True
+            time.sleep(poll_s * random.uniform(0.5, 1.5))
+            poll_s = min(1.5 * poll_s, MAX_LEASE_POLL_S, holder.term_s / 4)
 
 
 def lease_term_s(seen: ObjectVersion) -> float:
@@ -286,7 +289,7 @@ def lease_term_s(seen: ObjectVersion) -> float:
 
 
 def _parse_holder(seen: ObjectVersion, term_s: float) -> LeaseHolder:
-    """Who is written in a lease; somebody unknown, for our own term, when it cannot be read."""
+    """The holder in a lease; an unknown one, with our own term, when it cannot be parsed."""
     try:
         return LeaseHolder.model_validate_json(seen.text)
     except ValidationError:

@@ -1,4 +1,4 @@
-"""Listing: a folder becomes the files that count in it, with what the file system says of each."""
+"""List the files of a folder that count as data, with their ``stat`` results."""
 
 import os
 import stat
@@ -9,26 +9,31 @@ from pathlib import Path
 from zscir.runtime.errors import RequestError
 
 
-def list_files(root: Path, chosen: list[Path] | None = None) -> list[tuple[str, str, os.stat_result]]:
-    """(name, path, what the file system says) of the files under ``root``, or of those ``chosen``, sorted by name.
+def list_files(root: Path, paths: list[Path] | None = None) -> list[tuple[str, str, os.stat_result]]:
+    """(name, path, stat) of the files under ``root``, or of ``paths``, sorted by name.
 
     Dot files and half-written ``.part`` files are left out. A link to a file counts as that file; a link to a folder or
     to nothing is a RequestError, not a silent gap.
     """
-    found = _walk_files(str(root)) if chosen is None else ((path.name, str(path), path.is_symlink()) for path in chosen)
+    candidates = (
+        _walk_files(str(root)) if paths is None else ((path.name, str(path), path.is_symlink()) for path in paths)
+    )
     files = []
-    for name, path, is_link in found:
+    for name, path, is_link in candidates:
         if is_link and not os.path.isfile(path):
             raise RequestError(f"{path}: this link does not lead to a file; put the files themselves there")
-        seen = os.stat(path)
-        if stat.S_ISREG(seen.st_mode) and not name.endswith(".part") and not name.startswith("."):
-            files.append((name, path, seen))
-    return sorted(files, key=lambda one: one[0].split("/"))
+        found = os.stat(path)
+        if stat.S_ISREG(found.st_mode) and not name.endswith(".part") and not name.startswith("."):
+            files.append((name, path, found))
+    return sorted(files, key=lambda file: file[0].split("/"))
 
 
 def _walk_files(top: str, above: str = "") -> Iterator[tuple[str, str, bool]]:
-    """(name below the first ``top``, path, is it a link) of everything that is no folder; several times faster than
-    ``Path.rglob``, which matters where a folder of 100,000 images is looked through before every step."""
+    """(name below the first ``top``, path, is it a link) of everything that is not a folder.
+
+    ``os.scandir`` is several times faster than ``Path.rglob``, which matters for a folder of 100,000 images that is
+    listed before every step.
+    """
     with os.scandir(top) as entries:
         for entry in entries:
             if entry.name.startswith("."):

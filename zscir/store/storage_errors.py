@@ -1,4 +1,4 @@
-"""What the storage layer raises, of whatever library, becomes a StageError that names the store.
+"""Turn the errors of storage libraries into a StageError that names the store.
 
 It is a TransientError when the store could not be reached or was too busy.
 """
@@ -12,7 +12,7 @@ from zscir.store.retrying_fs import is_store_unreachable
 
 @contextmanager
 def translate_storage_errors(uri: str) -> Iterator[None]:
-    """Turn what the storage layer raises into a StageError that names the store."""
+    """Raise a StageError or TransientError for what fsspec and the libraries below it raise in the block."""
     try:
         yield
     except (OSError, TimeoutError) as error:

@@ -1,4 +1,4 @@
-"""The store: finished folders become artifacts under ``STORE/<stage>/<key>/`` in a local folder or on S3."""
+"""The store: artifacts under ``STORE/<stage>/<key>/`` and lineage, in a local folder or on S3."""
 
 import glob
 import os
@@ -44,23 +44,23 @@ LINEAGE_FOLDER = "lineage"
 NO_ARTIFACT = "no artifact"
 CHECK_TIMEOUT_S = 20.0
 SCHEMES = ("s3", "file")
-# Three layers retry: botocore, s3fs around it, and what takes longer than a few seconds is left to our own patience.
+# Three layers retry: botocore, s3fs around it, and RetryingFileSystem for what takes longer than a few seconds.
 BOTO_OPTIONS = {"connect_timeout": 5, "read_timeout": 20, "retries": {"mode": "standard", "total_max_attempts": 3}}
 REMOTE_OPTIONS = {"use_listings_cache": False, "config_kwargs": BOTO_OPTIONS}
 
 
 @dataclass(frozen=True)
 class LookupResult:
-    """What a look into the store gave: an artifact, or why there is none."""
+    """The artifact that was looked up, or why there is none."""
 
     artifact: Artifact | None
     problem: str
 
 
 class Store:
-    """A place that keeps artifacts and lineage, through fsspec; ``open_store`` makes one."""
+    """Artifacts and lineage in one place, through fsspec; ``open_store`` makes one."""
 
-    def __init__(self, uri: str, cache: Path, patience_s: float = STORE_RETRY_S, lease_s: float = LEASE_S) -> None:
+    def __init__(self, uri: str, cache: Path, retry_s: float = STORE_RETRY_S, lease_s: float = LEASE_S) -> None:
         import fsspec
 
         self.uri = uri.rstrip("/")
@@ -69,7 +69,7 @@ class Store:
         self.fs, self.root = fsspec.core.url_to_fs(self.uri, **(REMOTE_OPTIONS if self.remote else {}))
         self.leases: LeaseManager | None = None
         if self.remote:
-            self.fs = RetryingFileSystem(self.fs, patience_s)
+            self.fs = RetryingFileSystem(self.fs, retry_s)
             self.leases = LeaseManager(self.uri, self.fs, self.root, lease_s)
         self.scratch = cache / "scratch" / store_folder_name(self.uri) if self.remote else Path(self.root) / ".work"
         self.local_copies = cache / "artifacts" / store_folder_name(self.uri)
@@ -83,7 +83,7 @@ class Store:
             )
 
     def check_listed(self) -> None:
-        """As ``check``, for who only reads."""
+        """As ``check``, for a command that only reads."""
         try:
             with translate_storage_errors(self.uri):
                 if self.remote:
@@ -102,7 +102,7 @@ class Store:
 
     @property
     def location(self) -> str:
-        """Where the store is, whatever folder one stands in."""
+        """The absolute address of the store."""
         return self.uri if self.remote else self.root
 
     def address(self, *parts: str) -> str:
@@ -122,14 +122,14 @@ class Store:
             except FileNotFoundError:
                 return None
 
-    def folders(self, *parts: str) -> list[str]:
-        """The names of the folders in a folder, sorted; none where it is not there."""
+    def list_folders(self, *parts: str) -> list[str]:
+        """The names of the folders in a folder, sorted; none where the folder is missing."""
         with translate_storage_errors(self.uri):
             try:
                 found = self.fs.ls(self.address(*parts), detail=True)
             except FileNotFoundError:
                 return []
-        names = [one["name"].rstrip("/").rsplit("/", 1)[1] for one in found if one["type"] == "directory"]
+        names = [entry["name"].rstrip("/").rsplit("/", 1)[1] for entry in found if entry["type"] == "directory"]
         return sorted(name for name in names if not name.startswith("."))
 
     def write_file(self, local: Path, *parts: str) -> None:
@@ -144,7 +144,7 @@ class Store:
                     shutil.copyfile(local, part)
                 os.replace(own, target)
 
-    def look(self, stage: str, key: str, verify: bool = False) -> LookupResult:
+    def lookup(self, stage: str, key: str, verify: bool = False) -> LookupResult:
         """The artifact of this key if its manifest is there and its files are (sizes; digests with ``verify``)."""
         text = self.read_text(stage, key, MANIFEST)
         if text is None:
@@ -165,14 +165,14 @@ class Store:
 
     def get(self, stage: str, key: str) -> Artifact:
         """The artifact of this key; RequestError with the reason when it is not whole."""
-        found = self.look(stage, key)
+        found = self.lookup(stage, key)
         if found.artifact is None:
             raise RequestError(
                 f"store {self.uri}: {stage}/{key[:12]}: {found.problem}; run the pipeline again to make it"
             )
         return found.artifact
 
-    def committed(self, stage: str | None = None) -> list[tuple[str, str]]:
+    def list_keys(self, stage: str | None = None) -> list[tuple[str, str]]:
         """(stage, key) of every folder that has a manifest, sorted."""
         found = [path.split("/")[-3:-1] for path in self._glob(stage or "*", "*", MANIFEST)]
         return sorted((stage_name, key) for stage_name, key in found)
@@ -185,13 +185,13 @@ class Store:
         return self._copy(self._glob(LINEAGE_FOLDER, "*", f"{name}.parquet"), scratch)
 
     def artifact_files(self, name: str, scratch: Path) -> list[str]:
-        """Local paths of the file ``name`` of every artifact that has one; half-made ones have no manifest."""
-        made = {"/".join(pair) for pair in self.committed()}
+        """Local paths of the file ``name`` of every artifact that has one; unfinished ones have no manifest."""
+        made = {"/".join(pair) for pair in self.list_keys()}
         found = self._glob("*", "*", name)
         found = [path for path in found if "/".join(path.split("/")[-3:-1]) in made]
         return self._copy(found, scratch) if self.remote else found
 
-    def _home(self, stage: str, key: str, entry: FileEntry) -> str:
+    def _file_address(self, stage: str, key: str, entry: FileEntry) -> str:
         """The file system path of the bytes of one file of an artifact."""
         return self.address(entry.home) if entry.home else self.address(stage, key, entry.path)
 
@@ -212,7 +212,7 @@ class Store:
 
     def fetch(self, artifact: Artifact, entry: FileEntry) -> Path:
         """A local path of one file; from S3 it is copied once, its digest checked, and kept in the cache."""
-        remote = self._home(artifact.stage, artifact.key, entry)
+        remote = self._file_address(artifact.stage, artifact.key, entry)
         if not self.remote:
             return Path(remote)
         place = entry.home or f"{artifact.stage}/{artifact.key}/{artifact.digest[:16]}/{entry.path}"
@@ -252,22 +252,25 @@ class Store:
         spec: Spec,
         inputs: dict[str, Artifact],
         facts: dict[str, Any],
-        lent: Sequence[FileEntry] = (),
+        shared_files: Sequence[FileEntry] = (),
     ) -> Artifact:
         """Close a finished work folder: hash and flush its files, manifest last, one rename (or PUTs).
 
-        ``lent`` are files of other artifacts of this store that belong to this one too, without a copy.
+        ``shared_files`` are files of other artifacts of this store that belong to this one too, without a copy.
         """
         remove_scratch_files(folder)
         check_file_types(folder)
-        entries = sorted([*scan_folder(folder), *lent], key=lambda entry: entry.path)
+        entries = sorted([*scan_folder(folder), *shared_files], key=lambda entry: entry.path)
         manifest = Manifest(
             stage=stage,
             stage_version=version,
             key=key,
             digest=digest_of_files(entries),
             spec=spec.literals(),
-            inputs={role: InputEntry(stage=one.stage, key=one.key, digest=one.digest) for role, one in inputs.items()},
+            inputs={
+                role: InputEntry(stage=artifact.stage, key=artifact.key, digest=artifact.digest)
+                for role, artifact in inputs.items()
+            },
             files=tuple(entries),
             facts=facts,
         )
@@ -291,19 +294,20 @@ class Store:
 
     def _upload(self, folder: Path, stage: str, key: str, manifest: Manifest) -> None:
         names = [entry.path for entry in manifest.files if entry.home is None]
-        lease = self.leases.of(stage, key) if self.leases is not None else None
+        lease = self.leases.read(stage, key) if self.leases is not None else None
         upload_folder(self.fs, folder, names, MANIFEST, self.address(stage, key), lease)
         shutil.rmtree(folder)
 
     def _compare(self, stage: str, key: str, manifest: Manifest) -> str:
         own = f"{stage}/{key}"
-        paths = {  # file -> the folder of the artifact in which it lies: this one, or one that lends it
-            self._home(stage, key, entry): self.address(*(entry.home or own).split("/")[:2]) for entry in manifest.files
+        paths = {  # file -> folder of the artifact that holds it: this one, or one that shares it
+            self._file_address(stage, key, entry): self.address(*(entry.home or own).split("/")[:2])
+            for entry in manifest.files
         }
         with translate_storage_errors(self.uri):
             sizes = sizes_in_bucket(self.fs, paths) if self.remote else sizes_on_disk(paths)
         for entry in manifest.files:
-            size = sizes.get(self._home(stage, key, entry))
+            size = sizes.get(self._file_address(stage, key, entry))
             if size is None:
                 return f"file missing: {entry.path}"
             if size != entry.size:
@@ -312,7 +316,7 @@ class Store:
 
     def _compare_digests(self, artifact: Artifact) -> str:
         for name, entry in artifact.entries.items():
-            home = self._home(artifact.stage, artifact.key, entry)
+            home = self._file_address(artifact.stage, artifact.key, entry)
             with translate_storage_errors(self.uri), self.fs.open(home, "rb") as stream:
                 if _sha256_of(stream) != entry.sha256:
                     return f"file damaged: {name} does not have the digest in the manifest"
@@ -325,7 +329,7 @@ def open_store(settings: Settings) -> Store:
     if sign and (scheme not in SCHEMES or not rest.strip("/")):
         raise RequestError(f"store {settings.store}: not an address of a store; use a folder or s3://bucket/prefix")
     try:
-        return Store(settings.store, settings.cache, settings.patience_s, settings.lease_s)
+        return Store(settings.store, settings.cache, settings.store_retry_s, settings.lease_s)
     except (ValueError, ImportError) as error:
         raise RequestError(f"store {settings.store}: {error}; use a folder or s3://bucket/prefix") from None
 

@@ -1,6 +1,6 @@
-"""Clocks: what a store keeps becomes dates by its own clock, and so an age that compares no two machines' times.
+"""Read the time by a store's own clock, so that no age compares the clocks of two machines.
 
-The clock of a store on S3 is the ``Date`` of its answers; that of a shared disk the time it gives a file written now.
+The clock of a store on S3 is the ``Date`` header of its answers; that of a shared disk is the time it gives a new file.
 """
 
 import tempfile
@@ -15,7 +15,7 @@ from zscir.store.store import Store
 
 
 def store_now(store: Store) -> datetime:
-    """The time by the store's own clock; StageError where it cannot be asked (a disk: not written to)."""
+    """The time by the store's own clock; StageError where it cannot be read (a disk without permission to write)."""
     if not store.remote:
         return _now_on_disk(store)
     with translate_storage_errors(store.uri):
@@ -56,8 +56,8 @@ def _now_on_disk(store: Store) -> datetime:
             if error.errno not in (EACCES, EPERM, EROFS):
                 raise
             raise StageError(
-                f"store {store.uri}: what time it is there is seen by a file that is written for a moment, and none "
-                f"can be ({error.strerror}); ask as somebody who may write there"
+                f"store {store.uri}: its time is read from a file that is written for a moment, and none can "
+                f"be ({error.strerror}); run this as a user who may write there"
             ) from None
 
 

@@ -1,8 +1,8 @@
 """Refresh an artifact's date before a run reuses it, so that a concurrent gc keeps it.
 
 An artifact's date is that of its manifest, by the store's own clock. A run counts on an artifact dated
-within ``TOUCH_AFTER``; an older one it dates anew, while it holds the artifact's key. So whatever a run uses is dated
-no earlier than its start less ``TOUCH_AFTER``, without a list of what it uses. ``maintenance.delete`` relies on it.
+within ``TOUCH_AFTER``; an older one it dates anew, while it holds the key. So whatever a run uses is dated
+no earlier than its start minus ``TOUCH_AFTER``, without a list of what it uses. ``maintenance.delete`` relies on it.
 """
 
 import os
@@ -18,19 +18,18 @@ from zscir.store.store import Store
 from zscir.store.store_clock import file_time_and_now
 
 TOUCH_AFTER = timedelta(minutes=15)
-MIN_GC_AGE = timedelta(
-    hours=1
-)  # no gc may be asked for less: FRESH, and clocks that differ by three quarters of an hour
+# No gc may use a shorter age: TOUCH_AFTER, and clocks that differ by three quarters of an hour.
+MIN_GC_AGE = timedelta(hours=1)
 
 
 def touch_artifact(store: Store, artifact: Artifact) -> bool:
-    """Whether the artifact is there for this run; False when it is gone, or another has taken its place."""
+    """Keep an artifact for this run; False when it is gone, or another one has replaced it."""
     stage, key = artifact.stage, artifact.key
     age = _manifest_age(store, stage, key)
     if age is not None and timedelta(0) <= age < TOUCH_AFTER:
         return True
     with hold_key(store.scratch, store.leases, stage, key):
-        found = store.look(stage, key).artifact
+        found = store.lookup(stage, key).artifact
         return found is not None and found.digest == artifact.digest and _rewrite_manifest(store, stage, key)
 
 
@@ -45,23 +44,23 @@ def _manifest_age(store: Store, stage: str, key: str) -> timedelta | None:
 
 
 def _rewrite_manifest(store: Store, stage: str, key: str) -> bool:
-    """Give the manifest the date of now, and the bytes that it has; only who holds the key may."""
+    """Rewrite the manifest with the same bytes and a new date. The caller must hold the key."""
     path = store.address(stage, key, MANIFEST)
     with translate_storage_errors(store.uri):
         if not store.remote:
             return _touch_file(path)
-        lease = store.leases.of(stage, key) if store.leases is not None else None
+        lease = store.leases.read(stage, key) if store.leases is not None else None
         if lease is not None:
             lease.check()
-        seen = read_object(store.fs, path)
-        if seen is None:
+        current = read_object(store.fs, path)
+        if current is None:
             return False
         try:
-            write_object(store.fs, path, seen.text.encode(), seen.etag)
+            write_object(store.fs, path, current.text.encode(), current.etag)
         except PreconditionFailed:
             return False
         except ConditionsUnsupported:
-            store.fs.pipe_file(path, seen.text.encode())
+            store.fs.pipe_file(path, current.text.encode())
         return True
 
 
@@ -70,6 +69,6 @@ def _touch_file(path: str) -> bool:
         os.utime(path)
     except FileNotFoundError:
         return False
-    except PermissionError:  # somebody else's file on a shared disk; what lies there is still good
+    except PermissionError:  # another user's file on a shared disk; the artifact is still whole
         log_warning(f"{path}: no permission to date it anew, so a gc may take it away while this run needs it")
     return True
