@@ -206,7 +206,7 @@ def test_who_may_only_read_a_store_verifies_it_and_is_told_what_takes_more(cli, 
             code, _, told = read_only(*words)
             assert (code, "no permission to write there" in told) == (2, True)
         code, _, told = read_only("gc")
-        assert (code, "ask as somebody who may write there" in told) == (3, True)
+        assert (code, "run this as a user who may write there" in told) == (3, True)
     finally:
         for folder in folders:
             folder.chmod(0o755)

@@ -56,7 +56,7 @@ def serve_command(
         pool = deployments[0].work_pool.name
         rows = register_deployments(deployments, webhook=webhook)
         for name in mark_orphaned_runs(pool):
-            log_info(f"serve: {name} was at work when the last `zscir serve` ended; Prefect is told of it")
+            log_info(f"serve: {name} was at work when the last `zscir serve` ended; its state in Prefect is corrected")
         reap_dead_runs(store)
         scheduled = [row for row in rows if row["schedules"]]
         print_rows(scheduled, False, f"http://{SERVER_HOST}:{port}", ("deployment", "limit", "schedules"))

@@ -103,6 +103,6 @@ def _git() -> tuple[str | None, bool | None]:
         return done.stdout.strip() if done.returncode == 0 else None
 
     if ask("ls-files", "--error-unmatch", "__init__.py") is None:
-        return None, None  # installed, perhaps into a folder of somebody else's repository
+        return None, None  # installed, perhaps inside the folder of another repository
     commit = ask("rev-parse", "HEAD")
     return commit, None if commit is None else bool(ask("status", "--porcelain"))

@@ -1,8 +1,8 @@
-"""Heartbeats: a run under way leaves a sign of life in the store every half minute; one that leaves none has died.
+"""Heartbeats: a run writes ``heartbeat.json`` to the store every half minute; a run whose heartbeat stops has died.
 
-On the machine where a run was started its process is asked. From anywhere else only the file ``heartbeat.json`` beside
-its tables can tell: how long ago the *store* says it was written, by the store's own clock (the ``Date`` of S3's
-answer; on a shared disk the time that the disk gives a file written now). No two machines' clocks are compared.
+On the machine where a run was started its process is checked instead. From any other machine only the age of the file
+counts, by the store's own clock (the ``Date`` of S3's answer; on a shared disk the time that the disk gives a file
+written now). No two machines' clocks are compared.
 """
 
 import json

@@ -49,7 +49,7 @@ RECORD_SCHEMAS = {
 }
 RECORD_FILES = {"packed": "index.parquet", "responses": "responses-*.parquet"}
 LINEAGE_TABLES = LINEAGE_SCHEMAS | {"removed": REMOVED_SCHEMA}
-ANCESTRY_TABLES = ("artifacts", "edges")  # every run that came by an artifact lists it: their rows are told once
+ANCESTRY_TABLES = ("artifacts", "edges")  # every run that uses an artifact lists it: equal rows are shown once
 ARTIFACT_KEY_SQL = "regexp_extract(filename, '/([0-9a-f]{64})/[^/]*$', 1)"  # the folder in which a file lies
 ANCESTRY_SQL = """
 CREATE VIEW ancestry AS WITH RECURSIVE up(key, ancestor_key) AS (

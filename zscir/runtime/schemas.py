@@ -252,7 +252,7 @@ def parquet_sql(files: Mapping[str, Sequence[str]], schema: pa.Schema, options: 
     )
     if not files:
         return f"(SELECT {absent.removeprefix(', ')} WHERE false)"
-    # DuckDB takes the columns of the first file for those of all, unless it is told to look at each.
+    # DuckDB takes the columns of the first file for those of all, unless ``union_by_name`` is given.
     union = ", union_by_name = true" if len({tuple(sorted(columns)) for columns in files.values()}) > 1 else ""
     listed = ", ".join("'" + escape_glob(path).replace("'", "''") + "'" for path in files)
     return f"(SELECT *{absent} FROM read_parquet([{listed}]{options}{union}))"  # noqa: S608 - columns of our own schemas

@@ -1,8 +1,8 @@
-"""Digests: files outside the store become an artifact's entries; a file that has not changed is not read again.
+"""Hash files outside the store, and remember the digests, so that a file that has not changed is not read again.
 
-What was read is remembered on this machine, in the cache folder, by path, size, times and inode. The time of the last
-change of the inode (ctime) is among them: no program can set it, so bytes that changed under an old date are noticed.
-A file that was changed just now is not remembered yet: a second change might leave the same marks.
+Digests are kept on this machine, in the cache folder, by path, size, times and inode. The time of the last change of
+the inode (ctime) is among them: no program can set it, so bytes that changed under an old date are noticed. A file that
+was changed just now is not remembered yet: a second change might leave the same stat fields.
 """
 
 import json
@@ -26,14 +26,14 @@ _SCAN_CACHE: dict[tuple[str, ...], tuple[list[tuple[str, StatFields]], Artifact]
 
 
 def hash_files_cached(paths: list[Path], where: str, cache: Path) -> Artifact:
-    """A view of one folder, or of files of one folder; as ``Artifact.of_folder`` and ``of_files``, but remembering."""
+    """A view of a folder, or of files of a folder, as ``Artifact.of_folder`` and ``of_files``, with cached digests."""
     if not paths:
         raise RequestError(f"{where}: no such file or folder; no file matches")
     root, chosen = (paths[0], None) if paths[0].is_dir() else (paths[0].parent, paths)
     found = [(name, path, _stat_fields(seen)) for name, path, seen in list_files(root, chosen)]
-    asked = tuple(str(path.absolute()) for path in paths)
+    roots = tuple(str(path.absolute()) for path in paths)
     signature = [(name, marks) for name, _, marks in found]
-    last = _SCAN_CACHE.get(asked)
+    last = _SCAN_CACHE.get(roots)
     if last is not None and last[0] == signature:
         return last[1]
     memory = HashCache(cache / "digests" / f"{store_folder_name(str(root.absolute()))}.json")
@@ -41,7 +41,7 @@ def hash_files_cached(paths: list[Path], where: str, cache: Path) -> Artifact:
     memory.keep(only={path for _, path, _ in found} if chosen is None else None)
     artifact = Artifact.of_entries(root, entries)
     if not memory.unsettled:
-        _SCAN_CACHE[asked] = signature, artifact
+        _SCAN_CACHE[roots] = signature, artifact
     return artifact
 
 

@@ -1,8 +1,8 @@
-"""Locks: of all processes of one machine that want one work folder, one has it, and the others can say who.
+"""File locks: one process of this machine works in a work folder, and those that wait can say which.
 
 The operating system frees the lock of a process that dies. On a network disk that several machines share this holds
 if the disk passes ``flock`` on (NFS 4, CephFS, Lustre with ``flock`` do); where it does not, one machine at a time must
-work on a store in that folder. Stores on S3 need no such care: see ``leases``.
+work on a store in that folder. Stores on S3 have leases instead: see ``leases.py``.
 """
 
 import os
@@ -43,7 +43,7 @@ def file_lock(folder: Path, what: str) -> Iterator[str]:
 
 @contextmanager
 def try_file_lock(folder: Path) -> Iterator[str | None]:
-    """As ``file_lock``, without waiting: None when somebody holds the lock at this moment."""
+    """As ``file_lock``, without waiting: None when another process holds the lock now."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(f"{folder}.lock")

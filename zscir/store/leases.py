@@ -94,7 +94,7 @@ class Lease:
             self.confirm()
 
     def confirm(self) -> None:
-        """Renew now. LeaseLost when another process has the key; StageError when the store cannot be asked."""
+        """Renew now. LeaseLost when another process has the key; StageError when the store does not answer."""
         with self._renew_lock:
             if not self._lost:
                 self._renew()
