@@ -10,7 +10,7 @@ import pytest
 from tests.drills.toy_benchmark import TOY, Toy
 from tests.evaluation import squares
 from tests.support.environment import SCRATCH
-from tests.support.small_run import Walk, new_store
+from tests.support.small_run import RecordedRun, new_store
 from zscir.benchmarks import Query
 from zscir.benchmarks.info import BenchmarkInfo
 from zscir.benchmarks.leaderboard import leaderboard_markdown, measured_entries
@@ -76,19 +76,19 @@ def register(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> BenchmarkInfo:
 def test_a_registered_benchmark_is_in_tables_report_and_leaderboard(monkeypatch: pytest.MonkeyPatch) -> None:
     register(monkeypatch)
     store = new_store("toy_benchmark")
-    walk = Walk(store, "20260101-120000-dddddd")
-    folder = walk.step("toy_folder", toy_folder, NothingSpec())
+    run = RecordedRun(store, "20260101-120000-dddddd")
+    folder = run.step("toy_folder", toy_folder, NothingSpec())
     spec = EmbedBenchmarksSpec.parse({"benchmarks": ["toy"]}, "drill")
-    gallery = walk.step("gallery", embed_benchmarks, spec, backbone=clip(), benchmarks=folder)
+    gallery = run.step("gallery", embed_benchmarks, spec, backbone=clip(), benchmarks=folder)
     assert gallery.facts == {"rows": 9, "toy": 9}
     inputs = {"checkpoint": clip(), "benchmarks": folder, "gallery": gallery}
     controls = [{"control": "image"}, {"control": "text"}, {"control": "sum", "weight": 1.0}]
     scores = [
-        walk.step(f"score_{number}", evaluate, EvaluateSpec.parse({**TOY_ONLY, **fields}, "drill"), **inputs)
+        run.step(f"score_{number}", evaluate, EvaluateSpec.parse({**TOY_ONLY, **fields}, "drill"), **inputs)
         for number, fields in enumerate([*controls, {"method": "mine"}])
     ]
-    table = walk.step("table", tabulate, TabulateSpec(), scores=scores)
-    walk.recorder.finish("succeeded")
+    table = run.step("table", tabulate, TabulateSpec(), scores=scores)
+    run.recorder.finish("succeeded")
 
     markdown = table.path("table.md").read_text()
     assert "| method | backbone | texts | preprocessing | toy val (official, warp) R@1 (n 4) |" in markdown

@@ -15,7 +15,7 @@ from tests.drills import toy_method
 from tests.drills.toy_method import Toy, ToySpec
 from tests.evaluation import squares
 from tests.methods import tiny
-from tests.support.small_run import PlainSpec, Walk, new_store
+from tests.support.small_run import PlainSpec, RecordedRun, new_store
 from zscir.benchmarks.leaderboard import leaderboard_markdown, measured_entries
 from zscir.lineage.sql_views import REAL_SCORES_SQL, query_store_rows
 from zscir.methods.build import check_reloads
@@ -69,31 +69,31 @@ def import_benchmarks(spec: PlainSpec, out: Path) -> Facts:
 
 
 @pytest.fixture(scope="module")
-def walk() -> Iterator[Walk]:
+def run() -> Iterator[RecordedRun]:
     """A finished run: a backbone and the toy are trained, the toy is evaluated, and a table is made."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(METHODS, "toy", TOY)
-        walk = Walk(new_store("toy_method"), "20260101-120000-dddddd")
-        data = walk.step("pack", pack, PlainSpec())
-        benchmarks = walk.step("import_benchmarks", import_benchmarks, PlainSpec())
-        backbone = walk.step("backbone", train, train_spec(BACKBONE), data=data)
-        toy = walk.step("train_toy", train, train_spec({"name": "toy"}), data=data, backbone=backbone)
+        run = RecordedRun(new_store("toy_method"), "20260101-120000-dddddd")
+        data = run.step("pack", pack, PlainSpec())
+        benchmarks = run.step("import_benchmarks", import_benchmarks, PlainSpec())
+        backbone = run.step("backbone", train, train_spec(BACKBONE), data=data)
+        toy = run.step("train_toy", train, train_spec({"name": "toy"}), data=data, backbone=backbone)
         asked = EvaluateSpec.parse({"benchmarks": [{"name": name} for name in BENCHMARKS]}, "test")
         inputs = {"checkpoint": toy, "backbone": backbone, "benchmarks": benchmarks}
-        scores = walk.step("score_toy", evaluate, asked, **inputs)
-        walk.step("table", tabulate, TabulateSpec(), scores=[scores])
-        walk.recorder.finish("succeeded")
-        yield walk
+        scores = run.step("score_toy", evaluate, asked, **inputs)
+        run.step("table", tabulate, TabulateSpec(), scores=[scores])
+        run.recorder.finish("succeeded")
+        yield run
 
 
-def artifact_of(walk: Walk, step: str) -> Artifact:
-    rows = query_store_rows(walk.store, "SELECT step, stage, key FROM stages")
+def artifact_of(run: RecordedRun, step: str) -> Artifact:
+    rows = query_store_rows(run.store, "SELECT step, stage, key FROM stages")
     (row,) = (row for row in rows if row["step"] == step)
-    return walk.store.get(row["stage"], row["key"])
+    return run.store.get(row["stage"], row["key"])
 
 
-def test_the_toy_is_trained_stored_and_loaded_again(walk: Walk) -> None:
-    checkpoint, backbone = artifact_of(walk, "train_toy"), artifact_of(walk, "backbone")
+def test_the_toy_is_trained_stored_and_loaded_again(run: RecordedRun) -> None:
+    checkpoint, backbone = artifact_of(run, "train_toy"), artifact_of(run, "backbone")
     assert json.loads(checkpoint.path("config.json").read_text())["method"] == {"name": "toy", "tau": 0.1}
     steps = {row["step"] for row in read_rows(checkpoint.path("curve.parquet"), CURVE_SCHEMA)}
     assert steps == {0, 1, 2}
@@ -104,26 +104,26 @@ def test_the_toy_is_trained_stored_and_loaded_again(walk: Walk) -> None:
         load_method(checkpoint)
 
 
-def test_the_toy_has_scores_on_every_benchmark_and_a_row_in_the_table(walk: Walk) -> None:
-    rows = read_rows(artifact_of(walk, "score_toy").path("scores.parquet"), SCORES_SCHEMA)
+def test_the_toy_has_scores_on_every_benchmark_and_a_row_in_the_table(run: RecordedRun) -> None:
+    rows = read_rows(artifact_of(run, "score_toy").path("scores.parquet"), SCORES_SCHEMA)
     assert {row["method"] for row in rows} == {"toy"}
     assert {row["benchmark"].split("/")[0] for row in rows} == set(BENCHMARKS)
-    assert "| toy |" in artifact_of(walk, "table").path("table.md").read_text()
+    assert "| toy |" in artifact_of(run, "table").path("table.md").read_text()
 
 
-def test_the_toy_is_in_the_report_and_on_the_leaderboard(walk: Walk) -> None:
-    page = write_report(walk.store, "latest", None).read_text()
+def test_the_toy_is_in_the_report_and_on_the_leaderboard(run: RecordedRun) -> None:
+    page = write_report(run.store, "latest", None).read_text()
     assert page.count("train_toy") > 1
     assert ">toy<" in page
-    board = leaderboard_markdown(measured_entries(query_store_rows(walk.store, REAL_SCORES_SQL)))
+    board = leaderboard_markdown(measured_entries(query_store_rows(run.store, REAL_SCORES_SQL)))
     assert "**toy**" in board
 
 
 def test_embeddings_of_the_backbone_serve_a_method_only_if_its_entry_says_so(
-    walk: Walk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: RecordedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = {"benchmarks": "import_benchmarks", "backbone": "backbone", "checkpoint": "train_toy"}
-    inputs = {role: artifact_of(walk, step) for role, step in steps.items()}
+    inputs = {role: artifact_of(run, step) for role, step in steps.items()}
     (tmp_path / "gallery").mkdir()
     spec = EmbedBenchmarksSpec.parse({"benchmarks": ["cirr"]}, "test")
     embed_benchmarks(spec, inputs["backbone"], inputs["benchmarks"], out=tmp_path / "gallery")

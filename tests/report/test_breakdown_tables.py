@@ -1,7 +1,7 @@
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support.small_run import BENCHMARKS, EvaluateSpec, Walk, evaluate, new_store, shared_store
+from tests.support.small_run import BENCHMARKS, EvaluateSpec, RecordedRun, evaluate, new_store, shared_store
 from zscir.report.breakdown_tables import Breakdown, breakdowns
 from zscir.report.run_data import read_record
 from zscir.stages.tabletop_benchmarks import tabletop_benchmarks
@@ -76,13 +76,13 @@ def test_lengths_are_relative_to_the_longest_of_the_table(tables: list[Breakdown
 
 
 def test_a_breakdown_without_controls_says_so() -> None:
-    walk = Walk(new_store("broken-alone"), "20260101-000000-aaaaaa")
-    world = walk.step("tabletop_benchmarks", tabletop_benchmarks, BENCHMARKS)
-    walk.step("score", evaluate, EvaluateSpec(method="pli", skill=0.3), benchmarks=world)
-    for table in breakdowns(read_record(walk.store, "latest")):
+    run = RecordedRun(new_store("broken-alone"), "20260101-000000-aaaaaa")
+    world = run.step("tabletop_benchmarks", tabletop_benchmarks, BENCHMARKS)
+    run.step("score", evaluate, EvaluateSpec(method="pli", skill=0.3), benchmarks=world)
+    for table in breakdowns(read_record(run.store, "latest")):
         assert [remark.split(":")[0] for remark in table.remarks] == ["CONTROLS MISSING"]
 
 
 def test_a_run_without_evaluation_has_no_breakdown() -> None:
-    walk = Walk(new_store("unbroken"), "20260101-000000-aaaaaa")
-    assert breakdowns(read_record(walk.store, "latest")) == []
+    run = RecordedRun(new_store("unbroken"), "20260101-000000-aaaaaa")
+    assert breakdowns(read_record(run.store, "latest")) == []

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.support.small_run import BENCHMARKS, EvaluateSpec, Walk, evaluate, new_store, shared_store
+from tests.support.small_run import BENCHMARKS, EvaluateSpec, RecordedRun, evaluate, new_store, shared_store
 from zscir.report.lambda_curves import lambda_charts
 from zscir.report.run_data import read_record
 from zscir.stages.tabletop_benchmarks import tabletop_benchmarks
@@ -31,16 +31,16 @@ def test_methods_are_drawn_beside_the_untrained_sum_and_a_remark_says_when_it_is
         EvaluateSpec(method="sum, lambda 0.4", skill=0.2, control="sum", weights=(0.0, 0.5, 1.0)),
     ]
     for name, specs, remark in (("alone", evaluations[:1], True), ("beside", evaluations, False)):
-        walk = Walk(new_store(f"lambda-{name}"), "20260101-000000-aaaaaa")
-        world = walk.step("tabletop_benchmarks", tabletop_benchmarks, BENCHMARKS)
+        run = RecordedRun(new_store(f"lambda-{name}"), "20260101-000000-aaaaaa")
+        world = run.step("tabletop_benchmarks", tabletop_benchmarks, BENCHMARKS)
         for number, spec in enumerate(specs):
-            walk.step(f"score_{number}", evaluate, spec, benchmarks=world)
-        (found,) = lambda_charts(read_record(walk.store, "latest"))
+            run.step(f"score_{number}", evaluate, spec, benchmarks=world)
+        (found,) = lambda_charts(read_record(run.store, "latest"))
         assert found.remark.startswith("CONTROLS MISSING") == remark
         assert found.panels[0].columns == tuple(spec.method for spec in specs)
     assert found.panels[0].rows[1] == (0.5, (None, pytest.approx(19.7)))
 
 
 def test_a_run_that_tuned_nothing_has_no_chart() -> None:
-    walk = Walk(new_store("untuned"), "20260101-000000-aaaaaa")
-    assert lambda_charts(read_record(walk.store, "latest")) == []
+    run = RecordedRun(new_store("untuned"), "20260101-000000-aaaaaa")
+    assert lambda_charts(read_record(run.store, "latest")) == []

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.small_run import Walk, new_store, shared_store
+from tests.support.small_run import RecordedRun, new_store, shared_store
 from zscir.benchmarks.comparability import ComparisonGroup
 from zscir.benchmarks.leaderboard import HitCounts, LeaderboardEntry, measured_entries, published_entries
 from zscir.lineage.sql_views import REAL_SCORES_SQL, query_store_rows
@@ -181,13 +181,13 @@ def evaluate(spec: NumbersSpec, out: Path) -> Facts:
 
 
 def test_real_scores_stand_beside_published_ones_with_all_that_belongs_to_them() -> None:
-    walk = Walk(new_store("real"), "20260101-000000-aaaaaa")
-    walk.step("one", evaluate, NumbersSpec(method="mine", value=25.0))
-    walk.step("again", evaluate, NumbersSpec(method="mine", value=24.0, seed=1))
-    walk.step("control", evaluate, NumbersSpec(method="my sum", value=20.0, control="sum"))
-    walk.recorder.finish("succeeded")
-    (group,) = run_leaderboards(read_record(walk.store, "latest"))
-    entries = measured_entries(query_store_rows(walk.store, REAL_SCORES_SQL))
+    run = RecordedRun(new_store("real"), "20260101-000000-aaaaaa")
+    run.step("one", evaluate, NumbersSpec(method="mine", value=25.0))
+    run.step("again", evaluate, NumbersSpec(method="mine", value=24.0, seed=1))
+    run.step("control", evaluate, NumbersSpec(method="my sum", value=20.0, control="sum"))
+    run.recorder.finish("succeeded")
+    (group,) = run_leaderboards(read_record(run.store, "latest"))
+    entries = measured_entries(query_store_rows(run.store, REAL_SCORES_SQL))
     for board in (group.tables[0], leaderboard_tables([*published_entries(data_specs() / "published"), *entries])[0]):
         assert (board.title, board.about, board.mixed) == ("FashionIQ", "val, original", True)
         ours = [row for row in board.rows if row.entry.ours]

@@ -9,8 +9,8 @@ from tests.support.services import CREDENTIALS, s3_endpoint
 from tests.support.small_run import (
     HOSTILE,
     PlainSpec,
+    RecordedRun,
     TrainSpec,
-    Walk,
     download,
     hostile_page,
     ingest,
@@ -19,7 +19,9 @@ from tests.support.small_run import (
     shared_store,
     train,
 )  # fmt: skip
+from zscir.report.charts import SERIES_COLOURS
 from zscir.report.page import default_report_path, write_report
+from zscir.report.templates import TEMPLATES_FOLDER, style_sheet
 from zscir.runtime.errors import RequestError
 from zscir.stages.mask_triplets import MaskSpec, mask_triplets
 from zscir.store.store import Store
@@ -59,6 +61,14 @@ class Reader(HTMLParser):
 @pytest.fixture(scope="module")
 def shared() -> Reader:
     return Reader(shared_page())
+
+
+def test_every_rule_of_the_style_sheet_has_something_to_style() -> None:
+    rules = re.sub(r"/\*.*?\*/|\{[^}]*\}", " ", style_sheet(), flags=re.DOTALL)
+    sources = [*TEMPLATES_FOLDER.glob("*.j2"), *TEMPLATES_FOLDER.glob("*.py")]
+    words = set(re.findall(r"[\w-]+", " ".join(path.read_text() for path in sources)))
+    classes = set(re.findall(r"\.([a-z][\w-]*)", rules))
+    assert classes - words == {f"c{number}" for number in range(1, len(SERIES_COLOURS) + 1)}  # their numbers are drawn
 
 
 def test_a_page_has_every_section(shared: Reader) -> None:
@@ -139,12 +149,12 @@ def test_a_failed_run_begins_with_what_went_wrong() -> None:
 
 
 def test_a_run_without_benchmarks_says_what_is_missing() -> None:
-    walk = Walk(new_store("own-data"), "20260101-000000-aaaaaa", parent="20251231-000000-ffffff")
-    pairs = walk.step("ingest", ingest, PlainSpec())
-    images = walk.step("download", download, PlainSpec(), pairs=pairs)
-    walk.step("mask_triplets", mask_triplets, MaskSpec(), images=images)
-    walk.recorder.finish("succeeded")
-    text = Reader(write_report(walk.store, "latest", None)).text
+    run = RecordedRun(new_store("own-data"), "20260101-000000-aaaaaa", parent="20251231-000000-ffffff")
+    pairs = run.step("ingest", ingest, PlainSpec())
+    images = run.step("download", download, PlainSpec(), pairs=pairs)
+    run.step("mask_triplets", mask_triplets, MaskSpec(), images=images)
+    run.recorder.finish("succeeded")
+    text = Reader(write_report(run.store, "latest", None)).text
     assert "No scores: this run has no evaluation" in text
     assert "No training curves" in text
     assert "No training of this run has read them yet; on the grid of a ViT-B/32" in text
@@ -152,22 +162,22 @@ def test_a_run_without_benchmarks_says_what_is_missing() -> None:
 
 
 def test_a_run_that_has_only_begun_has_a_page() -> None:
-    walk = Walk(new_store("begun"), "20260101-000000-aaaaaa")
-    text = Reader(write_report(walk.store, "latest", None)).text
+    run = RecordedRun(new_store("begun"), "20260101-000000-aaaaaa")
+    text = Reader(write_report(run.store, "latest", None)).text
     assert "Still running" in text
     assert "No step has started yet." in text
 
 
 def test_a_damaged_table_costs_its_own_part_only() -> None:
-    walk = Walk(new_store("damaged"), "20260101-000000-aaaaaa")
-    pairs = walk.step("ingest", ingest, PlainSpec())
-    images = walk.step("download", download, PlainSpec(), pairs=pairs)
-    checkpoint = walk.step("train", train, TrainSpec(method="pli"), data=images)
-    walk.recorder.finish("succeeded")
+    run = RecordedRun(new_store("damaged"), "20260101-000000-aaaaaa")
+    pairs = run.step("ingest", ingest, PlainSpec())
+    images = run.step("download", download, PlainSpec(), pairs=pairs)
+    checkpoint = run.step("train", train, TrainSpec(method="pli"), data=images)
+    run.recorder.finish("succeeded")
     for artifact, name in ((checkpoint, "curve.parquet"), (images, "rejects.parquet")):
         path = artifact.path(name)
         path.write_bytes(os.urandom(path.stat().st_size))
-    text = Reader(write_report(walk.store, "latest", None)).text
+    text = Reader(write_report(run.store, "latest", None)).text
     assert "curve.parquet: not a readable Parquet file" in text
     assert "rejects.parquet: not a readable Parquet file" in text
     assert "a picture of" in text
@@ -175,14 +185,14 @@ def test_a_damaged_table_costs_its_own_part_only() -> None:
 
 
 def test_pictures_that_were_taken_away_leave_the_page_standing() -> None:
-    walk = Walk(new_store("taken"), "20260101-000000-aaaaaa")
-    pairs = walk.step("ingest", ingest, PlainSpec())
-    images = walk.step("download", download, PlainSpec(), pairs=pairs)
-    walk.step("mask_triplets", mask_triplets, MaskSpec(), images=images)
-    walk.recorder.finish("succeeded")
+    run = RecordedRun(new_store("taken"), "20260101-000000-aaaaaa")
+    pairs = run.step("ingest", ingest, PlainSpec())
+    images = run.step("download", download, PlainSpec(), pairs=pairs)
+    run.step("mask_triplets", mask_triplets, MaskSpec(), images=images)
+    run.recorder.finish("succeeded")
     shard = images.path("00000.tar")
     shard.write_bytes(b"\0" * shard.stat().st_size)
-    page = Reader(write_report(walk.store, "latest", None))
+    page = Reader(write_report(run.store, "latest", None))
     assert page.values("src") == []
     assert "not_image" in page.text
 
@@ -214,10 +224,10 @@ def test_a_run_on_s3_has_the_same_page_and_brings_no_shard_here(
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem().mkdir("reports")
     store = Store("s3://reports/store", tmp_path / "cache")
-    walk = Walk(store, "20260101-000000-aaaaaa")
-    pairs = walk.step("ingest", ingest, PlainSpec())
-    walk.step("download", download, PlainSpec(), pairs=pairs)
-    walk.recorder.finish("succeeded")
+    run = RecordedRun(store, "20260101-000000-aaaaaa")
+    pairs = run.step("ingest", ingest, PlainSpec())
+    run.step("download", download, PlainSpec(), pairs=pairs)
+    run.recorder.finish("succeeded")
     monkeypatch.chdir(tmp_path)
     other = Store("s3://reports/store", tmp_path / "other-cache")
     assert default_report_path(other, "R") == Path("zscir-report-R.html")

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from tests.support.small_run import QUERIES, Walk, new_store, shared_store
+from tests.support.small_run import QUERIES, RecordedRun, new_store, shared_store
 from zscir.pipeline.stage import stage
 from zscir.report.retrieval_examples import MAX_EVALUATIONS, choose_queries, retrieval_sheets
 from zscir.report.run_data import read_record
@@ -57,9 +57,9 @@ def test_where_nothing_succeeds_or_fails_the_rest_is_shown(tmp_path: Path) -> No
 
 
 def cards_of(ranks: tuple[int, ...], name: str) -> list[tuple[str, list[tuple[str, str]]]]:
-    walk = Walk(new_store(name), "20260101-000000-aaaaaa")
-    walk.step("score", evaluate, RankSpec(ranks=ranks))
-    (sheet,) = retrieval_sheets(read_record(walk.store, "latest"))
+    run = RecordedRun(new_store(name), "20260101-000000-aaaaaa")
+    run.step("score", evaluate, RankSpec(ranks=ranks))
+    (sheet,) = retrieval_sheets(read_record(run.store, "latest"))
     cards = sheet.folds[0].cards
     return [(card.detail, [(shot.label, shot.frame) for shot in card.pictures]) for card in cards]
 
@@ -84,10 +84,10 @@ def test_a_missed_right_answer_stands_behind_the_first_five() -> None:
 
 
 def test_successes_and_failures_are_marked_and_what_lies_between_is_not() -> None:
-    walk = Walk(new_store("marks"), "20260101-000000-aaaaaa")
+    run = RecordedRun(new_store("marks"), "20260101-000000-aaaaaa")
     for number, rank in enumerate((1, 3, 40, 0)):
-        walk.step(f"score_{number}", evaluate, RankSpec(ranks=(rank,), number=number))
-    (sheet,) = retrieval_sheets(read_record(walk.store, "latest"))
+        run.step(f"score_{number}", evaluate, RankSpec(ranks=(rank,), number=number))
+    (sheet,) = retrieval_sheets(read_record(run.store, "latest"))
     marks = {fold.about: fold.cards[0].mark for fold in sheet.folds}
     assert marks == {"score_0": "success", "score_1": "", "score_2": "failure", "score_3": ""}
 
@@ -99,10 +99,10 @@ def test_the_card_says_that_only_a_server_has_the_answers() -> None:
 
 
 def test_many_evaluations_are_not_all_shown() -> None:
-    walk = Walk(new_store("many"), "20260101-000000-aaaaaa")
+    run = RecordedRun(new_store("many"), "20260101-000000-aaaaaa")
     for number in range(MAX_EVALUATIONS + 3):
-        walk.step(f"score_{number}", evaluate, RankSpec(ranks=(1, 9), number=number))
-    (sheet,) = retrieval_sheets(read_record(walk.store, "latest"))
+        run.step(f"score_{number}", evaluate, RankSpec(ranks=(1, 9), number=number))
+    (sheet,) = retrieval_sheets(read_record(run.store, "latest"))
     assert len(sheet.folds) == MAX_EVALUATIONS
     assert f"Shown are {MAX_EVALUATIONS} of {MAX_EVALUATIONS + 3} evaluations." in sheet.about
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.small_run import FailSpec, PlainSpec, Walk, download, embed, ingest, new_store
+from tests.support.small_run import FailSpec, PlainSpec, RecordedRun, download, embed, ingest, new_store
 from zscir.lineage.recorder import Recorder, RunInfo
 from zscir.pipeline.pipeline_file import load_pipeline
 from zscir.report.run_data import RunRecord, external_artifact, read_record
@@ -77,11 +77,11 @@ def test_a_part_of_a_pipeline_does_not_wait_for_the_rest(tmp_path: Path, pipelin
 
 def test_a_run_of_later_steps_finds_the_pictures_of_the_run_before() -> None:
     store = new_store("later")
-    first = Walk(store, "20260101-000000-aaaaaa")
+    first = RecordedRun(store, "20260101-000000-aaaaaa")
     pairs = first.step("ingest", ingest, PlainSpec())
     images = first.step("download", download, PlainSpec(), pairs=pairs)
     first.recorder.finish("succeeded")
-    second = Walk(store, "20260101-000001-aaaaaa", parent="20260101-000000-aaaaaa")
+    second = RecordedRun(store, "20260101-000001-aaaaaa", parent="20260101-000000-aaaaaa")
     from zscir.stages.mask_triplets import MaskSpec, mask_triplets
 
     second.step("mask_triplets", mask_triplets, MaskSpec(), images=images)
@@ -100,13 +100,13 @@ def test_an_unknown_run_is_named_and_the_newest_are_listed(tmp_path: Path) -> No
 
 
 def failing(name: str, status: str) -> RunRecord:
-    walk = Walk(new_store(name), "20260101-000000-aaaaaa")
-    pairs = walk.step("ingest", ingest, PlainSpec())
-    images = walk.step("download", download, PlainSpec(), pairs=pairs)
+    run = RecordedRun(new_store(name), "20260101-000000-aaaaaa")
+    pairs = run.step("ingest", ingest, PlainSpec())
+    images = run.step("download", download, PlainSpec(), pairs=pairs)
     with pytest.raises(ZscirError):
-        walk.step("embed", embed, FailSpec(message="out of memory"), images=images)
-    walk.recorder.finish(status)
-    return read_record(walk.store, "latest")
+        run.step("embed", embed, FailSpec(message="out of memory"), images=images)
+    run.recorder.finish(status)
+    return read_record(run.store, "latest")
 
 
 @pytest.mark.parametrize(
@@ -123,9 +123,9 @@ def test_a_failure_says_where_why_and_how_to_go_on(status: str, title: str) -> N
 
 def test_a_run_whose_process_is_gone_has_died() -> None:
     nobody = f"{platform.node()}:1:1"  # the process 1 of this machine began later than one second after 1970
-    walk = Walk(new_store("died"), "20260101-000000-aaaaaa", process=nobody)
-    with walk.recorder.step("ingest", "ingest"):
-        record = read_record(walk.store, "latest")
+    run = RecordedRun(new_store("died"), "20260101-000000-aaaaaa", process=nobody)
+    with run.recorder.step("ingest", "ingest"):
+        record = read_record(run.store, "latest")
     assert (record.row["status"], record.steps[0].outcome) == ("died", "failed")
     alarm = alarm_of(record)
     assert alarm is not None
@@ -134,9 +134,9 @@ def test_a_run_whose_process_is_gone_has_died() -> None:
 
 
 def test_a_run_under_way_is_no_failure() -> None:
-    walk = Walk(new_store("under-way"), "20260101-000000-aaaaaa")
-    with walk.recorder.step("ingest", "ingest"):
-        record = read_record(walk.store, "latest")
+    run = RecordedRun(new_store("under-way"), "20260101-000000-aaaaaa")
+    with run.recorder.step("ingest", "ingest"):
+        record = read_record(run.store, "latest")
     alarm = alarm_of(record)
     assert alarm is not None
     assert (alarm.kind, alarm.title, alarm.command) == ("calm", "Still running: ingest", "")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.small_run import BENCHMARKS, EvaluateSpec, Walk, evaluate, new_store, shared_store
+from tests.support.small_run import BENCHMARKS, EvaluateSpec, RecordedRun, evaluate, new_store, shared_store
 from zscir.report.run_data import read_record
 from zscir.report.scores import headline_score_rows
 from zscir.report.significance_table import comparisons, strongest
@@ -65,16 +65,16 @@ def test_points_are_the_difference_of_the_scores() -> None:
 
 
 def test_a_table_without_controls_says_that_there_is_nothing_to_test_against() -> None:
-    walk = Walk(new_store("uncontrolled"), "20260101-000000-aaaaaa")
-    world = walk.step("tabletop_benchmarks", tabletop_benchmarks, BENCHMARKS)
+    run = RecordedRun(new_store("uncontrolled"), "20260101-000000-aaaaaa")
+    world = run.step("tabletop_benchmarks", tabletop_benchmarks, BENCHMARKS)
     specs = [EvaluateSpec(method=name, skill=0.3) for name in ("one", "two")]
-    scores = [walk.step(spec.method, evaluate, spec, benchmarks=world) for spec in specs]
-    walk.step("table", tabulate, TabulateSpec(), scores=scores)
-    (found,) = comparisons(read_record(walk.store, "latest"))
+    scores = [run.step(spec.method, evaluate, spec, benchmarks=world) for spec in specs]
+    run.step("table", tabulate, TabulateSpec(), scores=scores)
+    (found,) = comparisons(read_record(run.store, "latest"))
     assert found.remark.startswith("CONTROLS MISSING")
     assert found.rows == ()
 
 
 def test_a_run_without_a_table_compares_nothing() -> None:
-    walk = Walk(new_store("incomparable"), "20260101-000000-aaaaaa")
-    assert comparisons(read_record(walk.store, "latest")) == []
+    run = RecordedRun(new_store("incomparable"), "20260101-000000-aaaaaa")
+    assert comparisons(read_record(run.store, "latest")) == []

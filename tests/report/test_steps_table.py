@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.small_run import PlainSpec, Walk, download, ingest, new_store, shared_store
+from tests.support.small_run import PlainSpec, RecordedRun, download, ingest, new_store, shared_store
 from zscir.pipeline.stage import stage
 from zscir.report.rejects import MAX_SHOWN, reject_examples, vary_by_reason
 from zscir.report.run_data import read_record
@@ -87,16 +87,16 @@ def filtered(spec: PlainSpec, pairs: Artifact, out: Path) -> Facts:
 
 
 def test_rare_reasons_are_put_together() -> None:
-    walk = Walk(new_store("reasons"), "20260101-000000-aaaaaa")
-    pairs = walk.step("ingest", ingest, PlainSpec())
-    walk.step("filtered", filtered, PlainSpec(), pairs=pairs)
-    row = step_table_rows(read_record(walk.store, "latest"))[1]
+    run = RecordedRun(new_store("reasons"), "20260101-000000-aaaaaa")
+    pairs = run.step("ingest", ingest, PlainSpec())
+    run.step("filtered", filtered, PlainSpec(), pairs=pairs)
+    row = step_table_rows(read_record(run.store, "latest"))[1]
     assert row.rejects == 55
     assert [reason.count for reason in row.reasons] == [10, 9, 8, 7, 6, 5, 10]
     assert row.reasons[-1].name == "4 more reasons"
     assert len(row.reasons) == MAX_REASONS_SHOWN + 1
     assert sorted(
-        {reject.reason for reject in reject_examples(read_record(walk.store, "latest")) if reject.step == "filtered"}
+        {reject.reason for reject in reject_examples(read_record(run.store, "latest")) if reject.step == "filtered"}
     ) == [f"reason {number:02d}" for number in range(1, 9)]
 
 
@@ -108,9 +108,9 @@ def test_examples_show_each_reason_before_any_twice() -> None:
 
 
 def test_a_step_whose_artifact_is_gone_says_so() -> None:
-    walk = Walk(new_store("gone"), "20260101-000000-aaaaaa")
-    pairs = walk.step("ingest", ingest, PlainSpec())
-    made = walk.step("download", download, PlainSpec(), pairs=pairs)
+    run = RecordedRun(new_store("gone"), "20260101-000000-aaaaaa")
+    pairs = run.step("ingest", ingest, PlainSpec())
+    made = run.step("download", download, PlainSpec(), pairs=pairs)
     made.path("00000.tar").unlink()
-    row = step_table_rows(read_record(walk.store, "latest"))[1]
+    row = step_table_rows(read_record(run.store, "latest"))[1]
     assert (row.rows, row.problem) == (None, "file missing: 00000.tar")

@@ -209,7 +209,7 @@ def embed(spec: FailSpec, images: Artifact, out: Path) -> Facts:
     raise ZscirError(spec.message)
 
 
-class Walk:
+class RecordedRun:
     """A run under way: ``step`` makes or reuses an artifact and records it."""
 
     def __init__(
@@ -229,17 +229,19 @@ class Walk:
         return made.artifact
 
 
-def whole_run(store: Store, run_id: str = "20260101-120000-aaaaaa", captions: dict[str, str] | None = None) -> Walk:
+def whole_run(
+    store: Store, run_id: str = "20260101-120000-aaaaaa", captions: dict[str, str] | None = None
+) -> RecordedRun:
     """A run through everything that a page shows; it is not finished yet."""
-    walk = Walk(store, run_id)
+    run = RecordedRun(store, run_id)
     plain = PlainSpec(captions=captions)
-    pairs = walk.step("ingest", ingest, plain)
-    images = walk.step("download", download, PlainSpec(), pairs=pairs)
-    masks = walk.step("mask_triplets", mask_triplets, MaskSpec(), images=images)
-    triplets = walk.step("parse_llm", parse_llm, plain, images=images)
-    walk.step("train_pli", train, TrainSpec(method="pli"), data=masks)
-    walk.step("train_tscir_map", train, TrainSpec(method="tscir_map"), data=triplets)
-    world = walk.step("tabletop_benchmarks", tabletop_benchmarks, BENCHMARKS)
+    pairs = run.step("ingest", ingest, plain)
+    images = run.step("download", download, PlainSpec(), pairs=pairs)
+    masks = run.step("mask_triplets", mask_triplets, MaskSpec(), images=images)
+    triplets = run.step("parse_llm", parse_llm, plain, images=images)
+    run.step("train_pli", train, TrainSpec(method="pli"), data=masks)
+    run.step("train_tscir_map", train, TrainSpec(method="tscir_map"), data=triplets)
+    world = run.step("tabletop_benchmarks", tabletop_benchmarks, BENCHMARKS)
     asked = {
         "score_image": EvaluateSpec(method="image only", skill=0.05, control="image"),
         "score_text": EvaluateSpec(method="text only", skill=0.04, control="text"),
@@ -249,9 +251,9 @@ def whole_run(store: Store, run_id: str = "20260101-120000-aaaaaa", captions: di
         "score_pli": EvaluateSpec(method="pli", skill=0.35),
         "score_tscir": EvaluateSpec(method="tscir_map", skill=0.6),
     }
-    scores = [walk.step(name, evaluate, spec, benchmarks=world) for name, spec in asked.items()]
-    walk.step("table", tabulate, TabulateSpec(), scores=scores)
-    return walk
+    scores = [run.step(name, evaluate, spec, benchmarks=world) for name, spec in asked.items()]
+    run.step("table", tabulate, TabulateSpec(), scores=scores)
+    return run
 
 
 HOSTILE = (
@@ -289,13 +291,13 @@ def hostile_page() -> Path:
     """The page of a run in which captions, texts, an error and a step's name try to break out of the page."""
     store = new_store("hostile")
     captions = {str(number): words for number, words in enumerate(HOSTILE)} | {"9": HOSTILE[0], "19": HOSTILE[1]}
-    walk = Walk(store, "20260101-130000-bbbbbb", pipeline=HOSTILE[4])
-    pairs = walk.step(HOSTILE[1], ingest, PlainSpec(captions=captions))
-    images = walk.step("download", download, PlainSpec(), pairs=pairs)
-    masks = walk.step("mask_triplets", mask_triplets, MaskSpec(), images=images)
-    walk.step("parse_llm", parse_llm, PlainSpec(captions=captions), images=images)
-    walk.step(HOSTILE[0], train, TrainSpec(method=HOSTILE[0]), data=masks)
+    run = RecordedRun(store, "20260101-130000-bbbbbb", pipeline=HOSTILE[4])
+    pairs = run.step(HOSTILE[1], ingest, PlainSpec(captions=captions))
+    images = run.step("download", download, PlainSpec(), pairs=pairs)
+    masks = run.step("mask_triplets", mask_triplets, MaskSpec(), images=images)
+    run.step("parse_llm", parse_llm, PlainSpec(captions=captions), images=images)
+    run.step(HOSTILE[0], train, TrainSpec(method=HOSTILE[0]), data=masks)
     with suppress(ZscirError):
-        walk.step("embed", embed, FailSpec(message=" ".join(HOSTILE)), images=images)
-    walk.recorder.finish("failed")
+        run.step("embed", embed, FailSpec(message=" ".join(HOSTILE)), images=images)
+    run.recorder.finish("failed")
     return write_report(store, "latest", None)

@@ -105,10 +105,6 @@ class ArtifactLibrary:
                     queue.append(parent)
                     yield parent
 
-    def nearest_ancestor(self, artifact: Artifact, stage: str) -> Artifact | None:
-        """The nearest artifact of ``stage`` above ``artifact``."""
-        return next((ancestor for ancestor in self.ancestors(artifact) if ancestor.stage == stage), None)
-
 
 def read_record(store: Store, run_id: str) -> RunRecord:
     """The record of a run by id, unique prefix or ``latest``; RequestError when there is none."""
