@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zscir.data.readers.tar_index import MAX_EXTENSION_BYTES, MAX_TAIL_BYTES, TarMember, TarProblem, read_tar_members
+from zscir.data.images.shards import MemberSpan
+from zscir.data.readers.tar_index import MAX_EXTENSION_BYTES, MAX_TAIL_BYTES, TarProblem, read_tar_members
 
 NAMES = st.text(st.characters(min_codepoint=33, max_codepoint=0x4FF, exclude_characters="\\/\x7f"), min_size=1,
                 max_size=150).filter(lambda name: name not in (".", "..") and name.isprintable())  # fmt: skip
@@ -41,7 +42,7 @@ def with_headers(path: Path, *entries: tarfile.TarInfo, good: str = "after.jpg")
     return path
 
 
-def found(path: Path) -> list[TarMember | TarProblem]:
+def found(path: Path) -> list[MemberSpan | TarProblem]:
     return list(read_tar_members(path))
 
 
@@ -55,7 +56,7 @@ def test_a_good_tar_is_read_as_the_standard_library_reads_it(
     except ValueError:
         return  # USTAR has no room for this name
     with tarfile.open(path) as tar:
-        expected = [TarMember(member.name, member.offset_data, member.size) for member in tar]
+        expected = [MemberSpan(member.name, member.offset_data, member.size) for member in tar]
     assert found(path) == expected
     data = path.read_bytes()
     assert [data[member.offset : member.offset + member.size] for member in expected] == list(members.values())
@@ -179,7 +180,7 @@ def test_a_size_that_cannot_be_ends_the_reading_at_once(tmp_path: Path, field: b
 def test_a_size_in_binary_as_of_files_beyond_8_gib_counts(tmp_path: Path) -> None:
     path = tar_of(tmp_path / "a.tar", {"1.jpg": b"abc", "2.jpg": b"d"})
     resized(path, b"\x80" + (3).to_bytes(11, "big"))
-    assert found(path) == [TarMember("1.jpg", 512, 3), TarMember("2.jpg", 1536, 1)]
+    assert found(path) == [MemberSpan("1.jpg", 512, 3), MemberSpan("2.jpg", 1536, 1)]
 
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
@@ -214,7 +215,7 @@ def test_a_global_header_may_not_name_all_members(tmp_path: Path) -> None:
     assert "all members" in end_of(path).detail
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT, pax_headers={"comment": "harmless"}) as tar:
         tar.addfile(tarfile.TarInfo("1.jpg"))
-    assert found(path) == [TarMember("1.jpg", 2048 - 512, 0)]
+    assert found(path) == [MemberSpan("1.jpg", 2048 - 512, 0)]
 
 
 def test_a_size_in_a_pax_header_counts(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def write_shard(path: Path, members: Iterable[tuple[str, bytes]]) -> list[Member
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode, entry.mtime = len(data), FILE_MODE, 0
             tar.addfile(entry, BytesIO(data))
-            spans.append(MemberSpan(name, tar.offset - _padded(len(data)), len(data)))
+            spans.append(MemberSpan(name, tar.offset - round_up_to_block(len(data)), len(data)))
     return spans
 
 
@@ -100,16 +100,6 @@ def index_shard(path: Path) -> list[MemberSpan]:
     return [span for span, _ in read_members(path)]
 
 
-def is_complete_tar(path: Path) -> bool:
-    """Whether the tar ends in its end-of-archive blocks: a cheap look that needs no reading of the members."""
-    size = path.stat().st_size
-    if size < 2 * TAR_BLOCK_BYTES or size % TAR_BLOCK_BYTES:
-        return False
-    with path.open("rb") as stream:
-        stream.seek(-2 * TAR_BLOCK_BYTES, os.SEEK_END)
-        return not any(stream.read())
-
-
 class ShardReader:
     """Reads spans of shards by position; keeps a bounded number of files open, and may be shared by threads.
 
@@ -153,5 +143,6 @@ class ShardReader:
         self.close()
 
 
-def _padded(size: int) -> int:
+def round_up_to_block(size: int) -> int:
+    """Bytes that ``size`` bytes of data take in a tar, which is made of 512-byte blocks."""
     return -(-size // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES

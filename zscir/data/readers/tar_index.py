@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from zscir.data.images.shards import TAR_BLOCK_BYTES, check_member_name
+from zscir.data.images.shards import TAR_BLOCK_BYTES, MemberSpan, check_member_name, round_up_to_block
 from zscir.runtime.errors import StageError
 
 MAX_EXTENSION_BYTES = 64 * 1024  # a long name or a set of pax values; real ones have a few hundred bytes
@@ -25,15 +25,6 @@ SPECIAL_MEMBER_KINDS = {
     b"6": "a pipe",
 }
 FOLDER_TYPE, LONG_NAME, LONG_LINK, PAX, PAX_GLOBAL, SPARSE = b"5", b"L", b"K", b"x", b"g", b"S"
-
-
-@dataclass(frozen=True)
-class TarMember:
-    """A regular file in a tar: its name, and where its bytes lie."""
-
-    name: str
-    offset: int
-    size: int
 
 
 @dataclass(frozen=True)
@@ -57,7 +48,7 @@ class _TarHeader:
     extension: bytes  # the bytes of the header block from 345 on: the rest of a long name, or of a sparse map
 
 
-def read_tar_members(path: Path) -> Iterator[TarMember | TarProblem]:
+def read_tar_members(path: Path) -> Iterator[MemberSpan | TarProblem]:
     """Every regular file of a tar with a plain relative name, in order, and a TarProblem for all else but folders.
 
     Pictures and texts are not read. A TarProblem without a name is the last one: what lies behind it is not looked at.
@@ -70,7 +61,7 @@ def read_tar_members(path: Path) -> Iterator[TarMember | TarProblem]:
             yield TarProblem("bad_tar", f"{error}; what comes after is not read")
 
 
-def _read_tar_members(stream: IO[bytes], total: int) -> Iterator[TarMember | TarProblem]:
+def _read_tar_members(stream: IO[bytes], total: int) -> Iterator[MemberSpan | TarProblem]:
     position = count = 0
     extended: dict[str, bytes] = {}
     while position + TAR_BLOCK_BYTES <= total:
@@ -82,7 +73,7 @@ def _read_tar_members(stream: IO[bytes], total: int) -> Iterator[TarMember | Tar
         header, start = _parse(block, position), position + TAR_BLOCK_BYTES
         if header.kind in (LONG_NAME, LONG_LINK, PAX, PAX_GLOBAL):
             extended |= _extension(stream, header, start, total)
-            position = start + _padded(header.size)
+            position = start + round_up_to_block(header.size)
             continue
         count += 1
         if count > MAX_MEMBERS:
@@ -94,7 +85,7 @@ def _read_tar_members(stream: IO[bytes], total: int) -> Iterator[TarMember | Tar
             raise _BrokenTar(f"truncated: a member of {size:,} bytes at {position:,} of {total:,}")
         if header.kind != FOLDER_TYPE:
             yield _member(header, extended, position, size)
-        position += _padded(size) if has_data else 0
+        position += round_up_to_block(size) if has_data else 0
         extended = {}
     raise _BrokenTar(f"truncated: no end-of-archive mark at {position:,} of {total:,}")
 
@@ -174,7 +165,7 @@ def _sparse_end(stream: IO[bytes], header: _TarHeader, start: int, total: int) -
     return position
 
 
-def _member(header: _TarHeader, extended: dict[str, bytes], offset: int, size: int) -> TarMember | TarProblem:
+def _member(header: _TarHeader, extended: dict[str, bytes], offset: int, size: int) -> MemberSpan | TarProblem:
     raw = extended.get("path", header.name)
     shown = raw.decode("ascii", "backslashreplace")[:200]
     if header.kind not in REGULAR or "sparse" in extended:
@@ -190,7 +181,7 @@ def _member(header: _TarHeader, extended: dict[str, bytes], offset: int, size: i
         check_member_name(name)
     except (UnicodeDecodeError, StageError):
         return TarProblem("bad_name", "not a plain relative path in UTF-8", shown)
-    return TarMember(name, offset, size)
+    return MemberSpan(name, offset, size)
 
 
 def _tail(stream: IO[bytes], position: int, total: int) -> Iterator[TarProblem]:
@@ -198,7 +189,3 @@ def _tail(stream: IO[bytes], position: int, total: int) -> Iterator[TarProblem]:
     stream.seek(position)
     if total - position > MAX_TAIL_BYTES or any(stream.read(MAX_TAIL_BYTES)):
         yield TarProblem("bad_tar", f"{total - position:,} bytes lie after the end-of-archive mark; they are not read")
-
-
-def _padded(size: int) -> int:
-    return -(-size // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES

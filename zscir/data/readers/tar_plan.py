@@ -9,12 +9,11 @@ import pyarrow.parquet as pq
 
 from zscir.data.download.chunks import ChunkUrl
 from zscir.data.readers.local_images import ImageLocation
-from zscir.data.readers.webdataset_samples import LeftOutMember, TarSample
+from zscir.data.readers.webdataset_samples import IGNORED_REASON, LeftOutMember, TarSample
 from zscir.data.sql_joins import BATCH_ROWS, query_values, write_query
 from zscir.runtime.schemas import PAIRS_SCHEMA, checked_table, schema_of, table_writer
 from zscir.store.artifacts import atomic_path
 
-IGNORED_REASON = "ignored"
 FOUND_SCHEMA = schema_of(
     tar="i32",
     row="i64",

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from zscir.data.images.decode import IMAGE_SUFFIXES
+from zscir.data.images.shards import MemberSpan
 from zscir.data.readers.json_documents import field_of
 from zscir.data.readers.pairs import PairError, clean_string, clean_text, clean_url, file_url
-from zscir.data.readers.tar_index import TarMember, TarProblem, read_tar_members
+from zscir.data.readers.tar_index import TarProblem, read_tar_members
 
 IMAGE_EXTENSIONS = tuple(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
+IGNORED_REASON = "ignored"  # of members that are no part of a sample
 MAX_TEXT_BYTES = 1_000_000  # of a .txt or .json; a caption is at most a few kB
 # Key and extension, split at the first dot as WebDataset does; names that begin with a dot have no key.
 MEMBER_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
@@ -61,7 +63,7 @@ class LeftOutMember:
 @dataclass
 class _SampleMembers:
     key: str
-    members: dict[str, TarMember] = field(default_factory=dict)
+    members: dict[str, MemberSpan] = field(default_factory=dict)
     repeated: str = ""
 
 
@@ -85,7 +87,9 @@ def read_samples(path: Path, name: str, layout: SampleLayout) -> Iterator[TarSam
                 yield _sample(stream, found, name, place, layout)
             except PairError as bad:
                 yield LeftOutMember(place, bad.reason, bad.detail)
-    yield from (LeftOutMember(f"{name}#*.{kind}", "ignored", kind, count) for kind, count in sorted(ignored.items()))
+    yield from (
+        LeftOutMember(f"{name}#*.{kind}", IGNORED_REASON, kind, count) for kind, count in sorted(ignored.items())
+    )
 
 
 def _groups(path: Path, ignored: Counter[str]) -> Iterator[_SampleMembers | TarProblem]:
