@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from zscir.data.download.failures import TRANSIENT_ERRORS, FetchFailure
 from zscir.data.download.fetch_spec import BREAKER_FAILURES, BREAKER_S, FetchSpec
 from zscir.data.download.headers import back_off_s
-from zscir.data.download.url_deadline import WaitBudget
+from zscir.data.download.url_deadline import WaitBudget, loop_time
 
 BUSY_ERROR_CLASSES = {"http_429", "http_503"}
 DOWN_ERROR_CLASSES = {"timeout", "connect", "incomplete", "dns_unanswered"}
@@ -42,7 +42,7 @@ class HostLimits:
         await host.acquire()
         try:
             await host.wait_until_allowed(wait_budget)
-            began = _now()
+            began = loop_time()
             try:
                 yield
             except FetchFailure as failure:
@@ -95,17 +95,17 @@ class _Host:
     async def wait_until_allowed(self, wait_budget: WaitBudget) -> None:
         """Sleep until the host may get a request. Raises FetchFailure when that is too long for ``wait_budget``."""
         while True:
-            while (blocked_s := self._blocked_until - _now()) > 0:
+            while (blocked_s := self._blocked_until - loop_time()) > 0:
                 if blocked_s > wait_budget.left_s:
                     raise FetchFailure(self._blocked_as, TRANSIENT_ERRORS[self._blocked_as])
                 wait_budget.left_s -= blocked_s
                 await asyncio.sleep(blocked_s)
             if self._spec.max_per_s is None:
                 return
-            at = max(_now(), self._next_at)
+            at = max(loop_time(), self._next_at)
             self._next_at = at + 1 / self._spec.max_per_s
-            await asyncio.sleep(at - _now())
-            if self._blocked_until <= _now():
+            await asyncio.sleep(at - loop_time())
+            if self._blocked_until <= loop_time():
                 return
 
     def record_result(self, began: float, failure: FetchFailure | None) -> None:
@@ -115,9 +115,9 @@ class _Host:
         if failure and kind in BUSY_ERROR_CLASSES:
             if fresh:
                 self._open_breaker("host_busy", self._spec.backoff_s)
-            self._blocked_until = max(self._blocked_until, _now() + (failure.retry_after_s or 0.0))
+            self._blocked_until = max(self._blocked_until, loop_time() + (failure.retry_after_s or 0.0))
         elif kind in DOWN_ERROR_CLASSES:
-            if kind == "timeout" and _now() - began < self._spec.deadline_s / 2:
+            if kind == "timeout" and loop_time() - began < self._spec.deadline_s / 2:
                 return  # earlier hops had used up most of the URL's time: it says little about this host
             self._failures += 1
             if fresh and (self._trips or self._failures >= (self._spec.breaker_failures or BREAKER_FAILURES)):
@@ -136,7 +136,7 @@ class _Host:
 
     def is_blocked(self) -> bool:
         """Whether it may get no request now."""
-        return max(self._blocked_until, self._next_at) > _now()
+        return max(self._blocked_until, self._next_at) > loop_time()
 
     def is_healthy_and_idle(self) -> bool:
         """Whether a new object for this host would behave the same."""
@@ -146,7 +146,7 @@ class _Host:
     def _open_breaker(self, why: str, first_s: float) -> None:
         self._trips += 1
         self._concurrency = max(1.0, self._concurrency / 2)
-        self._blocked_as, self._blocked_at = why, _now()
+        self._blocked_as, self._blocked_at = why, loop_time()
         # min: 2.0 ** 1024 is an error
         self._blocked_until = self._blocked_at + min(MAX_BACK_OFF_S, back_off_s(min(self._trips, 30), first_s))
 
@@ -159,7 +159,3 @@ class _Host:
             if not waiter.done():
                 self._in_flight += 1
                 waiter.set_result(None)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -18,7 +18,7 @@ from zscir.data.download.host_limits import BUSY_ERROR_CLASSES, HostLimits
 from zscir.data.download.ip_filter import PublicAddressResolver, check_url
 from zscir.data.download.memory_budget import MemoryBudget, MemoryLease
 from zscir.data.download.robots import ROBOTS_BYTES, RobotsCache
-from zscir.data.download.url_deadline import UrlDeadline, WaitBudget
+from zscir.data.download.url_deadline import UrlDeadline, WaitBudget, loop_time
 
 REDIRECTS = {301, 302, 303, 307, 308}
 BODY_READ_BYTES = 64 * 1024
@@ -101,7 +101,7 @@ class HttpClient:
         state = self._new_state(lease)
         with contextlib.suppress(TimeoutError):
             # asyncio.timeout_at with a time that is past ends only what waits: a request that does not would go on.
-            if ends_at is None or ends_at > asyncio.get_running_loop().time():
+            if ends_at is None or ends_at > loop_time():
                 async with asyncio.timeout_at(ends_at):
                     return await self._fetch_with_retries(url, state)
         return FetchResult(

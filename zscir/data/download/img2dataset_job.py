@@ -62,10 +62,8 @@ def download_raw_shards(job: Img2datasetJob, progress_at: Callable[[], float], s
                 yield number
             seen.update(newly_done)
             if finished and not newly_done:
-                log_info(
-                    f"download: img2dataset ended early ({_exit_description(job_run)}); its log ends in: "
-                    f"{_log_tail(log, job_run)}"
-                )
+                how = "with its process" if job_run.exit_code is None else f"exit code {job_run.exit_code}"
+                log_info(f"download: img2dataset ended early ({how}); its log ends in: {_log_tail(log, job_run)}")
                 return
             if time.monotonic() - max(began, progress_at()) > stall_s:
                 log_info(f"download: img2dataset made no progress for {stall_s:.0f} s; starting it anew")
@@ -94,10 +92,6 @@ def _arguments(job: Img2datasetJob) -> dict[str, Any]:
         "incremental_mode": "incremental",
         **job.options,
     }
-
-
-def _exit_description(job_run: RunningJob) -> str:
-    return "with its process" if job_run.exit_code is None else f"exit code {job_run.exit_code}"
 
 
 def _log_tail(log: Path, job_run: RunningJob) -> str:

@@ -54,7 +54,7 @@ class Img2datasetProcess:
         self._child: subprocess.Popen[bytes] | None = None
         self.stderr_tail = ""  # once it is gone
         self._started_or_failed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="zscir-engine", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="zscir-img2dataset", daemon=True)
         self._thread.start()
         self._started_or_failed.wait()
 

@@ -102,28 +102,28 @@ class GatewayConnection(threading.local):
     """A thread's connection to the gateway, kept: to open one costs as much as to send an image over it."""
 
     def __init__(self) -> None:
-        self._to = ""
-        self._connection = HTTPConnection(self._to)
+        self._netloc = ""
+        self._connection = HTTPConnection(self._netloc)
 
     def get(self, url: str) -> tuple[int, str, bytes]:
         """Status, reason and body of the answer. Raises OSError or HTTPException when there is none."""
         parts = urlsplit(url)
-        if parts.netloc != self._to:
+        if parts.netloc != self._netloc:
             self.close()
-            self._to, self._connection = parts.netloc, HTTPConnection(parts.netloc)
+            self._netloc, self._connection = parts.netloc, HTTPConnection(parts.netloc)
         reused = self._connection.sock is not None
         try:
-            return self._ask(parts.path)
+            return self._request(parts.path)
         except ConnectionError:
             if not reused:
                 raise
-        return self._ask(parts.path)  # the gateway had closed a connection that was idle
+        return self._request(parts.path)  # the gateway had closed a connection that was idle
 
     def close(self) -> None:
         """Close the connection; the next request opens another."""
         self._connection.close()
 
-    def _ask(self, path: str) -> tuple[int, str, bytes]:
+    def _request(self, path: str) -> tuple[int, str, bytes]:
         try:
             self._connection.request("GET", path)
             answer = self._connection.getresponse()

@@ -55,30 +55,30 @@ class MemoryBudget:
 class MemoryLease:
     """The bytes of one body while it is read, decoded and handed on."""
 
-    def __init__(self, memory: MemoryBudget, requested: bool) -> None:
-        self._memory = memory
+    def __init__(self, budget: MemoryBudget, requested: bool) -> None:
+        self._budget = budget
         self.requested = requested
         self.size = 0
 
     def try_resize(self, size: int) -> bool:
         """Resize to ``size`` bytes, if that is possible at once; whether it was."""
-        return self._memory.grant(self, size)
+        return self._budget.grant(self, size)
 
     async def resize(self, size: int) -> None:
         """Resize to ``size`` bytes, as soon as that is possible."""
         if not self.try_resize(size):
-            await self._memory.wait_for(self, size)
+            await self._budget.wait_for(self, size)
 
     def shrink(self, size: int) -> None:
         """Give back all but ``size`` bytes: the body is whole and needs no more."""
-        self._memory.grant(self, min(size, self.size))
-        self._memory.end_overdraft(self)
-        self._memory.recheck_waiters()
+        self._budget.grant(self, min(size, self.size))
+        self._budget.end_overdraft(self)
+        self._budget.recheck_waiters()
 
     def mark_requested(self) -> None:
         """Note that img2dataset waits for the body now."""
         self.requested = True
-        self._memory.recheck_waiters()
+        self._budget.recheck_waiters()
 
     def release(self) -> None:
         """Give everything back."""

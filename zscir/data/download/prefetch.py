@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
 from zscir.data.download.memory_budget import MemoryBudget, MemoryLease
+from zscir.data.download.url_deadline import loop_time
 
 T = TypeVar("T")
 MAX_PREFETCHES = 256  # at the same time, in all, of URLs that nobody has requested yet
@@ -111,7 +112,7 @@ class Prefetcher(Generic[T]):
 
     def _begin(self, job: _Prefetch[T]) -> "asyncio.Future[T]":
         if job.group.ends_at is None:
-            job.group.ends_at = asyncio.get_running_loop().time() + job.group.deadline_s
+            job.group.ends_at = loop_time() + job.group.deadline_s
         job.settled = True
         job.task = task = asyncio.ensure_future(self._run(job.url, job.lease, job.group.ends_at))
         self._queues.setdefault(job.host, _HostQueue()).running += 1

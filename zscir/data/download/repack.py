@@ -117,20 +117,24 @@ def _samples(
 ) -> Iterator[tuple[str, bytes]]:
     for target in targets:
         key, stored = target.image_key, raw_images[target.image_key]
-        facts = {"url": target.url, "text": target.text, **_size_facts(stored, outcome(key)), "sha256": stored.sha256}
-        yield f"{key}.jpg", reader.read("raw", stored.span.offset, stored.span.size)
-        yield f"{key}.json", json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()
-        yield f"{key}.txt", target.text.encode()
+        original = outcome(key)
+        facts = {
+            "width": stored.width,
+            "height": stored.height,
+            "original_width": original.width if original else None,
+            "original_height": original.height if original else None,
+            "original_sha256": original.sha256 if original else None,
+            "sha256": stored.sha256,
+        }
+        yield from sample_members(target, reader.read("raw", stored.span.offset, stored.span.size), facts)
 
 
-def _size_facts(stored: RawImage, outcome: FetchOutcome | None) -> dict[str, Any]:
-    return {
-        "width": stored.width,
-        "height": stored.height,
-        "original_width": outcome.width if outcome else None,
-        "original_height": outcome.height if outcome else None,
-        "original_sha256": outcome.sha256 if outcome else None,
-    }
+def sample_members(target: ChunkUrl, image: bytes, facts: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
+    """The members of one sample in a shard: the image, its URL, text and ``facts`` as JSON, and the text alone."""
+    key, described = target.image_key, {"url": target.url, "text": target.text, **facts}
+    yield f"{key}.jpg", image
+    yield f"{key}.json", json.dumps(described, sort_keys=True, ensure_ascii=False).encode()
+    yield f"{key}.txt", target.text.encode()
 
 
 def _base_row(target: ChunkUrl, outcome: FetchOutcome | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from protego import Protego
 
 from zscir.data.download.failures import TRANSIENT_ERRORS, FetchFailure
+from zscir.data.download.url_deadline import loop_time
 
 ROBOTS_BYTES = 512 * 1024  # read and parsed; the RFC wants 500 KiB at the least
 MAX_INLINE_PARSE_BYTES = 32 * 1024  # what is longer is parsed in a thread: 512 KiB of rules take up to a second
@@ -86,7 +87,7 @@ class RobotsCache:
             task.cancel()
 
     async def _rules_of(self, scheme: str, netloc: str) -> RobotsRules | FetchFailure:
-        now = asyncio.get_running_loop().time()
+        now = loop_time()
         cached = self._cache.get((scheme, netloc))
         if cached is None or (cached[0].done() and now - cached[1] > _keep_s(cached[0].result())):
             self._drop((scheme, netloc))

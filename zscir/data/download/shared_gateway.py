@@ -47,12 +47,6 @@ def shared_gateway(spec: ChunkSpec) -> Iterator[Gateway]:
             opened.users -= 1
 
 
-def close_idle_gateways() -> None:
-    """Close the gateways that nobody uses."""
-    with _LOCK:
-        _close_idle()
-
-
 def _start(spec: ChunkSpec) -> _OpenGateway:
     if not _CLOSER.is_set():
         _CLOSER.set()

@@ -1,4 +1,4 @@
-"""The time budgets of one URL: seconds for its requests, and seconds for waiting until its host may be asked."""
+"""The time budgets of one URL: seconds for its requests, and seconds for waiting until its host may get one."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,25 +13,25 @@ class UrlDeadline:
         self.left_s = left_s
 
     async def __aenter__(self) -> None:
-        self._began = _now()
+        self._began = loop_time()
         self._timeout = asyncio.timeout(max(0.0, self.left_s))
         await self._timeout.__aenter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.left_s -= _now() - self._began
+        self.left_s -= loop_time() - self._began
         await self._timeout.__aexit__(kind, error, trace)
 
     @asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
         """A block inside the block above that does not count, such as waiting for memory."""
-        self.left_s -= _now() - self._began
+        self.left_s -= loop_time() - self._began
         self._timeout.reschedule(None)  # asyncio.timeout knows no pause: it is moved away and back
         try:
             yield
         finally:
-            self._began = _now()
+            self._began = loop_time()
             self._timeout.reschedule(self._began + max(0.0, self.left_s))
 
 
@@ -42,5 +42,6 @@ class WaitBudget:
         self.left_s = left_s
 
 
-def _now() -> float:
+def loop_time() -> float:
+    """Seconds of the running event loop's clock."""
     return asyncio.get_running_loop().time()

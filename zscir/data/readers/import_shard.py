@@ -1,6 +1,5 @@
 """Write one shard of local images, its record, and the rejects of an import, as a download does."""
 
-import json
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from zscir.data.download.chunks import ChunkUrl
 from zscir.data.download.merge_chunks import RECORD_SCHEMA
-from zscir.data.download.repack import verify_tar
+from zscir.data.download.repack import sample_members, verify_tar
 from zscir.data.images.shards import MemberSpan, write_shard
 from zscir.data.readers.local_images import DecodedImage, DecodePool, ImageFailure, ImageLocation
 from zscir.data.sql_joins import write_query
@@ -72,8 +71,6 @@ def _members(*parts: Sequence[ImportedSample] | Iterator[ImportedSample]) -> Ite
     for samples in parts:
         for target, image, digest in samples:
             facts = {
-                "url": target.url,
-                "text": target.text,
                 "width": image.width,
                 "height": image.height,
                 "original_width": image.original_width,
@@ -81,9 +78,7 @@ def _members(*parts: Sequence[ImportedSample] | Iterator[ImportedSample]) -> Ite
                 "original_sha256": image.original_sha256,
                 "sha256": digest,
             }
-            yield f"{target.image_key}.jpg", image.data
-            yield f"{target.image_key}.json", json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()
-            yield f"{target.image_key}.txt", target.text.encode()
+            yield from sample_members(target, image.data, facts)
 
 
 def _set_spans(rows: dict[str, dict[str, Any]], spans: dict[str, MemberSpan]) -> None:

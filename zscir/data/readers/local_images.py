@@ -93,7 +93,7 @@ class DecodePool:
 
     def __init__(self, spec: ResizeSpec, processes: int | None = None) -> None:
         self._spec = spec
-        self._processes = processes or _processes()
+        self._processes = processes or count_from_env("ZSCIR_IMPORT_PROCESSES", os.cpu_count() or 1)
         self._pool: ProcessPoolExecutor | None = None
         self._single_pool: ProcessPoolExecutor | None = None  # one process, after a crash
 
@@ -172,7 +172,3 @@ def _init_worker() -> None:
 def _exit_with_parent(sentinel: int) -> None:
     wait([sentinel])
     os._exit(1)
-
-
-def _processes() -> int:
-    return count_from_env("ZSCIR_IMPORT_PROCESSES", os.cpu_count() or 1)
