@@ -11,8 +11,8 @@ from PIL import Image
 from tests.faults.hostile_images import picture, rotated_jpeg, saved
 from zscir.data.images.shards import ShardReader, write_shard
 from zscir.runtime.errors import StageError
-from zscir.runtime.schemas import IMAGES_SCHEMA, REJECTS_SCHEMA, TRIPLETS_SCHEMA, read_rows, write_table
-from zscir.stages.pack import INDEX_SCHEMA, PackSpec, pack
+from zscir.runtime.schemas import IMAGES_SCHEMA, PACKED_SCHEMA, REJECTS_SCHEMA, TRIPLETS_SCHEMA, read_rows, write_table
+from zscir.stages.pack import PackSpec, pack
 from zscir.store.artifacts import Artifact
 
 SIZES = [(64, 48), (300, 200), (200, 300), (1000, 50)]
@@ -73,7 +73,7 @@ def run(
     folder = tmp_path / f"triplets of {name}"
     triplets = Artifact.of_folder(folder) if folder.exists() else triplets_in(folder, ends)
     facts = pack(PackSpec(**spec), triplets=triplets, images=images, out=out)
-    rows = read_rows(out / "index.parquet", INDEX_SCHEMA)
+    rows = read_rows(out / "index.parquet", PACKED_SCHEMA)
     assert facts["rows"] == len(rows)
     assert facts["rejects"] == pq.read_metadata(out / "rejects.parquet").num_rows
     return rows, out

@@ -240,4 +240,9 @@ def with_article(thing: NounPhrase) -> str:
         return f"{lex.COUNT_NAMES[thing.count]} {thing.name}"
     if thing.plural or thing.head in lex.UNCOUNTABLE | lex.TIMES:
         return thing.name
-    return f"{'an' if thing.name[0] in 'aeiou' else 'a'} {thing.name}"
+    return with_indefinite_article(thing.name)
+
+
+def with_indefinite_article(words: str) -> str:
+    """``words`` with "a" or "an" before them."""
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"

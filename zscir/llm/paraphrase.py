@@ -8,6 +8,7 @@ from random import Random
 from zscir.llm import lexicon as lex
 from zscir.llm.answer import EditType
 from zscir.llm.caption_diff import CaptionChange
+from zscir.llm.caption_parser import with_indefinite_article
 
 MIN_REQUEST_WORDS, MAX_REQUEST_WORDS, MAX_REQUEST_CHARS = 3, 20, 160  # the limits of the answer schema and its filter
 _TRIES = 12  # drawn phrasings that may break them before a style is given up
@@ -90,16 +91,14 @@ def _the_subject(change: CaptionChange, is_only_object: bool, rng: Random) -> st
     )
 
 
-def _a(words: str) -> str:
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
-
-
 Wording = dict[str, list[str]]
 
 
 def _attribute(change: CaptionChange, the: str) -> Wording:
     new, verb = " and ".join(change.new.split()), "are" if change.plural else "is"
-    shown = f"{change.new} {change.subject}" if change.plural else _a(f"{change.new} {change.subject}")
+    shown = (
+        f"{change.new} {change.subject}" if change.plural else with_indefinite_article(f"{change.new} {change.subject}")
+    )
     orders = [f"make {the} {new}"]
     statements = [f"{the} {verb} {new}", f"{the} should be {new}"]
     if change.attribute == "colour":
@@ -172,14 +171,10 @@ def _replace(change: CaptionChange, the: str) -> Wording:
         "clause": [f"with {new} instead of {old}", f"with {new} in place of {old}", f"with {new}, not {old}"],
         "statement": [
             f"{new} instead of {old}",
-            f"{new} where {old} {_was_or_were(change)}",
+            f"{new} where {old} {'were' if change.plural else 'was'}",
             f"it has {new}, not {old}",
         ],
     }
-
-
-def _was_or_were(change: CaptionChange) -> str:
-    return "were" if change.plural else "was"
 
 
 def _add(change: CaptionChange, the: str) -> Wording:

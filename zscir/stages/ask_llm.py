@@ -62,7 +62,9 @@ def ask_llm(
         rows = batch.to_pylist()
         requests = [writer.request(row) for row in rows]
         # Requests with the same demonstrations follow each other: servers cache the prompt that they share.
-        replies = answer_all(backend, sorted(requests, key=writer.demonstration_set), spec.resamples)
+        replies = answer_all(
+            backend, sorted(requests, key=lambda request: writer.demonstration_set(request.request_id)), spec.resamples
+        )
         _refuse_outage(replies, path.name)
         with atomic_path(path) as part:
             write_table(part, RESPONSES_SCHEMA, writer.rows(requests, replies))
@@ -85,14 +87,11 @@ class _Writer:
         candidate, types = row["candidate_id"], self.spec.edit_types
         old, new = row["reference_caption"], row["target_caption"]
         kind = types[_draw(self.spec.seed, candidate, "edit type") % len(types)] if types else None
-        messages = self.prompt.messages(old, new, kind, self._set(candidate)) if self.prompt else ()
+        messages = self.prompt.messages(old, new, kind, self.demonstration_set(candidate)) if self.prompt else ()
         return LlmRequest(candidate, old, new, kind, messages, self.spec.seed)
 
-    def demonstration_set(self, request: LlmRequest) -> int:
-        """Which set of demonstrations a request shows; those of one set are sent together, so that servers cache it."""
-        return self._set(request.request_id)
-
-    def _set(self, candidate: str) -> int:
+    def demonstration_set(self, candidate: str) -> int:
+        """Which set of demonstrations the request about a candidate shows."""
         sets = len(self.prompt.demonstrations) if self.prompt else 0
         return _draw(self.spec.seed, candidate, "demonstrations") % sets if sets else 0
 
@@ -107,7 +106,7 @@ class _Writer:
             "target": request.target_caption,
             "edit_type": request.edit_type,
             "question": request.messages[-1]["content"] if request.messages else None,
-            "demonstrations": self._set(request.request_id),
+            "demonstrations": self.demonstration_set(request.request_id),
             "seed": request.seed,
             "model": self.spec.model.literals(),
         }

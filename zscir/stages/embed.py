@@ -12,17 +12,16 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from pydantic import Field
 
-from zscir.data.images.keep_list import KeepList
+from zscir.data.images.keep_list import ImageRow, first_row_per_image, kept_image_rows
 from zscir.pipeline.stage import stage
 from zscir.runtime.progress import track
-from zscir.runtime.schemas import IMAGES_SCHEMA, REJECTS_SCHEMA, read_table, schema_of, write_table
+from zscir.runtime.schemas import REJECTS_SCHEMA, read_table, schema_of, write_table
 from zscir.runtime.specs import Spec
 from zscir.store.artifacts import Artifact, Facts, atomic_path
 
 KEYS_SCHEMA = schema_of(image_key="str")
 EMBED_FILES = ("image.npy", "text.npy", "rejects.parquet", "keys.parquet")
 BATCHES_AHEAD = 2  # decoded while one is encoded
-_Row = dict[str, Any]
 
 
 class EmbedSpec(Spec):
@@ -39,7 +38,7 @@ def embed(spec: EmbedSpec, images: Artifact, backbone: Artifact, out: Path, keep
     ``keep``, the keep-list of a filter, only the images in it are embedded.
     """
     if not all((out / name).exists() for name in EMBED_FILES):
-        rows = _first_of_each(images, keep)
+        rows = list(first_row_per_image(kept_image_rows("embed", images, keep, ("text", "shard", "offset", "size"))))
         firsts = range(0, len(rows), spec.shard_rows)
         paths = [out / f"vectors-{number:05d}.npz" for number in range(len(firsts))]
         encoder = _Encoder(spec, images, backbone)
@@ -51,18 +50,6 @@ def embed(spec: EmbedSpec, images: Artifact, backbone: Artifact, out: Path, keep
         path.unlink()
     rows_kept, width = np.load(out / "image.npy", mmap_mode="r", allow_pickle=False).shape
     return {"rows": rows_kept, "rejects": len(read_table(out / "rejects.parquet", REJECTS_SCHEMA)), "width": width}
-
-
-def _first_of_each(images: Artifact, keep: Artifact | None) -> list[_Row]:
-    """The rows of downloaded images that are kept; of several captions of one image, the first."""
-    keep_list = KeepList(keep)
-    table = read_table(images.path("images.parquet"), IMAGES_SCHEMA)
-    first: dict[str, _Row] = {}
-    for row in table.select(["image_key", "text", "status", "shard", "offset", "size"]).to_pylist():
-        if row["status"] == "ok" and keep_list.contains(row["image_key"]):
-            first.setdefault(row["image_key"], row)
-    keep_list.check_all_seen("embed")
-    return list(first.values())
 
 
 class _Encoder:
@@ -77,16 +64,16 @@ class _Encoder:
         self.towers = load_towers(backbone).to(self.device)
         self.width = int(self.towers.embed_dim)
 
-    def save(self, path: Path, rows: list[_Row]) -> None:
+    def save(self, path: Path, rows: list[ImageRow]) -> None:
         """Write ``image`` and ``text`` [rows, D] and ``bad`` [rows], the reason where an image could not be decoded."""
         parts = [self._encode(batch, pixels) for batch, pixels in self._decoded(rows)]
         image, text, bad = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         with atomic_path(path) as part, part.open("wb") as stream:
             np.savez(stream, image=image, text=text, bad=bad)
 
-    def _decoded(self, rows: list[_Row]) -> Iterator[tuple[list[_Row], list[NDArray[np.uint8] | str]]]:
+    def _decoded(self, rows: list[ImageRow]) -> Iterator[tuple[list[ImageRow], list[NDArray[np.uint8] | str]]]:
         """Batches of rows with their pixels or the reason why there are none; a few are decoded ahead, in order."""
-        waiting: deque[tuple[list[_Row], list[Future[NDArray[np.uint8] | str]]]] = deque()
+        waiting: deque[tuple[list[ImageRow], list[Future[NDArray[np.uint8] | str]]]] = deque()
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for first in range(0, len(rows), self.batch_size):
                 batch = rows[first : first + self.batch_size]
@@ -97,7 +84,7 @@ class _Encoder:
             for done, futures in waiting:
                 yield done, [future.result() for future in futures]
 
-    def _pixels(self, row: _Row) -> NDArray[np.uint8] | str:
+    def _pixels(self, row: ImageRow) -> NDArray[np.uint8] | str:
         from zscir.data.images.decode import BadImage, decode_image
         from zscir.methods.image_tensors import MAX_DECODED_PIXELS, resize_to_square
 
@@ -107,7 +94,7 @@ class _Encoder:
             return f"{error.reason}: {error}"
         return resize_to_square(image, self.towers.pixels)
 
-    def _encode(self, rows: list[_Row], pixels: list[NDArray[np.uint8] | str]) -> tuple[NDArray[Any], ...]:
+    def _encode(self, rows: list[ImageRow], pixels: list[NDArray[np.uint8] | str]) -> tuple[NDArray[Any], ...]:
         """Unit vectors of the images and captions of one batch; a bad image is encoded as black and marked."""
         import torch
         from torch.nn.functional import normalize
@@ -125,7 +112,7 @@ class _Encoder:
         return image.cpu().numpy(), text.cpu().numpy(), bad
 
 
-def _join(out: Path, paths: list[Path], rows: list[_Row], width: int) -> None:
+def _join(out: Path, paths: list[Path], rows: list[ImageRow], width: int) -> None:
     """Write the final files from all shards, one shard in memory at a time."""
     bad = [str(reason) for path in paths for reason in _of_shard(path, "bad")]
     good = [row["image_key"] for row, reason in zip(rows, bad, strict=True) if not reason]

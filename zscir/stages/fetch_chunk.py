@@ -1,6 +1,6 @@
 """fetch_chunk: a list of URLs becomes JPEGs in a byte-stable tar, and one row per URL says what happened.
 
-img2dataset is the engine, in processes of its own. It sees only a gateway on loopback, which fetches and validates each
+img2dataset does the work, in processes of its own. It sees only a gateway on loopback, which fetches and validates each
 URL within its bounds (zscir/data/download). What img2dataset writes is repacked, read back and checked.
 """
 

@@ -43,7 +43,7 @@ class FilterTextSpec(Spec):
     those in addresses and file names. ``max_images_per_text``: a text (blanks and case apart) of more images than that
     says nothing about any of them. ``languages``: ISO 639 codes such as "en"; a text goes when the language identifier
     (py3langid, 139 languages) gives them together less than ``min_language_share``. That is low on purpose: three words
-    tell little of their language. At 0.01 it takes 26 of 26 captions in ten other languages, and in English none of the
+    show little of their language. At 0.01 it takes 26 of 26 captions in ten other languages, and in English none of the
     texts of CIRR, 0.5 % of FashionIQ's and 1.5 % of CIRCO's shared concepts, which are two to five words.
     """
 
@@ -70,7 +70,7 @@ class FilterTextSpec(Spec):
 @stage(version=1)
 def filter_text(spec: FilterTextSpec, images: Artifact, out: Path, keep: Artifact | None = None) -> Facts:
     """Write ``keep.parquet`` and ``rejects.parquet``: short_text, long_text, few_words, many_words, url_like,
-    few_letters, non_ascii, repeated_text, other_language; the detail tells the caption.
+    few_letters, non_ascii, repeated_text, other_language; the detail quotes the caption.
 
     Memory: some 100 bytes per image, and as much per different text with ``max_images_per_text``.
     """

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -18,7 +18,7 @@ from zscir.data.readers.pairs import (
     pair_digest,
 )
 from zscir.data.readers.parallel_files import FileRow, rows_by_line, rows_by_name
-from zscir.data.readers.url_lists import ListLayout, read_list_rows
+from zscir.data.readers.url_lists import ListLayout, ListRow, read_list_rows
 from zscir.pipeline.stage import stage
 from zscir.runtime.errors import RequestError
 from zscir.runtime.progress import log_info, track
@@ -67,14 +67,12 @@ class IngestSpec(Spec):
             raise ValueError(f"url_prefix = {self.url_prefix!r} begins with none of http://, https:// and file:")
         if self.join and self.rows is None:
             raise ValueError("join needs rows = NAME: the list of the document whose rows are joined")
-        if self.text_suffix is not None and (self.lines or self.licence_column or not self._is_local()):
+        is_local = (self.url_prefix or "").startswith(FILE_SCHEME)
+        if self.text_suffix is not None and (self.lines or self.licence_column or not is_local):
             raise ValueError(
                 'text_suffix needs url_prefix = "file:...", and goes with neither lines nor licence_column'
             )
         return self
-
-    def _is_local(self) -> bool:
-        return (self.url_prefix or "").startswith(FILE_SCHEME)
 
     def layout(self) -> ListLayout:
         """The part of this spec that says how the files look."""
@@ -82,11 +80,6 @@ class IngestSpec(Spec):
         return ListLayout(
             self.url_column, self.text_column, self.licence_column, self.columns, self.quoted, self.rows, joins
         )
-
-
-class _Numbered(NamedTuple):
-    source_row: int  # over all files, from 0
-    found: FileRow
 
 
 @stage(version=1)
@@ -141,11 +134,11 @@ def _batches(spec: IngestSpec, urls: Artifact) -> Iterator[tuple[list[dict[str, 
     seen: set[bytes] = set()
     kept: list[dict[str, Any]] = []
     left_out: list[dict[str, Any]] = []
-    for numbered in track(_rows(spec, urls), None, "ingest (rows)"):
+    for source_row, (file, row) in enumerate(track(_file_rows(spec, urls), None, "ingest (rows)")):
         try:
-            kept.append(_pair(spec, numbered, seen))
+            kept.append(_pair(spec, source_row, row, seen))
         except PairError as bad:
-            place = f"{numbered.found.file}#{numbered.found.row.number}"
+            place = f"{file}#{row.number}"
             left_out.append({"stage": "ingest", "id": place, "reason": bad.reason, "detail": bad.detail})
         if len(kept) + len(left_out) >= INGEST_BATCH_ROWS:
             yield kept, left_out
@@ -153,11 +146,6 @@ def _batches(spec: IngestSpec, urls: Artifact) -> Iterator[tuple[list[dict[str, 
         if len(seen) == spec.limit:
             break
     yield kept, left_out
-
-
-def _rows(spec: IngestSpec, urls: Artifact) -> Iterator[_Numbered]:
-    for source_row, found in enumerate(_file_rows(spec, urls)):
-        yield _Numbered(source_row, found)
 
 
 def _file_rows(spec: IngestSpec, urls: Artifact) -> Iterator[FileRow]:
@@ -171,8 +159,8 @@ def _file_rows(spec: IngestSpec, urls: Artifact) -> Iterator[FileRow]:
             yield from (FileRow(name, row) for row in read_list_rows(urls.path(name), name, layout))
 
 
-def _pair(spec: IngestSpec, numbered: _Numbered, seen: set[bytes]) -> dict[str, Any]:
-    row = numbered.found.row
+def _pair(spec: IngestSpec, source_row: int, row: ListRow, seen: set[bytes]) -> dict[str, Any]:
+    """The pairs row of a list row, the ``source_row``-th of all files (from 0). Raises PairError."""
     if row.problem is not None:
         raise PairError("malformed", escape_non_ascii(row.problem))
     url = clean_url(row.url, spec.url_prefix or "")
@@ -188,5 +176,5 @@ def _pair(spec: IngestSpec, numbered: _Numbered, seen: set[bytes]) -> dict[str, 
         "text": text,
         "source": spec.source,
         "licence": licence or None,
-        "source_row": numbered.source_row,
+        "source_row": source_row,
     }

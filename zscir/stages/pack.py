@@ -35,7 +35,6 @@ JOINED_SCHEMA = schema_of(
     **{name: NUMBER_COLUMNS.get(name, "str?") for name in TRIPLETS_SCHEMA.names},
     **{f"{role}_{name}": f"{kind}?" for role in ("reference", "target") for name, kind in LOCATION_COLUMNS.items()},
 )
-INDEX_SCHEMA = PACKED_SCHEMA
 JSON_FIELDS = (
     "text",
     "source",
@@ -70,7 +69,7 @@ def pack(spec: PackSpec, triplets: Artifact, images: Artifact, out: Path) -> Fac
             if not (out / SHARD_PARTS_FOLDER / f"{name}.rejects.parquet").exists():
                 _write(spec, name, rows, reader, pool, out)
             shards = number + 1
-    kept = _join_parts(out, shards, "index", INDEX_SCHEMA)
+    kept = _join_parts(out, shards, "index", PACKED_SCHEMA)
     left_out = _join_parts(out, shards, "rejects", REJECTS_SCHEMA)
     return {"rows": kept, "rejects": left_out, "shards": len(list(out.glob("*.tar")))}
 
@@ -100,12 +99,8 @@ def _write(
     spec: PackSpec, name: str, rows: list[dict[str, Any]], reader: ShardReader, pool: Executor, out: Path
 ) -> None:
     """Finish one shard: the tar (none when no triplet is left), then its index rows, then its rejects."""
-
-    def bytes_of(row: dict[str, Any]) -> dict[str, bytes] | str:
-        return _images(spec, row, reader)
-
     usable = [row for row in rows if _missing_image(row) is None]
-    packed = list(zip(usable, pool.map(bytes_of, usable), strict=True))
+    packed = list(zip(usable, pool.map(lambda row: _images(spec, row, reader), usable), strict=True))
     good = [(row, data) for row, data in packed if isinstance(data, dict)]
     bad = [(row["triplet_id"], "no_image", why) for row in rows if (why := _missing_image(row)) is not None]
     bad += [(row["triplet_id"], "bad_image", data) for row, data in packed if isinstance(data, str)]
@@ -115,7 +110,7 @@ def _write(
             spans = write_shard(part, (member for row, data in good for member in _members(row, data)))
     found = {span.name: span for span in spans}
     with atomic_path(out / SHARD_PARTS_FOLDER / f"{name}.index.parquet") as part:
-        write_table(part, INDEX_SCHEMA, [_index_row(row, found, f"{name}.tar") for row, _ in good])
+        write_table(part, PACKED_SCHEMA, [_index_row(row, found, f"{name}.tar") for row, _ in good])
     with atomic_path(out / SHARD_PARTS_FOLDER / f"{name}.rejects.parquet") as part:
         write_table(part, REJECTS_SCHEMA, [{"stage": "pack", "id": i, "reason": r, "detail": d} for i, r, d in bad])
 
@@ -168,7 +163,7 @@ def _index_row(row: dict[str, Any], found: dict[str, MemberSpan], shard: str) ->
         span = found.get(f"{row['triplet_id']}.{role}.jpg")
         if span is not None:
             places |= {f"{role}_offset": span.offset, f"{role}_size": span.size}
-    return {name: places[name] if name in places else row[name] for name in INDEX_SCHEMA.names}
+    return {name: places[name] if name in places else row[name] for name in PACKED_SCHEMA.names}
 
 
 def _join_parts(out: Path, shards: int, kind: str, schema: Any) -> int:

@@ -9,9 +9,9 @@ from tests.faults.hostile_server import HostileServer
 from zscir.data.download.specs import DownloadSpec
 from zscir.data.images.decode import decode_image
 from zscir.data.images.shards import ShardReader
-from zscir.runtime.schemas import TRIPLETS_SCHEMA, read_rows, write_table
+from zscir.runtime.schemas import PACKED_SCHEMA, TRIPLETS_SCHEMA, read_rows, write_table
 from zscir.stages.ingest import IngestSpec, ingest
-from zscir.stages.pack import INDEX_SCHEMA, PackSpec, pack
+from zscir.stages.pack import PackSpec, pack
 from zscir.store.artifacts import Artifact
 
 
@@ -49,6 +49,6 @@ def test_photographs_of_all_sizes_come_through(tmp_path: Path) -> None:
     given = {"triplets": Artifact.of_folder(tmp_path / "triplets"), "images": images.artifact}
     assert pack(PackSpec(size_px=128, shard_rows=15), **given, out=packed) == {"rows": 40, "rejects": 0, "shards": 3}
     with ShardReader(lambda shard: packed / shard) as reader:
-        for row, stored in zip(read_rows(packed / "index.parquet", INDEX_SCHEMA), rows, strict=True):
+        for row, stored in zip(read_rows(packed / "index.parquet", PACKED_SCHEMA), rows, strict=True):
             image = decode_image(reader.read(row["shard"], row["reference_offset"], row["reference_size"]))
             assert min(image.size) == min(128, stored["width"], stored["height"])
