@@ -24,9 +24,8 @@ from zscir.tabletop.scenes import (
 )
 from zscir.tabletop.wording import kind_name
 
-ObjectPattern = tuple[
-    tuple[str, str], ...
-]  # attributes and values that one thing must have; always with colour and shape
+# Attributes and values that one thing must have; always with colour and shape.
+ObjectPattern = tuple[tuple[str, str], ...]
 ASPECT_OF_CHANGE = {
     "ground": "spatial_relations_background",
     "add": "addition",

@@ -70,18 +70,18 @@ class ScenePool:
         }
 
 
-def focus_object(rng: Random, wall: ScenePool) -> ObjectTaskEntry:
+def focus_object(rng: Random, scene_pool: ScenePool) -> ObjectTaskEntry:
     """The target shows the reference's thing of the named shape, with all else different."""
     while True:
         reference = draw_scene(rng, True, (2, 3))
         thing = rng.choice(reference.things)
         if [other.shape for other in reference.things].count(thing.shape) == 1:
-            query = _focus_on(rng, wall, reference, thing)
+            query = _focus_on(rng, scene_pool, reference, thing)
             if query is not None:
                 return query
 
 
-def _focus_on(rng: Random, wall: ScenePool, reference: Scene, thing: SceneObject) -> ObjectTaskEntry | None:
+def _focus_on(rng: Random, scene_pool: ScenePool, reference: Scene, thing: SceneObject) -> ObjectTaskEntry | None:
     company = [other for other in reference.things if other != thing]
 
     def elsewhere(scene: Scene) -> bool:
@@ -93,10 +93,10 @@ def _focus_on(rng: Random, wall: ScenePool, reference: Scene, thing: SceneObject
     alike = [_scene_with(rng, company, _any_scene, reference.ground) for _ in range(3)]
     namesakes = [replace(draw_object(rng, thing.place), shape=thing.shape) for _ in range(3)]
     close = [*alike, *(_scene_with(rng, [namesake], _any_scene) for namesake in namesakes)]
-    return wall.query(rng, thing.shape, reference, target, close, lambda scene: _shows_any(scene, [thing]))
+    return scene_pool.query(rng, thing.shape, reference, target, close, lambda scene: _shows_any(scene, [thing]))
 
 
-def change_object(rng: Random, wall: ScenePool) -> ObjectTaskEntry:
+def change_object(rng: Random, scene_pool: ScenePool) -> ObjectTaskEntry:
     """The target is the reference's scene with a thing of the named shape more."""
     while True:
         reference = draw_scene(rng, True, (1, 2, 3))
@@ -110,7 +110,7 @@ def change_object(rng: Random, wall: ScenePool) -> ObjectTaskEntry:
         close += [
             _scene_with(rng, [replace(draw_object(rng, SCENE_PLACES[0]), shape=shape)], _any_scene) for _ in range(2)
         ]
-        return wall.query(rng, shape, reference, target, close, _adds(reference, shape))
+        return scene_pool.query(rng, shape, reference, target, close, _adds(reference, shape))
 
 
 def _edited(rng: Random, scene: Scene) -> Scene | None:

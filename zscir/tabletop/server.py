@@ -1,7 +1,7 @@
 """A loopback HTTP server that renders the pictures of the tabletop world on demand and breaks some on purpose.
 
 ``GET /<seed>/<index>.jpg`` is answered from the path alone, so the server may stand behind any host name; it also
-takes absolute request targets (``GET http://tabletop.test/0/7.jpg``), as a client that is told to use a proxy sends.
+takes absolute request targets (``GET http://tabletop.test/0/7.jpg``), as a client that uses a proxy sends.
 """
 
 import re

@@ -68,8 +68,8 @@ def near_duplicate_pairs(
     max_distance: int,
     max_colour_difference: int = ANY_COLOUR_DISTANCE,
 ) -> Iterator[tuple[RowNumbers, RowNumbers]]:
-    """(rows of queries, rows of references) whose hashes differ in at most ``radius`` bits and whose cells differ by at
-    most ``max_colour_difference`` of 255 in every channel. A pair may come more than once; none is left out.
+    """(rows of queries, rows of references) whose hashes differ in at most ``max_distance`` bits and whose cells differ
+    by at most ``max_colour_difference`` of 255 in every channel. A pair may come more than once; none is left out.
 
     Where two hashes differ in at most r bits, at least b - r of b blocks of bits are equal (G. S. Manku et al., WWW
     2007). So for each choice of b - r blocks the references are sorted by those blocks and the queries look up their
@@ -93,11 +93,11 @@ def near_duplicate_of(hashes: PerceptualHashes, max_distance: int, max_colour_di
     """[N]: for each row the first row that is kept and looks like it; its own number when it is kept itself.
 
     Rows are taken in order, and one is kept unless it looks like one that is kept: nothing is chained through rows
-    that are not. Memory is bounded whatever the pictures are; T tables are sorted for every 65,536 different prints.
+    that are not. Memory is bounded whatever the pictures are; T tables are sorted for every 65,536 different hashes.
     """
     packed = np.concatenate([hashes.bits.reshape(-1, 1).view(np.uint8), hashes.colours], axis=1)
     _, first, inverse = np.unique(packed, axis=0, return_index=True, return_inverse=True)
-    order = np.argsort(first)  # equal prints share their fate: only the first of each is compared
+    order = np.argsort(first)  # equal hashes share their fate: only the first of each is compared
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     owner = _blockwise_duplicate_of(hashes.select(first[order]), max_distance, max_colour_difference)
@@ -118,7 +118,7 @@ def _blockwise_duplicate_of(hashes: PerceptualHashes, max_distance: int, max_col
             np.minimum.at(found, rows, kept[others])
         free = start + np.flatnonzero(found == len(hashes))
         edges = _edges(hashes.select(free), max_distance, max_colour_difference)
-        if edges is None:  # very many look alike: of a part of them few are kept, and those tell of the others
+        if edges is None:  # very many look alike: few of a part are kept, and the others are compared with those
             size = -(-(end - start) // _PARTS)
             waiting += [(first, min(first + size, end)) for first in range(start, end, size)][::-1]
             continue
@@ -152,7 +152,7 @@ def _greedy(count: int, edges: NDArray[np.int64]) -> RowNumbers:
 
 
 def _masks(queries: int, references: int, max_distance: int) -> list[int]:
-    """The bits that two hashes share in at least one of the tables when they differ in at most ``radius`` bits."""
+    """The bits that two hashes share in at least one of the tables when they differ by at most ``max_distance``."""
 
     def cost(blocks: int) -> float:
         agreeing = blocks - max_distance

@@ -31,7 +31,7 @@ def rows_by_line(
     """The n-th lines of the files that ``patterns`` (column -> file name or pattern) name are the n-th row.
 
     RequestError when a pattern does not name exactly one file, or one of them has more lines than the others: from
-    some place on, its lines would belong to other rows, and nobody could tell where that place is.
+    some place on, its lines would belong to other rows, and nothing shows where that place is.
     """
     unknown = [column for column in wanted if column not in patterns]
     if unknown:
