@@ -185,7 +185,7 @@ def test_a_cache_that_cannot_be_written_only_costs_time(
     (tmp_path / "cache").write_text("a file where the folder should be")
     with caplog.at_level("INFO", logger="zscir"):
         assert look(folder, tmp_path).digest == Artifact.of_folder(folder).digest
-    assert "digests are not remembered" in caplog.text
+    assert "digests could not be saved" in caplog.text
 
 
 def test_the_cache_of_two_folders_and_of_single_files_live_side_by_side(

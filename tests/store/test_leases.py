@@ -198,9 +198,9 @@ def test_a_holder_whose_key_was_taken_over_is_told_by_whom_and_leaves_the_other_
         other = holder_at(fs, path).model_copy(update={"token": "other", "host": "other.host"})
         write_object(fs, path, other.model_dump_json().encode(), seen.etag)
         with pytest.raises(LeaseLost, match=r"taken over by other\.host .* is not committed"):
-            leases.read("toy", KEY).confirm()
+            leases.held("toy", KEY).confirm()
         with pytest.raises(LeaseLost):
-            leases.read("toy", KEY).check()
+            leases.held("toy", KEY).check()
     assert holder_at(fs, path) == other
 
 
@@ -209,7 +209,7 @@ def test_a_holder_whose_lease_is_gone_has_lost_it(s3, tmp_path, fs, path):
     with leases.hold("toy", KEY, "lock"):
         fs.rm_file(path)
         with pytest.raises(LeaseLost, match="taken over by another process"):
-            leases.read("toy", KEY).confirm()
+            leases.held("toy", KEY).confirm()
 
 
 def test_answers_that_get_lost_cost_no_lease(s3, tmp_path, monkeypatch):
@@ -223,7 +223,7 @@ def test_answers_that_get_lost_cost_no_lease(s3, tmp_path, monkeypatch):
         for _ in range(3):
             with leases.hold("toy", KEY, "lock"):
                 for _ in range(3):
-                    leases.read("toy", KEY).confirm()
+                    leases.held("toy", KEY).confirm()
         assert min(proxy.faults[kind] for kind in KINDS) >= 1
 
 
@@ -239,5 +239,5 @@ def test_an_endpoint_without_conditional_writes_is_named_once_and_then_worked_wi
         leases = machine(s3, tmp_path)
         for _ in range(2):
             with leases.hold("toy", KEY, "lock"):
-                assert leases.read("toy", KEY) is None
+                assert leases.held("toy", KEY) is None
     assert news.text.count("the endpoint has no conditional writes") == 1

@@ -108,7 +108,7 @@ def _delete_one(store: Store, marks: MarkedStore, artifact: StoredArtifact) -> b
 
 
 def _lease(store: Store, marks: MarkedStore, artifact: StoredArtifact) -> Lease | None:
-    lease = store.leases.read(artifact.stage, artifact.key) if store.leases is not None else None
+    lease = store.leases.held(artifact.stage, artifact.key) if store.leases is not None else None
     if lease is None and store.leases is not None and marks.running:
         raise StageError(
             f"store {store.uri}: its endpoint has no conditional writes, so nothing can be removed while runs are at "

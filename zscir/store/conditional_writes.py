@@ -43,12 +43,12 @@ def read_object(fs: RetryingFileSystem, path: str) -> ObjectVersion | None:
             answer["Body"].close()
 
     try:
-        seen: ObjectVersion = _s3_request(fs, get)
+        found: ObjectVersion = _s3_request(fs, get)
     except FileNotFoundError as error:
         if error_response(error)[1] in MISSING_CODES:
             return None
         raise
-    return seen
+    return found
 
 
 def write_object(fs: RetryingFileSystem, path: str, data: bytes, etag: str | None) -> str:
@@ -119,8 +119,8 @@ def _translate_conflicts() -> Iterator[None]:
         raise
 
 
-def _s3_request(fs: RetryingFileSystem, request: Callable[..., Any], *args: Any, **words: Any) -> Any:
+def _s3_request(fs: RetryingFileSystem, request: Callable[..., Any], *args: Any, **parameters: Any) -> Any:
     """The answer to one of s3fs's own requests, which live on its own event loop."""
     from fsspec.asyn import sync
 
-    return fs.call_with_backoff(lambda: sync(fs.loop, request, *args, **words))
+    return fs.call_with_backoff(lambda: sync(fs.loop, request, *args, **parameters))

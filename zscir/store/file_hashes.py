@@ -30,26 +30,26 @@ def hash_files_cached(paths: list[Path], where: str, cache: Path) -> Artifact:
     if not paths:
         raise RequestError(f"{where}: no such file or folder; no file matches")
     root, chosen = (paths[0], None) if paths[0].is_dir() else (paths[0].parent, paths)
-    found = [(name, path, _stat_fields(seen)) for name, path, seen in list_files(root, chosen)]
+    found = [(name, path, _stat_fields(stat)) for name, path, stat in list_files(root, chosen)]
     roots = tuple(str(path.absolute()) for path in paths)
     signature = [(name, marks) for name, _, marks in found]
     last = _SCAN_CACHE.get(roots)
     if last is not None and last[0] == signature:
         return last[1]
-    memory = HashCache(cache / "digests" / f"{store_folder_name(str(root.absolute()))}.json")
-    entries = [FileEntry(path=name, size=marks[0], sha256=memory.digest(path, marks)) for name, path, marks in found]
-    memory.keep(only={path for _, path, _ in found} if chosen is None else None)
+    hashes = HashCache(cache / "digests" / f"{store_folder_name(str(root.absolute()))}.json")
+    entries = [FileEntry(path=name, size=marks[0], sha256=hashes.digest(path, marks)) for name, path, marks in found]
+    hashes.save(only={path for _, path, _ in found} if chosen is None else None)
     artifact = Artifact.of_entries(root, entries)
-    if not memory.unsettled:
+    if not hashes.unsettled:
         _SCAN_CACHE[roots] = signature, artifact
     return artifact
 
 
 class HashCache:
-    """The digests that one file of the cache remembers, by path; a damaged one remembers nothing."""
+    """Path -> digest, in one file of the cache; a damaged file counts as empty."""
 
     def __init__(self, file: Path) -> None:
-        self.file, self.unsettled, self._news = file, False, False
+        self.file, self.unsettled, self._changed = file, False, False
         self._known = _read_cache(file)
 
     def digest(self, path: str, marks: StatFields) -> str:
@@ -61,17 +61,17 @@ class HashCache:
         digest = sha256_of(path)
         settled = before - max(marks[1:3]) > MIN_MTIME_AGE_NS and _stat_fields(os.stat(path)) == marks
         self.unsettled |= not settled
-        self._news |= settled or known is not None
+        self._changed |= settled or known is not None
         self._known.pop(path, None)
         if settled:
             self._known[path] = [*marks, digest]
         return digest
 
-    def keep(self, only: set[str] | None = None) -> None:
-        """Write down what is new; of paths that are not among ``only``, nothing. Failing costs time, not truth."""
+    def save(self, only: set[str] | None = None) -> None:
+        """Save new digests, and drop those of paths outside ``only``. A failure is only logged: it costs time."""
         if only is not None and not self._known.keys() <= only:
-            self._known, self._news = {path: own for path, own in self._known.items() if path in only}, True
-        if not self._news:
+            self._known, self._changed = {path: own for path, own in self._known.items() if path in only}, True
+        if not self._changed:
             return
         own = self.file.with_name(f"{self.file.name}.{os.getpid()}-{threading.get_ident()}")
         try:
@@ -79,11 +79,11 @@ class HashCache:
                 part.write_text(json.dumps({"format": HASH_CACHE_FORMAT, "files": self._known}), encoding="utf-8")
             os.replace(own, self.file)
         except OSError as error:
-            log_info(f"{self.file}: digests are not remembered ({error.strerror}); files will be read again next time")
+            log_info(f"{self.file}: digests could not be saved ({error.strerror}); files will be read again next time")
 
 
-def _stat_fields(seen: os.stat_result) -> StatFields:
-    return seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino, seen.st_dev
+def _stat_fields(stat: os.stat_result) -> StatFields:
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev
 
 
 def _read_cache(file: Path) -> dict[str, list[Any]]:

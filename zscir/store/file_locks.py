@@ -19,10 +19,10 @@ BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
 @contextmanager
 def file_lock(folder: Path, what: str) -> Iterator[str]:
-    """Hold the lock of a work folder; ``what`` is being made there, for the message of who has to wait.
+    """Hold the lock of a work folder; ``what`` is being made there, for the log line of a process that has to wait.
 
-    Gives a name of this very lock: whoever held a lock of the same name before is gone. It is empty where the system
-    does not tell.
+    Yields the id of this very lock: whoever held a lock of the same id before is gone. It is empty where the system
+    gives none.
     """
     from filelock import FileLock, Timeout
 

@@ -36,7 +36,7 @@ from zscir.store.storage_errors import translate_storage_errors
 
 LEASE_FOLDER = ".leases"
 RENEWALS_PER_TERM = 3  # in one term: two may fail, and the lease is still good
-TRUSTED_SHARE_OF_TERM = 0.5  # share of a term for which the holder trusts its last renewal without asking
+TRUSTED_SHARE_OF_TERM = 0.5  # share of a term for which the holder trusts its last renewal without another
 FIRST_LEASE_POLL_S = 0.2
 MAX_LEASE_POLL_S = 5.0
 
@@ -89,7 +89,7 @@ class Lease:
         return boottime_s() - self._renewed_at_s
 
     def check(self) -> None:
-        """LeaseLost unless the key is still ours; asks the store if the last renewal is older than half a term."""
+        """LeaseLost unless the key is still ours; renews it if the last renewal is older than half a term."""
         if self._lost or self.age_s() > self.holder.term_s * TRUSTED_SHARE_OF_TERM:
             self.confirm()
 
@@ -134,22 +134,21 @@ class Lease:
             try:
                 etag = write_object(self.fs, self.path, _holder_bytes(holder), self.etag)
             except PreconditionFailed:
-                seen = read_object(self.fs, self.path)
-                if seen is None or _parse_holder(seen, self.holder.term_s).token != holder.token:
-                    self._lost = self._explain(seen)
+                current = read_object(self.fs, self.path)
+                if current is None or _parse_holder(current, self.holder.term_s).token != holder.token:
+                    self._lost = self._explain(current)
                     return
-                etag = seen.etag  # our own renewal, whose answer was lost on the way
+                etag = current.etag  # our own renewal, whose answer was lost on the way
         self.holder, self.etag, self._renewed_at_s = holder, etag, began_s
 
-    def _explain(self, seen: ObjectVersion | None) -> str:
-        other = "another process" if seen is None else _parse_holder(seen, self.holder.term_s).describe()
+    def _explain(self, current: ObjectVersion | None) -> str:
+        other = "another process" if current is None else _parse_holder(current, self.holder.term_s).describe()
         ago = f"{self.age_s():.0f} s after our last renewal"
         return f"{self.path}: taken over by {other}, {ago}; what was made here is not committed"
 
 
-AcquireFn = Callable[
-    [str, LeaseHolder, str], tuple[LeaseHolder, str, float]
-]  # (path of the lease, what to write, for which key) -> see _wait_and_acquire
+# (path of the lease, what to write, for which key) -> see _wait_and_acquire
+AcquireFn = Callable[[str, LeaseHolder, str], tuple[LeaseHolder, str, float]]
 
 
 class LeaseManager:
@@ -177,12 +176,11 @@ class LeaseManager:
     def hold_if_free(self, stage: str, key: str, lock: str) -> Iterator[bool]:
         """Hold a key if it is free now; yields whether it is held."""
         with ExitStack() as stack:
+            free = True
             try:
                 stack.enter_context(self._held_as(stage, key, lock, self._try_acquire))
             except PreconditionFailed:
                 free = False
-            else:
-                free = True
             yield free
 
     @contextmanager
@@ -198,7 +196,7 @@ class LeaseManager:
             del self._held[stage, key]
             lease.release()
 
-    def read(self, stage: str, key: str) -> Lease | None:
+    def held(self, stage: str, key: str) -> Lease | None:
         """The lease on a key that this process holds; None where the endpoint has no conditional writes."""
         return self._held.get((stage, key))
 
@@ -237,36 +235,35 @@ class LeaseManager:
         try:
             return mine, write_object(self._fs, path, _holder_bytes(mine), None), sent_s
         except PreconditionFailed:
-            seen = read_object(self._fs, path)
-            holder = None if seen is None else _parse_holder(seen, mine.term_s)
-            if seen is None or holder is None or (holder.token != mine.token and not holder.lock == mine.lock != ""):
+            current = read_object(self._fs, path)
+            if current is None:
                 raise
+            holder = _parse_holder(current, mine.term_s)
             if holder.token == mine.token:
-                return mine, seen.etag, sent_s  # our own writing, whose answer was lost on the way
-            return (
-                mine,
-                write_object(self._fs, path, _holder_bytes(mine), seen.etag),
-                sent_s,
-            )  # of a process of ours that was killed
+                return mine, current.etag, sent_s  # our own writing, whose answer was lost on the way
+            if not holder.lock == mine.lock != "":
+                raise
+            # Left by a process of this machine that was killed.
+            return mine, write_object(self._fs, path, _holder_bytes(mine), current.etag), sent_s
 
     def _wait_and_acquire(self, path: str, mine: LeaseHolder, what: str) -> tuple[LeaseHolder, str, float]:
         """Wait until the key is ours: (what was written, its ETag, when the request was sent)."""
-        seen: ObjectVersion | None = None
+        last_read: ObjectVersion | None = None
         since_s = sent_s = 0.0
         logged, poll_s = False, FIRST_LEASE_POLL_S
         while True:
             began_s = boottime_s()
-            now = read_object(self._fs, path) if sent_s else None  # reading first would be one request too many
-            if now is None:
+            current = read_object(self._fs, path) if sent_s else None  # reading first would be one request too many
+            if current is None:
                 sent_s = boottime_s()
                 with suppress(PreconditionFailed):
                     return mine, write_object(self._fs, path, _holder_bytes(mine), None), sent_s
                 continue
-            if seen is None or seen.etag != now.etag:
-                seen, since_s = now, boottime_s()
-            holder = _parse_holder(now, mine.term_s)
+            if last_read is None or last_read.etag != current.etag:
+                last_read, since_s = current, boottime_s()
+            holder = _parse_holder(current, mine.term_s)
             if holder.token == mine.token:
-                return holder, now.etag, sent_s  # our own writing, whose answer was lost on the way
+                return holder, current.etag, sent_s  # our own writing, whose answer was lost on the way
             gone = holder.lock == mine.lock != ""
             if gone or began_s - since_s >= holder.term_s:
                 if not gone:
@@ -274,7 +271,7 @@ class LeaseManager:
                 successor = mine.model_copy(update={"attempt": holder.attempt + 1})
                 sent_s = boottime_s()
                 with suppress(PreconditionFailed):
-                    return successor, write_object(self._fs, path, _holder_bytes(successor), now.etag), sent_s
+                    return successor, write_object(self._fs, path, _holder_bytes(successor), current.etag), sent_s
                 continue
             if not logged:
                 log_info(f"{what}: {holder.describe()} is making this; waiting")
@@ -283,15 +280,15 @@ class LeaseManager:
             poll_s = min(1.5 * poll_s, MAX_LEASE_POLL_S, holder.term_s / 4)
 
 
-def lease_term_s(seen: ObjectVersion) -> float:
+def lease_term_s(lease: ObjectVersion) -> float:
     """The term of a lease that was read; 0 when it cannot be read."""
-    return _parse_holder(seen, 0.0).term_s
+    return _parse_holder(lease, 0.0).term_s
 
 
-def _parse_holder(seen: ObjectVersion, term_s: float) -> LeaseHolder:
+def _parse_holder(lease: ObjectVersion, term_s: float) -> LeaseHolder:
     """The holder in a lease; an unknown one, with our own term, when it cannot be parsed."""
     try:
-        return LeaseHolder.model_validate_json(seen.text)
+        return LeaseHolder.model_validate_json(lease.text)
     except ValidationError:
         return LeaseHolder(token="", host="somebody unknown", pid=0, since="?", until="?", term_s=term_s)
 

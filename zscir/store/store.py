@@ -97,8 +97,8 @@ class Store:
         from fsspec.asyn import sync
 
         bucket, _, prefix = self.root.partition("/")
-        words = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": 1}
-        sync(self.fs.loop, self.fs._call_s3, "list_objects_v2", timeout=CHECK_TIMEOUT_S, **words)
+        parameters = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": 1}
+        sync(self.fs.loop, self.fs._call_s3, "list_objects_v2", timeout=CHECK_TIMEOUT_S, **parameters)
 
     @property
     def location(self) -> str:
@@ -294,7 +294,7 @@ class Store:
 
     def _upload(self, folder: Path, stage: str, key: str, manifest: Manifest) -> None:
         names = [entry.path for entry in manifest.files if entry.home is None]
-        lease = self.leases.read(stage, key) if self.leases is not None else None
+        lease = self.leases.held(stage, key) if self.leases is not None else None
         upload_folder(self.fs, folder, names, MANIFEST, self.address(stage, key), lease)
         shutil.rmtree(folder)
 

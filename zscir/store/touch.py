@@ -49,7 +49,7 @@ def _rewrite_manifest(store: Store, stage: str, key: str) -> bool:
     with translate_storage_errors(store.uri):
         if not store.remote:
             return _touch_file(path)
-        lease = store.leases.read(stage, key) if store.leases is not None else None
+        lease = store.leases.held(stage, key) if store.leases is not None else None
         if lease is not None:
             lease.check()
         current = read_object(store.fs, path)
