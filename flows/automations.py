@@ -32,10 +32,10 @@ _TEMPLATE_VARIABLES = """\
 {%- set message = event.resource['prefect.state-message'] or '' -%}
 {%- set state = event.resource['prefect.state-name'] | lower -%}
 {%- set status = 'gate' if 'GateError' in message else 'budget' if 'OverBudget' in message else state -%}
-{%- set said = message.split('zscir rerun ')[1:] -%}
+{%- set command = message.split('zscir rerun ')[1:] -%}
 {%- set known = flow_run.parameters.run_id if flow.name == 'pipeline' else flow_run.id | string -%}
-{%- set unsaid = known if flow.name == 'pipeline' or state == 'crashed' else '' -%}
-{%- set again = (said[0].split('\n')[0] if said else unsaid).strip() -%}
+{%- set fallback = known if flow.name == 'pipeline' or state == 'crashed' else '' -%}
+{%- set again = (command[0].split('\n')[0] if command else fallback).strip() -%}
 """
 NOTIFY_PAYLOAD = (
     _TEMPLATE_VARIABLES
@@ -85,7 +85,7 @@ def notify_automation(watched: WatchedFlows, action: ActionTypes) -> AutomationC
     """``action`` whenever a flow run of ours fails, is stopped by a gate, takes too long or crashes."""
     return AutomationCore(
         name=NOTIFY_AUTOMATION,
-        description="Tells of every flow run of zscir that stops before its end.",
+        description="Notifies of every flow run of zscir that stops before its end.",
         trigger=EventTrigger(
             expect={f"prefect.flow-run.{end}" for end in NOTIFIED_STATES},
             match=_flow_runs(),
@@ -104,8 +104,8 @@ async def ensure_automations(client: PrefectClient, watched: WatchedFlows, webho
 
     ``webhook`` is notified of runs that stop: an http(s) address, which gets ``NOTIFY_PAYLOAD`` as JSON, or
     BLOCK-TYPE/NAME of a notification block on the server, such as slack-webhook/alerts, which gets text. Without it
-    no notification is set up, and an earlier one stays. An automation that somebody paused stays paused. A message may
-    come twice, in the same words: a server on SQLite takes an event again when its database was busy.
+    no notification is set up, and an earlier one stays. A paused automation stays paused. The same message may
+    come twice: a server on SQLite takes an event again when its database was busy.
     """
     wanted = [stale_runs_automation(watched)]
     if webhook is not None:

@@ -187,7 +187,7 @@ def _format_schedules(schedules: Sequence[Any]) -> str:
 
 
 def format_schedule(given: Any) -> str:
-    """A schedule in a few words."""
+    """A schedule as short text."""
     schedule = given.schedule
     if isinstance(schedule, CronSchedule):
         when = schedule.cron

@@ -121,7 +121,7 @@ def pipeline_deployment(wanted: DeploymentRequest) -> DeploymentConfig:
     own files, so the second waits. RequestError for a wrong pipeline, name or schedule.
     """
     path = spec_path(str(wanted.path)).resolve()
-    # Any date: the pipeline is only loaded for its name, and so that what is wrong with it is said now.
+    # Any date: the pipeline is only loaded for its name, and so that errors in it are reported now.
     changes = wanted.changes if wanted.partition is None else [*wanted.changes, "partition.date=2026-01-01"]
     name = load_pipeline(path, changes).name
     if name == FORM_DEPLOYMENT or set(name) & set(BANNED_CHARS):

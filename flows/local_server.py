@@ -170,7 +170,7 @@ def mark_orphaned_runs(pool: str) -> list[str]:
             if _is_process_alive(flow_run.infrastructure_pid, str(flow_run.id)):
                 continue
             had_begun = flow_run.state_type != StateType.PENDING
-            reason = "its process ended with `zscir serve`; `zscir runs` lists the run, `zscir rerun` goes on with it"
+            reason = "its process ended with `zscir serve`; `zscir runs` lists the run, `zscir rerun` resumes it"
             new: Any = Crashed(message=reason) if had_begun else Scheduled(scheduled_time=datetime.now(UTC))
             client.set_flow_run_state(flow_run.id, new, force=True)
             marked.append(flow_run.name)

@@ -36,7 +36,7 @@ def gc_flow(keep_runs: int = 3, older_than: str = "14d", delete: bool = False) -
 
     Args:
         keep_runs: the number of last succeeded runs, of each pipeline (and partition), whose artifacts are kept
-        older_than: keep all that is younger, and what lately stopped runs used (36h, 14d, 8w)
+        older_than: keep what is younger, and what recently stopped runs used (36h, 14d, 8w)
         delete: remove it; otherwise it is only listed in the flow run's log
     """
 

@@ -41,7 +41,7 @@ def _failed_state_name(error: ZscirError) -> str | None:
 
 
 def survive_worker_exit() -> None:
-    """Go on when the worker that reads this process's output is killed.
+    """Keep this process running when the worker that reads its output is killed.
 
     Prefect's console handler writes through rich, which ends the process when the other end of a pipe is gone.
     """

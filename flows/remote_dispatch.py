@@ -147,8 +147,7 @@ def _status_message(client: SyncPrefectClient, pool: str, flow_run: FlowRun, pen
     if flow_run.state_type not in PENDING_STATES:
         return ""
     if pending_s > SLOW_PENDING_S:
-        cancel = f"prefect flow-run cancel {flow_run.id}"
-        return f"waiting: a worker of pool '{pool}' is starting it; if that one is gone: {cancel}"
+        return f"waiting: a worker of pool '{pool}' is starting it; if that one is gone: {_cancel_command(flow_run)}"
     status = client.read_work_pool(pool).status
     if status == WorkPoolStatus.PAUSED:
         return f"waiting: work pool '{pool}' is paused; prefect work-pool resume {pool}"
@@ -169,7 +168,7 @@ def _read_report(pool: str, ended: FlowRun) -> JobReport:
     if ended.state_type == StateType.CRASHED:
         raise TransientError(f"{what} crashed: {message}")
     if ended.state_type in (StateType.CANCELLED, StateType.CANCELLING):
-        # Cancelled with the run that requested it: one that only joined it was not told to stop, and tries again.
+        # Cancelled with the run that requested it: one that only joined it was not cancelled, and tries again.
         kind = StageError if _is_requested_by_us(ended) else TransientError
         raise kind(f"{what} was cancelled: {message}")
     raise StageError(f"{what} ended as {ended.state_name} without a report: {message}")
@@ -179,8 +178,7 @@ def _cancel_if_ours(flow_run: FlowRun) -> None:
     if _is_requested_by_us(flow_run):
         _cancel(flow_run)
     else:
-        cancel = f"prefect flow-run cancel {flow_run.id}"
-        log_info(f"flow run {flow_run.name} goes on: another run requested it; {cancel}")
+        log_info(f"flow run {flow_run.name} continues: another run requested it; {_cancel_command(flow_run)}")
 
 
 def _cancel(flow_run: FlowRun) -> None:
@@ -189,8 +187,11 @@ def _cancel(flow_run: FlowRun) -> None:
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(flow_run.id, State(type=StateType.CANCELLING))
     except Exception as error:  # noqa: BLE001 - this process is about to end, whatever Prefect's client raises
-        cancel = f"prefect flow-run cancel {flow_run.id}"
-        log_warning(f"flow run {flow_run.name} could not be cancelled: {error}; {cancel}")
+        log_warning(f"flow run {flow_run.name} could not be cancelled: {error}; {_cancel_command(flow_run)}")
+
+
+def _cancel_command(flow_run: FlowRun) -> str:
+    return f"prefect flow-run cancel {flow_run.id}"
 
 
 def _with_server_retries(call: Callable[[], T]) -> T:

@@ -17,7 +17,7 @@ from zscir.runtime.settings import WorkerSettings
 # ``errand`` is the parameter's name on the server: flow runs that wait there, and requests by REST, use it.
 @flow(name="make-dispatched", version=__version__, persist_result=False)
 def remote_job_flow(errand: dict[str, Any]) -> State[Any]:
-    """Make one step of a run that is under way elsewhere; `[dispatch]` of its pipeline asks for it.
+    """Make one step of a run that is under way elsewhere; `[dispatch]` of its pipeline requests it.
 
     Args:
         errand: stage, spec, the keys of the inputs and where the store is, as the run wrote them

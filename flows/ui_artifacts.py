@@ -38,7 +38,7 @@ def publish_plan(run: Run, steps: Sequence[str]) -> None:
     where = default_report_path(run.store, run.run_id)
     report = (
         f"The report of run `{run.run_id}`, a page that needs no other file, is written by\n\n"
-        f"    zscir report {run.run_id} --store {run.store.uri}\n\nas `{where}`; it can be read while the run goes on."
+        f"    zscir report {run.run_id} --store {run.store.uri}\n\nas `{where}`; it can be read during the run."
     )
     _log_failure(lambda: create_table_artifact(plan, _key(run, "plan"), f"What run {run.run_id} does, and why"))
     _log_failure(
@@ -112,6 +112,6 @@ def _key(run: Run, what: str) -> str:
 def _log_failure(write: Callable[[], T]) -> T | None:
     try:
         return write()
-    except Exception as error:  # noqa: BLE001 - whatever Prefect's client raises, the run goes on without the artifact
+    except Exception as error:  # noqa: BLE001 - whatever Prefect's client raises, the run continues without the artifact
         log_warning(f"not shown on Prefect's page: {type(error).__name__}: {error}")
         return None

@@ -121,7 +121,7 @@ def test_a_run_that_is_stopped_leaves_alone_what_another_asked_for(job, caplog, 
         threading.Thread(target=interrupt).start()
         with pytest.raises(KeyboardInterrupt):
             requests_job(POOLS[0], job)
-        assert f"flow run {found['name']} goes on: another run requested it" in caplog.text
+        assert f"flow run {found['name']} continues: another run requested it" in caplog.text
         end(the_only(job), "COMPLETED", DONE.message())
         assert first.result(LIMIT_S) == DONE
     measured(

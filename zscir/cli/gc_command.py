@@ -47,5 +47,5 @@ def gc_command(
         print_rows([row | ({"removed": done.deleted.row} if done and row is rows[-1] else {}) for row in rows], True)
         return
     print_rows(rows, False, f"store {store.uri}")
-    again = ["zscir", "gc", "--keep-runs", str(keep_runs), "--older-than", older_than, "--delete"]
-    print_lines(gc_summary(rows, done, shlex.join([*again, *(["--store", store_uri] if store_uri else [])])))
+    command = ["zscir", "gc", "--keep-runs", str(keep_runs), "--older-than", older_than, "--delete"]
+    print_lines(gc_summary(rows, done, shlex.join([*command, *(["--store", store_uri] if store_uri else [])])))

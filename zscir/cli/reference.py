@@ -83,15 +83,15 @@ def _section(name: str, function: Callable[..., Any]) -> str:
     prose = [text for text in texts if not text.startswith(EXAMPLE)]
     examples = [f"Example: `{text.removeprefix(EXAMPLE)}`\n" for text in texts if text.startswith(EXAMPLE)]
     parameters = parameters_of(function)
-    arguments = [word for word in parameters if isinstance(word.info, ArgumentInfo)]
-    options = [word for word in parameters if isinstance(word.info, OptionInfo) and not word.info.hidden]
+    arguments = [parameter for parameter in parameters if isinstance(parameter.info, ArgumentInfo)]
+    options = [option for option in parameters if isinstance(option.info, OptionInfo) and not option.info.hidden]
     usage = " ".join(["zscir", name, "[OPTIONS]", *map(_usage, arguments)])
     lines = [f"## zscir {name}", "", "\n\n".join(prose), "", "```text", usage, "```", ""]
     if arguments:
-        rows = [[f"`{word.name.upper()}`", "yes" if word.required else "no", _help(word)] for word in arguments]
+        rows = [[f"`{given.name.upper()}`", "yes" if given.required else "no", _help(given)] for given in arguments]
         lines += [*_table(["argument", "required", "meaning"], rows), ""]
     if options:
-        rows = [[_flags(word), _value(word), _default(word), _help(word)] for word in options]
+        rows = [[_flags(option), _value(option), _default(option), _help(option)] for option in options]
         lines += [*_table(["option", "value", "default", "meaning"], rows), ""]
     return "\n".join([*lines, *examples])
 
@@ -107,20 +107,20 @@ def _usage(argument: CliParameter) -> str:
 
 
 def _flags(option: CliParameter) -> str:
-    """``--set``, or both words of a switch: ``--delete``, ``--dry-run``."""
-    # In Annotated, the first word that Option is given lands in its first parameter, which is called `default`.
+    """``--set``, or both forms of a switch: ``--delete``, ``--dry-run``."""
+    # In Annotated, the first argument of Option lands in its first parameter, which is called `default`.
     declared = [word for word in (option.info.default, *(option.info.param_decls or ())) if isinstance(word, str)]
     own = f"--{option.name.replace('_', '-')}"
-    # Typer adds the opposite to a switch whose words are not declared.
-    words = declared or ([own, f"--no-{own[2:]}"] if option.kind is bool else [own])
-    return ", ".join(f"`{flag}`" for word in words for flag in word.split("/"))
+    # Typer adds the opposite to a switch whose forms are not declared.
+    forms = declared or ([own, f"--no-{own[2:]}"] if option.kind is bool else [own])
+    return ", ".join(f"`{flag}`" for form in forms for flag in form.split("/"))
 
 
 def _value(option: CliParameter) -> str:
     """The kind of value with its bounds; empty for a switch."""
     bounds = (("from", option.info.min), ("to", option.info.max))
-    words = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
-    return " ".join(filter(None, [KINDS[option.kind], *words, "(repeatable)" if option.is_list else ""]))
+    limits = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
+    return " ".join(filter(None, [KINDS[option.kind], *limits, "(repeatable)" if option.is_list else ""]))
 
 
 def _default(option: CliParameter) -> str:

@@ -46,7 +46,7 @@ def rerun_command(
     max_usd: MaxUsdOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run again after a failure: finished steps are reused, and the run goes on where it stopped.
+    """Run again after a failure: finished steps are reused, and the run continues where it stopped.
 
     Example: zscir rerun latest
     """

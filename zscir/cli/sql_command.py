@@ -6,7 +6,7 @@ from zscir.cli.output import print_rows
 
 
 def sql_command(query: str, store_uri: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Ask the lineage and record tables with DuckDB's SQL.
+    """Query the lineage and record tables with DuckDB's SQL.
 
     Example: zscir sql "SELECT run_id, status FROM run"
     """

@@ -1,1 +1,1 @@
-"""Lineage: what each run did becomes four Parquet tables under ``STORE/lineage/RUN_ID/``."""
+"""Record what each run did in Parquet tables under ``STORE/lineage/RUN_ID/``, and query them."""

@@ -64,7 +64,7 @@ def redact(value: Any) -> Any:
 
 
 def worker_name() -> str:
-    """``host:pid:start`` of this process; the start time tells it from a later process of the same number."""
+    """``host:pid:start`` of this process; the start time distinguishes it from a later process of the same number."""
     import psutil
 
     return f"{platform.node()}:{os.getpid()}:{int(psutil.Process().create_time())}"
@@ -93,16 +93,16 @@ def status_by_process(run: dict[str, Any]) -> str:
 def _git() -> tuple[str | None, bool | None]:
     folder = Path(zscir.__file__).parent
 
-    def ask(*words: str) -> str | None:
+    def run_git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=False
+                ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False
             )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    if ask("ls-files", "--error-unmatch", "__init__.py") is None:
+    if run_git("ls-files", "--error-unmatch", "__init__.py") is None:
         return None, None  # installed, perhaps inside the folder of another repository
-    commit = ask("rev-parse", "HEAD")
-    return commit, None if commit is None else bool(ask("status", "--porcelain"))
+    commit = run_git("rev-parse", "HEAD")
+    return commit, None if commit is None else bool(run_git("status", "--porcelain"))

@@ -26,7 +26,7 @@ from zscir.store.store_clock import file_time_and_now
 
 HEARTBEAT_FILE = "heartbeat.json"
 HEARTBEAT_EVERY_S = 30.0
-MAX_MISSED_BEATS = 10  # beats in a row, five minutes: longer than the patience with a store that is away
+MAX_MISSED_BEATS = 10  # beats in a row, five minutes: longer than calls to an unreachable store are retried
 HEARTBEAT_STOP_S = 5.0
 
 
@@ -45,7 +45,7 @@ class Heartbeat:
         self._beat()
 
     def start(self) -> None:
-        """Go on beating."""
+        """Start the thread of the later beats."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -58,7 +58,7 @@ class Heartbeat:
             try:
                 self._beat()
             except StageError as error:
-                log_info(f"run {self._run_id}: no heartbeat could be written ({error}); going on")
+                log_info(f"run {self._run_id}: no heartbeat could be written ({error}); the run continues")
 
     def _beat(self) -> None:
         self._number += 1

@@ -19,9 +19,8 @@ from zscir.store.artifacts import Artifact
 from zscir.store.store import LINEAGE_FOLDER, Store
 
 CHUNK_ROWS_EVERY_S = 2.0
-PriorArtifactFn = Callable[
-    [str, str], dict[str, Any] | None
-]  # key, digest -> what an earlier run wrote about the artifact
+# (key, digest) -> what an earlier run wrote about the artifact
+PriorArtifactFn = Callable[[str, str], dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Recorder:
             **vars(info),
             **run_environment(),
             "status": "running",
-            "started_at": utc_now(),
+            "started_at": datetime.now(UTC),
             "finished_at": None,
             "flow_run_id": None,
         }
@@ -84,7 +83,7 @@ class Recorder:
             "key": None,
             "outcome": "running",
             "reason": None,
-            "started_at": utc_now(),
+            "started_at": datetime.now(UTC),
             "attempts": attempts,
             "worker": worker_name(),
         }
@@ -96,7 +95,7 @@ class Recorder:
             row.update(outcome="failed", error=redact(f"{type(error).__name__}: {error}")[:2000])
             raise
         finally:
-            row.update({**meter.stop(), **row, "finished_at": utc_now()})
+            row.update({**meter.stop(), **row, "finished_at": datetime.now(UTC)})
             self._put("stages", step, row)
             if self._rows["pieces"]:
                 self._write("pieces")
@@ -110,8 +109,8 @@ class Recorder:
             "key": artifact.key,
             "outcome": "reused",
             "reason": reason,
-            "started_at": utc_now(),
-            "finished_at": utc_now(),
+            "started_at": datetime.now(UTC),
+            "finished_at": datetime.now(UTC),
             "wall_s": 0.0,
             "cpu_s": 0.0,
             "attempts": 0,
@@ -144,7 +143,7 @@ class Recorder:
                 "files": len(manifest.files),
                 "rows": rows if isinstance(rows, int) else None,
                 "facts": canonical_json(manifest.facts),
-                "created_at": utc_now(),
+                "created_at": datetime.now(UTC),
                 "created_by_run": self.run_id,
             }
         for role, source in manifest.inputs.items():
@@ -186,7 +185,7 @@ class Recorder:
 
     def finish(self, status: str) -> None:
         """Close the run as succeeded, failed or interrupted."""
-        self._run.update(status=status, finished_at=utc_now())
+        self._run.update(status=status, finished_at=datetime.now(UTC))
         self._write("stages", "artifacts", "edges", "run")
 
     def _put(self, table: str, key: str, row: dict[str, Any]) -> None:
@@ -200,8 +199,3 @@ class Recorder:
                 local = Path(folder) / f"{name}.parquet"
                 write_table(local, LINEAGE_SCHEMAS[name], rows)
                 self.store.write_file(local, LINEAGE_FOLDER, self.run_id, local.name)
-
-
-def utc_now() -> datetime:
-    """The time, UTC."""
-    return datetime.now(UTC)

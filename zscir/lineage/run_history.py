@@ -13,7 +13,7 @@ from zscir.store.inventory import ObjectStat, list_objects
 from zscir.store.store import LINEAGE_FOLDER, Store
 
 LINKS_SQL = """
-SELECT 'used' AS kind, run_id AS one, key AS other FROM stages WHERE key IS NOT NULL
+SELECT 'used' AS kind, run_id AS source, key AS target FROM stages WHERE key IS NOT NULL
 UNION SELECT 'used', run_id, key FROM pieces WHERE key IS NOT NULL
 UNION SELECT 'piece', stages.key, pieces.key FROM pieces JOIN stages USING (run_id, step)
     WHERE stages.key IS NOT NULL AND pieces.key IS NOT NULL
@@ -55,7 +55,7 @@ def read_run_history(store: Store) -> RunHistory:
     """The history of a store as its lineage tables have it now."""
     found: dict[str, KeyLinks] = {kind: defaultdict(set) for kind in ("used", "piece", "edge")}
     for row in query_store_rows(store, LINKS_SQL):
-        found[row["kind"]][row["one"]].add(row["other"])
+        found[row["kind"]][row["source"]].add(row["target"])
     files: dict[str, dict[str, ObjectStat]] = defaultdict(dict)
     for path, stat in list_objects(store, LINEAGE_FOLDER).items():
         files[path.split("/")[0]][path.rpartition("/")[2]] = stat

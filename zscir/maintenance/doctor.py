@@ -54,7 +54,7 @@ def doctor_checks(store_uri: str | None) -> list[DoctorCheck]:
 
 
 def package_checks() -> list[DoctorCheck]:
-    """What is installed beside this Python, against the known breakages."""
+    """What is installed beside this Python, against the known conflicts."""
     try:
         own = [line for line in requires("zscir") or [] if "extra ==" not in line]
     except PackageNotFoundError:
@@ -69,9 +69,9 @@ def package_checks() -> list[DoctorCheck]:
 def installed_versions() -> dict[str, str]:
     """Canonical name -> version of every package this Python finds; the first on the path counts, as for import."""
     found: dict[str, str] = {}
-    for one in distributions():
-        if one.metadata["Name"]:
-            found.setdefault(canonicalize_name(one.metadata["Name"]), one.version)
+    for package in distributions():
+        if package.metadata["Name"]:
+            found.setdefault(canonicalize_name(package.metadata["Name"]), package.version)
     return found
 
 
@@ -86,8 +86,10 @@ def shadow_check(site_packages: Path) -> DoctorCheck:
     found = [names[name] for name in sorted(names.keys() & sys.stdlib_module_names)]
     if not found:
         return DoctorCheck("standard library", "ok", "nothing in site-packages has the name of one of its modules")
-    said = f"{', '.join(path.name for path in found)} in site-packages; Prefect's ephemeral API would import it instead"
-    return DoctorCheck("standard library", "fail", said, f"rm -r {' '.join(map(str, found))}")
+    detail = (
+        f"{', '.join(path.name for path in found)} in site-packages; Prefect's ephemeral API would import it instead"
+    )
+    return DoctorCheck("standard library", "fail", detail, f"rm -r {' '.join(map(str, found))}")
 
 
 def probe_torch() -> dict[str, Any] | str:
@@ -134,12 +136,14 @@ def _gpu_check(answer: Mapping[str, Any], driver: bool, reinstall: str) -> Docto
         return DoctorCheck("gpu", "ok", "none on this machine; everything runs on the CPU")
     if answer["cuda_build"] is None:
         return DoctorCheck("gpu", "warn", "there is an NVIDIA driver, but this torch is built for the CPU", reinstall)
-    said = f"there is an NVIDIA driver, but torch (CUDA {answer['cuda_build']}) sees no GPU: driver too old, or hidden"
-    return DoctorCheck("gpu", "warn", said, "nvidia-smi && unset CUDA_VISIBLE_DEVICES")
+    detail = (
+        f"there is an NVIDIA driver, but torch (CUDA {answer['cuda_build']}) sees no GPU: driver too old, or hidden"
+    )
+    return DoctorCheck("gpu", "warn", detail, "nvidia-smi && unset CUDA_VISIBLE_DEVICES")
 
 
-def _rank_check(gpus: int, asked: int | None) -> DoctorCheck:
-    ranks = asked or max(1, gpus)
+def _rank_check(gpus: int, setting: int | None) -> DoctorCheck:
+    ranks = setting or max(1, gpus)
     if gpus and ranks > gpus:
         found = f"ZSCIR_RANKS = {ranks}, but there are {gpus} GPUs"
         return DoctorCheck("training ranks", "fail", found, "export ZSCIR_RANKS=auto")
@@ -190,12 +194,12 @@ def disk_checks(settings: Settings) -> list[DoctorCheck]:
         "cache": "export ZSCIR_CACHE=/a/larger/disk/zscir-cache",
         "temporary files": "export TMPDIR=/a/larger/disk",
     }
-    seen: dict[int, DoctorCheck] = {}
+    by_disk: dict[int, DoctorCheck] = {}
     for name, place in places.items():
-        folder = next(one for one in [place.absolute(), *place.absolute().parents] if one.exists())
+        folder = next(path for path in [place.absolute(), *place.absolute().parents] if path.exists())
         free_gb = shutil.disk_usage(folder).free / 1e9
-        seen.setdefault(folder.stat().st_dev, disk_check(name, folder, free_gb, cures[name]))
-    return list(seen.values())
+        by_disk.setdefault(folder.stat().st_dev, disk_check(name, folder, free_gb, cures[name]))
+    return list(by_disk.values())
 
 
 def disk_check(name: str, folder: Path, free_gb: float, cure: str) -> DoctorCheck:
@@ -205,7 +209,7 @@ def disk_check(name: str, folder: Path, free_gb: float, cure: str) -> DoctorChec
 
 
 def prefect_check(environment: Mapping[str, str], home: Path) -> DoctorCheck:
-    """Whether the Prefect API that flows would talk to answers; with none named, each command starts its own."""
+    """Whether the Prefect API that flows would use answers; where none is named, each command starts its own."""
     url = environment.get("PREFECT_API_URL") or _profile_url(environment, home)
     if not url:
         return DoctorCheck("prefect api", "ok", "none named; each command starts its own for as long as it runs")
@@ -234,7 +238,7 @@ def _profile_url(environment: Mapping[str, str], home: Path) -> str:
 
 
 def credential_checks(environment: Mapping[str, str], home: Path, store: str) -> list[DoctorCheck]:
-    """Which credentials are to be found, and where; what they are is never read into a message."""
+    """Which credentials are found, and where; no message holds their values."""
     aws = _first(
         environment,
         ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"),
@@ -266,7 +270,7 @@ def _credential_check(name: str, place: str, needed: bool, cure: str) -> DoctorC
 
 
 def strip_url_credentials(text: str) -> str:
-    """``text`` with what stands before an @ in any URL taken out."""
+    """``text`` without what stands before an @ in any URL."""
     return " ".join(_plain_url(word) if "://" in word and "@" in word else word for word in text.split(" "))
 
 

@@ -38,7 +38,7 @@ def plan_gc(store: Store, policy: RetentionPolicy) -> GcPlan:
 
 
 def run_gc(store: Store, plan: GcPlan) -> GcResult:
-    """Remove what ``plan`` lists, except what a run has started to use since."""
+    """Remove what ``plan`` lists, except what a run has begun to use since."""
     # Dead leases go first: a lease in the way would keep its artifact.
     removed = [orphan for orphan in plan.orphans if orphan.kind == LEASE_KIND and orphan.remove()]
     deleted = delete_unreferenced(store, plan.marks)

@@ -59,7 +59,7 @@ KNOWN_CONFLICTS = (
 def check_package_versions(
     versions: InstalledVersions, python: tuple[int, int], requirements: Sequence[str] = (), pip: str = "pip"
 ) -> list[DoctorCheck]:
-    """All package checks for these installed versions; ``requirements`` are zscir's own, ``pip`` the words for pip."""
+    """All package checks for these installed versions; ``requirements`` are zscir's own, ``pip`` its command."""
     own = [_check_requirements(versions, requirements, pip)] if requirements else []
     pairs = [_check_conflict(rule, versions, pip) for rule in KNOWN_CONFLICTS if _applies(rule, versions)]
     imghdr = [_check_imghdr(versions, pip)] if python >= (3, 13) else []
@@ -83,7 +83,7 @@ def _check_python(python: tuple[int, int]) -> DoctorCheck:
 
 
 def _check_requirements(versions: InstalledVersions, requirements: Sequence[str], pip: str) -> DoctorCheck:
-    """Whether everything that zscir itself asks for is there, in a version it allows."""
+    """Whether everything that zscir requires is installed, in a version it allows."""
     missing, wrong, wanted = [], [], []
     for line in requirements:
         requirement = Requirement(line)

@@ -25,6 +25,9 @@ from zscir.store.store_clock import store_now
 from zscir.store.touch import MIN_GC_AGE
 
 AGE_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+REASON_RUNNING = "runs at work"
+REASON_STOPPED = "runs that stopped lately"
+REASON_LAST_RUNS = "last runs"
 REASON_YOUNG = "young"
 REASON_NEEDED = "needed by what is kept"
 
@@ -126,25 +129,20 @@ def keep_reasons(
     return kept
 
 
-REASON_RUNNING = "runs at work"
-REASON_STOPPED = "runs that stopped lately"
-REASON_LAST_RUNS = "last runs"
-
-
 def kept_runs(runs: list[PastRun], policy: RetentionPolicy, cutoff: datetime) -> dict[str, str]:
     """Run -> why the artifacts that it used are kept. ``runs`` are sorted, oldest first."""
     kept: dict[str, str] = {}
     counted: dict[tuple[str, tuple[str, ...]], int] = defaultdict(int)
     for run in reversed(runs):
-        line = (run.pipeline, run.partition)
+        group = (run.pipeline, run.partition)
         if run.status == "running":
             kept[run.run_id] = REASON_RUNNING
         elif run.status != "succeeded":
             if run.last_seen >= cutoff:
                 kept[run.run_id] = REASON_STOPPED
-        elif counted[line] < policy.keep_runs:
+        elif counted[group] < policy.keep_runs:
             kept[run.run_id] = REASON_LAST_RUNS
-            counted[line] += run.is_complete_run
+            counted[group] += run.is_complete_run
     return _with_parent_runs(kept, {run.run_id: run for run in runs})
 
 

@@ -28,7 +28,7 @@ def run_backfill(
     """One row for each partition: ``done`` by a run of its own, ``found`` finished, or ``failed`` and why.
 
     A failed partition stops no other. RequestError before anything is run when the pipeline is wrong or when two
-    partitions read the same files; Interrupted, with what is done by then, when somebody stops it.
+    partitions read the same files; Interrupted, with what is done by then, when a person or the system stops it.
     """
     _check_distinct_inputs(request, partitions)
     rows: list[Row] = []

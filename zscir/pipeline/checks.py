@@ -149,7 +149,7 @@ def evaluate_row_count(text: str, count: RowCountCheck, rows: int | None, input_
 
 
 def format_check(result: CheckResult) -> str:
-    """A result in words: the number, the one that it is compared with, and the threshold."""
+    """A result as text: the number, the one that it is compared with, and the threshold."""
     if result.metric == "schema":
         return f"schema: {result.threshold}"
     value = "could not be measured (no such table, or no rows)" if result.value is None else f"is {result.value:g}"

@@ -87,7 +87,7 @@ def _shipped_files(folder: str, names: list[str]) -> Artifact:
 
 
 class ChunkFailed(StageError):
-    """A failed chunk, raised where a task has to fail to be seen as failed; it carries the result."""
+    """A failed chunk as an exception, since Prefect marks only a task that raises as failed; it carries the result."""
 
     def __init__(self, result: ChunkResult) -> None:
         super().__init__(result.error or "failed")

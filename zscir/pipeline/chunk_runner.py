@@ -29,7 +29,7 @@ def retrying_mapper(
     on_result: Callable[[ChunkResult], None],
     check_budget: Callable[[], None],
 ) -> ChunkMapper:
-    """``mapper``, with ``on_result`` called for each chunk that ended, and its progress shown.
+    """``mapper``, with ``on_result`` called for each chunk that ended, and a progress bar or log lines.
 
     Chunks that ran out of memory beside others are made again, one at a time. Once ``policy.until`` is past no chunk is
     begun; those under way end, then ``check_budget`` may raise that it was the run's limit, else StageError is raised.

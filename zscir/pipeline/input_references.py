@@ -17,10 +17,6 @@ def external_input(reference: str) -> Artifact:
 def external_paths(reference: str) -> list[Path]:
     """What a ``file:`` input names, sorted; empty when nothing of that name is there."""
     path = Path(reference.removeprefix(FILE_PREFIX))
-    if path.exists() or not _is_pattern(path):
-        return [path] if path.exists() else []
-    return sorted(path.parent.glob(path.name))
-
-
-def _is_pattern(path: Path) -> bool:
-    return any(sign in path.name for sign in "*?[")
+    if path.exists():
+        return [path]
+    return sorted(path.parent.glob(path.name)) if any(sign in path.name for sign in "*?[") else []

@@ -71,15 +71,13 @@ def partitions_between(first: str, last: str, every: str = "day") -> list[Partit
     if not found:
         raise RequestError(f"--from {first} --to {last}: nothing lies between; give the earlier one first")
     if len(found) > MAX_PARTITIONS:
-        raise RequestError(
-            f"--from {first} --to {last}: more than {MAX_PARTITIONS:,} partitions; ask for a part of them"
-        )
+        raise RequestError(f"--from {first} --to {last}: more than {MAX_PARTITIONS:,} partitions; give a shorter span")
     return found
 
 
 def last_complete_partition(every: PartitionLength, at: datetime, timezone: str) -> Partition:
     """The newest partition that is over at ``at`` (aware): what a nightly schedule takes is yesterday."""
-    # Cut to the hour in the zone's own time, and without it from here on: partitions have names, not moments.
+    # Truncated to the hour in the zone's own time, and without a zone from here on: partitions have names, not moments.
     now = at.astimezone(_zone(timezone)).replace(minute=0, second=0, microsecond=0, tzinfo=None)
     if every == "hour":
         return Partition("date", now - _LENGTHS["hour"])

@@ -1,4 +1,4 @@
-"""Plan tokens: a short digest of a plan, so that ``zscir run --plan TOKEN`` runs the plan that was seen, or none."""
+"""Plan tokens: a short digest of a plan, so that ``zscir run --plan TOKEN`` runs the plan that was printed, or none."""
 
 import json
 import tempfile
@@ -60,7 +60,7 @@ def check_plan_token(store: Store, plan: Sequence[PlannedStep], token: str) -> N
     text = store.read_text(PLANS_FOLDER, f"{token}.json") if token.isalnum() else None
     old = _parse_plan_record(text)
     lines = [] if old is None else [f"  {line}" for line in plan_changes(old, new)]
-    unknown = "" if old is not None else "; that plan is not in the store, so what differs cannot be said"
+    unknown = "" if old is not None else "; that plan is not in the store, so the differences are unknown"
     message = f"--plan {token}: the plan made now is another one{unknown}"
     raise RequestError("\n".join([message, *lines, "Look at `zscir plan` again; nothing was run."]))
 

@@ -249,9 +249,10 @@ def new_run_id() -> str:
 
 def format_facts(facts: dict[str, Any]) -> str:
     """The facts for a log line: numbers and strings, no nested tables."""
-    shown = {name: value for name, value in facts.items() if isinstance(value, int | float | str)}
     return " ".join(
-        f"{name}={value:,}" if isinstance(value, int) else f"{name}={value}" for name, value in shown.items()
+        f"{name}={value:,}" if isinstance(value, int) else f"{name}={value}"
+        for name, value in facts.items()
+        if isinstance(value, int | float | str)
     )
 
 

@@ -1,1 +1,1 @@
-"""What every room uses: errors, settings, specs, schemas, progress, child processes, retries."""
+"""What every package uses: errors, settings, specs, schemas, progress, child processes, retries."""

@@ -53,9 +53,11 @@ def _start_watcher(whom: str, mark: str) -> None:
     if mark in _WATCHERS:
         return
     quiet = subprocess.DEVNULL
-    words = [sys.executable, "-m", "zscir.runtime.child_processes", whom, str(os.getpid()), mark]
+    command = [sys.executable, "-m", "zscir.runtime.child_processes", whom, str(os.getpid()), mark]
     own = {name: value for name, value in os.environ.items() if name != GROUP_VARIABLE}
-    _WATCHERS[mark] = subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True, env=own)
+    _WATCHERS[mark] = subprocess.Popen(
+        command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True, env=own
+    )
 
 
 def watch_children(parent_pid: int, mark: str) -> None:
@@ -98,7 +100,7 @@ def process_group(name: str) -> list[Any]:
 
 
 def terminate_all(processes: list[Any], grace_s: float) -> None:
-    """Ask every process to end, and end by force those that have not after ``grace_s``."""
+    """Terminate every process, and kill those that have not after ``grace_s``."""
     import psutil
 
     for process in processes:

@@ -17,7 +17,7 @@ class RequestError(ZscirError):
 
 
 class StageError(ZscirError):
-    """A stage could not do its work; what it finished is kept and the next attempt goes on from there."""
+    """A stage could not do its work; what it finished is kept, and the next attempt resumes from there."""
 
     exit_code = 3
 
@@ -30,7 +30,7 @@ class TransientError(StageError):
 
 
 class OverBudget(StageError):
-    """The run stopped because its limits do not let it go on; ``options`` are the command-line options that would."""
+    """The run stopped because of its limits; ``options`` are the command-line options that raise them."""
 
     def __init__(self, message: str, options: str) -> None:
         super().__init__(message)

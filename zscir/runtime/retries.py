@@ -86,7 +86,7 @@ def oom_advice(step: str, literals: dict[str, Any]) -> str:
     sizes = [f"--set {step}.{field}={max(1, size // 2)} (now {size})" for field, size in _size_fields(literals, "")]
     advice = "give it a larger machine or GPU"
     if sizes:
-        advice += f", or ask for less at a time, which is another experiment with keys of its own: {', '.join(sizes)}"
+        advice += f", or use smaller batches, which is another experiment with keys of its own: {', '.join(sizes)}"
     return f"out of memory; {advice}"
 
 

@@ -128,7 +128,7 @@ def checked_table(rows: Iterable[dict[str, Any]], schema: pa.Schema, where: str 
     if unknown:
         raise RequestError(f"{where}: columns not allowed {sorted(unknown)}; expected {schema.names}")
     for name in (field.name for field in schema if pa.types.is_integer(field.type)):
-        if any(isinstance(row.get(name), float) for row in listed):  # pyarrow would cut the fraction off
+        if any(isinstance(row.get(name), float) for row in listed):  # pyarrow would drop the fraction
             raise RequestError(f"{where}: column '{name}' holds a float; expected whole numbers")
     try:
         table = pa.Table.from_pylist(listed, schema=pa.schema([field.with_nullable(True) for field in schema]))
