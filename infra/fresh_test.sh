@@ -7,7 +7,7 @@
 #   FRESH_MIRROR=http://... infra/fresh_test.sh       Debian's packages from there
 #   FRESH_FOLDER=/elsewhere infra/fresh_test.sh       the systems (0.5 GB) and downloads (up to 6 GB) are kept there
 #
-# Takes root and debootstrap. A machine that cannot do it is told why, and the exit status is 0: skipped, not failed.
+# Takes root and debootstrap. Where that is missing it prints why and exits with 0: skipped, not failed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -24,7 +24,7 @@ CANDIDATES="python3.11 python3.12 python3.13 python3.14 python3 python"
 
 runs() { "$@" >/dev/null 2>&1 </dev/null; }
 
-# A name on the PATH may be a shim with no Python behind it, and Debian's python3 may come without venv: only trying tells.
+# A name on the PATH may be a shim with no Python behind it, and Debian's python3 may come without venv: only a trial shows.
 usable() { runs "$1" -c "$FITS; import ensurepip, venv"; }
 
 find_python() {
@@ -120,7 +120,7 @@ pinned() { sed -n "s/^\($1==[^ ]*\).*/\1/p" constraints.txt; }
 install_with_uv() {
     local how=(--quiet)
     [ -t 2 ] && how=()   # a person sees the downloads, a log does not
-    # Where Python is told not to keep bytecode, every process would compile Prefect and torch anew, for seconds each.
+    # Where Python is set to keep no bytecode, every process would compile Prefect and torch anew, for seconds each.
     [ -n "${PYTHONDONTWRITEBYTECODE:-}" ] && how+=(--compile-bytecode)
     pip install "$(pinned uv)" && UV_FIND_LINKS="${PIP_FIND_LINKS:-}" UV_PYTHON_DOWNLOADS=never \
         "$VENV/bin/uv" pip install "${how[@]}" --python "$VENV/bin/python" -c constraints.txt -e "$1"
