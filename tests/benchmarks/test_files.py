@@ -159,7 +159,8 @@ def test_genecis_candidates_start_with_the_target_and_may_repeat_it(write_json: 
     assert isinstance(bench, Genecis)
     assert bench.candidates == [["12[1,2,3.5,4]", "12[1,2,3.5,4]", "13[0,0,9,9]"]]
     assert bench.gallery == ["12[1,2,3.5,4]", "13[0,0,9,9]"]
-    assert bench.regions["11[1,2,3,4]"].file_name == "11.jpg"
+    assert bench.queries[0].reference == "11[1,2,3,4]"
+    assert bench.info.images.indexed_name("11[1,2,3,4]") == "vg/11.jpg"
     assert texts_of(bench, "searle") == [["a photo of $ that color"]]
 
 

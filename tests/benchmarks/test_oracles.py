@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from zscir.benchmarks.circo import Circo
 from zscir.benchmarks.cirr import Cirr, SoftCirr
 from zscir.benchmarks.fashioniq import FashionIQ
-from zscir.benchmarks.genecis import Genecis, Region
+from zscir.benchmarks.genecis import Genecis
 from zscir.benchmarks.query import Query
 from zscir.runtime.errors import RequestError
 
@@ -155,7 +155,7 @@ def test_genecis_ranks_only_the_querys_candidates_and_the_target_wins_ties(
 def genecis(queries: int, width: int) -> Genecis:
     rows = [[str(100 * q + c) for c in range(width)] for q in range(queries)]
     query_list = [Query(str(q), "1", ("color",), (row[0],)) for q, row in enumerate(rows)]
-    return Genecis(query_list, rows, {image_id: Region(image_id) for row in rows for image_id in row}, "focus_object")
+    return Genecis(query_list, rows, "focus_object")
 
 
 @settings(deadline=None)

@@ -5,7 +5,7 @@ import pytest
 
 from zscir.benchmarks.circo import Circo
 from zscir.benchmarks.cirr import Cirr, SoftCirr
-from zscir.benchmarks.genecis import Genecis, Region
+from zscir.benchmarks.genecis import Genecis
 from zscir.benchmarks.query import Query
 from zscir.runtime.errors import RequestError
 
@@ -43,7 +43,7 @@ def test_graded_answers_leave_with_their_images() -> None:
 def test_a_genecis_query_needs_all_of_its_candidates() -> None:
     rows = [["a", "b"], ["c", "d"], ["e", "b"]]
     queries = [Query(str(n), "f", ("t",), (row[0],)) for n, row in enumerate(rows)]
-    bench = Genecis(queries, rows, {image_id: Region(image_id) for image_id in "abcdef"}, "focus_object")
+    bench = Genecis(queries, rows, "focus_object")
     left = bench.without_images({"b", "z"})
     assert [query.query_id for query in left.queries] == ["1"]
     assert (left.gallery, left.protocol) == (["c", "d"], "official without 1 images")

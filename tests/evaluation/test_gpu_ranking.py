@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from zscir.benchmarks.circo import Circo
 from zscir.benchmarks.cirr import Cirr, SoftCirr
 from zscir.benchmarks.fashioniq import FashionIQ
-from zscir.benchmarks.genecis import Genecis, Region
+from zscir.benchmarks.genecis import Genecis
 from zscir.benchmarks.query import Query
 from zscir.benchmarks.ranking import NumpyScoreBlock, Scorer, padded
 from zscir.benchmarks.results import compute_results
@@ -196,7 +196,7 @@ def test_products_are_float32_whatever_a_training_in_this_process_wished(device:
 def test_genecis_is_compared_here_whatever_the_scorer() -> None:
     rows = [["1", "2"], ["3", "1"]]
     queries = [Query(str(n), "9", ("color",), (row[0],)) for n, row in enumerate(rows)]
-    bench = Genecis(queries, rows, {key: Region(key) for key in "1239"}, "focus_object")
+    bench = Genecis(queries, rows, "focus_object")
 
     def never(*_: Any) -> Iterator[Any]:
         raise AssertionError("a scorer was called")

@@ -147,8 +147,8 @@ def test_the_table_of_the_run_is_the_truth_where_there_is_one() -> None:
 
 def test_intervals_of_the_evaluations_are_shown() -> None:
     overview, *more = page_score_tables(read_record(shared_store(), "latest"))
-    scores = read_scores(read_record(shared_store(), "latest"))
-    assert len(overview.rows) == len(scores.grid.methods) == 5
+    grid = read_scores(read_record(shared_store(), "latest"))
+    assert len(overview.rows) == len(grid.methods) == 5
     for line in overview.rows:
         for cell in line.cells:
             assert cell is not None

@@ -110,10 +110,13 @@ def test_a_genecis_region_is_seen_through_the_official_crop(made: dict[str, Any]
         bench = load_benchmark("genecis", made["folder"] / "benchmarks", task=task)
         assert isinstance(bench, Genecis)
         seen = {}
-        for key, region in bench.regions.items():
-            kind = "coco" if region.box is None else "vg"
-            image = Image.open(made["loose"] / "genecis/images" / kind / region.file_name).convert("RGB")
-            image = image if region.box is None else region_crop(image, region.box, key)
+        for key in {*bench.gallery, *(query.reference for query in bench.queries)}:
+            image_id, _, numbers = key.partition("[")
+            name = f"vg/{image_id}.jpg" if numbers else f"coco/{int(image_id):012d}.jpg"
+            image = Image.open(made["loose"] / "genecis/images" / name).convert("RGB")
+            if numbers:
+                x, y, width, height = map(float, numbers.removesuffix("]").split(","))
+                image = region_crop(image, (x, y, width, height), key)
             seen[key] = resize_to_square(image, model.pixels).transpose(2, 0, 1)
         vector = {key: model.gallery(torch.from_numpy(one.copy())[None]).numpy()[0] for key, one in seen.items()}
         shown = np.stack([[vector[one] for one in row] for row in bench.candidates])

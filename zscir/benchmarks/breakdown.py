@@ -9,10 +9,8 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from zscir.benchmarks.intervals import bootstrap_percentages, confidence_interval
-from zscir.benchmarks.metrics import MetricValues
+from zscir.benchmarks.metrics import per_query_metric
 from zscir.benchmarks.registry import benchmark_info
 
 _Row = Mapping[str, Any]
@@ -57,7 +55,7 @@ def breakdown_rows(
                     for group in groups_of(row):
                         groups.setdefault(group, []).append(value)
             for group in [*(name for name in order if name in groups), *sorted(groups.keys() - set(order))]:
-                found = _metric_values(metric, groups[group])
+                found = per_query_metric(metric, groups[group])
                 draws = bootstrap_percentages(found, seed, f"{benchmark}:{metric}:{by}:{group}")
                 low, high = confidence_interval(draws)
                 yield {
@@ -85,11 +83,6 @@ def _rows_by_part(queries: Sequence[_Row], averaged: Collection[BenchmarkSplit])
         if (name, row["split"]) in averaged:
             together.setdefault((f"{name}/all", row["split"]), []).append(row)
     return by_part | together
-
-
-def _metric_values(metric: str, values: Sequence[float]) -> MetricValues:
-    # Recalls are hits or misses, average precisions are not: that decides how intervals are drawn.
-    return MetricValues(metric, np.array(values), np.arange(len(values)), graded=not metric.startswith("R@"))
 
 
 def _binned(value: int | None, bins: Sequence[tuple[int, str]], beyond: str) -> list[str]:

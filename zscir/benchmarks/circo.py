@@ -104,10 +104,10 @@ class Circo(GalleryBenchmark):
     def score_predictions(self, predictions: Mapping[Any, Sequence[Any]]) -> dict[str, float]:
         """Metric -> percent of ranked id lists, best first: what the server computes from a submission file.
 
-        A list shorter than K has simply ended. RequestError for missing or unknown queries and repeated ids.
+        A list may be shorter than K. RequestError for missing or unknown queries, and for ids that are repeated; the
+        server refuses these too.
         """
         self._check_has_answers()
-        # Duplicates are refused, as the server refuses them; a list shorter than K has ended.
         lists = check_keys(predictions, [query.query_id for query in self.queries], self.where, coco_id)
         ranks = np.zeros((len(self.queries), max(len(query.targets) for query in self.queries)), dtype=np.int64)
         for index, query in enumerate(self.queries):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from zscir.benchmarks.registry import info_of_label
+from zscir.benchmarks.registry import info_of_label, whole_benchmark_order
 
 EASIER_TEXTS = ("shared_concept",)
 NO_TEXTS = "none"  # queries of the image alone: comparable under every text protocol
@@ -39,6 +39,11 @@ class ComparisonGroup:
     def title(self) -> str:
         """``cirr val (official, clip)``."""
         return f"{self.benchmark} {self.split} ({self.protocol})"
+
+    @property
+    def order(self) -> tuple[int, str]:
+        """Sorts whole benchmarks first, in the literature's order, then categories and tasks."""
+        return whole_benchmark_order(self.benchmark), self.title
 
 
 def split_protocol(protocol: str) -> tuple[str, str, str]:

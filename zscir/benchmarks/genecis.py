@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,35 +87,14 @@ GENECIS = BenchmarkInfo(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Region:
-    """What a query or a candidate shows: an image, or the box (x, y, width, height in pixels) of an instance in it."""
-
-    image_id: str
-    box: RegionBox | None = None
-
-    @property
-    def region_id(self) -> str:
-        """``image_id``, or ``image_id[x,y,w,h]``."""
-        return self.image_id if self.box is None else f"{self.image_id}[{','.join(map(str, self.box))}]"
-
-    @property
-    def file_name(self) -> str:
-        """``2378121.jpg`` in Visual Genome, ``000000121506.jpg`` in COCO."""
-        return f"{self.image_id}.jpg" if self.box is not None else f"{int(self.image_id):012d}.jpg"
-
-
 class Genecis(Benchmark):
     """R@1, 2, 3 of the target among a query's own candidates; the target stands first and so wins exact ties."""
 
     info = GENECIS
 
-    def __init__(
-        self, queries: Sequence[Query], candidates: Sequence[Sequence[str]], regions: dict[str, Region], task: str
-    ):
+    def __init__(self, queries: Sequence[Query], candidates: Sequence[Sequence[str]], task: str) -> None:
         super().__init__("val", "official", queries, task)
         self.candidates = [list(row) for row in candidates]
-        self.regions = regions
         self._gallery = list(dict.fromkeys(region_id for row in self.candidates for region_id in row))
         columns = {region_id: column for column, region_id in enumerate(self._gallery)}
         in_gallery = [[columns[region_id] for region_id in row] for row in self.candidates]
@@ -164,7 +142,7 @@ class Genecis(Benchmark):
         if not kept:
             raise RequestError(f"{self.where}: no query is left without {len(gone)} images")
         queries, candidates = [self.queries[row] for row in kept], [self.candidates[row] for row in kept]
-        other = Genecis(queries, candidates, self.regions, self.part)
+        other = Genecis(queries, candidates, self.part)
         other.protocol = protocol_without_images(self.protocol, len(gone))
         return other
 
@@ -190,36 +168,35 @@ def load_genecis(root: Path | str, task: str | None) -> Genecis:
         raise RequestError(f"genecis: task {task!r} is not one of {', '.join(GENECIS.parts)}")
     base = find_root(root, ("genecis", "GeneCIS"), f"{task}.json", HOW_TO_GET_GENECIS)
     path = base / f"{task}.json"
-    queries, candidates, regions = [], [], {}
+    queries: list[Query] = []
+    candidates: list[list[str]] = []
     for index, entry in enumerate(read_entries(path, HOW_TO_GET_GENECIS)):
         where = f"{path}: entry {index}"
-        shown = [_region(object_field(entry, "target", where), f"{where}: target"), *_listed(entry, where)]
-        reference = _region(object_field(entry, "reference", where), f"{where}: reference")
-        regions.update({region.region_id: region for region in (reference, *shown)})
-        condition = string_field(entry, "condition", where)
-        queries.append(Query(str(index), reference.region_id, (condition,), (shown[0].region_id,)))
-        candidates.append([region.region_id for region in shown])
-        if len(shown) != len(candidates[0]):
-            raise RequestError(
-                f"{where}: {len(shown) - 1} images in the gallery, the first entry has {len(candidates[0]) - 1}"
-            )
-    return Genecis(queries, candidates, regions, task)
+        target = _region_id(object_field(entry, "target", where), f"{where}: target")
+        reference = _region_id(object_field(entry, "reference", where), f"{where}: reference")
+        queries.append(Query(str(index), reference, (string_field(entry, "condition", where),), (target,)))
+        candidates.append([target, *_gallery(entry, where)])
+        found, expected = len(candidates[-1]) - 1, len(candidates[0]) - 1
+        if found != expected:
+            raise RequestError(f"{where}: {found} images in the gallery, the first entry has {expected}")
+    return Genecis(queries, candidates, task)
 
 
-def _listed(entry: AnnotationEntry, where: str) -> list[Region]:
+def _gallery(entry: AnnotationEntry, where: str) -> list[str]:
     gallery = entry.get("gallery")
     if not isinstance(gallery, list) or not gallery or not all(isinstance(item, dict) for item in gallery):
         raise RequestError(f"{where}: 'gallery' is not a list of images")
-    return [_region(item, f"{where}: gallery[{index}]") for index, item in enumerate(gallery)]
+    return [_region_id(item, f"{where}: gallery[{index}]") for index, item in enumerate(gallery)]
 
 
-def _region(item: AnnotationEntry, where: str) -> Region:
+def _region_id(item: AnnotationEntry, where: str) -> str:
+    """``image_id[x,y,width,height]`` of an instance in an image of Visual Genome, or the id of a COCO image."""
     if "val_image_id" in item:
-        return Region(str(integer_field(item, "val_image_id", where)))
+        return str(integer_field(item, "val_image_id", where))
     box = item.get("instance_bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(_is_number(side) for side in box):
         raise RequestError(f"{where}: 'instance_bbox' is {box!r}, expected [x, y, width, height]")
-    return Region(string_field(item, "image_id", where), (box[0], box[1], box[2], box[3]))
+    return f"{string_field(item, 'image_id', where)}[{','.join(map(str, box))}]"
 
 
 def _is_number(value: Any) -> bool:

@@ -45,11 +45,6 @@ def counts_by_split(counts: OfficialCounts, split: str, part: str, protocol: str
     return None if own is None else (int(own[0]), int(own[1]))
 
 
-def whole_image(image_id: str) -> RegionBox | None:
-    """No box: the ids of most benchmarks stand for whole images."""
-    return None
-
-
 @dataclass(frozen=True)
 class ImageNaming:
     """How the ids of queries and galleries find their pixels in a benchmarks artifact.
@@ -62,7 +57,7 @@ class ImageNaming:
     index_column: Literal["image_id", "member"] = "image_id"
     indexed_name: Callable[[str], str] = str
     loose_name: Callable[[str], str] = lambda path: PurePosixPath(path).stem
-    region_box: Callable[[str], RegionBox | None] = whole_image
+    region_box: Callable[[str], RegionBox | None] = lambda image_id: None  # most ids stand for whole images
 
 
 @dataclass(frozen=True, kw_only=True)

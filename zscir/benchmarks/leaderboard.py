@@ -23,7 +23,7 @@ from zscir.benchmarks.comparability import (
     markdown_row,
     split_protocol,
 )
-from zscir.benchmarks.registry import BENCHMARKS, info_of_label, whole_benchmark_order
+from zscir.benchmarks.registry import BENCHMARKS, info_of_label
 from zscir.runtime.errors import RequestError
 
 PUBLISHED_FIELDS = {"name", "backbone", "source", "second_hand", "note"}
@@ -147,11 +147,7 @@ def metrics_by_group(entries: Sequence[LeaderboardEntry]) -> dict[ComparisonGrou
         # Ours measure more than papers print (R@1 and R@5 of FashionIQ); published rows are shown whole.
         kept = [metric for metric in entry.values if metric in known] or list(entry.values)
         metrics.setdefault(entry.group, {}).update(dict.fromkeys(kept))
-    return {group: _ordered(group, metrics[group]) for group in sorted(metrics, key=_group_order)}
-
-
-def _group_order(group: ComparisonGroup) -> tuple[int, str]:
-    return whole_benchmark_order(group.benchmark), group.title
+    return {group: _ordered(group, metrics[group]) for group in sorted(metrics, key=lambda group: group.order)}
 
 
 def _ordered(group: ComparisonGroup, found: Iterable[str]) -> list[str]:

@@ -43,6 +43,11 @@ def metric_values_of(name: str, values: FloatArray | NDArray[np.bool_]) -> Metri
     return MetricValues(name, values.astype(np.float64), np.arange(len(values)), values.dtype != np.bool_)
 
 
+def per_query_metric(name: str, values: Sequence[float]) -> MetricValues:
+    """A metric from stored per-query values. Recalls are hits or misses, average precisions are graded."""
+    return MetricValues(name, np.array(values), np.arange(len(values)), graded=not name.startswith("R@"))
+
+
 def recalls(prefix: str, ranks_Q: Ints, cuts: Sequence[int]) -> list[MetricValues]:
     """``prefix@K`` for each K: is the target among the first K of the ranking?"""
     return [metric_values_of(f"{prefix}@{cut}", (ranks_Q > NOT_RANKED) & (ranks_Q <= cut)) for cut in cuts]

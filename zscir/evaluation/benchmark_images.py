@@ -30,11 +30,6 @@ ENCODE_BATCH_SIZE = 128  # images per call of a tower; halved where a GPU's memo
 PixelArray = NDArray[np.uint8]
 
 
-def images_digest(benchmarks: Artifact, name: str) -> str:
-    """The content digest of one benchmark's images: cached embeddings are good for these alone."""
-    return digest_of_files([entry for file, entry in benchmarks.entries.items() if file.startswith(f"{name}/images")])
-
-
 class BenchmarkImages:
     """The images of one benchmark, by the ids of its queries and gallery (GeneCIS: by region).
 
@@ -44,7 +39,8 @@ class BenchmarkImages:
     def __init__(self, benchmarks: Artifact, name: str, allowed: int = 0) -> None:
         self.name, self.allowed = name, allowed
         self._naming = benchmark_info(name).images
-        self.digest = images_digest(benchmarks, name)
+        own = [entry for file, entry in benchmarks.entries.items() if file.startswith(f"{name}/images")]
+        self.digest = digest_of_files(own)  # cached embeddings are good for these images alone
         self.absent: dict[str, str] = {}
         self._benchmarks = benchmarks
         self._reader = ShardReader(benchmarks.path)

@@ -14,9 +14,11 @@ from zscir.benchmarks.comparability import (
     markdown_row,
     split_protocol,
 )
-from zscir.benchmarks.registry import is_whole_benchmark, whole_benchmark_order
+from zscir.benchmarks.registry import is_whole_benchmark
 
 _Row = dict[str, Any]
+ScoreColumn = tuple[ComparisonGroup, str]  # benchmark, split and ranking protocol; metric
+CONTROLS = {"image": "image only", "text": "text only", "sum": "sum"}
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,8 @@ class ScoreGrid:
     cells: dict[tuple[int, ComparisonGroup, str], ScoreCell]
 
     def groups(self) -> list[ComparisonGroup]:
-        """Headline benchmarks first, in the literature's order, then categories and tasks."""
-        found = dict.fromkeys(group for _, group, _ in self.cells)
-        return sorted(found, key=lambda group: (whole_benchmark_order(group.benchmark), group.title))
+        """Whole benchmarks first, in the literature's order, then categories and tasks."""
+        return sorted(dict.fromkeys(group for _, group, _ in self.cells), key=lambda group: group.order)
 
     def metrics(self, group: ComparisonGroup) -> list[str]:
         """The metrics of a group, those that papers print first, then as the evaluation wrote them."""
@@ -67,6 +68,10 @@ class ScoreGrid:
         known = literature_metrics(group.benchmark) if is_whole_benchmark(group.benchmark) else ()
         first = [metric for metric in known if metric in found]
         return first + [metric for metric in found if metric not in first]
+
+    def columns(self) -> list[ScoreColumn]:
+        """Every column, group by group."""
+        return [(group, metric) for group in self.groups() for metric in self.metrics(group)]
 
     def best(self, group: ComparisonGroup, metric: str) -> float:
         """The highest value of a column."""
@@ -176,9 +181,6 @@ def missing_controls(grid: ScoreGrid, groups: Sequence[ComparisonGroup]) -> list
     ]
 
 
-CONTROLS = {"image": "image only", "text": "text only", "sum": "sum"}
-
-
 def _allowances(grid: ScoreGrid, groups: Sequence[ComparisonGroup]) -> list[str]:
     """A sentence for each group in which images were allowed to be missing, whether any was or not."""
     found: dict[ComparisonGroup, int] = {}
@@ -196,7 +198,7 @@ def _allowances(grid: ScoreGrid, groups: Sequence[ComparisonGroup]) -> list[str]
 
 def wide_rows(grid: ScoreGrid) -> list[list[str]]:
     """A header and a line per evaluation, every column of every group, for spreadsheets; empty where not measured."""
-    columns = [(group, metric) for group in grid.groups() for metric in grid.metrics(group)]
+    columns = grid.columns()
     heads = [
         head
         for group, metric in columns

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-import numpy as np
-
 from zscir.benchmarks.breakdown import BenchmarkSplit
 from zscir.benchmarks.comparability import ComparisonGroup, escape_markdown, markdown_row
 from zscir.benchmarks.intervals import PairedTest, paired_test, paired_test_of_means
-from zscir.benchmarks.metrics import MetricValues
+from zscir.benchmarks.metrics import MetricValues, per_query_metric
 from zscir.benchmarks.registry import benchmark_info, info_of_label
 from zscir.evaluation.score_tables import ScoreGrid
 
@@ -92,8 +90,7 @@ def _headline_metric(label: str) -> str:
 
 
 def _headline_values(key: BenchmarkSplit, evaluation: HeadlineValues) -> MetricValues:
-    metric, values = _headline_metric(key[0]), np.array(list(evaluation.values[key].values()))
-    return MetricValues(metric, values, np.arange(len(values)), graded=not metric.startswith("R@"))
+    return per_query_metric(_headline_metric(key[0]), list(evaluation.values[key].values()))
 
 
 def paired_tests_markdown(grid: ScoreGrid, test_rows: Sequence[_Row]) -> str:

@@ -6,20 +6,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from zscir.data.images import decode as image_decoder
+from zscir.data.images.decode import BadImage, decode_image
 from zscir.methods.specs import ModelPixelSpec
 from zscir.runtime.errors import StageError
 
 MAX_DECODED_PIXELS = 50_000_000  # 150 MB as RGB; a small file may claim far more
 MAX_ASPECT = 16
-
-
-def open_image(data: bytes, where: str) -> Image.Image:
-    """The RGB image in ``data``; StageError if it is none, is damaged, or would unfold beyond the pixel limit."""
-    try:
-        return image_decoder.decode_image(data, MAX_DECODED_PIXELS)
-    except image_decoder.BadImage as error:
-        raise StageError(f"{where}: {error}; {error.reason}") from None
 
 
 def resize_to_square(image: Image.Image, spec: ModelPixelSpec) -> NDArray[np.uint8]:
@@ -64,8 +56,12 @@ def _padded(image: Image.Image, ratio: float) -> Image.Image:
 
 
 def decode_to_square(data: bytes, spec: ModelPixelSpec, where: str) -> NDArray[np.uint8]:
-    """[3, S, S] uint8 of an encoded image."""
-    return np.ascontiguousarray(resize_to_square(open_image(data, where), spec).transpose(2, 0, 1))
+    """[3, S, S] uint8 of an encoded image; StageError if it is none, is damaged, or has too many pixels."""
+    try:
+        image = decode_image(data, MAX_DECODED_PIXELS)
+    except BadImage as error:
+        raise StageError(f"{where}: {error}; {error.reason}") from None
+    return np.ascontiguousarray(resize_to_square(image, spec).transpose(2, 0, 1))
 
 
 def normalise_pixels(pixels_B3HW: Tensor, spec: ModelPixelSpec) -> Tensor:

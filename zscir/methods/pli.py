@@ -28,7 +28,10 @@ class Pli(TrainableMethod[PliSpec]):
     def __init__(self, towers: Towers, spec: PliSpec) -> None:
         super().__init__()
         self.towers, self.spec, self.pixels = towers, spec, towers.pixels
-        self._choose_trained()
+        # Only the tuned part takes a gradient; the learned scale has no part in this loss.
+        for name, parameter in towers.clip.named_parameters():
+            tuned = spec.tune == "both" or (spec.tune == "image") == name.startswith("visual.")
+            parameter.requires_grad_(tuned and name != "logit_scale")
 
     @classmethod
     def new(cls, spec: PliSpec, start: StartingPoints) -> Self:
@@ -42,13 +45,6 @@ class Pli(TrainableMethod[PliSpec]):
 
     def both_towers(self) -> Towers:
         return self.towers
-
-    def _choose_trained(self) -> None:
-        """Only the tuned part takes a gradient; the learned scale has no part in this loss."""
-        for name, parameter in self.towers.clip.named_parameters():
-            image = name.startswith("visual.")
-            tuned = self.spec.tune == "both" or (self.spec.tune == "image") == image
-            parameter.requires_grad_(tuned and name != "logit_scale")
 
     def loss(self, batch: Batch, gather: Gather = gather_single_process) -> dict[str, Tensor]:
         """-log softmax of (masked reference + text) . target over the batch's targets."""

@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 from torch import Tensor, nn
 
 from zscir.methods.specs import MethodSpec, ModelPixelSpec
-from zscir.methods.stored_tensors import load_tensors, tensors_with_prefix
+from zscir.methods.stored_tensors import load_tensors
 from zscir.methods.towers import Towers
 from zscir.runtime.errors import RequestError
 
@@ -98,7 +98,9 @@ class StoredMethod:
 
     def fill(self, module: nn.Module, prefix: str) -> None:
         """Load the tensors under ``prefix.`` into ``module``; RequestError when they do not fit."""
-        load_tensors(module, tensors_with_prefix(self.weights, prefix), self.path)
+        start = f"{prefix}."
+        own = {name.removeprefix(start): tensor for name, tensor in self.weights.items() if name.startswith(start)}
+        load_tensors(module, own, self.path)
 
 
 class TrainableMethod(nn.Module, Method, Generic[SpecT]):

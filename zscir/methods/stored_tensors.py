@@ -21,8 +21,3 @@ def load_tensors(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -
     """Load every tensor of ``module``; RequestError as ``check_tensors_fit``."""
     check_tensors_fit(module, weights, path)
     module.load_state_dict(weights)
-
-
-def tensors_with_prefix(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors under ``prefix.``, without it."""
-    return {name[len(prefix) + 1 :]: tensor for name, tensor in weights.items() if name.startswith(prefix + ".")}

@@ -82,7 +82,6 @@ def default_report_path(store: Store, run_id: str) -> Path:
 
 def render(record: RunRecord) -> str:
     """The HTML text of a run; equal records give equal text."""
-    made = (step.artifact for step in record.steps)
     parts = _parts(record)
     packages = json.loads(record.row["packages"])
     return environment().get_template("page.html.j2").render(
@@ -93,9 +92,7 @@ def render(record: RunRecord) -> str:
         reused=sum(step.outcome == "reused" for step in record.steps), rejects=reject_examples(record),
         packages=packages, main_packages={name: packages[name] for name in PACKAGES if name in packages},
         run_config=json.dumps(record.config, indent=2, ensure_ascii=False),
-        step_details=[
-            step_details(step.name, artifact) for step, artifact in zip(record.steps, made, strict=True) if artifact
-        ],
+        step_details=[step_details(step.name, step.artifact) for step in record.steps if step.artifact is not None],
         **_steps_context(record), **parts,
     )  # fmt: skip
 

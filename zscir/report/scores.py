@@ -6,7 +6,7 @@ from typing import Any
 
 from zscir.benchmarks.comparability import ComparisonGroup
 from zscir.benchmarks.registry import benchmark_order, info_of_label
-from zscir.evaluation.score_tables import ScoreCell, ScoreGrid, build_score_grid, control_kind, score_grid_remarks
+from zscir.evaluation.score_tables import ScoreColumn, ScoreGrid, build_score_grid, control_kind, score_grid_remarks
 from zscir.report.artifact_reader import has_columns, read_first_rows
 from zscir.report.run_data import RunRecord, read_record
 from zscir.store.artifacts import Artifact
@@ -19,18 +19,6 @@ SCORES_ABOUT = (
     "bootstrap interval. Controls (grey) use the backbone as it is, without any training for the task."
 )
 _Row = dict[str, Any]
-ScoreColumn = tuple[ComparisonGroup, str]  # benchmark, split and ranking protocol; metric
-
-
-@dataclass(frozen=True)
-class RunScores:
-    """The scores of a run as a grid, controls first."""
-
-    grid: ScoreGrid
-
-    def columns(self) -> list[ScoreColumn]:
-        """Every column, group by group."""
-        return [(group, metric) for group in self.grid.groups() for metric in self.grid.metrics(group)]
 
 
 @dataclass(frozen=True)
@@ -76,34 +64,33 @@ class ScoreTable:
 
 def headline_score_rows(store: Store, run_id: str) -> list[_Row]:
     """One row for each method of a run: its name and the headline metrics of each benchmark, in percent."""
-    scores = read_scores(read_record(store, run_id))
-    columns = _headlines(scores)
-    several = len({method.backbone for method in scores.grid.methods}) > 1
-    return [
-        {"method": method.method, **({"backbone": method.backbone} if several else {})}
-        | {_title(column, columns): _percent(scores.grid.cells.get((number, *column))) for column in columns}
-        for number, method in enumerate(scores.grid.methods)
-    ]
-
-
-def _percent(cell: ScoreCell | None) -> float | None:
-    return None if cell is None else cell.value
+    grid = read_scores(read_record(store, run_id))
+    columns = _headlines(grid)
+    several = len({method.backbone for method in grid.methods}) > 1
+    rows: list[_Row] = []
+    for number, method in enumerate(grid.methods):
+        row: _Row = {"method": method.method} | ({"backbone": method.backbone} if several else {})
+        for column in columns:
+            cell = grid.cells.get((number, *column))
+            row[_title(column, columns)] = None if cell is None else cell.value
+        rows.append(row)
+    return rows
 
 
 def headline_score_remarks(store: Store, run_id: str) -> list[str]:
     """Remarks on ``headline_score_rows``: controls that are missing, images that were allowed to be missing."""
-    scores = read_scores(read_record(store, run_id))
-    return score_grid_remarks(scores.grid, list(dict.fromkeys(group for group, _ in _headlines(scores))))
+    grid = read_scores(read_record(store, run_id))
+    return score_grid_remarks(grid, list(dict.fromkeys(group for group, _ in _headlines(grid))))
 
 
-def read_scores(record: RunRecord) -> RunScores:
+def read_scores(record: RunRecord) -> ScoreGrid:
     """The grid of a run: what its ``tabulate`` put together, else all its evaluations; controls first."""
     tables = record.steps_with_artifact("tabulate")
     evaluations = [rows for _, artifact in tables for rows in tabulated_score_rows(artifact)]
     if not evaluations:
         evaluations = [evaluation_score_rows(artifact) for _, artifact in record.steps_with_artifact("evaluate")]
     with_scores = [rows for rows in evaluations if rows]
-    return RunScores(build_score_grid(sorted(with_scores, key=lambda rows: not control_kind(rows[0]))))
+    return build_score_grid(sorted(with_scores, key=lambda rows: not control_kind(rows[0])))
 
 
 def evaluation_score_rows(artifact: Artifact) -> list[_Row]:
@@ -143,9 +130,9 @@ def _part(group: ComparisonGroup) -> str:
     return group.benchmark.partition("/")[2].replace("_", " ")
 
 
-def _headlines(scores: RunScores) -> list[ScoreColumn]:
+def _headlines(grid: ScoreGrid) -> list[ScoreColumn]:
     """The columns that stand for the benchmarks: means over parts where there are means."""
-    columns = scores.columns()
+    columns = grid.columns()
     averaged = {(_benchmark_name(group), group.split, group.protocol) for group, _ in columns if _part(group) == "mean"}
     chosen = [
         (group, metric)
@@ -184,20 +171,20 @@ def headline_metrics(label: str) -> tuple[str, ...]:
 
 def page_score_tables(record: RunRecord) -> list[ScoreTable]:
     """The overview, then tables for each benchmark: its means, then categories and tasks (aspects: the breakdown)."""
-    scores = read_scores(record)
-    columns = [column for column in scores.columns() if "/" not in column[1]]
-    tables = [_table("Overview", SCORES_ABOUT, scores, _headlines(scores))]
+    grid = read_scores(record)
+    columns = [column for column in grid.columns() if "/" not in column[1]]
+    tables = [_table("Overview", SCORES_ABOUT, grid, _headlines(grid))]
     for name in dict.fromkeys(_benchmark_name(group) for group, _ in columns):
         of_benchmark = [column for column in columns if _benchmark_name(column[0]) == name]
         whole = [column for column in of_benchmark if _part(column[0]) in ("", "mean")]
         parts = [column for column in of_benchmark if column not in whole]
-        tables.append(_table(benchmark_title(name), "", scores, whole))
-        tables.append(_table(f"{benchmark_title(name)} part by part", "", scores, parts))
+        tables.append(_table(benchmark_title(name), "", grid, whole))
+        tables.append(_table(f"{benchmark_title(name)} part by part", "", grid, parts))
     return [table for table in tables if table.columns]
 
 
-def _table(title: str, about: str, scores: RunScores, columns: list[ScoreColumn]) -> ScoreTable:
-    grid, groups = scores.grid, list(dict.fromkeys(group for group, _ in columns))
+def _table(title: str, about: str, grid: ScoreGrid, columns: list[ScoreColumn]) -> ScoreTable:
+    groups = list(dict.fromkeys(group for group, _ in columns))
     heads = tuple(TableHead(metric, _query_counts(grid, (group, metric))) for group, metric in columns)
     rows = []
     for number, method in enumerate(grid.methods):

@@ -25,7 +25,9 @@ def training_curves(record: RunRecord) -> list[CurveCharts]:
 
 def _curve(name: str, checkpoint: Artifact) -> CurveCharts:
     series = sorted(read_curve(checkpoint), key=_loss_first)
-    svgs = [_svg(curve, number, name) for number, curve in enumerate(series)]
+    drawn = [
+        curve_panel(curve, number, f"{name}: {curve.name} by training step") for number, curve in enumerate(series)
+    ]
     facts = checkpoint.facts
     counts = [
         f"{facts[fact]:,} {word}"
@@ -34,13 +36,9 @@ def _curve(name: str, checkpoint: Artifact) -> CurveCharts:
     ]
     loss = next((curve for curve in series if curve.name == "loss" and curve.y), None)
     ends = [f"loss {loss.y[0]:.3g} → {loss.y[-1]:.3g}"] if loss is not None else []
-    return CurveCharts(name, " · ".join([*counts, *ends]), tuple(svgs))
+    return CurveCharts(name, " · ".join([*counts, *ends]), tuple(map(Markup, drawn)))  # the chart escapes all names
 
 
 def _loss_first(series: Series) -> tuple[int, str]:
     """The loss first, the learning rate last, parts by name between them."""
     return ({"loss": 0, "lr": 2}.get(series.name, 1), series.name)
-
-
-def _svg(series: Series, number: int, step: str) -> Markup:
-    return Markup(curve_panel(series, number, f"{step}: {series.name} by training step"))  # noqa: S704 - the chart escapes all names
