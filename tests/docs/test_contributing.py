@@ -115,7 +115,7 @@ print(f"{facts['answered']} answered, {len(made)} triplets: {made[0]['text']}")
 def test_the_method_trains_is_stored_and_answers_the_same_again(copy: Copy) -> None:
     copy.write("zscir/methods/offset.py", example("method"))
     entry = textwrap.indent(example("method registration").rstrip(), " " * 8)
-    copy.edit("zscir/methods/registry.py", r"^    for info in \(\n", f"    for info in (\n{entry},\n")
+    copy.edit("zscir/methods/registry.py", r"^METHODS = methods_by_name\(\n", f"METHODS = methods_by_name(\n{entry},\n")
     copy.write("spec.toml", example("method spec"))
     copy.write("train.py", TRAIN)
     assert copy.run("train.py").split() == ["offset", "lower", "same"]
@@ -157,7 +157,7 @@ print(again.name, "lower" if losses[-1] < losses[0] else "higher", "same" if sam
 
 def test_the_benchmark_loads_and_scores_on_the_command_line(copy: Copy) -> None:
     copy.write("zscir/benchmarks/shelf.py", example("benchmark"))
-    copy.edit("zscir/benchmarks/registry.py", r"^BENCHMARKS: .*$", example("benchmark registration").strip())
+    copy.edit("zscir/benchmarks/registry.py", r"^BENCHMARKS = .*$", example("benchmark registration").strip())
     copy.edit(
         "zscir/benchmarks/registry.py",
         r"^from zscir\.benchmarks\.info",

@@ -14,7 +14,7 @@ from tests.support.small_run import RecordedRun, new_store
 from zscir.benchmarks import Query
 from zscir.benchmarks.info import BenchmarkInfo
 from zscir.benchmarks.leaderboard import leaderboard_markdown, measured_entries
-from zscir.benchmarks.registry import BENCHMARKS
+from zscir.benchmarks.registry import BENCHMARKS, benchmarks_by_name
 from zscir.evaluation.benchmark_images import BenchmarkImages
 from zscir.lineage.sql_views import REAL_SCORES_SQL, query_store_rows
 from zscir.pipeline.stage import stage
@@ -127,6 +127,8 @@ def test_a_forgotten_field_is_named(name: str) -> None:
     [
         ({"name": ""}, "name must not be empty"),
         ({"title": "", "text_makers": {}}, "title, text_makers must not be empty"),
+        ({"splits": "val", "headline_metrics": "R@1"}, "splits, headline_metrics must be tuples"),
+        ({"name": "toy/part"}, "name must be an identifier"),
         ({"published_split": "test"}, "published_split 'test' is not one of splits"),
         ({"headline_metrics": ("R@10",)}, "headline_metrics must be among literature_metrics"),
         ({"headline_metrics": ("R@5",)}, "the first of headline_metrics and of literature_metrics must be one"),
@@ -138,6 +140,11 @@ def test_a_forgotten_field_is_named(name: str) -> None:
 def test_a_record_that_contradicts_itself_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=f"benchmark '.*' is registered wrongly: .*{words}"):
         dataclasses.replace(TOY, **changes)
+
+
+def test_two_benchmarks_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="two benchmarks bear one name; registered are toy, cirr, toy"):
+        benchmarks_by_name(TOY, BENCHMARKS["cirr"], dataclasses.replace(TOY, title="Copied"))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from zscir.lineage.sql_views import REAL_SCORES_SQL, query_store_rows
 from zscir.methods.build import check_reloads
 from zscir.methods.checkpoint import load_method
 from zscir.methods.protocol import StoredMethod, TrainableMethod
-from zscir.methods.registry import METHODS, MethodInfo
+from zscir.methods.registry import METHODS, MethodInfo, methods_by_name
 from zscir.methods.specs import MethodSpec
 from zscir.pipeline.stage import stage
 from zscir.report.page import write_report
@@ -151,6 +151,11 @@ def test_the_start_of_a_method_and_where_its_spec_is_kept_are_given_together() -
         dataclasses.replace(TOY, init_from="clip")
 
 
+def test_two_methods_of_one_name_are_refused() -> None:
+    with pytest.raises(RequestError, match="two methods bear one name; registered are toy, toy"):
+        methods_by_name(TOY, dataclasses.replace(TOY, trains="both towers"))
+
+
 def test_a_method_without_its_line_is_refused_when_the_spec_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(METHODS, "toy")
     with pytest.raises(RequestError, match=r"toy\.toml: there is no method 'toy'; registered are clip, pli, tscir_map"):
@@ -223,7 +228,7 @@ HERE = "tests.drills.test_toy_method"
         ({"method": f"{HERE}:NamedOther"}, "has name = 'other', not 'toy'"),
         ({"method": f"{HERE}:NameLess"}, "has name = None, not 'toy'"),
         ({"text_protocol": "tscir"}, "has text_protocol = 'pli', not 'tscir'"),
-        ({"holds_towers": True}, "it says that it holds towers"),
+        ({"holds_towers": True}, "it is registered with holds_towers"),
         ({"method": f"{HERE}:SavesLess"}, "could not be loaded again.*do not fit"),
         ({"method": f"{HERE}:SavesOneTensorTwice"}, "could not be loaded again.*share memory"),
         ({"method": f"{HERE}:LoadsNothing"}, r"load leaves out \['gate.weight', 'gate.bias'\]"),

@@ -95,4 +95,4 @@ def test_a_launcher_that_was_killed_may_be_tried_again_and_one_that_does_not_sta
     killed, broken = verdict(tmp_path, None, KILL), verdict(tmp_path, None, 1)
     assert (type(killed), str(killed)) == (TransientError, "training on 3 ranks: their launcher was ended by SIGKILL")
     assert type(broken) is StageError
-    assert str(broken).endswith("it said: torch says much | ImportError: no gloo")
+    assert str(broken).endswith(f"the last lines of {tmp_path / 'log'}: torch says much | ImportError: no gloo")

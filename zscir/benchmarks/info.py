@@ -24,6 +24,7 @@ REQUIRED_FIELDS = (
     "headline_metrics",
     "text_makers",
 )
+TUPLE_FIELDS = ("splits", "protocols", "literature_metrics", "headline_metrics", "parts", "aspects")
 OfficialCounts = Mapping[str, Any]
 Submission = Callable[[Any, Any], dict[str, dict[str, Any]]]  # (Benchmark, blocks of scores) -> file name -> content
 
@@ -91,8 +92,12 @@ class BenchmarkInfo:
 
     def __post_init__(self) -> None:
         empty = [name for name in REQUIRED_FIELDS if not getattr(self, name)]
+        strings = [name for name in TUPLE_FIELDS if isinstance(getattr(self, name), str)]
         rules = {
             f"{', '.join(empty)} must not be empty": not empty,
+            # ("val") without its comma is a string, in which "v" would be a split too.
+            f"{', '.join(strings)} must be tuples": not strings,
+            "name must be an identifier, as labels add '/' and a part to it": self.name.isidentifier(),
             f"published_split {self.published_split!r} is not one of splits": self.published_split in self.splits,
             "headline_metrics must be among literature_metrics": {*self.headline_metrics} <= {*self.literature_metrics},
             # The overview in Markdown takes the first of literature_metrics, that of the page the headline metrics.

@@ -12,8 +12,17 @@ from zscir.benchmarks.genecis import GENECIS
 from zscir.benchmarks.info import BenchmarkInfo
 from zscir.runtime.errors import RequestError
 
+
+def benchmarks_by_name(*records: BenchmarkInfo) -> dict[str, BenchmarkInfo]:
+    """The records by name; ValueError when two bear one name, as a copied file does at first."""
+    by_name = {info.name: info for info in records}
+    if len(by_name) < len(records):
+        raise ValueError(f"two benchmarks bear one name; registered are {', '.join(info.name for info in records)}")
+    return by_name
+
+
 # The literature's order, which is that of every table.
-BENCHMARKS: dict[str, BenchmarkInfo] = {info.name: info for info in (FASHIONIQ, CIRR, CIRCO, GENECIS)}
+BENCHMARKS = benchmarks_by_name(FASHIONIQ, CIRR, CIRCO, GENECIS)
 
 
 def benchmark_info(name: str) -> BenchmarkInfo:

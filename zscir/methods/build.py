@@ -65,7 +65,7 @@ def check_reloads(method: AnyMethod, info: MethodInfo, init_spec: MethodSpec | N
         try:
             check_tensors_fit(towers.clip, weights, Path(ck.WEIGHTS))
         except RequestError as error:
-            raise RequestError(f"{unfit}: it says that it holds towers, and {error}") from None
+            raise RequestError(f"{unfit}: it is registered with holds_towers, and {error}") from None
         return  # load_towers reads these tensors and nothing else
     marked = _marked(weights, towers)
     try:

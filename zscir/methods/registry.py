@@ -60,28 +60,33 @@ class MethodInfo:
         return found
 
 
-METHODS: dict[str, MethodInfo] = {
-    info.name: info
-    for info in (
-        MethodInfo(
-            name="clip", spec="zscir.methods.specs:ClipSpec", method="zscir.methods.clip:Clip",
-            text_protocol="pli", trains="both towers", holds_towers=True, trained_for_task=False,
-        ),
-        MethodInfo(
-            name="pli", spec="zscir.methods.specs:PliSpec", method="zscir.methods.pli:Pli",
-            text_protocol="pli", trains="the towers", holds_towers=True, masks_patches=True,
-        ),
-        MethodInfo(
-            name="tscir_map", spec="zscir.methods.specs:TscirMapSpec", method="zscir.methods.tscir_map:TscirMap",
-            text_protocol="tscir", trains="the mapping", holds_towers=False, backbone_gallery=True,
-        ),
-        MethodInfo(
-            name="tscir_compose", spec="zscir.methods.specs:TscirComposeSpec",
-            method="zscir.methods.tscir_compose:TscirCompose", text_protocol="tscir", trains="the adapters",
-            holds_towers=False, backbone_gallery=True, init_from="tscir_map", init_section="mapping",
-        ),
-    )
-}  # fmt: skip
+def methods_by_name(*entries: MethodInfo) -> dict[str, MethodInfo]:
+    """The entries by name; RequestError when two bear one name, as a copied line does at first."""
+    by_name = {info.name: info for info in entries}
+    if len(by_name) < len(entries):
+        raise RequestError(f"two methods bear one name; registered are {', '.join(info.name for info in entries)}")
+    return by_name
+
+
+METHODS = methods_by_name(
+    MethodInfo(
+        name="clip", spec="zscir.methods.specs:ClipSpec", method="zscir.methods.clip:Clip",
+        text_protocol="pli", trains="both towers", holds_towers=True, trained_for_task=False,
+    ),
+    MethodInfo(
+        name="pli", spec="zscir.methods.specs:PliSpec", method="zscir.methods.pli:Pli",
+        text_protocol="pli", trains="the towers", holds_towers=True, masks_patches=True,
+    ),
+    MethodInfo(
+        name="tscir_map", spec="zscir.methods.specs:TscirMapSpec", method="zscir.methods.tscir_map:TscirMap",
+        text_protocol="tscir", trains="the mapping", holds_towers=False, backbone_gallery=True,
+    ),
+    MethodInfo(
+        name="tscir_compose", spec="zscir.methods.specs:TscirComposeSpec",
+        method="zscir.methods.tscir_compose:TscirCompose", text_protocol="tscir", trains="the adapters",
+        holds_towers=False, backbone_gallery=True, init_from="tscir_map", init_section="mapping",
+    ),
+)  # fmt: skip
 
 
 def method_info(name: str) -> MethodInfo:

@@ -53,7 +53,7 @@ def error_of_ranks(
     SIGTERM, and a rank that waits for a lost one reports no more than that.
     """
     reports = {rank: report for rank in range(count) if (report := _read(folder / f"rank{rank}.json"))}
-    # A rank that lost its peer only says that another one failed; the earliest of the others is the cause.
+    # A rank that lost its peer only reports that another one failed; the earliest of the others is the cause.
     causes = {rank: report for rank, report in reports.items() if report["kind"] != PeerLostError.__name__}
     if causes:
         first = min(causes, key=lambda rank: float(causes[rank]["at_s"]))
@@ -63,7 +63,8 @@ def error_of_ranks(
             killer = _signal(launcher_exit_code)
             return TransientError(f"training on {count} ranks: their launcher was ended by {killer}")
         return StageError(
-            f"training on {count} ranks: the launcher ended ({launcher_exit_code}); it said: {_log_tail(log)}"
+            f"training on {count} ranks: the launcher ended with exit code {launcher_exit_code}; "
+            f"the last lines of {log}: {_log_tail(log)}"
         )
     silent = {rank: code for rank, code in exits.items() if rank not in reports}
     rank, code = min(silent.items(), key=_how_likely, default=(min(exits), 1))

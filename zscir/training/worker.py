@@ -4,7 +4,7 @@
     python -m zscir.training.worker train PID FOLDER          # one rank; the agent says which in RANK
 
 torchrun's own rendezvous keeps pickles on a port that is open to the network. Here rendezvous and gloo listen on the
-loopback, and NCCL, which by default avoids it, is told to use nothing else; the ranks exchange bytes and JSON. No rank
+loopback, and NCCL, which by default avoids it, is set to use nothing else; the ranks exchange bytes and JSON. No rank
 is restarted: the stage is tried again as a whole.
 """
 
@@ -27,7 +27,7 @@ LOOPBACK = "127.0.0.1"
 def run_launcher(parent_pid: int, count: int, folder: Path) -> None:
     """Start ``count`` ranks and wait; when one fails all are ended, and their exit codes are written to ``exits.json``.
 
-    On a signal this process ends the ranks, then itself by that signal, so that its exit code tells of it.
+    On a signal this process ends the ranks, then itself by that signal, which its exit code then names.
     """
     from torch.distributed.elastic.agent.server.api import WorkerSpec
     from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
