@@ -47,7 +47,7 @@ def test_rankings_easier_texts_and_preprocessings_are_never_in_one_sheet(
 
 @pytest.mark.parametrize(("benchmark", "protocol"), NAMES)
 def test_texts_that_say_more_than_the_modification_are_known_as_easier(benchmark: str, protocol: str) -> None:
-    """What may share a column with the others is asked by the captions alone, whatever its template."""
+    """What may share a column with the others has queries of the captions alone, whatever its template."""
     query = Query("0", "r", ("is red", "has stripes") if benchmark == "fashioniq" else ("is red",), ("t",))
     other = replace(query, shared_concept="a dog", targets=("x",), aspects=("negation",), reference="y")
     texts_of = benchmark_info(benchmark).text_makers[protocol]

@@ -48,9 +48,9 @@ def write(path: Path, value: Any) -> Path:
     return path
 
 
-def cirr(root: Path, split: str = "val", *, out: Path | None = None, asked: Any = None, **files: Any) -> FeatureScores:
+def cirr(root: Path, split: str = "val", *, out: Path | None = None, fields: Any = None, **files: Any) -> FeatureScores:
     given = FeatureFiles(**{"queries": root / "q.npy", "gallery": root / "g.npy", **files})
-    return score_files(ScoreRequest("cirr", root, split, **(asked or {})), given, "searle", "mine", submission_out=out)
+    return score_files(ScoreRequest("cirr", root, split, **(fields or {})), given, "searle", "mine", submission_out=out)
 
 
 def circo(root: Path, split: str = "val", *, out: Path | None = None, **files: Any) -> FeatureScores:
@@ -307,7 +307,7 @@ def test_a_benchmark_that_does_not_exist_is_refused_by_name(root: Path) -> None:
 
 def test_files_that_are_not_the_official_ones_are_refused_with_the_option_official(root: Path) -> None:
     with pytest.raises(RequestError, match=r"4 annotation files were altered:\n.*captions/cap.rc2.test1.json: sha256"):
-        cirr(root, asked={"official": True})
+        cirr(root, fields={"official": True})
 
 
 def zscir(*words: str | Path) -> "subprocess.CompletedProcess[str]":

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.stored_histories import age_of
-from tests.support.toy_pipelines import STEPS, clean_environment, command, walk_toy, write_toy
+from tests.support.toy_pipelines import STEPS, clean_environment, command, run_toy, write_toy
 from tests.support.toys import store_at
 from zscir.cli import main as command_line
 from zscir.lineage.recorder import Recorder, RunInfo
@@ -48,7 +48,7 @@ def test_the_help_lists_every_command(cli):
 
 
 def test_a_finished_pipeline_is_run_and_rerun_at_once(cli, store, path):
-    walk_toy(store, path)
+    run_toy(store, path)
     code, out, err = cli("run", path)
     assert code == 0
     assert "reused" in out
@@ -59,7 +59,7 @@ def test_a_finished_pipeline_is_run_and_rerun_at_once(cli, store, path):
 
 
 def test_json_parses_on_every_command_that_prints_a_table(cli, store, path):
-    run = walk_toy(store, path)
+    run = run_toy(store, path)
     key = run.artifacts["short"].key
     asked = {
         ("plan", path): "step",
@@ -84,14 +84,14 @@ def test_json_of_nothing_is_an_empty_list(cli, store):
 
 
 def test_a_plan_is_a_table_of_steps_actions_and_reasons(cli, store, path):
-    walk_toy(store, path)
+    run_toy(store, path)
     code, out, _ = cli("plan", path, "--set", "short.max_text_chars=30")
     assert code == 0
     assert "spec changed: max_text_chars 40 -> 30" in out
 
 
 def test_a_plan_ends_with_totals_and_the_token_that_run_takes(cli, store, path):
-    walk_toy(store, path)
+    run_toy(store, path)
     code, out, _ = cli("plan", path, "--set", "short.max_text_chars=30")
     assert code == 0
     assert "1 of 3 to make" in out
@@ -104,7 +104,7 @@ def test_a_plan_ends_with_totals_and_the_token_that_run_takes(cli, store, path):
 
 
 def test_a_plan_knows_dollars_when_the_environment_names_a_price(cli, store, path, monkeypatch):
-    walk_toy(store, path)
+    run_toy(store, path)
     words = ("plan", path, "--set", "short.max_text_chars=30")
     assert "usd" not in cli(*words)[1]
     monkeypatch.setenv("ZSCIR_USD_PER_HOUR", "3600")
@@ -116,7 +116,7 @@ def test_a_plan_knows_dollars_when_the_environment_names_a_price(cli, store, pat
 
 
 def test_a_budget_on_the_command_line_is_known_to_the_rerun(cli, store, path):
-    walk_toy(store, path)
+    run_toy(store, path)
     assert cli("run", path, "--max-hours", "2", "--json")[0] == 0
     assert cli("rerun", "latest", "--max-hours", "3", "--json")[0] == 0
     asked = json.loads(cli("sql", "SELECT user_config FROM run ORDER BY started_at DESC LIMIT 1", "--json")[1])
@@ -141,7 +141,7 @@ def test_the_leaderboard_is_markdown_latex_or_a_page(cli, store, tmp_path):
 
 
 def test_show_tells_a_run_and_an_artifact(cli, store, path):
-    run = walk_toy(store, path)
+    run = run_toy(store, path)
     code, out, _ = cli("show", "latest")
     assert code == 0
     assert f"run {run.run_id}" in out
@@ -152,7 +152,7 @@ def test_show_tells_a_run_and_an_artifact(cli, store, path):
 
 
 def test_verify_tells_damage_with_code_4_and_the_lines_to_type_and_closes_it_when_asked(cli, store, path):
-    run = walk_toy(store, path)
+    run = run_toy(store, path)
     assert cli("verify")[:2] == (0, "3 artifacts, 5 files, 11,666 bytes read; 0 artifacts damaged\n")
     pairs = run.artifacts["short"].path("pairs.parquet")
     data = pairs.read_bytes()
@@ -171,7 +171,7 @@ def test_verify_tells_damage_with_code_4_and_the_lines_to_type_and_closes_it_whe
 
 def test_gc_says_what_would_go_and_removes_it_only_when_told(cli, store, path):
     for chars in (30, 31):
-        made = walk_toy(store, path, f"short.max_text_chars={chars}").artifacts
+        made = run_toy(store, path, f"short.max_text_chars={chars}").artifacts
     old = [key for _, key in store.list_keys() if key not in {one.key for one in made.values()}]
     age_of(Path(store.root), 40)
     code, out, _ = cli("gc", "--keep-runs", "1")
@@ -187,7 +187,7 @@ def test_gc_says_what_would_go_and_removes_it_only_when_told(cli, store, path):
 def test_who_may_only_read_a_store_verifies_it_and_is_told_what_takes_more(cli, store, path, tmp_path):
     if os.geteuid() == 0 and shutil.which("setpriv") is None:
         pytest.skip("root may write everywhere, and no setpriv is there to take that right away")
-    walk_toy(store, path)
+    run_toy(store, path)
     folders = [folder for folder in [Path(store.root), *Path(store.root).rglob("*")] if folder.is_dir()]
     rights = "-dac_override,-dac_read_search,-fowner"
     drop = ["setpriv", "--bounding-set", rights, "--inh-caps", rights] if os.geteuid() == 0 else []
@@ -316,7 +316,7 @@ def test_a_mistake_of_our_own_is_told_as_one_without_a_traceback(cli, store):
 
 
 def test_a_file_that_may_not_be_written_is_told(cli, store, path):
-    walk_toy(store, path)
+    run_toy(store, path)
     code, _, err = cli("report", "latest", "--out", "/proc/nowhere/report.html")
     assert code == 2
     assert "Traceback" not in err

@@ -175,7 +175,7 @@ def test_stages_make_the_same_of_tables_that_lack_columns(tmp_path):
     for case in CASES:
         out = tmp_path / case.name
         out.mkdir()
-        inputs = {role: [made[one] for one in given] if isinstance(given, list) else made[given]
+        inputs = {role: [made[name] for name in given] if isinstance(given, list) else made[given]
                   for role, given in case.inputs.items()}  # fmt: skip
         spec = stage_named(case.stage).spec_type.parse(case.spec, case.name)
         stage_named(case.stage)(spec, **inputs, out=out)

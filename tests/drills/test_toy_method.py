@@ -78,9 +78,9 @@ def run() -> Iterator[RecordedRun]:
         benchmarks = run.step("import_benchmarks", import_benchmarks, PlainSpec())
         backbone = run.step("backbone", train, train_spec(BACKBONE), data=data)
         toy = run.step("train_toy", train, train_spec({"name": "toy"}), data=data, backbone=backbone)
-        asked = EvaluateSpec.parse({"benchmarks": [{"name": name} for name in BENCHMARKS]}, "test")
+        spec = EvaluateSpec.parse({"benchmarks": [{"name": name} for name in BENCHMARKS]}, "test")
         inputs = {"checkpoint": toy, "backbone": backbone, "benchmarks": benchmarks}
-        scores = run.step("score_toy", evaluate, asked, **inputs)
+        scores = run.step("score_toy", evaluate, spec, **inputs)
         run.step("table", tabulate, TabulateSpec(), scores=[scores])
         run.recorder.finish("succeeded")
         yield run
@@ -128,12 +128,12 @@ def test_embeddings_of_the_backbone_serve_a_method_only_if_its_entry_says_so(
     spec = EmbedBenchmarksSpec.parse({"benchmarks": ["cirr"]}, "test")
     embed_benchmarks(spec, inputs["backbone"], inputs["benchmarks"], out=tmp_path / "gallery")
     inputs["gallery"] = Artifact.of_folder(tmp_path / "gallery")
-    asked = EvaluateSpec.parse({"benchmarks": [{"name": "cirr"}]}, "test")
+    spec = EvaluateSpec.parse({"benchmarks": [{"name": "cirr"}]}, "test")
     (tmp_path / "out").mkdir()
     with pytest.raises(RequestError, match="embedded with other weights"):
-        evaluate(asked, **inputs, out=tmp_path / "out")
+        evaluate(spec, **inputs, out=tmp_path / "out")
     monkeypatch.setitem(METHODS, "toy", dataclasses.replace(TOY, backbone_gallery=True))
-    assert evaluate(asked, **inputs, out=tmp_path / "out")["queries"] == 4
+    assert evaluate(spec, **inputs, out=tmp_path / "out")["queries"] == 4
 
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(MethodInfo) if f.default is dataclasses.MISSING])

@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.processes import finish, kill_after, start
 from tests.support.services import CREDENTIALS, prefect_api, s3_endpoint
-from tests.support.toy_pipelines import clean_environment, command, digests, json_of, walk_toy, write_toy, zscir
+from tests.support.toy_pipelines import clean_environment, command, digests, json_of, run_toy, write_toy, zscir
 from tests.support.toys import store_at
 from zscir.lineage.sql_views import query_store_rows
 from zscir.pipeline.pipeline_file import load_pipeline
@@ -25,7 +25,7 @@ FAULT = "kill -9 of a run, at random moments"
 
 def one_walk(uri, cache, path, environment):
     os.environ.update(environment)
-    walk_toy(store_at(uri, cache), path)
+    run_toy(store_at(uri, cache), path)
 
 
 def check_against(store, path, expected):
@@ -58,7 +58,7 @@ def kill_and_go_on(uri, tmp_path, environment, wanted_kills):
     """
     path = write_toy(tmp_path / "specs")
     cache = tmp_path / "cache"
-    expected = digests(walk_toy(store_at(tmp_path / "undisturbed", cache), path).artifacts)
+    expected = digests(run_toy(store_at(tmp_path / "undisturbed", cache), path).artifacts)
     finish(start(time.sleep, 0))  # the process that all others come from is warm now
     began = time.monotonic()
     finish(start(one_walk, f"{uri}-trial", cache, path, environment))
@@ -105,7 +105,7 @@ def test_runs_killed_on_s3_end_with_the_same_digests(tmp_path, s3, measured):
 def test_the_command_killed_again_and_again_and_rerun_ends_with_the_same_digests(tmp_path, measured):
     """Through the command line and Prefect: run, kill -9, ``rerun latest``, kill -9, ..., to the end."""
     path = write_toy(tmp_path / "specs")
-    expected = digests(walk_toy(store_at(tmp_path / "undisturbed", tmp_path / "cache"), path).artifacts)
+    expected = digests(run_toy(store_at(tmp_path / "undisturbed", tmp_path / "cache"), path).artifacts)
     store = store_at(tmp_path / "store", tmp_path / "cache")
     environment = {"ZSCIR_STORE": store.uri, "PREFECT_API_URL": prefect_api()}
     rng, kills, kept = random.Random(7), 0, set()

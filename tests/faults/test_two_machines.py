@@ -11,7 +11,7 @@ from s3fs import S3FileSystem
 from tests.faults.faulty_proxy import KINDS, FaultyProxy
 from tests.faults.processes import finish, kill_after, start
 from tests.support.services import CREDENTIALS, s3_endpoint
-from tests.support.toy_pipelines import digests, walk_toy, write_toy
+from tests.support.toy_pipelines import digests, run_toy, write_toy
 from tests.support.toys import log, pause, store_at
 from zscir.pipeline.run import list_runs
 from zscir.pipeline.stage import materialize, stage, stage_key
@@ -212,8 +212,8 @@ def test_runs_in_which_one_request_in_twenty_fails_end_with_the_same_digests(s3,
         S3FileSystem.clear_instance_cache()
         while runs < MOST_RUNS and not all(proxy.faults[kind] for kind in KINDS):
             change = f"short.max_text_chars={40 - runs}"
-            run = walk_toy(store_at(s3, tmp_path / "cache"), path, change)
-            assert digests(run.artifacts) == digests(walk_toy(undisturbed, path, change).artifacts)
+            run = run_toy(store_at(s3, tmp_path / "cache"), path, change)
+            assert digests(run.artifacts) == digests(run_toy(undisturbed, path, change).artifacts)
             begun += sum(row["outcome"] == "made" for row in run.recorder.steps())
             runs += 1
         assert all(proxy.faults[kind] for kind in KINDS), proxy.faults

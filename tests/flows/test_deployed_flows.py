@@ -13,7 +13,7 @@ from flows.deployment_config import DeploymentRequest, load_deployments, pipelin
 from tests.support import services
 from tests.support.services import named, of_flow_run, prefect_api, start_flow, start_worker
 from tests.support.stored_histories import Attic
-from tests.support.toy_pipelines import ORDER, STEPS, clean_environment, digests, direct, held, walk_toy, write_toy
+from tests.support.toy_pipelines import ORDER, STEPS, clean_environment, digests, direct, held, run_toy, write_toy
 from tests.support.toys import store_at
 from zscir.lineage.sql_views import query_store_rows
 from zscir.pipeline.run import list_runs
@@ -116,8 +116,8 @@ def test_a_start_by_rest_is_a_run_whose_steps_are_tasks_of_that_very_flow_run(fo
     run = run_of(store, begun["whole"])
     assert (run["trigger"], run["status"]) == ("api", "succeeded")
 
-    undisturbed = walk_toy(store_at(folder / "direct", folder / "cache"), folder / "toy" / "toy.toml")
-    assert digests(walk_toy(store, folder / "toy" / "toy.toml").artifacts) == digests(undisturbed.artifacts)
+    undisturbed = run_toy(store_at(folder / "direct", folder / "cache"), folder / "toy" / "toy.toml")
+    assert digests(run_toy(store, folder / "toy" / "toy.toml").artifacts) == digests(undisturbed.artifacts)
 
     def logged():
         return ask("logs/filter", {"logs": {"flow_run_id": {"any_": [begun["whole"]]}}})
@@ -199,7 +199,7 @@ def test_a_schedule_that_fires_during_a_rerun_waits_for_what_that_makes_and_noth
 ):
     path = write_toy(folder / "twice", SLOW.replace("scenes = 41", "scenes = 42").replace('"toy"', '"twice"', 1))
     with pytest.raises(StageError, match="zscir rerun"):
-        walk_toy(store, path, engine=fails_before_slow)
+        run_toy(store, path, engine=fails_before_slow)
     (before,) = [run for run in list_runs(store) if run["pipeline"] == "twice"]
     with held(store, path, "slow"):
         rerun = start("rerun/rerun", parameters={"run_id": before["run_id"]})

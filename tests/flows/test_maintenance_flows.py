@@ -10,7 +10,7 @@ import pytest
 from flows.maintenance_flows import gc_flow, reap_flow, verify_flow
 from tests.support.services import named, prefect_api
 from tests.support.stored_histories import Attic
-from tests.support.toy_pipelines import walk_toy, write_toy
+from tests.support.toy_pipelines import run_toy, write_toy
 from tests.support.toys import store_at
 
 
@@ -46,6 +46,6 @@ def test_gc_removes_nothing_until_its_form_says_so_and_verify_fails_with_what_to
 
 def test_the_reaper_flow_works_on_the_store_of_its_environment(tmp_path, monkeypatch):
     store = store_at(tmp_path / "store", tmp_path / "cache")
-    walk_toy(store, write_toy(tmp_path / "specs"))
+    run_toy(store, write_toy(tmp_path / "specs"))
     monkeypatch.setenv("ZSCIR_STORE", store.uri)
     assert reap_flow.fn() == []

@@ -18,7 +18,7 @@ from tests.support.toy_pipelines import (
     digests,
     direct,
     json_of,
-    walk_toy,
+    run_toy,
     write_toy,
     zscir,
 )
@@ -62,8 +62,8 @@ def test_a_run_needs_no_server_leaves_none_and_a_second_one_not_even_prefect(tmp
     assert [left for left in servers if left.is_running() and left.status() != psutil.STATUS_ZOMBIE] == []
     assert [row["status"] for row in list_runs(store)] == ["died", "succeeded"]
     assert list_runs(store)[1]["flow_run_id"]
-    undisturbed = walk_toy(store_at(tmp_path / "direct", tmp_path / "cache"), path)
-    again = walk_toy(store, path)
+    undisturbed = run_toy(store_at(tmp_path / "direct", tmp_path / "cache"), path)
+    again = run_toy(store, path)
     assert digests(again.artifacts) == digests(undisturbed.artifacts)
     (tmp_path / "home").rename(tmp_path / "gone")
     second = zscir(tmp_path, "run", str(path), "--json", **home)
@@ -85,7 +85,7 @@ def run_until_slow(tmp_path, store, environment):
 def test_reuse_imports_nothing_that_takes_long(tmp_path, store):
     """How quick that is, ``make bench`` measures. pandas is allowed: pyarrow imports it wherever it is installed."""
     path = write_toy(tmp_path / "specs")
-    walk_toy(store, path)
+    run_toy(store, path)
     code = (
         "import sys; sys.argv = ['zscir', 'run', sys.argv[1]]\n"
         "from zscir.cli.main import main\n"
@@ -188,7 +188,7 @@ def test_a_run_through_a_server_is_known_by_the_names_of_its_stages_and_may_keep
     assert sorted(task["name"] for task in tasks) == sorted(ORDER)
     query = "SELECT count(*) AS n FROM pairs JOIN artifacts ON key = artifact_key"
     ((found),) = json_of(zscir(tmp_path, "sql", query, "--store", s3, "--json", **environment))
-    undisturbed = walk_toy(store_at(tmp_path / "direct", tmp_path / "cache"), path).artifacts
+    undisturbed = run_toy(store_at(tmp_path / "direct", tmp_path / "cache"), path).artifacts
     assert found["n"] == undisturbed["short"].facts["rows"] + undisturbed["ingest"].facts["rows"]
-    assert digests(walk_toy(store, path).artifacts) == digests(undisturbed)
+    assert digests(run_toy(store, path).artifacts) == digests(undisturbed)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["cache", "direct", "specs"]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import services
 from tests.support.services import CREDENTIALS, of_flow_run, prefect_api, s3_endpoint, start_worker
-from tests.support.toy_pipelines import clean_environment, command, digests, direct, held, walk_toy, write_toy
+from tests.support.toy_pipelines import clean_environment, command, digests, direct, held, run_toy, write_toy
 from tests.support.toys import store_at
 from tests.support.url_lists import write_list
 from zscir.cli.engine import check_pools, run_with_prefect
@@ -211,8 +211,8 @@ def test_three_machines_that_share_only_a_store_give_the_bytes_of_one_and_make_n
     }
     assert [name for name in copied if copied[name]] == ["two"]
     here = ("dispatch.ingest=here", "dispatch.long=here")
-    undisturbed = walk_toy(store_at(tmp_path / "store", tmp_path / "cache"), machines.path, *here)
-    assert digests(walk_toy(machines.store, machines.path).artifacts) == digests(undisturbed.artifacts)
+    undisturbed = run_toy(store_at(tmp_path / "store", tmp_path / "cache"), machines.path, *here)
+    assert digests(run_toy(machines.store, machines.path).artifacts) == digests(undisturbed.artifacts)
     measured(MAKER_KILLED, "0 of 3 artifacts lost, digests as undisturbed")
 
 
@@ -273,7 +273,7 @@ def test_a_step_that_is_split_is_split_by_the_worker(tmp_path, server):
 
     store = store_at(tmp_path / "store", tmp_path / "cache")
     path = write_list(tmp_path / "specs", scenes=8, chunk_rows=4)
-    run = walk_toy(store, path, engine=lambda run, chosen: direct(run, ["tabletop", "ingest"]))
+    run = run_toy(store, path, engine=lambda run, chosen: direct(run, ["tabletop", "ingest"]))
     download = load_pipeline(path).steps[-1]
     chunk = Chunk("split", download.stage, download.spec, {"pairs": run.artifacts["ingest"]})
     state = remote_job_flow(remote_job_for(store, chunk, 600.0), return_state=True)

@@ -11,7 +11,7 @@ from prefect import flow, task
 
 from flows.task_runners import make_task_runner
 from tests.support.services import free_port, named, prefect_api
-from tests.support.toy_pipelines import clean_environment, digests, json_of, walk_toy, zscir
+from tests.support.toy_pipelines import clean_environment, digests, json_of, run_toy, zscir
 from tests.support.toys import store_at
 from tests.support.url_lists import write_list
 from zscir.lineage.environment import worker_name
@@ -24,7 +24,7 @@ from zscir.runtime.settings import WorkerSettings
 def undisturbed(tmp_path_factory):
     """The digests of a run in one process without Prefect."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    return digests(walk_toy(store_at(folder / "store", folder / "cache"), write_list(folder)).artifacts)
+    return digests(run_toy(store_at(folder / "store", folder / "cache"), write_list(folder)).artifacts)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from flows import ui_artifacts
 from flows.ui_artifacts import ChunkProgressBar, publish_plan, publish_scores
 from tests.support.services import ask, free_port, prefect_api
 from tests.support.small_run import shared_store
-from tests.support.toy_pipelines import digests, load_toy, walk_toy, zscir
+from tests.support.toy_pipelines import digests, load_toy, run_toy, zscir
 from tests.support.toys import store_at
 from tests.support.url_lists import write_list
 from zscir.lineage.heartbeats import Heartbeat
@@ -95,8 +95,8 @@ def test_a_run_shows_its_plan_its_progress_and_where_its_report_is(tmp_path):
         ("rows of images", True, "pass"), ("schema", None, "pass"), ("success_rate", None, "pass"),
         ("width_px", None, "pass"),
     ]  # fmt: skip
-    undisturbed = walk_toy(store_at(tmp_path / "direct", tmp_path / "cache"), path)
-    assert digests(walk_toy(store, path).artifacts) == digests(undisturbed.artifacts)
+    undisturbed = run_toy(store_at(tmp_path / "direct", tmp_path / "cache"), path)
+    assert digests(run_toy(store, path).artifacts) == digests(undisturbed.artifacts)
 
 
 def test_scores_are_shown_as_a_table(tmp_path, server):

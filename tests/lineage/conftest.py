@@ -1,6 +1,6 @@
 import pytest
 
-from tests.support.toy_pipelines import walk_toy, write_toy
+from tests.support.toy_pipelines import run_toy, write_toy
 from tests.support.toys import store_at
 
 
@@ -17,4 +17,4 @@ def path(tmp_path):
 @pytest.fixture
 def walked(store, path):
     """A run of the toy pipeline that succeeded."""
-    return walk_toy(store, path)
+    return run_toy(store, path)

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tests.support.stores import store  # noqa: F401 - a fixture
-from tests.support.toy_pipelines import direct, walk_toy
+from tests.support.toy_pipelines import direct, run_toy
 from zscir.lineage.environment import worker_name
 from zscir.lineage.heartbeats import (
     HEARTBEAT_FILE,
@@ -46,7 +46,7 @@ def test_a_run_leaves_signs_of_life_from_its_beginning_to_its_end(store, path, m
             time.sleep(0.01)
         direct(run, chosen)
 
-    run = walk_toy(store, path, engine=engine)
+    run = run_toy(store, path, engine=engine)
     assert (seen[0]["beat"], seen[0]["process"], seen[0]["pid"]) == (1, worker_name(), os.getpid())
     last = beat_of(store, run.run_id)
     time.sleep(0.2)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.toy_pipelines import ORDER, load_toy, walk_toy
+from tests.support.toy_pipelines import ORDER, load_toy, run_toy
 from tests.support.toys import store_at
 from zscir.lineage.previous_runs import PreviousRuns
 from zscir.lineage.sql_views import query_store_rows
@@ -81,32 +81,32 @@ def spoil(store, run_id):
 
 
 def test_a_finished_pipeline_opens_no_table_of_the_runs_before_its_last(store, path):
-    walk_toy(store, path)
+    run_toy(store, path)
     store.fs.makedirs(store.address("lineage", "20200131-000000-abcdef"))
     spoil(store, "20200131-000000-abcdef")
     for _ in range(2):  # after the run that made everything, and after one that reused it
-        assert {row["outcome"] for row in walk_toy(store, path).recorder.steps()} == {"reused"}
+        assert {row["outcome"] for row in run_toy(store, path).recorder.steps()} == {"reused"}
 
 
 def test_a_table_that_cannot_be_read_is_told_by_its_name(store, path):
-    run = walk_toy(store, path)
+    run = run_toy(store, path)
     spoil(store, run.run_id)
     with pytest.raises(RequestError, match=rf"lineage/{run.run_id}/run\.parquet"):
-        walk_toy(store, path)
+        run_toy(store, path)
 
 
 def test_what_a_step_cost_is_told_by_the_run_that_made_its_artifact(anywhere, path):
-    made = walk_toy(anywhere, path)
-    walk_toy(anywhere, path)
+    made = run_toy(anywhere, path)
+    run_toy(anywhere, path)
     cost = {row["step"]: row["wall_s"] for row in made.recorder.steps()}
     found = previous_steps(PreviousRuns(anywhere), made.pipeline)
     assert {name: one.wall_s for name, one in found.items()} == cost
 
 
 def test_an_artifact_keeps_the_run_that_made_these_bytes(anywhere, path):
-    made = walk_toy(anywhere, path)
+    made = run_toy(anywhere, path)
     artifact = made.artifacts["short"]
-    again = walk_toy(anywhere, path)
+    again = run_toy(anywhere, path)
     row = PreviousRuns(anywhere).artifact(artifact.key, artifact.digest)
     assert row["created_by_run"] == made.run_id != again.run_id
     assert [one for one in query_store_rows(anywhere, "SELECT * FROM artifacts") if one["key"] == artifact.key] == [row]

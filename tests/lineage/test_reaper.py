@@ -10,7 +10,7 @@ import pytest
 from tests.faults.processes import finish, start
 from tests.support.services import CREDENTIALS, s3_endpoint
 from tests.support.stores import store  # noqa: F401 - a fixture
-from tests.support.toy_pipelines import direct, walk_toy
+from tests.support.toy_pipelines import direct, run_toy
 from tests.support.toys import store_at
 from zscir.lineage.environment import worker_name
 from zscir.lineage.heartbeats import HEARTBEAT_FILE
@@ -42,7 +42,7 @@ def run_that_dies(store, path, at="short"):  # noqa: F811 - a fixture
         raise Killed
 
     with pytest.raises(Interrupted):
-        walk_toy(store, path, engine=engine)
+        run_toy(store, path, engine=engine)
     beat = json.loads(store.read_text("lineage", held[0].run_id, HEARTBEAT_FILE))
     beat["process"] = f"{host}:{pid}:{int(started) - 100}"
     put_text(store, json.dumps(beat), held[0].run_id, HEARTBEAT_FILE)
@@ -106,7 +106,7 @@ def test_a_run_under_way_is_not_touched(store, path):  # noqa: F811
         direct(run, chosen)
         assert reap_dead_runs(store) == []
 
-    run = walk_toy(store, path, engine=engine)
+    run = run_toy(store, path, engine=engine)
     assert reap_dead_runs(store) == []
     assert find_run(store, run.run_id)["status"] == "succeeded"
 
@@ -132,7 +132,7 @@ def test_a_run_that_comes_back_while_it_is_buried_is_left_alone(store, path, mon
 
 def one_walk(uri, cache, path, environment):
     os.environ.update(environment)
-    walk_toy(store_at(uri, cache), path, engine=slowly)
+    run_toy(store_at(uri, cache), path, engine=slowly)
 
 
 def slowly(run, chosen):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.faults.processes import finish, start
-from tests.support.toy_pipelines import ORDER, STEPS, direct, walk_toy, write_toy
+from tests.support.toy_pipelines import ORDER, STEPS, direct, run_toy, write_toy
 from tests.support.toys import store_at
 from zscir.lineage.recorder import Recorder, RunInfo
 from zscir.lineage.sql_views import query_store_rows
@@ -85,7 +85,7 @@ def test_edges_lead_from_child_to_parent_by_role(store, walked):
 
 
 def test_a_second_run_records_reuse_and_keeps_the_first_maker(store, walked, path):
-    again = walk_toy(store, path)
+    again = run_toy(store, path)
     assert {row["outcome"] for row in table(store, again, "stages")} == {"reused"}
     assert {row["created_by_run"] for row in table(store, again, "artifacts")} == {walked.run_id}
     assert query_store_rows(store, "SELECT count(*) AS n FROM artifacts") == [{"n": 3}]
@@ -115,7 +115,7 @@ def test_the_tables_can_be_read_at_any_moment_of_a_run(store, path):
     thread = threading.Thread(target=read)
     thread.start()
     try:
-        walk_toy(store, path, engine=slowly)
+        run_toy(store, path, engine=slowly)
     finally:
         over.set()
         thread.join()
@@ -136,7 +136,7 @@ def begin_and_die(uri, cache, path, at_step):
     def at_once(run, chosen):
         os.kill(os.getpid(), 9)
 
-    walk_toy(store_at(uri, cache), path, engine=engine if at_step else at_once)
+    run_toy(store_at(uri, cache), path, engine=engine if at_step else at_once)
 
 
 @pytest.mark.parametrize("at_step", ["", "short"])
@@ -151,7 +151,7 @@ def test_a_run_that_was_killed_is_told_as_died_and_where(store, path, tmp_path, 
 
 def test_a_run_under_way_is_told_as_running(store, path):
     statuses = []
-    walk_toy(
+    run_toy(
         store, path, engine=lambda run, chosen: (statuses.append(list_runs(store)[0]["status"]), direct(run, chosen))
     )
     assert statuses == ["running"]
@@ -161,7 +161,7 @@ def test_a_run_under_way_is_told_as_running(store, path):
 def test_a_rerun_remembers_its_parent_and_what_was_asked(store, tmp_path):
     path = write_toy(tmp_path / "specs", BROKEN)
     with pytest.raises(StageError):
-        walk_toy(store, path, "tabletop.scenes=30")
+        run_toy(store, path, "tabletop.scenes=30")
     first = find_run(store, "latest")
     assert (first["status"], first["stopped_at"], first["made"]) == ("failed", "short", 1)
     write_toy(tmp_path / "specs")
@@ -175,7 +175,7 @@ def test_a_rerun_remembers_its_parent_and_what_was_asked(store, tmp_path):
 def test_a_failure_names_step_stage_run_and_the_line_to_type(store, tmp_path, monkeypatch):
     path = write_toy(tmp_path / "specs", BROKEN)
     with pytest.raises(StageError) as caught:
-        walk_toy(store, path)
+        run_toy(store, path)
     message = str(caught.value)
     row = find_run(store, "latest")
     assert "step 'short' (stage ingest): " in message
@@ -186,12 +186,12 @@ def test_a_failure_names_step_stage_run_and_the_line_to_type(store, tmp_path, mo
     monkeypatch.setenv("ZSCIR_STORE", store.uri)
     assert Settings.from_env().store == store.uri
     with pytest.raises(StageError, match=r"\n  zscir rerun [0-9a-f-]+$"):
-        walk_toy(store, path)
+        run_toy(store, path)
 
 
 def test_a_failed_step_is_recorded_with_its_error(store, tmp_path):
     with pytest.raises(StageError):
-        walk_toy(store, write_toy(tmp_path / "specs", BROKEN))
+        run_toy(store, write_toy(tmp_path / "specs", BROKEN))
     failed = query_store_rows(store, "SELECT * FROM stages WHERE outcome = 'failed'")
     assert [row["step"] for row in failed] == ["short"]
     assert "nothing" in failed[0]["error"]
@@ -214,7 +214,7 @@ def test_whatever_ends_a_run_is_recorded_and_told(store, path, error, kind, stat
         raise error
 
     with pytest.raises(kind) as caught:
-        walk_toy(store, path, engine=engine)
+        run_toy(store, path, engine=engine)
     row = find_run(store, "latest")
     assert (row["status"], caught.value.exit_code) == (status, code)
     assert f"zscir rerun {row['run_id']}" in str(caught.value)
@@ -229,7 +229,7 @@ def test_a_store_that_goes_away_in_the_middle_is_told_with_the_line_to_type(stor
         execute_step(run.run_id, chosen[1])
 
     with pytest.raises(StageError, match="zscir rerun "):
-        walk_toy(store, path, engine=engine)
+        run_toy(store, path, engine=engine)
 
 
 def test_secrets_are_left_out_of_the_record(store):
@@ -252,7 +252,7 @@ def test_secrets_are_left_out_of_the_record(store):
 def test_no_credential_of_the_environment_is_anywhere_in_the_lineage(store, path, monkeypatch):
     for name in ("AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY", "HF_TOKEN"):
         monkeypatch.setenv(name, "hunter2-hunter2")
-    run = walk_toy(store, path)
+    run = run_toy(store, path)
     for name in [*COLUMNS, "gates"]:
         assert "hunter2" not in str(table(store, run, name))
 
@@ -268,7 +268,7 @@ def test_two_runs_at_once_in_one_store_both_have_whole_records(store, path, tmp_
 
 
 def one_run(uri, cache, path):
-    walk_toy(store_at(uri, cache), path)
+    run_toy(store_at(uri, cache), path)
 
 
 def test_a_recorder_can_be_told_the_run_of_prefect(store):

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.support.toy_pipelines import walk_toy, write_toy
+from tests.support.toy_pipelines import run_toy, write_toy
 from tests.support.toys import store_at
 from zscir.lineage.sql_views import RECORD_SCHEMAS, query_store, query_store_rows
 from zscir.lineage.tables import LINEAGE_SCHEMAS
@@ -77,13 +77,13 @@ def test_a_table_of_the_same_name_and_another_shape_is_not_mixed_in(store, walke
 
 def test_a_store_whose_path_has_a_quote_can_be_asked(tmp_path):
     store = store_at(tmp_path / "it's [here]", tmp_path / "cache")
-    walk_toy(store, write_toy(tmp_path / "specs"), only="tabletop")
+    run_toy(store, write_toy(tmp_path / "specs"), only="tabletop")
     assert query_store_rows(store, "SELECT count(*) AS n FROM run") == [{"n": 1}]
 
 
 def test_lineage_and_records_on_s3_can_be_asked(s3, path, tmp_path):
     store = store_at(s3, tmp_path / "cache")
-    run = walk_toy(store, path)
+    run = run_toy(store, path)
     assert query_store_rows(store, "SELECT status FROM run") == [{"status": "succeeded"}]
     assert query_store_rows(store, "SELECT count(*) AS n FROM artifacts") == [{"n": 3}]
     found = query_store_rows(

@@ -11,7 +11,7 @@ import pytest
 
 from tests.pipeline.test_chunk_job import WordsSpec, write_words
 from tests.support.stored_histories import Attic, age_of
-from tests.support.toy_pipelines import direct, walk_toy, write_toy
+from tests.support.toy_pipelines import direct, run_toy, write_toy
 from tests.support.toys import ShardsSpec, shards, store_at
 from zscir.lineage.lookup import describe_ref
 from zscir.lineage.sql_views import query_store_rows
@@ -128,7 +128,7 @@ def test_a_key_that_somebody_holds_is_left_for_the_next_time(store, tmp_path):
 def test_runs_lose_nothing_to_a_gc_that_never_rests(store, soon, tmp_path, measured):
     """Walks that reuse what is always too old, while a gc without an age removes whatever nobody has claimed."""
     path = write_toy(tmp_path / "specs")
-    expected = {name: one.digest for name, one in walk_toy(store, path).artifacts.items()}
+    expected = {name: one.digest for name, one in run_toy(store, path).artifacts.items()}
     over, swept, errors = threading.Event(), [], []
     policy = NOW if store.remote else RetentionPolicy(0, timedelta(seconds=0.3))
 
@@ -174,7 +174,7 @@ def test_runs_lose_nothing_to_a_gc_that_never_rests(store, soon, tmp_path, measu
 def test_a_run_whose_plan_was_robbed_before_it_claimed_plans_again(tmp_path, monkeypatch):
     store = store_at(tmp_path / "store", tmp_path / "cache")
     path = write_toy(tmp_path / "specs")
-    walk_toy(store, path)
+    run_toy(store, path)
     aged(store)
     marked = mark_store(store, NOW)
     from zscir.pipeline import execute
@@ -252,7 +252,7 @@ def closed(store, artifact, name):
 def test_files_that_are_lent_to_what_is_kept_stay_when_their_own_artifact_is_closed(tmp_path):
     attic = Attic(store_at(tmp_path / "store", tmp_path / "cache"))
     attic.put(40)
-    attic.put(40, lent=[0])
+    attic.put(40, shared=[0])
     attic.put(40)
     attic.run([1], 39)
     closed(attic.store, attic.artifact(1), "lent0.bin")

@@ -31,7 +31,7 @@ def cleared(attic, policy=MONTH):
 
 @st.composite
 def attics(draw):
-    """(artifacts as (age, inputs, lent), runs as (used, age, status, pipeline, whole, pieces)), oldest run first."""
+    """(artifacts as (age, inputs, shared), runs as (used, age, status, pipeline, whole, chunks)), oldest run first."""
     count = draw(st.integers(1, 6))
     some = [st.lists(st.integers(0, n - 1), unique=True, max_size=2) if n else st.just([]) for n in range(count)]
     things = [(draw(AGES), draw(some[n]), draw(some[n])) for n in range(count)]
@@ -55,7 +55,7 @@ def oracle(things, runs, keep):
         elif status == "running" or age < 14:
             kept_runs.add(number)
             since = max(since, age + 1 / 24)
-    needs = {n: {*inputs, *lent} for n, (_, inputs, lent) in enumerate(things)}
+    needs = {n: {*inputs, *shared} for n, (_, inputs, shared) in enumerate(things)}
     for used, _, _, _, _, parts in runs:
         for whole in used[:1]:
             needs[whole] |= set(parts)
@@ -73,11 +73,11 @@ def test_what_is_left_is_what_can_be_reached_from_what_is_kept(drawn, keep):
     things, runs = drawn
     with tempfile.TemporaryDirectory() as folder:
         attic = Attic(store_at(Path(folder, "store"), Path(folder, "cache")))
-        for age, inputs, lent in things:
-            attic.put(age, inputs, lent)
+        for age, inputs, shared in things:
+            attic.put(age, inputs, shared)
         for used, age, status, pipeline, whole, parts in runs:
-            pieces = {used[0]: parts} if used else {}
-            attic.run(used, age, status, pipeline, only=None if whole else "x", pieces=pieces)
+            chunks = {used[0]: parts} if used else {}
+            attic.run(used, age, status, pipeline, only=None if whole else "x", chunks=chunks)
         before = attic.left()
         assert before == set(range(len(things)))
         left = cleared(attic, RetentionPolicy(keep, timedelta(days=14)))

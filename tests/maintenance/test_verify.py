@@ -6,7 +6,7 @@ import pytest
 
 from tests.pipeline.test_chunk_job import WordsSpec, write_words
 from tests.support.stored_histories import Attic
-from tests.support.toy_pipelines import direct, walk_toy, write_toy
+from tests.support.toy_pipelines import direct, run_toy, write_toy
 from tests.support.toys import ShardsSpec, shards, store_at
 from tests.support.url_lists import write_list
 from zscir.maintenance import verify as verify_module
@@ -27,7 +27,7 @@ def downloaded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("downloaded")
     store, path = store_at(folder / "store", folder / "cache"), write_list(folder, scenes=40, chunk_rows=20)
     for _ in range(2):
-        walk_toy(store, path)
+        run_toy(store, path)
     return folder / "store"
 
 
@@ -94,13 +94,15 @@ def test_a_bit_of_a_lent_file_closes_all_that_hold_it_whichever_of_them_is_named
     assert store.lookup("write_words", sound.key).artifact is not None
     assert materialize(store, write_words, spec, {}).artifact.digest == whole.digest
     assert verify_artifacts(store, [whole.key]).findings == []
-    measured(FAULT, f"1 bit of a lent file: {len(found.damaged)} artifacts closed, its own and those of 2 that hold it")
+    measured(
+        FAULT, f"1 bit of a shared file: {len(found.damaged)} artifacts closed, its own and those of 2 that hold it"
+    )
 
 
 def test_a_lender_whose_file_was_made_anew_is_not_called_damaged_with_its_borrower(tmp_path):
     attic = Attic(store_at(tmp_path / "store", tmp_path / "cache"))
     attic.put()
-    attic.put(lent=[0])
+    attic.put(shared=[0])
     anew = attic.artifact(0).path("own.bin")
     anew.write_bytes(anew.read_bytes()[::-1])
     lender = attic.store.read_text("shards", attic.keys[0], MANIFEST)
@@ -147,7 +149,7 @@ def test_what_is_missing_too_short_unknown_or_without_a_manifest_is_told(store):
 
 
 def test_a_part_of_the_store_is_named_by_stage_run_or_key(store, tmp_path):
-    run = walk_toy(store, write_toy(tmp_path / "specs"))
+    run = run_toy(store, write_toy(tmp_path / "specs"))
     alone = materialize(store, shards, SPEC, {}).artifact
     assert verify_artifacts(store).artifacts == 4
     assert verify_artifacts(store, ["latest"]).artifacts == verify_artifacts(store, [run.run_id[:12]]).artifacts == 3
@@ -159,7 +161,7 @@ def test_a_part_of_the_store_is_named_by_stage_run_or_key(store, tmp_path):
 
 
 def test_damage_is_told_with_the_command_that_closes_it_and_the_run_that_makes_it_again(store, tmp_path):
-    run = walk_toy(store, write_toy(tmp_path / "specs"))
+    run = run_toy(store, write_toy(tmp_path / "specs"))
     flip(store, store.address("ingest", run.artifacts["short"].key, "pairs.parquet"))
     found = verify_artifacts(store)
     with pytest.raises(DamageError) as told:

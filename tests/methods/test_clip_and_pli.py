@@ -12,8 +12,8 @@ from zscir.methods.specs import ClipSpec, PliSpec
 TEXTS = ["is red", "is blue"]
 
 
-def pli(**asked: object) -> Pli:
-    return Pli(tiny.towers(), PliSpec.parse(asked, "test"))
+def pli(**fields: object) -> Pli:
+    return Pli(tiny.towers(), PliSpec.parse(fields, "test"))
 
 
 def step(method: Pli, batch: Batch) -> None:
@@ -33,7 +33,7 @@ def test_pli_loss_is_raw_one_way_and_at_temperature_one() -> None:
         assert method.loss(batch)["loss"].item() == pytest.approx(by_hand.item(), rel=1e-5)
 
 
-def test_a_learned_scale_takes_the_place_of_the_raw_norms_when_asked() -> None:
+def test_a_learned_scale_takes_the_place_of_the_raw_norms_in_normalised_space() -> None:
     raw, scaled = pli(), pli(space="normalised", scale=100.0)
     assert raw.loss(tiny.batch())["loss"].item() != pytest.approx(scaled.loss(tiny.batch())["loss"].item())
 

@@ -18,7 +18,7 @@ def image(width: int, height: int) -> Image.Image:
 
 @pytest.mark.parametrize("size", [(30, 20), (20, 30), (7, 9), (16, 16), (1, 4000), (4000, 1)])
 @pytest.mark.parametrize("fit", ["crop", "pad", "warp"])
-def test_any_image_becomes_the_square_asked_for(size: tuple[int, int], fit: str) -> None:
+def test_any_image_becomes_the_square_of_its_spec(size: tuple[int, int], fit: str) -> None:
     made = resize_to_square(image(*size), ModelPixelSpec.parse({"size_px": 16, "fit": fit}, "test"))
     assert made.shape == (16, 16, 3)
     assert made.dtype == np.uint8
@@ -61,7 +61,7 @@ def test_pixels_are_normalised_as_the_weights_expect() -> None:
     assert out[0, :, 0, 0].tolist() == [1.0, 3.0, 1.0]
 
 
-def test_crop_boxes_stay_inside_and_have_the_area_asked_for() -> None:
+def test_crop_boxes_stay_inside_and_have_the_area_of_the_spec() -> None:
     boxes = crop_boxes(list(range(2000)), 0.8)
     low, high = boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2
     assert low.min() > -1e-9

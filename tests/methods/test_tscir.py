@@ -18,9 +18,9 @@ def mapped(spec: TscirMapSpec = MAP) -> TscirMap:
     return TscirMap(towers, new_mapping(towers, spec), spec).eval()
 
 
-def composed(**asked: object) -> TscirCompose:
+def composed(**fields: object) -> TscirCompose:
     towers = tiny.towers()
-    spec = TscirComposeSpec.parse({"rank": 4, **asked}, "test")
+    spec = TscirComposeSpec.parse({"rank": 4, **fields}, "test")
     return TscirCompose(towers, new_mapping(towers, MAP), new_adapters(towers, spec), spec).eval()
 
 
@@ -81,7 +81,7 @@ def test_an_injection_after_the_last_block_is_read_by_nothing() -> None:
     assert torch.equal(method.speaker.encode_with_star(ids, images), without)
 
 
-def test_an_injection_is_never_negative_as_published_and_zero_at_first_when_asked() -> None:
+def test_an_injection_is_never_negative_as_published_and_zero_at_first_with_zero_init() -> None:
     given = torch.randn(3, 16), torch.randn(3, 16)
     published = Injection(16, 16, 16, 2, 0.1, False).eval()
     assert published(*given, published.project_patches(torch.randn(3, 16, 16))).min() >= 0
@@ -107,10 +107,10 @@ def test_composing_with_zero_adapters_asks_as_the_mapping_does() -> None:
 
 def test_a_query_depends_on_both_the_image_and_the_text() -> None:
     method, pixels = mapped(), tiny.pixels(2)
-    asked = method.queries(pixels, TEXTS)
-    assert torch.allclose(asked.norm(dim=1), torch.ones(2), atol=1e-5)
-    assert not torch.allclose(asked, method.queries(pixels.flip(0), TEXTS), atol=1e-4)
-    assert not torch.allclose(asked, method.queries(pixels, TEXTS[::-1]), atol=1e-4)
+    queries = method.queries(pixels, TEXTS)
+    assert torch.allclose(queries.norm(dim=1), torch.ones(2), atol=1e-5)
+    assert not torch.allclose(queries, method.queries(pixels.flip(0), TEXTS), atol=1e-4)
+    assert not torch.allclose(queries, method.queries(pixels, TEXTS[::-1]), atol=1e-4)
 
 
 @pytest.mark.parametrize("make", [mapped, composed])

@@ -38,7 +38,7 @@ def towers(seed: int = 0) -> Towers:
 
 @contextmanager
 def little_memory(rows: int) -> Iterator[set[type[nn.Module]]]:
-    """Within it no tower has room for more than ``rows`` at once; what had to refuse some is told."""
+    """Within it no tower has room for more than ``rows`` at once; yields the kinds of layer that had to refuse some."""
     refused: set[type[nn.Module]] = set()
 
     def refuse(module: nn.Module, given: tuple[Any, ...]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.toy_pipelines import walk_toy, write_toy
+from tests.support.toy_pipelines import run_toy, write_toy
 from tests.support.toys import store_at
 from zscir.pipeline.estimates import Estimate, cost_usd, estimate_rows, estimate_steps, quantile, total_row
 from zscir.pipeline.pipeline_file import load_pipeline
@@ -41,7 +41,7 @@ def test_where_nothing_was_ever_made_nothing_is_known(store: Store, path: Path) 
 
 
 def test_what_is_reused_takes_nothing(store: Store, path: Path) -> None:
-    walk_toy(store, path)
+    run_toy(store, path)
     plan = planned(store, path)
     assert estimate_steps(store, plan, PRICES) == {}
     assert {row["p50_s"] for row in estimate_rows(plan, {})} == {0.0}
@@ -49,7 +49,7 @@ def test_what_is_reused_takes_nothing(store: Store, path: Path) -> None:
 
 
 def test_a_step_is_measured_by_its_own_past_and_a_new_one_by_its_stage(store: Store, path: Path) -> None:
-    first = walk_toy(store, path)
+    first = run_toy(store, path)
     took = {row["step"]: row["wall_s"] for row in first.recorder.steps()}
     found = estimate_steps(store, planned(store, path, "short.max_text_chars=30"), PRICES)
     assert found.keys() == {"short"}
@@ -65,7 +65,7 @@ def test_a_step_is_measured_by_its_own_past_and_a_new_one_by_its_stage(store: St
 
 
 def test_twice_the_rows_take_twice_the_time(store: Store, path: Path) -> None:
-    walk_toy(store, path)
+    run_toy(store, path)
     [short] = [step for step in planned(store, path, "short.max_text_chars=30") if step.action == "make"]
     before = estimate_steps(store, [short], PRICES)["short"].wall_p50_s
     twice = estimate_steps(store, [replace(short, input_artifacts=short.input_artifacts * 2)], PRICES)[

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.toy_pipelines import STEPS, direct, load_toy, walk_toy, write_toy
+from tests.support.toy_pipelines import STEPS, direct, load_toy, run_toy, write_toy
 from tests.support.toys import store_at
 from zscir.lineage.sql_views import query_store_rows
 from zscir.pipeline.budget import Budget
@@ -59,8 +59,8 @@ def test_limits_are_read_from_the_file_and_changed_by_word(tmp_path: Path) -> No
 
 
 def test_no_limit_is_a_part_of_what_is_asked(store: Store, path: Path) -> None:
-    made = walk_toy(store, path)
-    again = walk_toy(store, path, "limits.max_hours=5", "limits.retries=0", "short.limits.max_hours=4")
+    made = run_toy(store, path)
+    again = run_toy(store, path, "limits.max_hours=5", "limits.retries=0", "short.limits.max_hours=4")
     assert {row["outcome"] for row in again.recorder.steps()} == {"reused"}
     assert made.pipeline.digest() == again.pipeline.digest()
 
@@ -70,12 +70,12 @@ def test_no_limit_is_a_part_of_what_is_asked(store: Store, path: Path) -> None:
 )
 def test_a_limit_that_makes_no_sense_is_refused(path: Path, store: Store, change: str) -> None:
     with pytest.raises(RequestError, match="limits"):
-        walk_toy(store, path, change)
+        run_toy(store, path, change)
 
 
 def test_a_limit_in_dollars_needs_a_price(store: Store, path: Path) -> None:
     with pytest.raises(RequestError, match="ZSCIR_USD_PER_HOUR"):
-        walk_toy(store, path, "limits.max_usd=1")
+        run_toy(store, path, "limits.max_usd=1")
     assert store.fs.find(store.root) == []
 
 
@@ -109,7 +109,7 @@ def slowly(run: Run, chosen: list[str]) -> None:
 
 def test_a_run_over_its_budget_stops_before_the_next_step_and_goes_on_with_more(store: Store, path: Path) -> None:
     with pytest.raises(OverBudget) as told:
-        walk_toy(store, path, "limits.max_hours=0.5", engine=slowly)
+        run_toy(store, path, "limits.max_hours=0.5", engine=slowly)
     assert told.value.exit_code == 3
     [row] = list_runs(store)
     assert (row["status"], row["stopped_at"]) == ("over_budget", "short")
@@ -137,9 +137,9 @@ def test_a_step_that_takes_longer_than_it_may_fails_with_the_limit_by_name(
         direct(run, chosen)
 
     with pytest.raises(StageError, match=r"step 'tabletop'.*longer than its limit.*tabletop\.limits\.max_hours"):
-        walk_toy(store, path, engine=engine)
+        run_toy(store, path, engine=engine)
     [row] = query_store_rows(store, "SELECT outcome, error, wall_s FROM stages")
     assert row["outcome"] == "failed"
     assert "longer than its limit" in row["error"]
     assert row["wall_s"] < 60  # it did not sleep to its end
-    assert {row["outcome"] for row in walk_toy(store, path).recorder.steps()} == {"made"}
+    assert {row["outcome"] for row in run_toy(store, path).recorder.steps()} == {"made"}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.toy_pipelines import SOURCE, walk_toy, write_toy, zscir
+from tests.support.toy_pipelines import SOURCE, run_toy, write_toy, zscir
 from tests.support.toys import store_at
 from zscir.pipeline.pipeline_file import Pipeline, load_pipeline
 from zscir.pipeline.plan import make_plan
@@ -124,7 +124,7 @@ def test_a_file_with_defaults_is_the_pipeline_whose_steps_are_written_out(tmp_pa
 def test_keys_plans_and_tokens_know_nothing_of_defaults(tmp_path):
     store = store_at(tmp_path / "store", tmp_path / "cache")
     (tmp_path / "specs").mkdir()
-    made = walk_toy(store, write_short_and_long(tmp_path, "WITH")).artifacts
+    made = run_toy(store, write_short_and_long(tmp_path, "WITH")).artifacts
     plan = make_plan(store, load_pipeline(write_short_and_long(tmp_path, "OUT")))
     assert {planned.step.name: planned.key for planned in plan} == {name: made[name].key for name in made}
     assert {planned.action for planned in plan} == {"reuse"}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.toy_pipelines import walk_toy, write_toy
+from tests.support.toy_pipelines import run_toy, write_toy
 from tests.support.toys import store_at
 from zscir.pipeline.pipeline_file import load_pipeline
 from zscir.pipeline.plan import make_plan
@@ -75,14 +75,14 @@ def test_a_token_changes_with_any_field_and_the_change_is_told(
 
 
 def test_the_plan_that_was_looked_at_is_carried_out(store: Store, path: Path) -> None:
-    run = walk_toy(store, path, plan_token=token(store, path))
+    run = run_toy(store, path, plan_token=token(store, path))
     assert {row["outcome"] for row in run.recorder.steps()} == {"made"}
 
 
 def test_another_plan_is_refused_step_by_step_before_anything_is_written(store: Store, path: Path) -> None:
     seen = token(store, path)
     with pytest.raises(RequestError) as told:
-        walk_toy(store, path, "short.max_text_chars=30", "tabletop.scenes=41", plan_token=seen)
+        run_toy(store, path, "short.max_text_chars=30", "tabletop.scenes=41", plan_token=seen)
     assert str(told.value).splitlines()[1:3] == [
         "  tabletop: spec changed: scenes 40 -> 41",
         "  short: spec changed: max_text_chars 40 -> 30",
@@ -93,18 +93,18 @@ def test_another_plan_is_refused_step_by_step_before_anything_is_written(store: 
 
 def test_a_step_made_meanwhile_is_another_plan(store: Store, path: Path) -> None:
     seen = token(store, path)
-    walk_toy(store, path, only="tabletop")
+    run_toy(store, path, only="tabletop")
     with pytest.raises(RequestError, match=r"tabletop: action make -> reuse\n  short: input changed: urls \['pending"):
-        walk_toy(store, path, plan_token=seen)
+        run_toy(store, path, plan_token=seen)
 
 
 def test_a_plan_that_is_not_in_the_store_is_only_said_to_differ(store: Store, path: Path) -> None:
     for unknown in ("0" * 16, "../x"):
         with pytest.raises(RequestError, match="another one; that plan is not in the store"):
-            walk_toy(store, path, plan_token=unknown)
+            run_toy(store, path, plan_token=unknown)
     seen = token(store, path)
     store.fs.rm_file(store.address("plans", f"{seen}.json"))
-    assert walk_toy(store, path, plan_token=seen).artifacts.keys() == {"tabletop", "short", "ingest"}
+    assert run_toy(store, path, plan_token=seen).artifacts.keys() == {"tabletop", "short", "ingest"}
 
 
 def test_steps_that_came_or_went_are_told(store: Store, path: Path) -> None:

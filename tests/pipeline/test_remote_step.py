@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.services import CREDENTIALS, free_port
-from tests.support.toy_pipelines import SOURCE, STEPS, digests, direct, load_toy, walk_toy, write_toy
+from tests.support.toy_pipelines import SOURCE, STEPS, digests, direct, load_toy, run_toy, write_toy
 from tests.support.toys import store_at
 from zscir.lineage.sql_views import query_store_rows
 from zscir.pipeline.chunk_job import load_chunk_job
@@ -84,7 +84,7 @@ def test_a_name_that_is_of_no_step_is_refused(tmp_path, monkeypatch, change: str
 
 
 def test_who_makes_a_step_is_part_of_no_key_and_of_no_digest(store: Store, path: Path) -> None:
-    made = walk_toy(store, path, "dispatch.ingest=here")
+    made = run_toy(store, path, "dispatch.ingest=here")
     there = load_toy(path.parent, steps=TABLE)
     assert there.digest() == made.pipeline.digest()
     plan = make_plan(store, there)
@@ -100,13 +100,13 @@ def test_a_plan_says_which_pool_would_make_a_step(store: Store, path: Path) -> N
 
 
 def test_a_finished_pipeline_asks_for_no_pool(store: Store, path: Path) -> None:
-    walk_toy(store, path, "dispatch.ingest=here")
-    assert {row["outcome"] for row in walk_toy(store, path).recorder.steps()} == {"reused"}
+    run_toy(store, path, "dispatch.ingest=here")
+    assert {row["outcome"] for row in run_toy(store, path).recorder.steps()} == {"reused"}
 
 
 def test_a_walk_without_pools_refuses_before_anything_is_written(store: Store, path: Path) -> None:
     with pytest.raises(RequestError, match=r"step 'short' is to be made in work pool 'gpu': .*reaches no work pool"):
-        walk_toy(store, path)
+        run_toy(store, path)
     assert store.fs.find(store.root) == []
     with pytest.raises(RequestError, match=r"step 'short' is to be made in work pool 'gpu': no such pool"):
         execute_run(store, RunRequest(path, []), direct, no_such_pool)
@@ -125,7 +125,7 @@ def test_a_step_that_reads_files_of_this_machine_is_refused_before_anything_is_w
     path = write_toy(tmp_path / "specs", steps)
     words = rf"step 'short' cannot be made in work pool 'gpu': it reads {tmp_path}/list.csv.*dispatch.short=here"
     with pytest.raises(RequestError, match=words):
-        walk_toy(store, path, "dispatch.short=gpu")
+        run_toy(store, path, "dispatch.short=gpu")
     assert store.fs.find(store.root) == []
 
 
@@ -157,7 +157,7 @@ def test_a_step_is_made_from_json_by_the_same_bytes_and_the_record_says_by_whom(
         return JobReport.parse({**done.literals(), **WORK, "key": done.key}, "test")
 
     run = run_with(store, path, elsewhere)
-    undisturbed = walk_toy(store_at(tmp_path / "other", tmp_path / "cache"), path, "dispatch.ingest=here")
+    undisturbed = run_toy(store_at(tmp_path / "other", tmp_path / "cache"), path, "dispatch.ingest=here")
     assert digests(run.artifacts) == digests(undisturbed.artifacts)
     told = {row["step"]: row for row in query_store_rows(store, "SELECT * FROM stages")}
     assert told["tabletop"]["worker"] != ELSEWHERE

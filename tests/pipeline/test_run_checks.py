@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from tests.support.toy_pipelines import STEPS, load_toy, walk_toy, write_toy
+from tests.support.toy_pipelines import STEPS, load_toy, run_toy, write_toy
 from tests.support.toys import store_at
 from zscir.lineage.sql_views import query_store_rows
 from zscir.pipeline.run import list_runs
@@ -27,7 +27,7 @@ def verdicts(store, run):
 
 
 def test_without_gates_the_record_tables_are_checked_and_nothing_else(store, tmp_path):
-    run = walk_toy(store, write_toy(tmp_path / "specs"))
+    run = run_toy(store, write_toy(tmp_path / "specs"))
     assert [(row["step"], row["metric"], row["value"], row["verdict"]) for row in verdicts(store, run)] == [
         ("ingest", "schema", 2.0, "pass"), ("short", "schema", 2.0, "pass"),
     ]  # fmt: skip
@@ -44,7 +44,7 @@ def test_a_gate_that_fails_stops_the_run_keeps_the_artifact_and_says_what_to_typ
     behind = '[[steps]]\nname = "behind"\nstage = "ingest"\nspec = { source = "b", text_column = "caption" }\n'
     path = gated(tmp_path, "text_chars = { fail_above = 5 }", behind + 'inputs = { urls = "tabletop" }\n')
     with pytest.raises(GateError) as stopped:
-        walk_toy(store, path)
+        run_toy(store, path)
     said = str(stopped.value)
     assert stopped.value.exit_code == 4
     run = list_runs(store)[-1]
@@ -57,7 +57,7 @@ def test_a_gate_that_fails_stops_the_run_keeps_the_artifact_and_says_what_to_typ
     reached = query_store_rows(store, "SELECT step, key, outcome FROM stages ORDER BY started_at")
     assert "behind" not in {row["step"] for row in reached}
     assert store.lookup("ingest", reached[-1]["key"]).artifact is not None
-    again = walk_toy(store, path, "ingest.gates.text_chars.fail_above=500")
+    again = run_toy(store, path, "ingest.gates.text_chars.fail_above=500")
     assert query_store_rows(
         store, "SELECT outcome FROM stages WHERE run_id = $1 AND step = 'ingest'", [again.run_id]
     ) == [{"outcome": "reused"}]
@@ -66,21 +66,21 @@ def test_a_gate_that_fails_stops_the_run_keeps_the_artifact_and_says_what_to_typ
 def test_a_number_is_held_against_the_last_run_that_succeeded(store, tmp_path):
     bounds = "text_chars = { fail_shift = 0.3, warn_shift = 0.02 }"
     path = gated(tmp_path, bounds)
-    first = walk_toy(store, path)
+    first = run_toy(store, path)
     [before] = [row for row in verdicts(store, first) if row["metric"] == "text_chars"]
     assert (before["reference"], before["verdict"]) == (None, "pass")
     with pytest.raises(GateError, match=rf"the last good run had {before['value']:g}; the bound is fail_shift = 0.3"):
-        walk_toy(store, path, "ingest.max_text_chars=20")
+        run_toy(store, path, "ingest.max_text_chars=20")
     with pytest.raises(GateError, match=f"the last good run had {before['value']:g}"):  # the failed run is no reference
-        walk_toy(store, path, "ingest.max_text_chars=21")
-    same = walk_toy(store, path)
+        run_toy(store, path, "ingest.max_text_chars=21")
+    same = run_toy(store, path)
     [now] = [row for row in verdicts(store, same) if row["metric"] == "text_chars"]
     assert (now["value"], now["reference"], now["verdict"]) == (before["value"], before["value"], "pass")
 
 
 def test_a_gate_that_warns_is_a_row_and_a_line_and_the_run_goes_on(store, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("zscir"), "propagate", True)
-    run = walk_toy(store, gated(tmp_path, "text_chars = { warn_above = 5, fail_above = 500 }"))
+    run = run_toy(store, gated(tmp_path, "text_chars = { warn_above = 5, fail_above = 500 }"))
     assert [row["verdict"] for row in verdicts(store, run) if row["metric"] == "text_chars"] == ["warn"]
     [warned] = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert warned.startswith("ingest: gate warns: text_chars is ")
@@ -90,9 +90,9 @@ def test_a_gate_that_warns_is_a_row_and_a_line_and_the_run_goes_on(store, tmp_pa
 
 def test_a_finished_pipeline_meets_a_bound_that_has_become_tighter(store, tmp_path):
     path = gated(tmp_path, "text_chars = { fail_above = 500 }")
-    walk_toy(store, path)
+    run_toy(store, path)
     with pytest.raises(GateError, match="text_chars"):
-        walk_toy(store, path, "ingest.gates.text_chars.fail_above=5")
+        run_toy(store, path, "ingest.gates.text_chars.fail_above=5")
     [stopped] = query_store_rows(store, "SELECT step, error FROM stages WHERE outcome = 'failed'")
     assert stopped["step"] == "ingest"
     assert stopped["error"].startswith("GateError: ")
@@ -101,7 +101,7 @@ def test_a_finished_pipeline_meets_a_bound_that_has_become_tighter(store, tmp_pa
 def test_rows_that_cannot_be_counted_do_not_pass(store, tmp_path):
     path = gated(tmp_path, 'counts = ["pairs == urls.pairs"]')
     with pytest.raises(GateError, match=r"rows of pairs is 40; the bound is pairs == urls\.pairs"):
-        walk_toy(store, path)  # the world's table is urls.parquet
+        run_toy(store, path)  # the world's table is urls.parquet
 
 
 @pytest.mark.parametrize(
@@ -118,13 +118,13 @@ def test_rows_that_cannot_be_counted_do_not_pass(store, tmp_path):
 )
 def test_a_gate_that_makes_no_sense_is_refused_before_anything_is_made(store, tmp_path, gates, said):
     with pytest.raises(RequestError) as refused:
-        walk_toy(store, gated(tmp_path, gates))
+        run_toy(store, gated(tmp_path, gates))
     assert said in str(refused.value)
     assert list_runs(store) == []
 
 
 def test_a_gate_can_be_set_where_the_file_has_none(store, tmp_path):
     with pytest.raises(GateError, match="duplicate_text_share"):
-        walk_toy(store, write_toy(tmp_path / "specs"), "short.gates.duplicate_text_share.fail_below=0.99")
+        run_toy(store, write_toy(tmp_path / "specs"), "short.gates.duplicate_text_share.fail_below=0.99")
     with pytest.raises(RequestError, match="unknown key 'words'; allowed: answered_share"):
         load_toy(tmp_path / "other", "short.gates.words.fail_below=1")

@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 from tests.support.small_run import shared_store
-from tests.support.toy_pipelines import STEPS, walk_toy, write_toy
+from tests.support.toy_pipelines import STEPS, run_toy, write_toy
 from tests.support.toys import store_at
 from zscir.report.checks_table import check_table_rows
 from zscir.report.formatting import EMPTY_VALUE
@@ -23,7 +23,7 @@ def test_what_failed_stands_first_then_what_warned(tmp_path):
     store = store_at(tmp_path / "store", tmp_path / "cache")
     path = write_toy(tmp_path / "specs", STEPS + GATES)
     with suppress(GateError):
-        walk_toy(store, path)
+        run_toy(store, path)
     found = check_table_rows(read_record(store, "latest"))
     assert [(row.step, row.metric, row.verdict) for row in found] == [
         ("ingest", "rows of pairs", "fail"), ("ingest", "text chars", "warn"),

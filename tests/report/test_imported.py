@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.support.toy_pipelines import walk_toy
+from tests.support.toy_pipelines import run_toy
 from tests.support.toys import store_at
 from zscir.data.images.shards import write_shard
 from zscir.report.masked_examples import masked_sheets
@@ -71,7 +71,7 @@ def test_an_import_is_shown_from_its_pictures_to_its_masks(
     (tmp_path / "source.toml").write_text(SOURCE)
     (tmp_path / "mine.toml").write_text(steps)
     store = store_at(tmp_path / "store", tmp_path / "cache")
-    walk_toy(store, tmp_path / "mine.toml")
+    run_toy(store, tmp_path / "mine.toml")
     record = read_record(store, "latest")
     (sheet,) = pair_sheets(record)
     assert [card.text for card in sheet.cards] == [f"caption {number}" for number in range(4)]

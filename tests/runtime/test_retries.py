@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.toy_pipelines import STEPS, direct, walk_toy, write_toy
+from tests.support.toy_pipelines import STEPS, direct, run_toy, write_toy
 from tests.support.toys import store_at
 from zscir.pipeline.chunk_job import chunk_result_of
 from zscir.pipeline.run import Run
@@ -150,17 +150,17 @@ def shaken(error: Exception, name: str) -> Callable[[Run, list[str]], None]:
 
 def test_a_step_is_tried_again_and_the_record_says_how_often(store: Store, tmp_path: Path) -> None:
     path = write_toy(tmp_path / "specs", STEPS.replace("[[steps]]", LIMITS + "[[steps]]", 1))
-    run = walk_toy(store, path, engine=shaken(TransientError("away"), "tabletop"))
+    run = run_toy(store, path, engine=shaken(TransientError("away"), "tabletop"))
     assert {row["step"]: row["attempts"] for row in run.recorder.steps()} == {"tabletop": 2, "short": 1, "ingest": 1}
 
 
 def test_a_step_without_retries_fails_at_once(store: Store, tmp_path: Path) -> None:
     path = write_toy(tmp_path / "specs", STEPS.replace("[[steps]]", LIMITS + "[[steps]]", 1))
     with pytest.raises(StageError, match=r"step 'tabletop' \(stage tabletop\): away"):
-        walk_toy(store, path, "limits.retries=0", engine=shaken(TransientError("away"), "tabletop"))
+        run_toy(store, path, "limits.retries=0", engine=shaken(TransientError("away"), "tabletop"))
 
 
 def test_a_step_that_ran_out_of_memory_says_what_to_do(store: Store, tmp_path: Path) -> None:
     path = write_toy(tmp_path / "specs")
     with pytest.raises(StageError, match="OutOfMemoryError: GPU; out of memory; give it a larger machine"):
-        walk_toy(store, path, engine=shaken(OutOfMemoryError("GPU"), "tabletop"))
+        run_toy(store, path, engine=shaken(OutOfMemoryError("GPU"), "tabletop"))

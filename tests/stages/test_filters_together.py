@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.stages.albums import download_of, jpeg, kept, saved, scaled, view
-from tests.support.toy_pipelines import walk_toy
+from tests.support.toy_pipelines import run_toy
 from tests.support.toys import store_at
 from zscir.pipeline.pipeline_file import load_pipeline
 from zscir.pipeline.run import Run
@@ -47,7 +47,7 @@ def walked(tmp_path: Path) -> tuple[Store, Run]:
     (tmp_path / "bench" / "gallery.png").write_bytes(saved(view(5), "PNG"))
     (tmp_path / "filters.toml").write_text(STEPS)
     store = store_at(tmp_path / "store", tmp_path / "cache")
-    return store, walk_toy(store, tmp_path / "filters.toml")
+    return store, run_toy(store, tmp_path / "filters.toml")
 
 
 def folder(made: Artifact, name: str) -> Path:
@@ -80,7 +80,7 @@ def test_the_report_tells_what_each_filter_kept_and_left_out_of_what_it_looked_a
 
 def test_a_changed_bound_makes_again_only_what_comes_after_it(walked: tuple[Store, Run], tmp_path: Path) -> None:
     store, _ = walked
-    again = walk_toy(store, tmp_path / "filters.toml", "dedup_near.radius=0")
+    again = run_toy(store, tmp_path / "filters.toml", "dedup_near.radius=0")
     outcomes = {row["step"]: row["outcome"] for row in again.recorder.steps()}
     assert {name: outcomes[name] for name in FILTERS} == {
         "filter_size": "reused", "filter_text": "reused", "dedup_exact": "reused", "dedup_near": "made",

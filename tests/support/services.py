@@ -113,10 +113,10 @@ def ask(api: str, what: str, query: object = None, method: str | None = None) ->
     raise AssertionError
 
 
-def start_flow(api: str, deployment: str, **asked: object) -> str:
+def start_flow(api: str, deployment: str, **parameters: object) -> str:
     """The id of a new flow run of a deployment, which is known as FLOW/NAME, as REST starts one."""
     found = ask(api, f"deployments/name/{deployment}")
-    return str(ask(api, f"deployments/{found['id']}/create_flow_run", asked)["id"])
+    return str(ask(api, f"deployments/{found['id']}/create_flow_run", parameters)["id"])
 
 
 def wait_for(there: Callable[[], Any], limit_s: float) -> Any:

@@ -161,7 +161,7 @@ def evaluate(spec: EvaluateSpec, benchmarks: Artifact, out: Path) -> Facts:
     for name in ("fashioniq", "cirr", "circo", "genecis"):
         root = benchmarks.path(f"{name}/images.tar").parent
         measured = []
-        for part in (load_part(name, root, "val", one, None) for one in benchmark_info(name).parts):
+        for part in (load_part(name, root, "val", named, None) for named in benchmark_info(name).parts):
             found = compute_results(part, *_vectors(part, spec), part.texts("pli"))
             tables["rankings"] += found.rankings
             tables["queries"] += found.queries
@@ -173,7 +173,7 @@ def evaluate(spec: EvaluateSpec, benchmarks: Artifact, out: Path) -> Facts:
         tables["scores"] += [number.score_row() for number in numbers]
         beside = {"control": spec.control, "allow_missing": None}
         names = set(OUTPUT_TABLES["intervals"].names) - beside.keys()
-        tables["intervals"] += [{name: getattr(one, name) for name in names} | beside for one in numbers]
+        tables["intervals"] += [{name: getattr(number, name) for name in names} | beside for number in numbers]
     protocols = {(row["benchmark"], row["split"]): row["protocol"] for row in tables["scores"]}
     tables["breakdown"] = list(breakdown_rows(tables["queries"], tables["per_query"], protocols))
     for name, rows in tables.items():
@@ -242,7 +242,7 @@ def whole_run(
     run.step("train_pli", train, TrainSpec(method="pli"), data=masks)
     run.step("train_tscir_map", train, TrainSpec(method="tscir_map"), data=triplets)
     world = run.step("tabletop_benchmarks", tabletop_benchmarks, BENCHMARKS)
-    asked = {
+    specs = {
         "score_image": EvaluateSpec(method="image only", skill=0.05, control="image"),
         "score_text": EvaluateSpec(method="text only", skill=0.04, control="text"),
         "score_sum": EvaluateSpec(
@@ -251,7 +251,7 @@ def whole_run(
         "score_pli": EvaluateSpec(method="pli", skill=0.35),
         "score_tscir": EvaluateSpec(method="tscir_map", skill=0.6),
     }
-    scores = [run.step(name, evaluate, spec, benchmarks=world) for name, spec in asked.items()]
+    scores = [run.step(name, evaluate, spec, benchmarks=world) for name, spec in specs.items()]
     run.step("table", tabulate, TabulateSpec(), scores=scores)
     return run
 

@@ -1,4 +1,4 @@
-"""Stores of old things: artifacts, lent files and runs of any age, without the work that makes real ones."""
+"""Stores of old things: artifacts, shared files and runs of any age, without the work that makes real ones."""
 
 import json
 import os
@@ -33,24 +33,24 @@ here = cache(run_environment)
 
 
 class NumberSpec(Spec):
-    """What tells one artifact of an attic from another."""
+    """A number, by which artifacts of one store differ."""
 
     number: int
 
 
 @dataclass
 class Attic:
-    """A local store that a test fills with things of the age, in days, that it says."""
+    """A local store that a test fills with artifacts and runs of given ages, in days."""
 
     store: Store
     keys: list[str] = field(default_factory=list)
     runs: int = 0
 
-    def put(self, age: float = 0, inputs: Sequence[int] = (), lent: Sequence[int] = ()) -> str:
-        """An artifact with one file of its own, made from and lending from others by their numbers; its key."""
+    def put(self, age: float = 0, inputs: Sequence[int] = (), shared: Sequence[int] = ()) -> str:
+        """The key of a new artifact with one file of its own, made from others and sharing the files of others."""
         made = [self.artifact(number) for number in inputs]
         spec = NumberSpec(number=len(self.keys))
-        key = make_key(STAGE, 1, spec, {f"in{n}": one.digest for n, one in enumerate(made)})
+        key = make_key(STAGE, 1, spec, {f"in{n}": parent.digest for n, parent in enumerate(made)})
         folder = Path(self.store.address(STAGE, key))
         folder.mkdir(parents=True)
         (folder / "own.bin").write_bytes(f"own {len(self.keys)} ".encode() * 100)
@@ -59,8 +59,10 @@ class Attic:
                 path="own.bin", size=(folder / "own.bin").stat().st_size, sha256=sha256_of(str(folder / "own.bin"))
             )
         ]
-        entries += [self.artifact(n).entries["own.bin"].shared_from(self.artifact(n), f"lent{n}.bin") for n in lent]
-        named = {f"in{n}": InputEntry(stage=STAGE, key=one.key, digest=one.digest) for n, one in enumerate(made)}
+        entries += [self.artifact(n).entries["own.bin"].shared_from(self.artifact(n), f"lent{n}.bin") for n in shared]
+        named = {
+            f"in{n}": InputEntry(stage=STAGE, key=parent.key, digest=parent.digest) for n, parent in enumerate(made)
+        }
         manifest = Manifest(
             stage=STAGE, stage_version=1, key=key, digest=digest_of_files(entries), spec=spec.literals(), inputs=named,
             files=tuple(entries), facts={},
@@ -76,7 +78,7 @@ class Attic:
 
     def run(self, used: list[int], age: float = 0, status: str = "succeeded", pipeline: str = "toy",
             set: Sequence[str] = (), only: str | None = None, parent: str | None = None,  # noqa: A002
-            pieces: Mapping[int, list[int]] = MappingProxyType({})) -> str:  # fmt: skip
+            chunks: Mapping[int, list[int]] = MappingProxyType({})) -> str:  # fmt: skip
         """A run that used artifacts, by their numbers; ``died`` is one whose process is gone. Its id."""
         run_id, at = f"run-{self.runs:03d}", datetime.now(UTC) - timedelta(days=age)
         self.runs += 1
@@ -90,12 +92,12 @@ class Attic:
         }  # fmt: skip
         steps = [{"run_id": run_id, "step": str(n), "stage": STAGE, "key": self.keys[n], "outcome": "made",
                   "started_at": at, "attempts": 1, "worker": "w"} for n in used]  # fmt: skip
-        cut = [{"run_id": run_id, "step": str(whole), "piece": str(n), "stage": STAGE, "key": self.keys[n],
+        chunk_rows = [{"run_id": run_id, "step": str(whole), "piece": str(n), "stage": STAGE, "key": self.keys[n],
                 "outcome": "made", "started_at": at, "wall_s": 0.0, "attempts": 1, "worker": "w"}
-               for whole, parts in pieces.items() for n in parts]  # fmt: skip
+               for whole, parts in chunks.items() for n in parts]  # fmt: skip
         folder = Path(self.store.address("lineage", run_id))
         folder.mkdir(parents=True)
-        for name, rows in (("run", [row]), ("stages", steps), ("pieces", cut)):
+        for name, rows in (("run", [row]), ("stages", steps), ("pieces", chunk_rows)):
             write_table(folder / f"{name}.parquet", LINEAGE_SCHEMAS[name], rows)
         age_of(folder, age)
         return run_id

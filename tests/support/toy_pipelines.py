@@ -60,10 +60,10 @@ def direct(run: Run, chosen: list[str]) -> None:
         execute_step(run.run_id, name)
 
 
-def walk_toy(store: Store, path: Path, *changes: str, engine: Callable[[Run, list[str]], None] = direct,
-             **asked: str | None) -> Run:  # fmt: skip
+def run_toy(store: Store, path: Path, *changes: str, engine: Callable[[Run, list[str]], None] = direct,
+             **request: str | None) -> Run:  # fmt: skip
     """Run the pipeline in ``path`` in this process."""
-    return execute_run(store, RunRequest(path, list(changes), **asked), engine)
+    return execute_run(store, RunRequest(path, list(changes), **request), engine)
 
 
 def held(store: Store, path: Path, name: str, *changes: str) -> AbstractContextManager[Path]:

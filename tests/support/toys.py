@@ -1,6 +1,6 @@
 """Toy stages whose work is slow enough to be killed in, and processes to do it in.
 
-What a stage is told beside its spec (pauses, a log) comes through the environment, which no key knows.
+What a stage gets beside its spec (pauses, a log) comes through the environment, which no key knows.
 """
 
 import os
@@ -58,7 +58,7 @@ def copies(
 ) -> Facts:
     """One file of the names and bytes of all inputs; for the roles: one, many and perhaps none."""
     inputs = [first, *others, *([extra] if extra is not None else [])]
-    data = b"".join(one.path(name).read_bytes() for one in inputs for name in one.files(".bin"))
+    data = b"".join(given.path(name).read_bytes() for given in inputs for name in given.files(".bin"))
     (out / "deep").mkdir(exist_ok=True)
     (out / "deep" / "copy.bin").write_bytes(data * spec.times)
     return {"rows": len(data) * spec.times}

@@ -15,7 +15,7 @@ from torch.distributed import DistBackendError
 
 from tests.methods import tiny
 from tests.support.toy_pipelines import ROOT
-from tests.training import crew
+from tests.training import rank_program
 from zscir.training.collectives import BUCKET_NUMBERS, SINGLE_RANK, PeerLostError, RankGroup, _buckets, _peer_errors
 from zscir.training.data import positions_at
 
@@ -27,18 +27,18 @@ COUNTS = [2, 3]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What three processes, then two, and one left of their work, on CPUs whatever this machine has."""
-    made = tmp_path_factory.mktemp("crew")
+    made = tmp_path_factory.mktemp("ranks")
     tiny.pack(made / "pairs")
     tiny.pack(made / "triplets", triplets=True)
-    words = [sys.executable, "-m", "tests.training.crew", str(made)]
+    words = [sys.executable, "-m", "tests.training.rank_program", str(made)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(words, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     return made
 
 
-def told(folder: Path, count: int, rank: int = 0) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / str(count) / str(rank) / "told.json").read_text())
+def outcome(folder: Path, count: int, rank: int = 0) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / str(count) / str(rank) / "outcome.json").read_text())
     return found
 
 
@@ -51,12 +51,12 @@ def same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], tolera
 
 
 @pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize("name", crew.METHODS)
+@pytest.mark.parametrize("name", rank_program.METHODS)
 def test_ranks_train_what_one_process_trains(folder: Path, name: str, count: int) -> None:
-    wanted, found = (told(folder, ranks)["curves"][name] for ranks in (1, count))
+    wanted, found = (outcome(folder, ranks)["curves"][name] for ranks in (1, count))
     assert [row[:2] for row in found] == [row[:2] for row in wanted]
     assert [row[2] for row in found] == pytest.approx([row[2] for row in wanted], rel=1e-4, abs=1e-6)
-    before = crew.moved(crew.new(name))
+    before = rank_program.moved(rank_program.new(name))
     after = load_file(folder / str(count) / "0" / name)
     same(after, load_file(folder / "1" / "0" / name), 1e-4)
     assert any(not torch.equal(tensor, before[name]) for name, tensor in after.items())
@@ -64,24 +64,28 @@ def test_ranks_train_what_one_process_trains(folder: Path, name: str, count: int
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_every_rank_ends_with_the_same_bits(folder: Path, count: int) -> None:
-    for name in crew.METHODS:
+    for name in rank_program.METHODS:
         made = [(folder / str(count) / str(rank) / name).read_bytes() for rank in range(count)]
         assert made == made[:1] * count
-        curves = [told(folder, count, rank)["curves"][name] for rank in range(count)]
+        curves = [outcome(folder, count, rank)["curves"][name] for rank in range(count)]
         assert curves == curves[:1] * count
 
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_gradients_through_gathered_rows_are_those_of_the_whole_batch(folder: Path, count: int) -> None:
-    wanted = {name: tensor for seed in range(crew.CASES) for name, tensor in crew.gradients(seed, SINGLE_RANK).items()}
-    assert len(wanted) == 7 * crew.CASES
+    wanted = {
+        name: tensor
+        for seed in range(rank_program.CASES)
+        for name, tensor in rank_program.gradients(seed, SINGLE_RANK).items()
+    }
+    assert len(wanted) == 7 * rank_program.CASES
     for rank in range(count):
         same(load_file(folder / str(count) / str(rank) / "gradients"), wanted, 2e-6)
 
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_a_batch_norm_sees_the_whole_batch_and_so_does_its_gradient(folder: Path, count: int) -> None:
-    wanted = crew.batch_norm(SINGLE_RANK)
+    wanted = rank_program.batch_norm(SINGLE_RANK)
     for rank in range(count):
         same(load_file(folder / str(count) / str(rank) / "norm"), wanted, 5e-6)
 
@@ -89,22 +93,22 @@ def test_a_batch_norm_sees_the_whole_batch_and_so_does_its_gradient(folder: Path
 @pytest.mark.parametrize("count", COUNTS)
 def test_one_process_goes_on_from_the_state_that_several_saved(folder: Path, count: int) -> None:
     curve = json.loads((folder / str(count) / "resumed.json").read_text())
-    assert curve[:15] == told(folder, count)["curves"]["tscir_map"][:15]
+    assert curve[:15] == outcome(folder, count)["curves"]["tscir_map"][:15]
     same(load_file(folder / str(count) / "resumed"), load_file(folder / "1" / "0" / "tscir_map"), 1e-4)
 
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_what_is_wrong_on_one_rank_stops_all(folder: Path, count: int) -> None:
     for rank in range(count):
-        states, number = told(folder, count, rank)["words"]
+        states, number = outcome(folder, count, rank)["words"]
         assert states == f"the ranks found different states to resume from: after the steps {[3] + [0] * (count - 1)}"
         assert number.startswith("train tscir_map: the loss is nan at step 0")
 
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_bfloat16_trains_on_ranks_too(folder: Path, count: int) -> None:
-    losses = [value for _, name, value in told(folder, count)["curves"]["bfloat16"] if name == "loss"]
-    plain = [value for _, name, value in told(folder, count)["curves"]["tscir_map"] if name == "loss"]
+    losses = [value for _, name, value in outcome(folder, count)["curves"]["bfloat16"] if name == "loss"]
+    plain = [value for _, name, value in outcome(folder, count)["curves"]["tscir_map"] if name == "loss"]
     assert losses == pytest.approx(plain, rel=0.05)
 
 
@@ -124,7 +128,7 @@ NO_ROOM = "NCCL error: unhandled cuda error. Last error: Cuda failure 2 'out of 
 
 
 @pytest.mark.parametrize(
-    ("error", "told_as"),
+    ("error", "expected"),
     [
         (RuntimeError("Connection closed by peer [127.0.0.1]:4711"), PeerLostError),
         (DistBackendError("NCCL error: remote process exited or there was a network error"), PeerLostError),
@@ -133,10 +137,10 @@ NO_ROOM = "NCCL error: unhandled cuda error. Last error: Cuda failure 2 'out of 
         (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), torch.AcceleratorError),
     ],
 )
-def test_only_what_the_transport_says_of_others_is_a_lost_rank(error: RuntimeError, told_as: type[Exception]) -> None:
-    with pytest.raises(told_as) as caught, _peer_errors():
+def test_only_a_transport_error_about_others_is_a_lost_rank(error: RuntimeError, expected: type[Exception]) -> None:
+    with pytest.raises(expected) as caught, _peer_errors():
         raise error
-    assert type(caught.value) is told_as
+    assert type(caught.value) is expected
 
 
 def test_buckets_hold_every_gradient_once_in_order() -> None:

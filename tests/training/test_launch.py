@@ -19,7 +19,7 @@ from tests.stages.test_train import CLIP, MAP, spec
 from tests.support.services import prefect_api
 from tests.support.toy_pipelines import clean_environment, command
 from tests.support.toys import store_at
-from tests.training.waiting import crew_of, listening, none_left, state_step, wait_for, whole_crew
+from tests.training.waiting import launcher_and_ranks, listening, none_left, state_step, wait_for, wait_for_ranks
 from zscir.pipeline.run import list_runs
 from zscir.runtime.errors import RequestError, StageError
 from zscir.runtime.retries import RetryPolicy, with_retries
@@ -70,24 +70,24 @@ def test_the_rank_that_saves_and_the_launcher_killed_in_turn_cost_steps_and_no_b
     facts = train_on_ranks(2, undisturbed)
     assert facts == {"rows": 12, "steps": STEPS, "parameters": facts["parameters"]}
     killed = job(tmp_path / "killed", pairs, backbone)
-    crews: list[dict[str, psutil.Process]] = []
+    started_ranks: list[dict[str, psutil.Process]] = []
     begun: list[int] = []
     kept: list[int] = []
     ended: list[str] = []
 
     def kill(victim: str, after: int) -> None:
-        crew = whole_crew(psutil.Process())
+        processes = wait_for_ranks(psutil.Process())
         begun.append(state_step(killed.out))
         wait_for(lambda: state_step(killed.out) >= after)
-        crew[victim].kill()
-        crews.append(crew)
+        processes[victim].kill()
+        started_ranks.append(processes)
 
     def attempt() -> dict[str, Any]:
         try:
             return train_on_ranks(2, killed)
         except StageError as error:
             ended.append(str(error))
-            none_left(crews[-1], 5)  # the kernel closes a dying process's files before it is gone
+            none_left(started_ranks[-1], 5)  # the kernel closes a dying process's files before it is gone
             kept.append(state_step(killed.out))
             raise
 
@@ -116,7 +116,7 @@ def test_the_rank_that_saves_and_the_launcher_killed_in_turn_cost_steps_and_no_b
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("on_cpus")
-def test_an_error_of_one_rank_is_told_in_its_own_words_and_leaves_no_rank(
+def test_an_error_of_one_rank_is_raised_with_its_own_message_and_leaves_no_rank(
     tmp_path: Path, pairs: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "broken"
@@ -130,7 +130,7 @@ def test_an_error_of_one_rank_is_told_in_its_own_words_and_leaves_no_rank(
         train(spec(CLIP, steps=30, epochs=30), data=Artifact.of_folder(folder), out=out)
     assert "Traceback" in caught.value.__notes__[0]
     assert "Traceback" not in str(caught.value)
-    assert crew_of(psutil.Process()) == {}
+    assert launcher_and_ranks(psutil.Process()) == {}
 
 
 PIPELINE = """
@@ -197,39 +197,39 @@ def test_a_run_that_ends_in_any_way_leaves_no_rank(
     said, store = tmp_path / "said", store_at(tmp_path / "store", tmp_path / "cache")
 
     def at_work(process: "subprocess.Popen[str]") -> dict[str, psutil.Process]:
-        crew = whole_crew(psutil.Process(process.pid))
-        wait_for(lambda: all(reads_batches(crew[rank]) for rank in "01"))
-        return crew
+        processes = wait_for_ranks(psutil.Process(process.pid))
+        wait_for(lambda: all(reads_batches(processes[rank]) for rank in "01"))
+        return processes
 
-    told = started()
-    crew = at_work(told)
-    assert [set(listening(process)) for process in crew.values()] == [{"127.0.0.1"}] * 3
-    told.send_signal(signal.SIGTERM)
-    assert told.wait(60) == 130, said.read_text()
-    none_left(crew, 5)
+    signalled = started()
+    processes = at_work(signalled)
+    assert [set(listening(process)) for process in processes.values()] == [{"127.0.0.1"}] * 3
+    signalled.send_signal(signal.SIGTERM)
+    assert signalled.wait(60) == 130, said.read_text()
+    none_left(processes, 5)
 
     typed = started("rerun", "latest")
-    crew = at_work(typed)
+    processes = at_work(typed)
     os.killpg(typed.pid, signal.SIGINT)  # as Ctrl-C does, which the whole group of the terminal's process gets
     assert typed.wait(60) == 130, said.read_text()
-    none_left(crew, 5)
+    none_left(processes, 5)
 
     failing = started("rerun", "latest")
-    crew = at_work(failing)
-    crew["1"].kill()
+    processes = at_work(failing)
+    processes["1"].kill()
     assert failing.wait(60) == 3
     words = said.read_text()
     assert "step 'train' (stage train): rank 1 of 2 was ended by SIGKILL" in words
     assert words.rstrip().endswith(f"zscir rerun {list_runs(store)[-1]['run_id']}")
     assert "Traceback" not in words
-    none_left(crew, 5)
+    none_left(processes, 5)
 
     killed = started("rerun", "latest")
-    crew = at_work(killed)
+    processes = at_work(killed)
     killed.kill()
     killed_at = time.monotonic()
     killed.wait()
-    none_left(crew, 30)
+    none_left(processes, 30)
     none_s = time.monotonic() - killed_at
     assert [row["status"] for row in list_runs(store)] == ["interrupted", "interrupted", "failed", "died"]
     measured("kill -9 of the process whose ranks train", f"{none_s:.1f} s later none of its 3 processes was left")
@@ -249,7 +249,7 @@ def test_ranks_that_cannot_share_a_batch_are_refused_with_those_that_can(monkeyp
     assert resolve_rank_count(10) == 5
 
 
-def test_one_rank_where_nothing_is_said_or_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_rank_without_a_setting_and_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ZSCIR_RANKS", raising=False)
     assert resolve_rank_count(7) == 1
     monkeypatch.setenv("ZSCIR_RANKS", "")  # as compose.yaml passes what infra/.env leaves empty

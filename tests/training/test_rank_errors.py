@@ -1,4 +1,4 @@
-"""How ranks ended, told by files as launcher and ranks leave them, becomes the one error that a person should read."""
+"""The error that is raised for ranks that failed, from the files that they and the launcher leave."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def test_any_other_error_is_named_and_its_way_kept_for_debug(tmp_path: Path) -> 
     assert "raise error" in error.__notes__[0]
 
 
-def test_the_first_of_several_errors_is_told(tmp_path: Path) -> None:
+def test_the_first_of_several_errors_is_raised(tmp_path: Path) -> None:
     for rank in (2, 0, 1):
         left(tmp_path, rank, StageError(f"error of {rank}"))
     assert str(verdict(tmp_path, {0: 1, 1: 1, 2: 1})) == "error of 2 (rank 2 of 3)"
@@ -76,7 +76,7 @@ def test_a_rank_that_was_ended_is_named_with_its_signal_and_may_be_tried_again(
     assert str(error) == f"{words}: from outside, or because memory ran out"
 
 
-def test_a_rank_that_ends_without_a_word_is_told_before_those_that_were_ended_for_it(tmp_path: Path) -> None:
+def test_a_rank_that_ends_without_a_report_is_named_before_those_that_were_ended_for_it(tmp_path: Path) -> None:
     error = verdict(tmp_path, {0: TERM, 1: 1, 2: TERM})
     assert type(error) is StageError
     assert str(error).startswith("rank 1 of 3 ended with exit code 1; the last lines of ")

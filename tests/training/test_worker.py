@@ -33,7 +33,7 @@ def test_a_rank_that_failed_ends_at_once_whatever_its_libraries_would_wait_for(t
 
 
 @pytest.mark.slow
-def test_a_launcher_that_is_asked_to_end_ends_its_ranks_and_dies_of_that_signal(tmp_path: Path) -> None:
+def test_a_launcher_that_gets_a_signal_ends_its_ranks_and_dies_of_that_signal(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "zscir.training.worker", "launch", str(os.getpid()), "1", str(tmp_path)]
     environment = clean_environment({"CUDA_VISIBLE_DEVICES": ""})
     with subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL) as launcher:

@@ -22,7 +22,7 @@ def wait_for(what: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
     raise AssertionError("nothing of the kind happened")
 
 
-def crew_of(parent: psutil.Process) -> dict[str, psutil.Process]:
+def launcher_and_ranks(parent: psutil.Process) -> dict[str, psutil.Process]:
     """The launcher (``launch``) and the ranks (``0``, ``1``) that a process has."""
     found = {}
     for child in parent.children(recursive=True):
@@ -35,9 +35,9 @@ def crew_of(parent: psutil.Process) -> dict[str, psutil.Process]:
     return found
 
 
-def whole_crew(parent: psutil.Process) -> dict[str, psutil.Process]:
+def wait_for_ranks(parent: psutil.Process) -> dict[str, psutil.Process]:
     """The launcher and two ranks, as soon as all are there."""
-    return wait_for(lambda: crew if len(crew := crew_of(parent)) == 3 and "?" not in crew else None)
+    return wait_for(lambda: found if len(found := launcher_and_ranks(parent)) == 3 and "?" not in found else None)
 
 
 def gone(process: psutil.Process) -> bool:
@@ -48,9 +48,9 @@ def gone(process: psutil.Process) -> bool:
         return True
 
 
-def none_left(crew: dict[str, psutil.Process], seconds: float) -> None:
+def none_left(found: dict[str, psutil.Process], seconds: float) -> None:
     """Wait for the end of all."""
-    wait_for(lambda: all(gone(process) for process in crew.values()), seconds)
+    wait_for(lambda: all(gone(process) for process in found.values()), seconds)
 
 
 def state_step(out: Path) -> int:

@@ -1,6 +1,6 @@
 """Several processes over gloo, started once, do what the tests of ranks compare, and the first does it alone too.
 
-python -m tests.training.crew FOLDER   # as three, then the first two as two, then the first as one
+python -m tests.training.rank_program FOLDER   # as three, then the first two as two, then the first as one
 
 No GPU is seen by whoever starts it with CUDA_VISIBLE_DEVICES="": what is compared is then of one kind of device.
 
@@ -168,7 +168,7 @@ def work(folder: Path, ranks: RankGroup) -> None:
         refusal(lambda: different_states(pairs, folder / "pli", ranks)),
         refusal(lambda: no_number(pairs, folder / "nan", ranks)),
     ]
-    (own / "told.json").write_text(json.dumps({"curves": curves, "words": words}))
+    (own / "outcome.json").write_text(json.dumps({"curves": curves, "words": words}))
 
 
 def alone(folder: Path) -> None:
@@ -181,7 +181,7 @@ def alone(folder: Path) -> None:
         method, curve = train(name, data, folder / "1" / name)
         save_file(moved(method), own / name)
         curves[name] = curve.rows
-    (own / "told.json").write_text(json.dumps({"curves": curves}))
+    (own / "outcome.json").write_text(json.dumps({"curves": curves}))
     for count in (3, 2):
         where = folder / str(count)
         method, curve = train("tscir_map", Artifact.of_folder(folder / "pairs"), where / "tscir_map")
