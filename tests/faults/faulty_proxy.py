@@ -85,7 +85,7 @@ class _Server(ThreadingHTTPServer):
     proxy: FaultyProxy
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away is no news."""
+        """A client that went away is no error."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -107,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif conditional and proxy.conditions == "refused":
             self._say(501, {}, UNCONDITIONAL)
         else:
-            status, headers, data = self._ask(body, bool(conditional) and proxy.conditions == "ignored")
+            status, headers, data = self._forward(body, bool(conditional) and proxy.conditions == "ignored")
             if fault == "unanswered":
                 self.close_connection = True
             elif fault == "broken":
@@ -117,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass
 
-    def _ask(self, body: bytes, plain: bool) -> tuple[int, dict[str, str], bytes]:
+    def _forward(self, body: bytes, plain: bool) -> tuple[int, dict[str, str], bytes]:
         dropped = {"expect", "connection"} | ({"if-match", "if-none-match"} if plain else set())
         headers = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
         connection = HTTPConnection(self.server.proxy.behind, timeout=60)

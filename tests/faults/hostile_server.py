@@ -85,7 +85,7 @@ class HostileServer:
 
     async def _serve(self) -> None:
         listeners = listen()
-        servers = [await asyncio.start_server(self._connection, sock=one, backlog=512) for one in listeners]
+        servers = [await asyncio.start_server(self._connection, sock=listener, backlog=512) for listener in listeners]
         self.port = listeners[0].getsockname()[1]
         self._stop = asyncio.ensure_future(asyncio.Event().wait())
         self._ready.set()

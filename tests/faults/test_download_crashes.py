@@ -41,7 +41,7 @@ def start(folder: Path, spec: DownloadSpec) -> subprocess.Popen[bytes]:
 
 def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """The living children of a process, and theirs."""
-    return [one for one in psutil.Process(process.pid).children(recursive=True) if not gone(one)]
+    return [child for child in psutil.Process(process.pid).children(recursive=True) if not gone(child)]
 
 
 def gone(process: psutil.Process) -> bool:
@@ -83,10 +83,10 @@ def test_a_killed_download_goes_on_with_the_unfinished_chunks_and_ends_with_the_
         assert not list(tmp_path.glob("store/download/*/manifest.json"))
 
         server.gate.set()
-        asked = set(server.paths())
+        requested = set(server.paths())
         before = len(server.requests)
         made = download(tmp_path, spec, pairs)
-        twice = [path for path in server.paths()[before:] if path in asked]
+        twice = [path for path in server.paths()[before:] if path in requested]
         assert made.facts["ok"] == 27
         assert len(twice) <= 10  # one chunk: there was one worker
         assert finished_chunks(tmp_path) > kept
@@ -113,10 +113,10 @@ def test_img2dataset_and_its_children_end_with_an_interrupted_download(
         wait_for(lambda: server.requests)
         workers = wait_for(lambda: family(child))
         child.send_signal(number)
-        told_at = time.monotonic()
+        signalled_at = time.monotonic()
         assert child.wait(20) != 0
         wait_for(lambda: all_gone(workers), 20)
-        took_s = time.monotonic() - told_at
+        took_s = time.monotonic() - signalled_at
     measured(
         "SIGTERM, SIGINT of a run or a download",
         f"{number.name} of a download that hangs: {took_s:.1f} s until none of its processes was left",

@@ -41,7 +41,7 @@ def can_mount(folder: Path) -> bool:
     return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
 
-def test_a_full_disk_is_told_and_spoils_nothing(tmp_path: Path, measured: Measured) -> None:
+def test_a_full_disk_is_reported_and_spoils_nothing(tmp_path: Path, measured: Measured) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     if not can_mount(disk):

@@ -1,6 +1,6 @@
 """A list of 1,000 URLs over everything that the web may do, through the whole download: exact counts, exact requests.
 
-One request at a time to each host makes even the manners exact: who is told to wait, and who is not asked for that.
+One request at a time to each host makes even politeness exact: who says to wait, and who gets no request for that.
 """
 
 import os
@@ -108,7 +108,7 @@ def elsewhere(private: HostileServer, tls_port: int) -> dict[str, str | None]:
 
 
 def has_no_address(url: str) -> bool:
-    """Whether the name server says so; where there is none, nobody can tell."""
+    """Whether the name server says so; where there is none, nobody knows."""
     try:
         socket.getaddrinfo(url.split("/")[2], 80)
     except socket.gaierror as error:
@@ -129,7 +129,7 @@ class HostileList:
             for number in range(count)
         }  # type: ignore[assignment]
         self.outside = elsewhere(private, tls_port)
-        # Of these, which one is asked is a matter of who comes first; how many are is not.
+        # Of these, which one is requested is a matter of who comes first; how many are is not.
         self.busy = [server.url(f"/busy/always?after=3600&{number}") for number in range(BUSY)]
         self.hang = [server.url(f"/hang/{number}.jpg") for number in range(HANG)]
         del self.expected[server.url("/busy/always?after=3600&first")]
@@ -148,11 +148,11 @@ class HostileList:
         self.wall_s = time.monotonic() - began
         self.rows = self.made.rows()
         self.by_url: dict[str, dict[str, Any]] = {row["url"]: row for row in self.rows}
-        self.asked = Counter(unquote(path) for path in server.paths())
+        self.requests = Counter(unquote(path) for path in server.paths())
 
-    def asked_for(self, url: str) -> int:
-        """How often the server was asked for a URL, by its own log."""
-        return self.asked[unquote(url.partition(str(self.server.port))[2])]
+    def requests_for(self, url: str) -> int:
+        """How often the server got a request for a URL, by its own log."""
+        return self.requests[unquote(url.partition(str(self.server.port))[2])]
 
 
 @pytest.fixture(scope="module")
@@ -188,18 +188,18 @@ def test_every_url_ends_as_it_should_after_as_many_attempts_as_it_should(result:
 
 def test_the_servers_log_says_the_same_as_the_attempts(result: HostileList) -> None:
     for url in [*result.expected, *result.busy, *result.hang]:
-        assert result.asked_for(url) == result.by_url[url]["attempts"], url
-    assert result.asked["/robots.txt"] == len({url.split("/")[2] for url in result.expected}) + 2  # busy, hang
+        assert result.requests_for(url) == result.by_url[url]["attempts"], url
+    assert result.requests["/robots.txt"] == len({url.split("/")[2] for url in result.expected}) + 2  # busy, hang
 
 
-def test_nothing_private_was_asked(result: HostileList) -> None:
+def test_nothing_private_was_requested(result: HostileList) -> None:
     assert result.private.requests == []
 
 
-def test_who_is_told_to_wait_is_not_asked_again_and_who_hangs_not_for_ever(result: HostileList) -> None:
+def test_a_busy_host_gets_no_more_requests_and_one_that_hangs_not_for_ever(result: HostileList) -> None:
     assert Counter(result.by_url[url]["error_class"] for url in result.busy) == {"http_429": 1, "host_busy": BUSY - 1}
-    assert sum(result.asked_for(url) for url in result.busy) == 1
-    assert sum(result.asked_for(url) for url in result.hang) == BREAKER
+    assert sum(result.requests_for(url) for url in result.busy) == 1
+    assert sum(result.requests_for(url) for url in result.hang) == BREAKER
 
 
 def test_every_image_that_came_is_where_its_row_says(result: HostileList) -> None:
@@ -214,4 +214,4 @@ def test_what_is_there_twice_is_fetched_once_and_has_two_rows(result: HostileLis
     counts = Counter(row["url"] for row in result.rows)
     twice = [url for url, count in counts.items() if count == 2]
     assert len(twice) == TWICE
-    assert {result.asked_for(url) for url in twice} == {1}
+    assert {result.requests_for(url) for url in twice} == {1}

@@ -29,9 +29,9 @@ from zscir.store.artifacts import Artifact
 from zscir.data.download.specs import DownloadSpec
 from zscir.pipeline.stage import run_chunk
 
-def two_at_once(store, pieces):
+def two_at_once(store, chunks):
     with ThreadPoolExecutor(2) as pool:
-        yield from pool.map(lambda piece: run_chunk(store, piece), pieces)
+        yield from pool.map(lambda chunk: run_chunk(store, chunk), chunks)
 
 folder = Path(sys.argv[1])
 download(folder, DownloadSpec.load(folder / "download.toml"), Artifact.of_folder(folder / "pairs"), two_at_once)
@@ -44,9 +44,9 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
 
 def kill_once(folder: Path, server: HostileServer, rng: random.Random) -> bool:
     """Go on with the download and kill it by force some time after its first request; False if it ended before."""
-    asked, chunks = len(server.requests), finished_chunks(folder)
+    requests_before, chunks = len(server.requests), finished_chunks(folder)
     child = start(folder)
-    wait_for(lambda: len(server.requests) > asked or child.poll() is not None)
+    wait_for(lambda: len(server.requests) > requests_before or child.poll() is not None)
     time.sleep(rng.uniform(0, 1.5))
     if child.poll() is not None:
         return False

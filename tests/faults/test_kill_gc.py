@@ -35,7 +35,7 @@ def gc(uri, cache, environment, age_s, dies_at=0, steps=()):
 
 
 def old_stores(place, cache):
-    """Stores with a whole, its pieces and the files that they lend it, all of them old."""
+    """Stores with an artifact, its chunks and the files that it shares with them, all of them old."""
     for number in range(2, STORES, STRIDE):
         materialize(store_at(f"{place}/{number}", cache), write_words, SPEC, {})
         if isinstance(place, Path):

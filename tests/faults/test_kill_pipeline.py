@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 FAULT = "kill -9 of a run, at random moments"
 
 
-def one_walk(uri, cache, path, environment):
+def one_run(uri, cache, path, environment):
     os.environ.update(environment)
     run_toy(store_at(uri, cache), path)
 
@@ -31,7 +31,7 @@ def one_walk(uri, cache, path, environment):
 def check_against(store, path, expected):
     """Every artifact whole to the last bit and equal to the undisturbed one; no leftovers that a reader could see."""
     plan = make_plan(store, load_pipeline(path))
-    assert {one.step.name: one.artifact.digest for one in plan if one.artifact} == expected
+    assert {planned.step.name: planned.artifact.digest for planned in plan if planned.artifact} == expected
     for stage, key in store.list_keys():
         assert store.lookup(stage, key, verify=True).problem == ""
 
@@ -52,25 +52,25 @@ def committed(store):
 
 
 def kill_and_go_on(uri, tmp_path, environment, wanted_kills):
-    """Kill each seed's walks at random moments, then let one end and compare; seeds until there were enough kills.
+    """Kill each seed's runs at random moments, then let one end and compare; seeds until there were enough kills.
 
-    Says how often a walk was killed, how many artifacts each had to end with, and how many steps were begun again.
+    Says how often a run was killed, how many artifacts each had to end with, and how many steps were begun again.
     """
     path = write_toy(tmp_path / "specs")
     cache = tmp_path / "cache"
     expected = digests(run_toy(store_at(tmp_path / "undisturbed", cache), path).artifacts)
     finish(start(time.sleep, 0))  # the process that all others come from is warm now
     began = time.monotonic()
-    finish(start(one_walk, f"{uri}-trial", cache, path, environment))
+    finish(start(one_run, f"{uri}-run", cache, path, environment))
     usual_s = time.monotonic() - began
     kills = again = 0
     seeds = itertools.count()
     while kills < wanted_kills:
         seed = next(seeds)
-        assert seed < 5 * wanted_kills, "the walks end before they can be killed"
+        assert seed < 5 * wanted_kills, "the runs end before they can be killed"
         rng = random.Random(seed)
         store = store_at(f"{uri}-{seed}", cache)
-        work = (one_walk, store.uri, cache, path, environment)
+        work = (one_run, store.uri, cache, path, environment)
         killed, kept = 0, set()
         for _ in range(rng.randint(1, 4)):
             killed += kill_after(start(*work), rng.uniform(0, usual_s))

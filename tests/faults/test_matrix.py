@@ -19,15 +19,15 @@ def named(row: list[str]) -> list[str]:
 def test_every_row_names_tests_that_are_there() -> None:
     assert len(ROWS) > 25
     assert all(named(row) for row in ROWS)
-    assert [one for row in ROWS for one in named(row) if not (ROOT / one).is_file()] == []
+    assert [name for row in ROWS for name in named(row) if not (ROOT / name).is_file()] == []
 
 
 def test_make_faults_runs_every_one_of_them() -> None:
     words = ["make", "-n", "faults", "VENV=.venv"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     run = set(done.stdout.split())
-    elsewhere = [one for row in ROWS for one in named(row) if not one.startswith("tests/faults/")]
-    assert [one for one in elsewhere if one not in run] == []
+    elsewhere = [name for row in ROWS for name in named(row) if not name.startswith("tests/faults/")]
+    assert [name for name in elsewhere if name not in run] == []
     assert "tests/faults" in run
 
 
@@ -35,11 +35,11 @@ def test_every_row_has_what_was_measured_and_a_test_of_it_that_measures() -> Non
     measured = table("measured")
     assert [row[0] for row in measured] == faults()
     assert [row[0] for row in measured if not re.search(r"\d", row[-1])] == []
-    said = {row[0]: "".join((ROOT / one).read_text() for one in named(row)) for row in ROWS}
-    assert [fault for fault, sources in said.items() if f'"{fault}"' not in sources] == []
+    sources = {row[0]: "".join((ROOT / name).read_text() for name in named(row)) for row in ROWS}
+    assert [fault for fault, text in sources.items() if f'"{fault}"' not in text] == []
 
 
 def test_what_was_measured_becomes_rows_in_the_order_of_the_page_and_once() -> None:
     first, second, *_ = faults()
-    said = [(second, "a"), (first, "b"), (second, "a"), (second, "c")]
-    assert rows_of(said) == [f"| {first} | b |", f"| {second} | a; c |"]
+    measured = [(second, "a"), (first, "b"), (second, "a"), (second, "c")]
+    assert rows_of(measured) == [f"| {first} | b |", f"| {second} | a; c |"]

@@ -44,7 +44,7 @@ def test_an_image_that_kills_the_decoder_costs_itself_alone(tmp_path: Path, meas
             [sys.executable, "-c", CHILD, tmp_path], cwd=REPO, env=environment, capture_output=True, text=True,
             timeout=200, check=False,
         )  # fmt: skip
-        asked = Counter(path for path in server.paths() if path in paths)
+        requested = Counter(path for path in server.paths() if path in paths)
     assert done.returncode == 0, done.stderr
     [images] = tmp_path.glob("store/download/*/images.parquet")
     found = {row["text"]: (row["status"], row["error_class"]) for row in read_rows(images, IMAGES_SCHEMA)}
@@ -54,5 +54,5 @@ def test_an_image_that_kills_the_decoder_costs_itself_alone(tmp_path: Path, meas
     }  # fmt: skip
     measured(
         "an image that crashes or hangs the decoder",
-        f"1 of {len(paths)} URLs crashes it: 1 image lost, requests made again: {asked.total() - len(asked)}",
+        f"1 of {len(paths)} URLs crashes it: 1 image lost, requests made again: {requested.total() - len(requested)}",
     )

@@ -71,7 +71,7 @@ def freeze_before_the_put_of(name):
     S3FileSystem._call_s3 = freezing
 
 
-class Hall:
+class TwoMachines:
     """Machines named A and B, each with a folder of its own, one store, and a log that lies outside of it."""
 
     def __init__(self, uri, tmp_path, endpoint):
@@ -113,94 +113,94 @@ def make_with(uri, cache, environment, words):
 
 
 @pytest.fixture
-def hall(s3, tmp_path):
-    return Hall(s3, tmp_path, s3_endpoint())
+def machines(s3, tmp_path):
+    return TwoMachines(s3, tmp_path, s3_endpoint())
 
 
-def test_two_machines_that_want_the_same_at_once_make_it_once(hall, measured):
-    processes = [hall.start(who, pause_s=0.1) for who in ("A", "B")]
+def test_two_machines_that_want_the_same_at_once_make_it_once(machines, measured):
+    processes = [machines.start(who, pause_s=0.1) for who in ("A", "B")]
     for process in processes:
         finish(process)
-    lines = hall.log()
+    lines = machines.log()
     first = lines[0].split()[0]
     other = "B" if first == "A" else "A"
     assert lines[:4] == [f"{first} begins {name}" for name in FILES]
     assert sorted(lines[4:]) == sorted(f"{who} {did} {first} made {FILES[-1]}"
                                        for who, did in ((first, "made"), (other, "reused")))  # fmt: skip
-    hall.check(first)
+    machines.check(first)
     measured(
         "two runs started at once on two machines that share only an S3 store",
-        f"2 machines: {hall.begun()} files begun for {len(FILES)}, none twice",
+        f"2 machines: {machines.begun()} files begun for {len(FILES)}, none twice",
     )
 
 
-def test_a_machine_that_is_gone_is_followed_when_its_term_is_over(hall, measured):
-    first = hall.start("A", pause_s=0.5, lease_s=1.5)
-    hall.wait_for(f"A begins {FILES[1]}")
-    second = hall.start("B")
+def test_a_machine_that_is_gone_is_followed_when_its_term_is_over(machines, measured):
+    first = machines.start("A", pause_s=0.5, lease_s=1.5)
+    machines.wait_for(f"A begins {FILES[1]}")
+    second = machines.start("B")
     assert kill_after(first, 0.2)
     gone = time.monotonic()
-    hall.wait_for(f"B begins {FILES[0]}")
+    machines.wait_for(f"B begins {FILES[0]}")
     followed_s = time.monotonic() - gone
     assert followed_s < 15
     finish(second)
-    hall.check("B")
+    machines.check("B")
     measured(
         "a run whose machine is gone",
         f"with a lease of 1.5 s another machine took over {followed_s:.1f} s after the death, "
-        f"files begun again: {hall.begun() - len(FILES)} of {len(FILES)}",
+        f"files begun again: {machines.begun() - len(FILES)} of {len(FILES)}",
     )
 
 
-def test_a_process_that_was_killed_is_followed_by_another_of_its_machine_at_once(hall):
-    first = hall.start("A", pause_s=0.5, lease_s=1000.0)
-    hall.wait_for(f"A begins {FILES[1]}")
+def test_a_process_that_was_killed_is_followed_by_another_of_its_machine_at_once(machines):
+    first = machines.start("A", pause_s=0.5, lease_s=1000.0)
+    machines.wait_for(f"A begins {FILES[1]}")
     assert kill_after(first, 0)
-    finish(hall.start("B", cache="A"))
-    hall.check("B")
+    finish(machines.start("B", cache="A"))
+    machines.check("B")
 
 
 @pytest.mark.parametrize("name", [FILES[0], FILES[2], MANIFEST])
-def test_a_machine_that_slept_through_its_term_in_the_middle_of_its_commit_spoils_nothing(hall, name):
-    first = hall.start("A", lease_s=1.0, freeze_before=name)
-    hall.wait_for(f"freezes before {name}")
-    finish(hall.start("B"))
-    manifest = hall.store.read_text("signed", KEY, MANIFEST)
+def test_a_machine_that_slept_through_its_term_in_the_middle_of_its_commit_spoils_nothing(machines, name):
+    first = machines.start("A", lease_s=1.0, freeze_before=name)
+    machines.wait_for(f"freezes before {name}")
+    finish(machines.start("B"))
+    manifest = machines.store.read_text("signed", KEY, MANIFEST)
     os.kill(first.pid, signal.SIGCONT)
     finish(first)
-    hall.check("B")
-    assert hall.store.read_text("signed", KEY, MANIFEST) == manifest
-    assert hall.log()[-1] == f"A reused B made {FILES[-1]}"
+    machines.check("B")
+    assert machines.store.read_text("signed", KEY, MANIFEST) == manifest
+    assert machines.log()[-1] == f"A reused B made {FILES[-1]}"
 
 
-def test_a_machine_that_slept_just_before_its_manifest_gives_way_to_the_one_that_is_at_work_now(hall):
-    first = hall.start("A", lease_s=1.0, freeze_before=MANIFEST)
-    hall.wait_for(f"freezes before {MANIFEST}")
-    second = hall.start("B", pause_s=0.5)
-    hall.wait_for(f"B begins {FILES[0]}")
+def test_a_machine_that_slept_just_before_its_manifest_gives_way_to_the_one_that_is_at_work_now(machines):
+    first = machines.start("A", lease_s=1.0, freeze_before=MANIFEST)
+    machines.wait_for(f"freezes before {MANIFEST}")
+    second = machines.start("B", pause_s=0.5)
+    machines.wait_for(f"B begins {FILES[0]}")
     os.kill(first.pid, signal.SIGCONT)
     finish(first)
     finish(second)
-    hall.check("B")
-    assert f"A reused B made {FILES[-1]}" in hall.log()
+    machines.check("B")
+    assert f"A reused B made {FILES[-1]}" in machines.log()
 
 
-def test_a_machine_that_slept_while_it_made_something_finds_it_made_and_takes_that(hall, measured):
-    first = hall.start("A", pause_s=0.3, lease_s=1.0)
-    hall.wait_for(f"A begins {FILES[1]}")
+def test_a_machine_that_slept_while_it_made_something_finds_it_made_and_takes_that(machines, measured):
+    first = machines.start("A", pause_s=0.3, lease_s=1.0)
+    machines.wait_for(f"A begins {FILES[1]}")
     os.kill(first.pid, signal.SIGSTOP)
-    second = hall.start("B", pause_s=0.6)
-    hall.wait_for(f"B begins {FILES[0]}")
+    second = machines.start("B", pause_s=0.6)
+    machines.wait_for(f"B begins {FILES[0]}")
     os.kill(first.pid, signal.SIGCONT)  # both at work now: A finishes its files, may not commit, waits for B
     finish(first)
     finish(second)
-    hall.check("B")
-    assert f"A reused B made {FILES[-1]}" in hall.log()
-    assert list((hall.tmp_path / "cache-A" / "scratch").rglob("*.bin")) == []
-    assert hall.begun() == 2 * len(FILES)
+    machines.check("B")
+    assert f"A reused B made {FILES[-1]}" in machines.log()
+    assert list((machines.tmp_path / "cache-A" / "scratch").rglob("*.bin")) == []
+    assert machines.begun() == 2 * len(FILES)
     measured(
         "a machine that slept through its lease while it made something",
-        f"{hall.begun()} files begun for {len(FILES)}: that key was made twice, committed once",
+        f"{machines.begun()} files begun for {len(FILES)}: that key was made twice, committed once",
     )
 
 
@@ -217,7 +217,7 @@ def test_runs_in_which_one_request_in_twenty_fails_end_with_the_same_digests(s3,
             begun += sum(row["outcome"] == "made" for row in run.recorder.steps())
             runs += 1
         assert all(proxy.faults[kind] for kind in KINDS), proxy.faults
-        failed, asked = proxy.faults.total(), proxy.requests.total()
+        failed, total = proxy.faults.total(), proxy.requests.total()
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint())
     S3FileSystem.clear_instance_cache()
     calm = store_at(s3, tmp_path / "calm")
@@ -227,34 +227,36 @@ def test_runs_in_which_one_request_in_twenty_fails_end_with_the_same_digests(s3,
     assert begun == len(calm.list_keys())
     measured(
         "5 % of the requests to S3 fail",
-        f"{failed} of {asked} requests failed: 0 of {begun} artifacts lost, each made once",
+        f"{failed} of {total} requests failed: 0 of {begun} artifacts lost, each made once",
     )
 
 
 def test_a_store_that_is_away_for_a_while_is_waited_for(s3, tmp_path, measured):
     with FaultyProxy(s3_endpoint()) as proxy:
-        hall = Hall(s3, tmp_path, proxy.url)
-        process = hall.start("A", pause_s=0.5, lease_s=2.0)  # its lease runs out meanwhile; nobody can take it
-        hall.wait_for(f"A begins {FILES[1]}")
+        machines = TwoMachines(s3, tmp_path, proxy.url)
+        process = machines.start("A", pause_s=0.5, lease_s=2.0)  # its lease runs out meanwhile; nobody can take it
+        machines.wait_for(f"A begins {FILES[1]}")
         with proxy.away():
             left_at = time.monotonic()
-            hall.wait_for(f"A begins {FILES[3]}")
+            machines.wait_for(f"A begins {FILES[3]}")
             time.sleep(AWAY_S)
             assert process.is_alive()
         back_at = time.monotonic()
         finish(process)
         went_on_s = time.monotonic() - back_at
-    assert hall.log()[-1] == f"A made A made {FILES[-1]}"
-    hall.check("A")
-    assert hall.begun() == len(FILES)
+    assert machines.log()[-1] == f"A made A made {FILES[-1]}"
+    machines.check("A")
+    assert machines.begun() == len(FILES)
     measured(
         "the store is away for a while (S3)",
         f"away for {back_at - left_at:.0f} s: it was committed {went_on_s:.1f} s after the store was back, "
-        f"{hall.begun()} files begun for {len(FILES)}, none twice",
+        f"{machines.begun()} files begun for {len(FILES)}, none twice",
     )
 
 
-def test_a_store_that_stays_away_is_told_when_patience_ends_and_the_work_is_kept(s3, tmp_path, monkeypatch, measured):
+def test_a_store_that_stays_away_is_reported_when_the_retries_end_and_the_work_is_kept(
+    s3, tmp_path, monkeypatch, measured
+):
     with FaultyProxy(s3_endpoint()) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         monkeypatch.setenv("TOY_WHO", "A")
@@ -273,11 +275,11 @@ def test_a_store_that_stays_away_is_told_when_patience_ends_and_the_work_is_kept
 
         with pytest.raises(StageError, match=f"store {s3}"):
             materialize(store, signed_away, SignedSpec(), {})
-        told_s = time.monotonic() - left_at[0]
+        reported_s = time.monotonic() - left_at[0]
         assert [path.name for path in store.scratch.rglob("*.bin")] == ["kept.bin"]
         proxy.open()
         assert materialize(store, signed_away, SignedSpec(), {}).outcome == "made"
     measured(
         "the store stays away",
-        f"with a patience of 1 s it was told after {told_s:.1f} s; 1 of 1 files was kept in the work folder",
+        f"with 1 s of retries it was reported after {reported_s:.1f} s; 1 of 1 files was kept in the work folder",
     )

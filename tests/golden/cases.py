@@ -39,7 +39,7 @@ WORLD = TabletopSpec(scenes=48, size_px=48)
 
 @dataclass(frozen=True)
 class Case:
-    """One stage, asked for one spec, given outputs of cases before it or toys."""
+    """One stage with one spec, given outputs of cases before it or toys."""
 
     name: str
     stage: str
@@ -155,7 +155,7 @@ def toy_album(folder: Path) -> None:
     scenes = [web_jpeg(WORLD, index) for index in range(20)]
     spec = TabletopBenchmarksSpec.parse(SMALL_BENCHMARKS, "toy album")
     leaked = image_bytes(spec.seed, spec.size_px, "cirr", build_cirr(spec).images[0])
-    again = [encode_jpeg(decode_image(one), 60) for one in scenes[:3]]
+    again = [encode_jpeg(decode_image(scene), 60) for scene in scenes[:3]]
     pictures = [*scenes, *scenes[3:6], *again, encode_jpeg(decode_image(leaked), 90), b"no picture"]
     texts = {1: "IMG_0001.jpg", 2: "rotes Auto vor dem Haus", 7: "a photo", 8: "a photo", 9: "A  photo"}
     sizes = {10: (39, 400), 11: (100, 151)}
@@ -211,19 +211,19 @@ def toy_parts(method: str, control: str | None, *hits: str) -> Callable[[Path], 
         who = {"split": "val", "protocol": "original/pli/clip", "method": method, "backbone": "toy", "metric": "R@10"}
         parts = dict(zip(("fashioniq/dress", "fashioniq/shirt"), hits, strict=True))
         found = [(name, own.count("1"), len(own), 100 * own.count("1") / len(own)) for name, own in parts.items()]
-        total = [sum(column) for column in zip(*(one[1:] for one in found), strict=True)]
+        total = [sum(column) for column in zip(*(row[1:] for row in found), strict=True)]
         found.append(("fashioniq/mean", total[0], total[1], total[2] / 2))
         beside = {"low": 0.0, "high": 100.0, "control": control, "allow_missing": None}
         rows = [
             who | beside | {"benchmark": name, "hits": got, "n": n, "value": value} for name, got, n, value in found
         ]
-        asked = [
+        per_query = [
             {"benchmark": name, "split": "val", "metric": "R@10", "query_id": str(number), "value": float(hit)}
             for name, own in parts.items()
             for number, hit in enumerate(own)
         ]
         write_table(folder / "intervals.parquet", INTERVALS_SCHEMA, rows)
-        write_table(folder / "per_query.parquet", PER_QUERY_SCHEMA, asked)
+        write_table(folder / "per_query.parquet", PER_QUERY_SCHEMA, per_query)
 
     return write
 
@@ -253,12 +253,12 @@ def run_all(folder: Path) -> dict[str, dict[str, Any]]:
         stage = stage_named(case.stage)
         spec = stage.spec_type.parse(case.spec, f"golden case {case.name}")
         inputs: dict[str, Any] = {
-            role: [made[one] for one in given] if isinstance(given, list) else made[given]
+            role: [made[name] for name in given] if isinstance(given, list) else made[given]
             for role, given in case.inputs.items()
         }
         stage.check_inputs(inputs, case.name)
         made[case.name] = _filled(folder / case.name, lambda out: stage(spec, **inputs, out=out))  # noqa: B023 - called now
-        given = {role: contents_of(one) for role, one in _flat(inputs)}
+        given = {role: contents_of(artifact) for role, artifact in _flat(inputs)}
         rows[case.name] = {
             "stage": case.stage, "version": stage.version, "spec": json_digest(spec.literals())[:16],
             "inputs": json_digest(given)[:16], "files": contents_of(made[case.name]),
@@ -302,7 +302,7 @@ def complaint(name: str, recorded: dict[str, Any] | None, now: dict[str, Any]) -
         changed = [part for part in ("version", "spec", "inputs") if recorded[part] != now[part]]
         return f"{name}: the golden row is of another {' and '.join(changed)}; {again}"
     files = sorted(
-        one for one in {**recorded["files"], **now["files"]} if recorded["files"].get(one) != now["files"].get(one)
+        name for name in {**recorded["files"], **now["files"]} if recorded["files"].get(name) != now["files"].get(name)
     )
     stage = now["stage"]
     return (

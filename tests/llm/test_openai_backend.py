@@ -96,10 +96,10 @@ def backend(service: Service, model: OpenAIModel | None = None, **patience: Any)
 
 
 def questions(count: int) -> list[LlmRequest]:
-    asked = [
+    conversations = [
         ({"role": "system", "content": "rules"}, {"role": "user", "content": f"question {n}"}) for n in range(count)
     ]
-    return [LlmRequest(f"id{n}", "a cube", "a red cube", None, messages, 3) for n, messages in enumerate(asked)]
+    return [LlmRequest(f"id{n}", "a cube", "a red cube", None, messages, 3) for n, messages in enumerate(conversations)]
 
 
 def ask(
@@ -162,7 +162,7 @@ def test_a_rejected_request_is_not_tried_again_and_is_no_outage() -> None:
     assert not is_outage(reply)
 
 
-def test_a_spent_quota_is_not_asked_again() -> None:
+def test_a_spent_quota_is_not_retried() -> None:
     (reply,), service = ask(lambda n, body: (429, {}, b'{"error": {"code": "insufficient_quota"}}'))
     assert len(service.bodies) == 1
     assert is_outage(reply)
@@ -238,7 +238,7 @@ def test_odd_bookkeeping_fields_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_wrong_key_address_or_model_stops_at_once_without_telling_the_key(status: int) -> None:
+def test_a_wrong_key_address_or_model_stops_at_once_without_showing_the_key(status: int) -> None:
     with pytest.raises(RequestError) as caught:
         ask(lambda n, body: (status, {}, f"no such key: {KEY}".encode()), count=20)
     assert str(status) in str(caught.value)
@@ -263,7 +263,7 @@ def test_a_redirect_is_not_followed_with_the_key() -> None:
     assert other.bodies == []
 
 
-def test_many_requests_are_asked_side_by_side_within_the_limit_and_each_gets_its_own_reply() -> None:
+def test_many_requests_are_sent_side_by_side_within_the_limit_and_each_gets_its_own_reply() -> None:
     def echo(n: int, body: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
         time.sleep(0.01)
         question = body["messages"][-1]["content"]
@@ -274,7 +274,7 @@ def test_many_requests_are_asked_side_by_side_within_the_limit_and_each_gets_its
     assert 1 < service.most_busy <= 4
 
 
-def test_a_thread_that_runs_an_event_loop_can_ask_too() -> None:
+def test_a_thread_that_runs_an_event_loop_can_send_requests_too() -> None:
     import asyncio
 
     with serving(lambda n, body: (200, {}, completion())) as service:

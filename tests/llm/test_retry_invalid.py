@@ -13,15 +13,15 @@ GOOD = refusal_answer("nothing in common").model_dump_json()
 
 
 class Scripted:
-    """A backend that says the n-th text of its script in the n-th round and remembers what it was asked."""
+    """A backend that says the n-th text of its script in the n-th round and remembers the requests that it got."""
 
     def __init__(self, *texts: str | None) -> None:
         self.texts = texts
-        self.asked: list[list[tuple[str, int, int]]] = []
+        self.received: list[list[tuple[str, int, int]]] = []
 
     def answer(self, requests: Sequence[LlmRequest]) -> Iterator[LlmReply]:
-        text = self.texts[len(self.asked)]
-        self.asked.append([(request.request_id, request.attempt, request.seed) for request in requests])
+        text = self.texts[len(self.received)]
+        self.received.append([(request.request_id, request.attempt, request.seed) for request in requests])
         for request in reversed(requests):
             said = GOOD if request.request_id == "easy" else text
             yield LlmReply(request.request_id, said, None if said else "http_500: down", tokens_in=5, tokens_out=2)
@@ -31,10 +31,10 @@ def request(name: str) -> LlmRequest:
     return LlmRequest(name, "a", "b", None, (), 10)
 
 
-def test_only_unreadable_answers_are_asked_again_each_time_with_the_next_seed() -> None:
+def test_only_unreadable_answers_are_resampled_each_time_with_the_next_seed() -> None:
     backend = Scripted("garbage", "{}", GOOD)
     easy, hard = answer_all(backend, [request("easy"), request("hard")], resamples=3)
-    assert backend.asked == [[("easy", 0, 10), ("hard", 0, 10)], [("hard", 1, 11)], [("hard", 2, 12)]]
+    assert backend.received == [[("easy", 0, 10), ("hard", 0, 10)], [("hard", 1, 11)], [("hard", 2, 12)]]
     assert (easy.error, easy.attempts) == (None, 1)
     assert (hard.error, hard.attempts, hard.tokens_in, hard.tokens_out) == (None, 3, 15, 6)
 
@@ -45,11 +45,11 @@ def test_an_answer_that_stays_unreadable_keeps_its_text_beside_the_error() -> No
     assert reply.error == "invalid_answer: not_json: no JSON object"
 
 
-def test_a_failure_of_the_service_is_not_asked_again() -> None:
+def test_a_failure_of_the_service_is_not_resampled() -> None:
     backend = Scripted(None)
     (reply,) = answer_all(backend, [request("hard")], resamples=3)
     assert reply.error == "http_500: down"
-    assert len(backend.asked) == 1
+    assert len(backend.received) == 1
 
 
 def test_a_backend_that_loses_a_request_is_an_error() -> None:

@@ -102,7 +102,7 @@ def test_a_pair_without_a_sayable_change_is_refused(reference: str, target: str,
     assert reason in answer.reason
 
 
-def test_what_the_target_leaves_untold_is_not_a_change_but_a_detail_it_adds_may_be_asked_for() -> None:
+def test_what_the_target_leaves_out_is_not_a_change_but_a_detail_it_adds_may_be_requested() -> None:
     assert not describe_change("a striped cube on sand", "a cube on sand", 0).valid
     assert describe_change("a cube on sand", "a striped cube on sand", 0).changed == ("cube -> striped",)
 

@@ -59,10 +59,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def requests(count: int, long: str = "") -> list[LlmRequest]:
     prompt = load_prompt(data_specs() / "triplets" / "prompts" / "pair.md")
-    asked = []
+    made = []
     for number in range(count):
         messages = prompt.messages("a red cube", f"a blue cube {number}", None, 0)
-        asked.append(
+        made.append(
             LlmRequest(
                 f"id{number}",
                 "a red cube",
@@ -72,7 +72,7 @@ def requests(count: int, long: str = "") -> list[LlmRequest]:
                 0,
             )
         )
-    return asked
+    return made
 
 
 def model(**fields: object) -> TransformersModel:

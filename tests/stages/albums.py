@@ -104,7 +104,7 @@ def kept(out: Path) -> list[int]:
 
 
 def rejected(out: Path) -> dict[int, tuple[str, str]]:
-    """Number -> (reason, detail), keys in details told as numbers."""
+    """Number -> (reason, detail), keys in details as numbers."""
     numbers = {key(number): number for number in range(10_000)}
     found = {}
     for row in read_rows(out / "rejects.parquet", REJECTS_SCHEMA):

@@ -174,7 +174,7 @@ def ask_service(folder: Path, given: Artifact, **fields: Any) -> dict[str, Any]:
     return ask_llm(AskSpec.parse(OPENAI | fields, "t"), candidates=given, out=folder / "out", prompt=prompt)
 
 
-def test_a_service_is_asked_with_the_prompt_and_unreadable_answers_are_rows(tmp_path: Path, service: Service) -> None:
+def test_a_service_gets_the_prompt_and_unreadable_answers_are_rows(tmp_path: Path, service: Service) -> None:
     service.content = "I am sorry, <b>Dave</b>"
     facts = ask_service(tmp_path, candidates(tmp_path / "in", 6), resamples=1)
     assert facts == {"rows": 6, "answered": 0, "failures": {"invalid_answer": 6}}
@@ -188,12 +188,12 @@ def test_a_service_is_asked_with_the_prompt_and_unreadable_answers_are_rows(tmp_
     assert b"127.0.0.1" not in everything
 
 
-def test_requested_kinds_of_edit_are_drawn_and_told(tmp_path: Path, service: Service) -> None:
+def test_kinds_of_edit_are_drawn_and_put_into_the_prompt(tmp_path: Path, service: Service) -> None:
     ask_service(tmp_path, candidates(tmp_path / "in", 30), edit_types=["addition", "negation"])
     kinds = {json.loads(row["request"])["edit_type"] for row in answers(tmp_path / "out")}
     assert kinds == {"addition", "negation"}
-    told = {body["messages"][-1]["content"].rpartition("edit: ")[2] for body in service.bodies}
-    assert told == kinds
+    in_prompts = {body["messages"][-1]["content"].rpartition("edit: ")[2] for body in service.bodies}
+    assert in_prompts == kinds
 
 
 def test_an_outage_stops_the_stage_and_the_next_attempt_goes_on_from_there(tmp_path: Path, service: Service) -> None:

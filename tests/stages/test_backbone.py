@@ -38,7 +38,7 @@ def weights(tmp_path: Path, architecture: str) -> Artifact:
     return Artifact.of_folder(tmp_path / "tiny.safetensors")
 
 
-def asked(architecture: str, **more: object) -> BackboneSpec:
+def backbone_spec(architecture: str, **more: object) -> BackboneSpec:
     pixels = {"size_px": 16}
     return BackboneSpec.parse({"architecture": architecture, "pixels": pixels, **more}, "test")
 
@@ -47,7 +47,7 @@ def test_local_weights_become_a_clip_checkpoint(tmp_path: Path, architecture: st
     digest = weights.entries["tiny.safetensors"].sha256
     out = tmp_path / "out"
     out.mkdir()
-    backbone(asked(architecture, sha256=digest, quick_gelu=True), out=out, weights=weights)
+    backbone(backbone_spec(architecture, sha256=digest, quick_gelu=True), out=out, weights=weights)
     method = load_method(Artifact.of_folder(out))
     assert method.towers.config["quick_gelu"] is True  # type: ignore[union-attr]
     assert method.queries(torch.zeros(1, 3, 16, 16, dtype=torch.uint8), ["a cat"]).shape == (1, 16)
@@ -62,7 +62,7 @@ def test_openais_weights_bring_their_own_activation() -> None:
 
 def test_other_weights_than_the_spec_means_are_refused(tmp_path: Path, architecture: str, weights: Artifact) -> None:
     with pytest.raises(RequestError, match="SHA-256"):
-        backbone(asked(architecture, sha256="0" * 64, quick_gelu=False), out=tmp_path, weights=weights)
+        backbone(backbone_spec(architecture, sha256="0" * 64, quick_gelu=False), out=tmp_path, weights=weights)
 
 
 def test_a_file_that_would_have_to_be_unpickled_is_refused(tmp_path: Path, architecture: str) -> None:
@@ -70,7 +70,7 @@ def test_a_file_that_would_have_to_be_unpickled_is_refused(tmp_path: Path, archi
     file = Artifact.of_folder(tmp_path / "evil.pt")
     digest = file.entries["evil.pt"].sha256
     with pytest.raises(RequestError, match="safetensors"):
-        backbone(asked(architecture, sha256=digest, quick_gelu=False), out=tmp_path, weights=file)
+        backbone(backbone_spec(architecture, sha256=digest, quick_gelu=False), out=tmp_path, weights=file)
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def test_a_url_that_fails_is_a_row_that_says_why(web: Web, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", WORKING)
-def test_a_url_that_works_is_an_image_of_the_asked_size(web: Web, path: str) -> None:
+def test_a_url_that_works_is_an_image_of_the_requested_size(web: Web, path: str) -> None:
     row, (size, attempts) = web.by_name[path], WORKING[path]
     assert (row["status"], row["error_class"], row["http_status"]) == ("ok", None, 200)
     assert (row["width"], row["height"], row["attempts"]) == (*size, attempts)
@@ -150,7 +150,7 @@ def test_odd_images_come_out_as_a_browser_shows_them(web: Web) -> None:
     assert np.abs(palette[4:-4, 40:-4] - 255).max() < 6
 
 
-def test_nothing_private_was_asked(web: Web) -> None:
+def test_nothing_private_was_requested(web: Web) -> None:
     for name in ("private", "to private", "by name", "odd"):
         assert web.by_name[name]["error_class"] == "forbidden_address"
     assert web.private.requests == []
@@ -202,7 +202,7 @@ def test_members_are_sorted_and_hold_no_time(web: Web) -> None:
         assert {(entry.mtime, entry.uid, entry.gid) for entry in entries} == {(0, 0, 0)}
 
 
-def test_the_chunks_lend_their_shards_and_nothing_is_copied(web: Web) -> None:
+def test_the_shards_of_the_chunks_are_shared_and_nothing_is_copied(web: Web) -> None:
     names = web.made.artifact.files()
     tables = ["hosts.parquet", "images.parquet", "rejects.parquet"]
     assert [name for name in names if not name.endswith(".tar")] == tables
@@ -211,7 +211,7 @@ def test_the_chunks_lend_their_shards_and_nothing_is_copied(web: Web) -> None:
     assert sorted(path.name for path in own.iterdir()) == sorted([*tables, "manifest.json"])
 
 
-def test_the_worst_hosts_are_told_by_class(web: Web) -> None:
+def test_the_worst_hosts_are_listed_by_class(web: Web) -> None:
     rows = read_rows(web.made.artifact.path("hosts.parquet"), HOSTS_SCHEMA)
     counts = {(row["host"], row["error_class"]): row["urls"] for row in rows}
     assert counts["127.0.0.1", None] == len(WORKING) - 2  # /flaky and /busy have addresses of their own
@@ -221,7 +221,7 @@ def test_the_worst_hosts_are_told_by_class(web: Web) -> None:
     assert sum(row["urls"] for row in rows) == len(web.urls)
 
 
-def test_nothing_of_the_run_is_told(web: Web) -> None:
+def test_nothing_of_the_run_is_recorded(web: Web) -> None:
     gateway = json.dumps(web.rows).replace(web.server.host, "").replace(web.private.host, "")
     assert "127.0.0.1:" not in gateway.replace("127.0.0.1:1/", "")
 
@@ -257,10 +257,10 @@ def test_a_changed_row_and_an_appended_one_cost_a_chunk_each(tmp_path: Path) -> 
         first = download(tmp_path, spec, pairs_in(tmp_path / "a", rows))
         chunks = {name: first.artifact.path(name).parent.name for name in first.artifact.files(".tar")}
         assert len(chunks) > 6
-        asked = len(server.requests)
+        requests_before = len(server.requests)
         rows = [*rows[:12], (server.url("/ok/901.jpg"), "t"), *rows[13:], (server.url("/ok/902.jpg"), "t")]
         second = download(tmp_path, spec, pairs_in(tmp_path / "b", rows))
-    again = set(server.paths()[asked:])
+    again = set(server.paths()[requests_before:])
     kept = {second.artifact.path(name).parent.name for name in second.artifact.files(".tar")} & set(chunks.values())
     assert {"/ok/901.jpg", "/ok/902.jpg"} <= again
     assert len(again) <= 3 * 8
@@ -268,15 +268,15 @@ def test_a_changed_row_and_an_appended_one_cost_a_chunk_each(tmp_path: Path) -> 
     assert second.facts["ok"] == 41
 
 
-def test_failed_urls_alone_are_asked_again_in_a_patch_round_that_costs_nothing_else(tmp_path: Path) -> None:
+def test_failed_urls_alone_are_requested_again_in_a_patch_round_that_costs_nothing_else(tmp_path: Path) -> None:
     with HostileServer() as server:
         paths = ["/ok/1.jpg", "/ok/2.jpg", "/status/404", "/flaky/1", "/flaky/1?b", "/status/500", "/ok/3.jpg"]
         pairs = pairs_in(tmp_path / "pairs", [(server.url(path), path) for path in paths])
         first = download(tmp_path, spec_for(server, chunk_rows=4, retries=0), pairs)
         assert (first.facts["ok"], first.facts["failed_by_class"]) == (3, {"http_404": 1, "http_500": 1, "http_503": 2})
-        asked = len(server.requests)
+        requests_before = len(server.requests)
         patched = download(tmp_path, spec_for(server, chunk_rows=4, retries=0, patch_rounds=1), pairs)
-        assert sorted(server.paths()[asked:]) == ["/flaky/1", "/flaky/1?b", "/status/500"]
+        assert sorted(server.paths()[requests_before:]) == ["/flaky/1", "/flaky/1?b", "/status/500"]
         assert (patched.facts["ok"], patched.facts["failed_by_class"]) == (5, {"http_404": 1, "http_500": 1})
         rows = {row["text"]: row for row in patched.rows()}
         assert (rows["/flaky/1"]["status"], rows["/flaky/1"]["attempts"]) == ("ok", 2)
@@ -295,10 +295,10 @@ def test_a_rate_below_the_gate_stops_the_run_and_keeps_every_chunk(tmp_path: Pat
         pairs = pairs_in(tmp_path / "pairs", [(url, "t") for url in urls])
         with pytest.raises(GateError, match=r"2 of 4 URLs .* 0\.5000, below min_success_rate = 0\.75.*http_404 1"):
             download(tmp_path, spec_for(server, min_success_rate=0.75), pairs)
-        asked = len(server.requests)
+        requests_before = len(server.requests)
         made = download(tmp_path, spec_for(server, min_success_rate=0.5), pairs)
         assert made.facts["ok"] == 2
-        assert len(server.requests) == asked
+        assert len(server.requests) == requests_before
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Vectors of benchmark images: complete, or told what is missing all the way to the table."""
+"""Vectors of benchmark images: complete, or what is missing is reported all the way to the table."""
 
 import shutil
 from pathlib import Path
@@ -30,15 +30,15 @@ def images(tmp_path: Path) -> Path:
     return squares.benchmarks(tmp_path / "benchmarks", loose=True) / "cirr/images"
 
 
-def embedded(clip: Artifact, images: Path, out: Path, **asked: Any) -> dict[str, Any]:
+def embedded(clip: Artifact, images: Path, out: Path, **fields: Any) -> dict[str, Any]:
     out.mkdir(exist_ok=True)
-    spec = EmbedBenchmarksSpec.parse({"benchmarks": ["cirr"], **asked}, "test")
+    spec = EmbedBenchmarksSpec.parse({"benchmarks": ["cirr"], **fields}, "test")
     return embed_benchmarks(spec, backbone=clip, benchmarks=Artifact.of_folder(images.parents[1]), out=out)
 
 
-def scored(clip: Artifact, images: Path, out: Path, gallery: Path | None, **asked: Any) -> list[dict[str, Any]]:
+def scored(clip: Artifact, images: Path, out: Path, gallery: Path | None, **fields: Any) -> list[dict[str, Any]]:
     out.mkdir()
-    spec = EvaluateSpec.parse({"benchmarks": [{"name": "cirr", **asked}], "control": "sum", "weight": 1.0}, "test")
+    spec = EvaluateSpec.parse({"benchmarks": [{"name": "cirr", **fields}], "control": "sum", "weight": 1.0}, "test")
     vectors = None if gallery is None else Artifact.of_folder(gallery)
     evaluate(spec, checkpoint=clip, benchmarks=Artifact.of_folder(images.parents[1]), gallery=vectors, out=out)
     rows: list[dict[str, Any]] = pq.read_table(out / "intervals.parquet").to_pylist()
@@ -70,7 +70,7 @@ def test_an_allowed_gap_is_in_the_facts_the_vectors_and_the_table(clip: Artifact
     assert facts == {"rows": 7, "cirr": 7, "cirr missing": 2}
     assert np.load(out / "cirr.npy").shape[0] == 7
     assert pq.read_table(out / "cirr.parquet").column("image_id").to_pylist() == [
-        one for one in IDS if one not in ("dev-4", "dev-8")
+        image_id for image_id in IDS if image_id not in ("dev-4", "dev-8")
     ]
     absent = {row["image_id"]: row["reason"] for row in pq.read_table(out / "cirr.absent.parquet").to_pylist()}
     assert absent.keys() == {"dev-8", "dev-4"}
@@ -108,14 +108,14 @@ def test_more_images_may_be_missing_than_queries_are_left(clip: Artifact, images
     embedded(clip, images, tmp_path / "gallery", allow_missing={"cirr": 4})
     rows = scored(clip, images, tmp_path / "o", tmp_path / "gallery", allow_missing=4)
     assert {(row["protocol"].split("/")[0], row["n"]) for row in rows} == {("official without 4 images", 2)}
-    asked = EvaluateSpec.parse({"benchmarks": [{"name": "cirr", "allow_missing": 4}]}, "test")
+    spec = EvaluateSpec.parse({"benchmarks": [{"name": "cirr", "allow_missing": 4}]}, "test")
     (tmp_path / "composed").mkdir()
-    evaluate(asked, checkpoint=clip, benchmarks=Artifact.of_folder(images.parents[1]), out=tmp_path / "composed")
+    evaluate(spec, checkpoint=clip, benchmarks=Artifact.of_folder(images.parents[1]), out=tmp_path / "composed")
     composed = pq.read_table(tmp_path / "composed/intervals.parquet").to_pylist()
     assert [row["value"] for row in composed] == [row["value"] for row in rows]  # clip's own method is the sum
 
 
-def test_an_embedding_that_goes_on_after_a_crash_tells_the_same_facts(
+def test_an_embedding_that_goes_on_after_a_crash_gives_the_same_facts(
     clip: Artifact, images: Path, tmp_path: Path
 ) -> None:
     (images / "dev-4.png").unlink()
@@ -128,8 +128,8 @@ def test_an_embedding_that_goes_on_after_a_crash_tells_the_same_facts(
 
 def test_the_allowance_is_in_the_key_and_its_absence_is_not() -> None:
     assert "allow_missing" not in EmbedBenchmarksSpec().literals()
-    asked = EmbedBenchmarksSpec.parse({"allow_missing": {"circo": 2}}, "test")
-    assert asked.literals()["allow_missing"] == {"circo": 2}
+    spec = EmbedBenchmarksSpec.parse({"allow_missing": {"circo": 2}}, "test")
+    assert spec.literals()["allow_missing"] == {"circo": 2}
     for wrong in ({"circo": 0}, {"flickr": 1}, 3):
         with pytest.raises(RequestError, match="allow_missing"):
             EmbedBenchmarksSpec.parse({"allow_missing": wrong}, "test")

@@ -43,10 +43,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def run(
-    made: dict[str, Any], out: Path, checkpoint: str = "clip", /, inputs: Any = None, **asked: Any
+    made: dict[str, Any], out: Path, checkpoint: str = "clip", /, inputs: Any = None, **fields: Any
 ) -> dict[str, Any]:
     out.mkdir(exist_ok=True)
-    spec = EvaluateSpec.parse({"benchmarks": CIRR, **asked}, "test")
+    spec = EvaluateSpec.parse({"benchmarks": CIRR, **fields}, "test")
     given = {"checkpoint": made[checkpoint], "benchmarks": made["benchmarks"], **(inputs or {})}
     return evaluate(spec, **given, out=out)
 
@@ -71,7 +71,7 @@ def vectors(model: Any, made: dict[str, Any], name: str, members: list[str]) -> 
 def test_a_control_sum_is_text_plus_weighted_image(made: dict[str, Any], tmp_path: Path) -> None:
     facts = run(made, tmp_path / "o", control="sum", weight=0.5)
     model, bench = load_method(made["clip"]), load_benchmark("cirr", made["folder"] / "benchmarks")
-    shown = vectors(model, made, "cirr", [f"{one}.png" for one in bench.gallery])
+    shown = vectors(model, made, "cirr", [f"{name}.png" for name in bench.gallery])
     references = shown[[bench.gallery.index(query.reference) for query in bench.queries]]
     texts = model.embed_texts([row[0] for row in bench.texts("pli")]).numpy()  # type: ignore[union-attr]
     expected = bench.score_features(texts + 0.5 * references, shown)
@@ -90,8 +90,8 @@ def test_both_caption_orders_are_averaged_as_unit_vectors(made: dict[str, Any], 
     means = []
     for category in ("dress", "shirt", "toptee"):
         bench = load_benchmark("fashioniq", made["folder"] / "benchmarks", category=category)
-        shown = vectors(model, made, "fashioniq", [f"{one}.png" for one in bench.gallery])
-        orders = [model.embed_texts(list(one)).numpy() for one in zip(*bench.texts("searle"), strict=True)]  # type: ignore[union-attr]
+        shown = vectors(model, made, "fashioniq", [f"{name}.png" for name in bench.gallery])
+        orders = [model.embed_texts(list(texts)).numpy() for texts in zip(*bench.texts("searle"), strict=True)]  # type: ignore[union-attr]
         expected = bench.score_features(orders[0] + orders[1], shown)
         assert {metric: found[f"fashioniq/{category}", metric] for metric in expected} == expected
         means.append(expected["R@1"])
@@ -118,8 +118,8 @@ def test_a_genecis_region_is_seen_through_the_official_crop(made: dict[str, Any]
                 x, y, width, height = map(float, numbers.removesuffix("]").split(","))
                 image = region_crop(image, (x, y, width, height), key)
             seen[key] = resize_to_square(image, model.pixels).transpose(2, 0, 1)
-        vector = {key: model.gallery(torch.from_numpy(one.copy())[None]).numpy()[0] for key, one in seen.items()}
-        shown = np.stack([[vector[one] for one in row] for row in bench.candidates])
+        vector = {key: model.gallery(torch.from_numpy(pixels.copy())[None]).numpy()[0] for key, pixels in seen.items()}
+        shown = np.stack([[vector[key] for key in row] for row in bench.candidates])
         expected = bench.score_features(np.stack([vector[query.reference] for query in bench.queries]), shown)
         found = scores(tmp_path / "o")
         assert {metric: found[f"genecis/{task}", metric] for metric in expected} == expected
@@ -153,7 +153,7 @@ def _single(row: dict[str, Any]) -> bool:
     return not row["benchmark"].endswith("/mean") and not row["metric"].startswith("mean")
 
 
-def test_rankings_and_query_rows_tell_the_same_story(made: dict[str, Any], tmp_path: Path) -> None:
+def test_rankings_and_query_rows_agree(made: dict[str, Any], tmp_path: Path) -> None:
     run(made, tmp_path / "o", benchmarks=ALL, control="text")
     listed: dict[tuple[str, str], dict[str, int]] = {}
     for row in rows(tmp_path / "o", "rankings"):
@@ -191,11 +191,13 @@ def test_the_weight_is_tuned_on_other_benchmarks_and_the_grid_is_kept(made: dict
     assert rows(tmp_path / "o", "scores")[0]["method"] == f"sum, lambda {best:g} (tuned)"
 
 
-def test_the_grid_is_kept_of_every_benchmark_that_is_asked_and_validated(made: dict[str, Any], tmp_path: Path) -> None:
+def test_the_grid_is_kept_of_every_benchmark_that_is_in_the_spec_and_validated(
+    made: dict[str, Any], tmp_path: Path
+) -> None:
     folder = squares.benchmarks(tmp_path / "validation", seed=9)
     validation = Artifact.of_folder(folder)
-    asked: dict[str, Any] = {"benchmarks": ALL, "control": "sum", "weights": [0.0, 1.0, 4.0]}
-    run(made, tmp_path / "o", inputs={"validation": validation}, **asked)
+    fields: dict[str, Any] = {"benchmarks": ALL, "control": "sum", "weights": [0.0, 1.0, 4.0]}
+    run(made, tmp_path / "o", inputs={"validation": validation}, **fields)
     curve: dict[str, list[float]] = {}
     for row in rows(tmp_path / "o", "curve"):
         curve.setdefault(row["name"], []).append(row["value"])
@@ -205,14 +207,14 @@ def test_the_grid_is_kept_of_every_benchmark_that_is_asked_and_validated(made: d
     }  # fmt: skip
     assert list(curve)[:2] == ["lambda", "validation cirr R@1 (official/pli/warp)"]
     assert len(curve) == 5
-    for number, weight in enumerate(asked["weights"]):
+    for number, weight in enumerate(fields["weights"]):
         out = tmp_path / f"w{weight}"
         run({**made, "benchmarks": validation}, out, benchmarks=ALL, control="sum", weight=weight)
         for (benchmark, metric), ranking in named.items():
             found = curve[f"validation {benchmark} {metric} ({ranking}/pli/warp)"][number]
             assert found == pytest.approx(scores(out)[benchmark, metric], abs=1e-12)
     shutil.rmtree(folder / "genecis")
-    few = {**asked, "benchmarks": [{"name": "fashioniq", "parts": ["shirt"]}, {"name": "genecis"}]}
+    few = {**fields, "benchmarks": [{"name": "fashioniq", "parts": ["shirt"]}, {"name": "genecis"}]}
     run(made, tmp_path / "p", inputs={"validation": Artifact.of_folder(folder)}, **few)
     names = {row["name"] for row in rows(tmp_path / "p", "curve")}
     texts = "official/pli/warp"
@@ -220,7 +222,7 @@ def test_the_grid_is_kept_of_every_benchmark_that_is_asked_and_validated(made: d
 
 
 def test_rows_say_which_control_they_are_and_trained_towers_are_none(made: dict[str, Any], tmp_path: Path) -> None:
-    asked: dict[str, tuple[str, dict[str, Any]]] = {
+    runs: dict[str, tuple[str, dict[str, Any]]] = {
         "image": ("clip", {"control": "image"}),
         "text": ("clip", {"control": "text", "method": "my own name"}),
         "sum": ("clip", {"control": "sum", "weight": 1.0}),
@@ -228,7 +230,7 @@ def test_rows_say_which_control_they_are_and_trained_towers_are_none(made: dict[
         "tuned": ("pli", {"control": "sum", "weight": 1.0}),
     }
     found = {}
-    for name, (checkpoint, more) in asked.items():
+    for name, (checkpoint, more) in runs.items():
         run(made, tmp_path / name, checkpoint, **more)
         (found[name],) = {row["control"] for row in rows(tmp_path / name, "intervals")}
     assert found == {"image": "image", "text": "text", "sum": "sum", "none": None, "tuned": None}
@@ -249,7 +251,7 @@ def test_the_breakdown_by_aspect_is_the_official_metric(made: dict[str, Any], tm
     assert sum(row["n"] for row in together if row["group"] == "reference first") == sum(firsts)
 
 
-def test_a_tuned_pli_can_be_asked_on_the_same_grid(made: dict[str, Any], tmp_path: Path) -> None:
+def test_a_tuned_pli_can_be_scored_on_the_same_grid(made: dict[str, Any], tmp_path: Path) -> None:
     run(made, tmp_path / "o", "pli", control="sum", weight=0.25)
     run(made, tmp_path / "p", "pli")
     assert scores(tmp_path / "o") == scores(tmp_path / "p")  # PLI's own lambda is 0.25
@@ -282,8 +284,8 @@ def test_preprocessing_by_name_changes_pixels_and_label(made: dict[str, Any], tm
 
 
 def test_a_split_without_answers_gives_submission_files(made: dict[str, Any], tmp_path: Path) -> None:
-    asked = [{"name": "cirr", "split": "test1"}, {"name": "circo", "split": "test"}]
-    facts = run(made, tmp_path / "o", benchmarks=asked, control="text")
+    entries = [{"name": "cirr", "split": "test1"}, {"name": "circo", "split": "test"}]
+    facts = run(made, tmp_path / "o", benchmarks=entries, control="text")
     assert facts == {"rows": 0, "queries": 8}
     names = sorted(path.name for path in (tmp_path / "o/submissions").iterdir())
     assert names == ["circo_test.json", "cirr_test1_recall.json", "cirr_test1_recall_subset.json"]
@@ -292,7 +294,7 @@ def test_a_split_without_answers_gives_submission_files(made: dict[str, Any], tm
         for row in rows(tmp_path / "o", "rankings")
         if row["benchmark"] == "circo" and row["query_id"] == "2"
     ]
-    assert json.loads((tmp_path / "o/submissions/circo_test.json").read_text())["2"] == [int(one) for one in best]
+    assert json.loads((tmp_path / "o/submissions/circo_test.json").read_text())["2"] == [int(name) for name in best]
 
 
 def test_loose_images_score_as_those_in_a_tar(made: dict[str, Any], tmp_path: Path) -> None:
@@ -340,10 +342,10 @@ def test_images_that_may_be_missing_are_counted_in_the_protocol_and_shrink_n(
     made: dict[str, Any], tmp_path: Path
 ) -> None:
     bad = spoilt(made, tmp_path / "x", "dev-4.png", "dev-8.png", broken=b"nothing")
-    asked = [{"name": "cirr", "allow_missing": 2}]
+    entries = [{"name": "cirr", "allow_missing": 2}]
     for number, (checkpoint, more) in enumerate([("clip", {}), ("map", {"backbone": made["clip"]})]):
         out = tmp_path / f"o{number}"
-        run(made, out, checkpoint, {"benchmarks": bad, **more}, benchmarks=asked)
+        run(made, out, checkpoint, {"benchmarks": bad, **more}, benchmarks=entries)
         (protocol,) = {row["protocol"].split("/")[0] for row in rows(out, "scores")}
         assert protocol == "official without 2 images"
         assert {row["n"] for row in rows(out, "scores")} == {3}  # dev-4 is the fourth query's target
@@ -354,9 +356,9 @@ def test_images_that_may_be_missing_are_counted_in_the_protocol_and_shrink_n(
 
 
 def test_altered_annotation_files_are_refused_when_checksums_are_given(made: dict[str, Any], tmp_path: Path) -> None:
-    asked = [{"name": "cirr", "sha256": {"captions/cap.rc2.val.json": "0" * 64}}]
+    entries = [{"name": "cirr", "sha256": {"captions/cap.rc2.val.json": "0" * 64}}]
     with pytest.raises(RequestError, match="1 annotation files were altered"):
-        run(made, tmp_path / "o", benchmarks=asked, control="text")
+        run(made, tmp_path / "o", benchmarks=entries, control="text")
 
 
 def test_a_benchmark_that_is_not_there_is_named(made: dict[str, Any], tmp_path: Path) -> None:
@@ -366,7 +368,7 @@ def test_a_benchmark_that_is_not_there_is_named(made: dict[str, Any], tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("fields", "words"),
     [
         ({"control": "sum"}, "takes either weight or weights"),
         ({"control": "sum", "weight": 1.0, "weights": [1.0]}, "takes either weight or weights"),
@@ -378,9 +380,9 @@ def test_a_benchmark_that_is_not_there_is_named(made: dict[str, Any], tmp_path: 
         ({"benchmarks": [{"name": "flickr"}]}, "flickr"),
     ],
 )
-def test_a_spec_that_makes_no_sense_is_refused(asked: dict[str, Any], words: str) -> None:
+def test_a_spec_that_makes_no_sense_is_refused(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(RequestError, match=words):
-        EvaluateSpec.parse({"benchmarks": CIRR, **asked}, "test")
+        EvaluateSpec.parse({"benchmarks": CIRR, **fields}, "test")
 
 
 def test_a_grid_needs_a_validation_input_and_a_control_needs_towers(made: dict[str, Any], tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ FILTERS = ["filter_size", "filter_text", "dedup_exact", "dedup_near", "decontami
 
 
 @pytest.fixture
-def walked(tmp_path: Path) -> tuple[Store, Run]:
+def filtered(tmp_path: Path) -> tuple[Store, Run]:
     """Ten pictures, one of them not downloaded: one or two for each filter to leave out, and two that stay."""
     pictures = [
         jpeg(view(0)), jpeg(view(1, 40, 40)), jpeg(view(2)), jpeg(view(0)), jpeg(scaled(view(0), 0.5)), jpeg(view(5)),
@@ -54,8 +54,8 @@ def folder(made: Artifact, name: str) -> Path:
     return made.path(name).parent
 
 
-def test_each_filter_looks_at_what_the_one_before_it_left(walked: tuple[Store, Run]) -> None:
-    _, run = walked
+def test_each_filter_looks_at_what_the_one_before_it_left(filtered: tuple[Store, Run]) -> None:
+    _, run = filtered
     left = {name: kept(folder(run.artifacts[name], "keep.parquet")) for name in FILTERS}
     assert left == {
         "filter_size": [0, 2, 3, 4, 5, 7, 9],
@@ -68,8 +68,8 @@ def test_each_filter_looks_at_what_the_one_before_it_left(walked: tuple[Store, R
     assert [row["text"] for row in triplets] == ["a view", "a fine view", "the same view in the morning"]
 
 
-def test_the_report_tells_what_each_filter_kept_and_left_out_of_what_it_looked_at(walked: tuple[Store, Run]) -> None:
-    store, run = walked
+def test_the_report_shows_what_each_filter_kept_and_left_out_of_what_it_looked_at(filtered: tuple[Store, Run]) -> None:
+    store, run = filtered
     rows = {row.step.name: row for row in step_table_rows(read_record(store, run.run_id))}
     assert [(rows[name].rows, rows[name].rejects, rows[name].rejected_from) for name in FILTERS] == [
         (7, 2, 9), (6, 1, 7), (5, 1, 6), (3, 2, 5), (2, 1, 3),
@@ -78,8 +78,8 @@ def test_the_report_tells_what_each_filter_kept_and_left_out_of_what_it_looked_a
     assert rows["decontaminate"].facts["benchmark_pictures"] == "1"
 
 
-def test_a_changed_bound_makes_again_only_what_comes_after_it(walked: tuple[Store, Run], tmp_path: Path) -> None:
-    store, _ = walked
+def test_a_changed_bound_makes_again_only_what_comes_after_it(filtered: tuple[Store, Run], tmp_path: Path) -> None:
+    store, _ = filtered
     again = run_toy(store, tmp_path / "filters.toml", "dedup_near.radius=0")
     outcomes = {row["step"]: row["outcome"] for row in again.recorder.steps()}
     assert {name: outcomes[name] for name in FILTERS} == {

@@ -85,16 +85,16 @@ def test_a_folder_of_all_sorts_is_accounted_for_one_to_one(tmp_path: Path) -> No
         image_size=100, max_bytes=1_200_000, max_pixels=300_000,
     )  # fmt: skip
     assert [row["url"] for row in rows] == [f"file:{name}" for name in [*bad, *good]]
-    told = {row["url"].removeprefix("file:"): row for row in rows}
-    assert {name: told[name]["error_class"] for name in bad} == bad
+    row_of = {row["url"].removeprefix("file:"): row for row in rows}
+    assert {name: row_of[name]["error_class"] for name in bad} == bad
     for name, (width, height) in good.items():
-        row = told[name]
+        row = row_of[name]
         assert row["image_key"] == sha256(f"file:{name}".encode()).hexdigest()
         assert (row["status"], row["attempts"], row["http_status"]) == ("ok", 1, None)
         assert (row["original_width"], row["original_height"]) == (width, height)
         assert min(row["width"], row["height"]) == min(100, width, height)
     assert [(row["stage"], row["id"], row["reason"]) for row in rejects] == [
-        ("import_images", told[name]["pair_id"], reason) for name, reason in bad.items()
+        ("import_images", row_of[name]["pair_id"], reason) for name, reason in bad.items()
     ]
     assert facts == {
         "rows": 12, "ok": 5, "rejects": 7, "success_rate": 0.416667, "images": 5, "chunks": 1,

@@ -93,7 +93,7 @@ def test_what_img2dataset_writes_with_webdataset_is_read_and_kept_byte_for_byte(
     with (tmp_path / "out/00000.tar").open("rb") as stream:
         members = webdataset.tariterators.tar_file_iterator(stream)
         back = list(webdataset.tariterators.group_by_keys(dict(member, __url__="") for member in members))
-    assert sorted(one["txt"].decode() for one in back) == sorted(row["text"] for row in rows)
+    assert sorted(sample["txt"].decode() for sample in back) == sorted(row["text"] for row in rows)
 
 
 def hostile(folder: Path) -> None:
@@ -145,10 +145,10 @@ def test_hostile_tars_cost_what_is_broken_in_them_and_nothing_else(tmp_path: Pat
     assert sorted(row["url"].split("/")[0] for row in rows if row["text"] == "after") == [
         f"file:{name}.tar" for name in ("climb", "device", "link", "sparse")
     ]
-    told: dict[str, list[str]] = {}
+    reasons: dict[str, list[str]] = {}
     for row in rejects:
-        told.setdefault(row["id"], []).append(row["reason"])
-    assert told == {
+        reasons.setdefault(row["id"], []).append(row["reason"])
+    assert reasons == {
         "climb.tar#../../climbed.jpg": ["bad_name"], "climb.tar#/climbed.jpg": ["bad_name"],
         "cut.tar": ["bad_tar"], "cut.tar#late": ["no_text"], "device.tar#dev.jpg": ["odd_member"],
         "device.tar#pipe.jpg": ["odd_member"], "flip.tar": ["bad_tar"], "huge.tar": ["bad_tar"],
@@ -186,7 +186,7 @@ def test_pictures_are_brought_to_size_unless_they_are_small_jpegs_to_be_kept(tmp
     assert rows[1]["sha256"] == sha256(small).hexdigest()
 
 
-def test_another_number_of_samples_than_expected_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_number_of_samples_than_expected_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tar_of(tmp_path / "tars/a.tar", sample("1"))
     with caplog.at_level("INFO", "zscir"):
         _, _, facts = imported(tmp_path / "tars", tmp_path / "out", expected_rows=3)
@@ -211,7 +211,9 @@ def test_a_killed_import_goes_on_with_the_unfinished_tars_and_ends_with_the_same
     tars, out = tmp_path / "tars", tmp_path / "out"
     for tar in range(6):
         members = [
-            one for n in range(8) for one in [(f"{n}.jpg", jpeg(tar * 8 + n, (500, 400))), (f"{n}.txt", f"{tar} {n}")]
+            member
+            for n in range(8)
+            for member in [(f"{n}.jpg", jpeg(tar * 8 + n, (500, 400))), (f"{n}.txt", f"{tar} {n}")]
         ]
         tar_of(tars / f"{tar:05d}.tar", members)
     (tmp_path / "child.py").write_text(CHILD)

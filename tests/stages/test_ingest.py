@@ -118,7 +118,7 @@ def test_every_row_is_a_pair_or_a_reject(
     assert len({pair["pair_id"] for pair in pairs}) == len(pairs)
 
 
-def test_a_list_of_another_length_than_expected_is_told_and_read_all_the_same(
+def test_a_list_of_another_length_than_expected_is_reported_and_read_all_the_same(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = listed(tmp_path / "in", [{"url": f"http://a.test/{n}", "text": "t"} for n in range(3)] + [{"url": "x"}])

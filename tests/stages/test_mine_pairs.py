@@ -112,10 +112,10 @@ def test_limits_hold_and_pairs_are_distinct(tmp_path_factory: Any, n: int, targe
     spec = {"neighbours": 5, "targets_per_reference": targets, "uses_per_image": uses, "image": OPEN, "text": OPEN}
     facts, pairs = mined(folder, spec, given)
     assert len(set(pairs)) == len(pairs) == facts["rows"]
-    assert all(one != other for one, other in pairs)
+    assert all(reference != target for reference, target in pairs)
     counts = np.bincount([image for pair in pairs for image in pair], minlength=n)
     assert counts.max(initial=0) <= uses
-    assert np.bincount([one for one, _ in pairs], minlength=1).max() <= targets
+    assert np.bincount([reference for reference, _ in pairs], minlength=1).max() <= targets
 
 
 @given(st.integers(1, 30), st.integers(1, 8), st.integers(0, 5), st.floats(-1, 0.5), st.floats(0.5, 1.1))

@@ -141,7 +141,7 @@ def ran(step: Step, folder: Path, **made: Artifact) -> tuple[Artifact, dict[str,
     """What a step makes in ``folder``; inputs that are no files are given."""
     out = folder / f"made-{step.name}"
     out.mkdir()
-    inputs = {role: made[role] if role in made else external_input(str(one)) for role, one in step.inputs.items()}
+    inputs = {role: made[role] if role in made else external_input(str(given)) for role, given in step.inputs.items()}
     facts = step.stage(step.spec, **inputs, out=out)
     return Artifact.of_folder(out), facts
 
@@ -280,15 +280,15 @@ def test_tars_of_somebody_are_imported(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_pipelines_for_own_data_differ_in_how_they_begin_and_in_nothing_else() -> None:
-    told = []
+    later_steps = []
     for name, brings in (("own", "download"), ("own_images", "import_images"), ("own_shards", "import_shards")):
         steps = load_pipeline(SPECS / f"pipelines/{name}.toml").steps
         first = next(number for number, step in enumerate(steps) if step.name == brings)
-        told.append([
-            (step.name, step.spec.literals(), {r: "X" if one == brings else one for r, one in step.inputs.items()})
+        later_steps.append([
+            (step.name, step.spec.literals(), {r: "X" if name == brings else name for r, name in step.inputs.items()})
             for step in steps[first + 1 :]
         ])  # fmt: skip
-    assert told[0] == told[1] == told[2]
+    assert later_steps[0] == later_steps[1] == later_steps[2]
 
 
 def test_every_source_that_is_shipped_is_tested_and_says_what_a_user_must_know() -> None:

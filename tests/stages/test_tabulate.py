@@ -28,9 +28,9 @@ def evaluation(folder: Path, *numbers: tuple[str, str, str, float, int], method:
     return Artifact.of_folder(folder)
 
 
-def table(out: Path, *scores: Artifact, **asked: Any) -> str:
+def table(out: Path, *scores: Artifact, **fields: Any) -> str:
     out.mkdir()
-    tabulate(TabulateSpec.parse(asked, "test"), scores=list(scores), out=out)
+    tabulate(TabulateSpec.parse(fields, "test"), scores=list(scores), out=out)
     return (out / "table.md").read_text()
 
 
@@ -93,7 +93,7 @@ def test_no_column_of_any_table_ever_holds_two_protocols(protocols: list[str]) -
         spread = list(csv.reader((Path(folder) / "o/table.csv").read_text().splitlines()))
     drawn = [block for block in text.split("\n\n") if block.startswith("|")]
     tables = [
-        [[cell.strip("* ") for cell in line.strip("| ").split(" | ")] for line in one.splitlines()] for one in drawn
+        [[cell.strip("* ") for cell in line.strip("| ").split(" | ")] for line in table.splitlines()] for table in drawn
     ]
     for rows in (*tables, spread):
         for column in zip(*rows, strict=True):
@@ -291,7 +291,7 @@ def test_the_fact_counts_what_is_missing(tmp_path: Path) -> None:
         assert tabulate(TabulateSpec(), scores=scores, out=tmp_path / f"o{number}") == facts
 
 
-def test_images_that_were_allowed_to_be_missing_are_told_where_the_numbers_stand(tmp_path: Path) -> None:
+def test_images_that_were_allowed_to_be_missing_are_reported_where_the_numbers_stand(tmp_path: Path) -> None:
     lacking = with_control(tmp_path / "a", "sum", "official without 2 images/pli/clip", allow_missing=5)
     lucky = with_control(tmp_path / "b", "sum", "official/pli/clip", allow_missing=3)
     text = table(tmp_path / "o", lacking, lucky)

@@ -16,13 +16,13 @@ CLIP = {"name": "clip", "architecture": tiny.ARCHITECTURE.literals(), "pixels": 
 MAP = {"name": "tscir_map", "word_hidden": 8, "inject_width": 8, "inject_heads": 2, "sites": [0, 1]}
 
 
-def spec(method: dict[str, Any], **asked: Any) -> TrainSpec:
-    return TrainSpec.parse({"method": method, "batch_size": 4, "steps": 3, "optim": OPTIM, **asked}, "test")
+def spec(method: dict[str, Any], **fields: Any) -> TrainSpec:
+    return TrainSpec.parse({"method": method, "batch_size": 4, "steps": 3, "optim": OPTIM, **fields}, "test")
 
 
-def trained(out: Path, asked: TrainSpec, data: Artifact, **starts: Artifact) -> Artifact:
+def trained(out: Path, train_spec: TrainSpec, data: Artifact, **starts: Artifact) -> Artifact:
     out.mkdir()
-    facts = train(asked, data=data, out=out, **starts)
+    facts = train(train_spec, data=data, out=out, **starts)
     assert facts["steps"] == 3
     return Artifact.of_folder(out)
 
@@ -36,8 +36,8 @@ def test_the_four_methods_train_one_after_the_other(tmp_path: Path) -> None:
     composed = trained(
         tmp_path / "compose", spec({"name": "tscir_compose", "rank": 2}), triplets, backbone=backbone, init=mapping
     )
-    for one in (backbone, pli, mapping, composed):
-        query = load_method(one, backbone).queries(tiny.pixels(2), ["a photo of * that is red"] * 2)
+    for checkpoint in (backbone, pli, mapping, composed):
+        query = load_method(checkpoint, backbone).queries(tiny.pixels(2), ["a photo of * that is red"] * 2)
         assert query.shape == (2, 16)
     names = set(pq.read_table(composed.path("curve.parquet")).column("name").to_pylist())
     assert names == {"lr", "loss", "compose", "map", "sta"}

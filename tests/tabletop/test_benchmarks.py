@@ -28,12 +28,12 @@ def test_equal_specs_give_equal_bytes_and_another_seed_gives_other_benchmarks(fo
 
 
 def test_the_benchmarks_have_not_changed(built):
-    """A golden digest: whoever changes what is asked or shown must raise the stage's version."""
-    told = [
+    """A golden digest: whoever changes a query or a picture must raise the stage's version."""
+    contents = [
         [name, benchmark.annotations, [[e.member, e.scene.key] for e in benchmark.images]]
         for name, benchmark in built.items()
     ]
-    assert json_digest(told)[:16] == "b14aa6031cdcb29b"
+    assert json_digest(contents)[:16] == "b14aa6031cdcb29b"
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -137,7 +137,7 @@ def test_cirr_test_split_holds_no_answers(folder):
 
 
 def test_cirr_target_is_the_only_scene_of_its_kind(built):
-    """No other picture of the gallery shows the same things on the same ground, unless the places are told."""
+    """No other picture of the gallery shows the same things on the same ground, unless the text gives the places."""
     exhibition = built["cirr"]
     scene_of = scenes(exhibition)
     gallery = exhibition.annotations["image_splits/split.rc2.val.json"]

@@ -15,12 +15,12 @@ def test_a_caption_says_only_what_is_true(seed):
     scene = draw_scene(derive_rng(seed, "scene"), False)
     text = caption_of(derive_rng(seed, "caption"), scene)
     assert truths.grounds(text) in ([], [scene.ground])
-    told = truths.phrases(text)
-    assert told
-    assert all(truths.shows(scene, phrase) for phrase in told)
+    named = truths.phrases(text)
+    assert named
+    assert all(truths.shows(scene, phrase) for phrase in named)
     count = re.search(r"(one|two|three|four) (objects|things)", text)
     if count:
-        assert truths.COUNTS[count[1]] == len(scene.things) == len(told)
+        assert truths.COUNTS[count[1]] == len(scene.things) == len(named)
 
 
 @given(SEEDS)

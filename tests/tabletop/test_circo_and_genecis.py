@@ -59,17 +59,17 @@ def test_circo_shared_concept_and_caption_hold_of_every_ground_truth(built):
         for image_id in query["gt_img_ids"]:
             scene = scene_of[image_id]
             assert all(truths.shows(scene, phrase) for phrase in truths.phrases(query["shared_concept"]))
-            told = truths.canonical(query["relative_caption"])
+            text = truths.canonical(query["relative_caption"])
             if "negation" in query["semantic_aspects"]:
-                (gone,) = truths.phrases(told)
+                (gone,) = truths.phrases(text)
                 assert truths.shows(reference, gone)
                 assert not truths.shows(scene, gone)
             elif "cardinality" in query["semantic_aspects"]:
-                count = next(n for word, n in truths.COUNTS.items() if word in told.split())
+                count = next(n for word, n in truths.COUNTS.items() if word in text.split())
                 assert len(scene.things) == count != len(reference.things)
             elif "viewpoint" not in query["semantic_aspects"]:
-                assert all(truths.shows(scene, phrase) for phrase in truths.phrases(told))
-            for ground in truths.grounds(told)[:1]:
+                assert all(truths.shows(scene, phrase) for phrase in truths.phrases(text))
+            for ground in truths.grounds(text)[:1]:
                 assert scene.ground == ground
 
 

@@ -31,7 +31,7 @@ def test_no_web_scene_is_held_out():
     assert not any(held_out(web_scene(SPEC, index)) for index in range(400))
 
 
-def test_siblings_are_near_their_first_and_about_as_many_as_asked():
+def test_siblings_are_near_their_first_and_about_as_many_as_the_spec_says():
     spec = TabletopSpec(scenes=4000, sibling_share=0.4)
     siblings = [index for index in range(4000) if is_sibling(spec, index)]
     assert 0.37 < len(siblings) / 4000 < 0.43
@@ -49,7 +49,7 @@ def test_without_siblings_every_scene_is_fresh():
     assert not any(is_sibling(spec, index) for index in range(200))
 
 
-def test_fates_come_in_the_shares_asked_for():
+def test_fates_come_in_the_shares_of_the_spec():
     spec = TabletopSpec(
         missing_share=0.2,
         server_error_share=0.1,

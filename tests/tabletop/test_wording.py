@@ -23,7 +23,7 @@ def an_edit(seed: int) -> SceneEdit:
             return edit
 
 
-def test_every_edit_has_several_wordings_in_every_manner():
+def test_every_edit_has_several_wordings_in_every_style():
     for style, by_kind in SENTENCES.items():
         assert set(by_kind) == set(EDIT_WEIGHTS)
         if style == "asking":
@@ -51,7 +51,7 @@ def test_a_sentence_names_only_what_was_or_what_will_be(seed, style):
 
 
 @given(SEEDS)
-def test_an_asking_sentence_tells_what_is_new_and_the_reference_lacks_it(seed):
+def test_an_asking_sentence_says_what_is_new_and_the_reference_lacks_it(seed):
     """The words that carry the change hold of the target and not of the reference."""
     edit = an_edit(seed)
     text = truths.canonical(sentence_of(derive_rng(seed, "text"), edit, "asking"))
@@ -123,7 +123,7 @@ def test_of_several_things_a_terse_caption_says_which():
     assert "the cube is blue" in texts
 
 
-def test_an_addition_says_where_when_told_to():
+def test_an_addition_says_where_when_the_place_is_included():
     edit = SceneEdit("add", make_scene("sand", [RED_CUBE]), TWO, None, BLUE_STAR)
     assert all(
         "bottom right" in sentence_of(derive_rng(n, "where"), edit, "asking", include_place=True) for n in range(60)

@@ -26,7 +26,7 @@ def canonical(text: str) -> str:
 
 
 def phrases(text: str) -> list[dict[str, str]]:
-    """The attributes told of each thing named in ``text``."""
+    """The attributes given to each thing in ``text``."""
     return [
         {name: value for name, value in found.groupdict().items() if value}
         for found in PHRASE.finditer(canonical(text))
@@ -35,8 +35,8 @@ def phrases(text: str) -> list[dict[str, str]]:
 
 def grounds(text: str) -> list[str]:
     """The grounds named in ``text``, in order."""
-    told = canonical(text)
-    return sorted((name for name in GROUNDS if name in told), key=told.index)
+    canonical_text = canonical(text)
+    return sorted((name for name in GROUNDS if name in canonical_text), key=canonical_text.index)
 
 
 def shows(scene: Scene, phrase: dict[str, str]) -> bool:

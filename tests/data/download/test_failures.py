@@ -31,19 +31,19 @@ def test_every_class_that_the_code_names_is_in_one_of_the_two_tables() -> None:
 
 
 @pytest.mark.parametrize("status", [404, 410, 403, 401, 400, 402, 406, 451, 414, 501, 505, 304, 204])
-def test_a_status_that_stays_is_not_asked_for_again(status: int) -> None:
+def test_a_permanent_status_is_not_retried(status: int) -> None:
     assert not failure_from_status(status, None).transient
 
 
 @pytest.mark.parametrize("status", [429, 503, 500, 502, 504, 408, 425, 520, 524])
-def test_a_status_that_may_pass_is_asked_for_again(status: int) -> None:
+def test_a_transient_status_is_retried(status: int) -> None:
     failure = failure_from_status(status, 3.0)
     assert failure.transient
     assert (failure.error_class, failure.http_status, failure.retry_after_s) == (f"http_{status}", status, 3.0)
     assert failure.error_class in transient_error_classes()
 
 
-def test_what_patch_rounds_ask_again_is_what_may_pass() -> None:
+def test_patch_rounds_retry_what_may_pass() -> None:
     again = transient_error_classes()
     assert {"timeout", "connect", "incomplete", "dns_unanswered", "host_busy", "host_down", "chunk_deadline"} <= again
     assert {"engine", "http_429", "http_503", "robots_unreachable"} <= again

@@ -6,14 +6,14 @@ from zscir.data.download.fetch_spec import FetchSpec
 from zscir.runtime.errors import RequestError
 
 
-def test_what_is_not_asked_for_moves_no_key() -> None:
+def test_fields_that_are_not_set_move_no_key() -> None:
     assert list(FetchSpec().literals()) == [
         "deadline_s", "retries", "backoff_s", "max_retry_after_s", "max_redirects", "max_bytes", "max_pixels",
         "per_host", "allow_hosts",
     ]  # fmt: skip
 
 
-def test_a_chunk_has_an_hour_or_what_the_rate_of_one_host_asks_for() -> None:
+def test_a_chunk_has_an_hour_or_what_the_rate_of_one_host_needs() -> None:
     assert FetchSpec().chunk_s(10_000) == 3600.0
     assert FetchSpec(max_per_s=2.0).chunk_s(10_000) == 3600.0 + 5000.0
     assert FetchSpec(max_per_s=2.0, chunk_deadline_s=60.0).chunk_s(10_000) == 60.0

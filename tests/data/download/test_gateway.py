@@ -129,12 +129,12 @@ def test_the_memory_is_a_setting(monkeypatch: pytest.MonkeyPatch, setting: str, 
     assert download_memory_bytes() == bytes_
 
 
-def test_as_long_as_somebody_waits_for_an_answer_there_is_news(
+def test_as_long_as_a_request_waits_for_its_answer_there_is_progress(
     server: HostileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("zscir.data.download.gateway.PROGRESS_INTERVAL_S", 0.05)
     with ThreadPoolExecutor(1) as pool, Gateway(FetchSpec(allow_hosts=server.hosts)) as gateway:
-        gateway.expect({"k1": server.url("/hang/news")})
+        gateway.expect({"k1": server.url("/hang/progress")})
         waiting = pool.submit(ask, gateway, "k1")
         time.sleep(1.0)
         assert time.monotonic() - gateway.last_progress_at < 0.9

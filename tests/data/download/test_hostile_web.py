@@ -103,7 +103,7 @@ Got = dict[str, tuple[bytes, FetchOutcome | None]]
 
 @pytest.fixture(scope="module")
 def got(server: HostileServer) -> Got:
-    """What becomes of all paths, asked for at the same time, in the time that the slowest may take."""
+    """What becomes of all paths, requested at the same time, in the time that the slowest may take."""
     spec = FetchSpec(
         allow_hosts=server.hosts, deadline_s=3.0, retries=1, backoff_s=0.05, max_bytes=1_000_000, per_host=64
     )

@@ -127,8 +127,8 @@ def test_a_retry_after_beyond_the_limits_is_not_waited_for(server: HostileServer
     assert (got.failure.error_class, got.attempts) == ("http_429", 1)
 
 
-def test_what_one_url_is_told_holds_for_its_whole_host(server: HostileServer) -> None:
-    """The first is told to come again in an hour: the others are not asked at all."""
+def test_a_retry_after_holds_for_the_whole_host(server: HostileServer) -> None:
+    """The first answer says to come again in an hour: no other URL is requested at all."""
     paths = [f"/busy/always?after=3600&whole-host={number}" for number in range(20)]
     got = fetch(server, *paths, per_host=1)
     assert [result.failure.error_class for result in got if result.failure] == ["http_429"] + ["host_busy"] * 19
@@ -136,13 +136,13 @@ def test_what_one_url_is_told_holds_for_its_whole_host(server: HostileServer) ->
     assert sum("whole-host" in path for path in server.paths()) == 1
 
 
-def test_a_host_that_gives_no_answer_is_soon_not_asked_any_more(server: HostileServer) -> None:
+def test_a_host_that_gives_no_answer_soon_gets_no_more_requests(server: HostileServer) -> None:
     paths = [f"/down/breaker-{number}" for number in range(60)] + ["/ok/1.jpg"]
     got = fetch(server, *paths, per_host=2, breaker_failures=4, max_wait_s=0.0, retries=0)
     classes = Counter(result.failure.error_class for result in got if result.failure)
-    asked = sum(path.startswith("/down/breaker") for path in server.paths())
-    assert classes == {"incomplete": asked, "host_down": 60 - asked}
-    assert 4 <= asked <= 6
+    requested = sum(path.startswith("/down/breaker") for path in server.paths())
+    assert classes == {"incomplete": requested, "host_down": 60 - requested}
+    assert 4 <= requested <= 6
     assert got[-1].body
 
 
@@ -154,7 +154,7 @@ def test_a_url_keeps_what_it_was_answered_itself(server: HostileServer) -> None:
     ] * 2
 
 
-def test_a_url_that_cannot_be_asked_was_asked_for_no_time(server: HostileServer) -> None:
+def test_a_url_that_cannot_be_requested_counts_no_attempt(server: HostileServer) -> None:
     async def private() -> list[FetchResult]:
         async with HttpClient(FetchSpec()) as client:
             return [await client.fetch(url) for url in ("http://10.0.0.1/", "file:///etc/passwd", server.url("/ok/1"))]
@@ -162,14 +162,14 @@ def test_a_url_that_cannot_be_asked_was_asked_for_no_time(server: HostileServer)
     assert [result.attempts for result in asyncio.run(private())] == [0, 0, 0]
 
 
-def test_no_host_is_asked_faster_than_the_spec_allows(server: HostileServer) -> None:
+def test_no_host_gets_requests_faster_than_the_spec_allows(server: HostileServer) -> None:
     began = time.monotonic()
     got = fetch(server, *(f"/ok/{number}.jpg?rate" for number in range(6)), max_per_s=10.0, deadline_s=0.4)
     assert all(result.body for result in got)
     assert time.monotonic() - began >= 0.5
 
 
-@pytest.mark.timeout(9)  # the wait that one of the URLs is asked for
+@pytest.mark.timeout(9)  # the wait that the host asks of one of the URLs
 def test_when_the_chunk_is_over_a_url_is_too_whatever_it_waits_for(server: HostileServer) -> None:
     async def late() -> list[FetchResult]:
         spec = FetchSpec(allow_hosts=server.hosts, per_host=1)
@@ -194,7 +194,7 @@ def test_waiting_for_a_slot_of_the_host_is_not_counted(server: HostileServer) ->
     assert [result.failure is None for result in got] == [False, False, False, True]
 
 
-def test_nothing_private_is_asked_unless_the_spec_allows_it(server: HostileServer) -> None:
+def test_nothing_private_is_requested_unless_the_spec_allows_it(server: HostileServer) -> None:
     before = len(server.requests)
     [got] = fetch(server, "/ok/1.jpg", allow_hosts=())
     assert got.failure is not None
@@ -274,7 +274,7 @@ def test_a_handshake_that_drips_costs_the_urls_deadline() -> None:
     assert (got.failure.error_class, got.attempts) == ("timeout", 1)
 
 
-def test_a_request_says_who_asks_and_asks_for_no_encoding(server: HostileServer) -> None:
+def test_a_request_names_its_sender_and_accepts_no_encoding(server: HostileServer) -> None:
     fetch(server, "/ok/77.jpg")
     headers = dict(server.requests)["/ok/77.jpg"]
     assert headers["user-agent"].startswith("zscir/")

@@ -1,4 +1,4 @@
-"""robots.txt through the client, from a real server: who is asked what, and what is not asked."""
+"""robots.txt through the client, from a real server: what is requested of whom, and what is not."""
 
 import asyncio
 from collections.abc import Iterator
@@ -33,13 +33,13 @@ def classes(got: list[FetchResult]) -> list[str | None]:
     return [result.failure.error_class if result.failure else None for result in got]
 
 
-def test_nobody_asks_for_robots_txt_unless_told_to(server: HostileServer) -> None:
+def test_robots_txt_is_not_fetched_unless_the_spec_says_so(server: HostileServer) -> None:
     server.robots = b"User-agent: *\nDisallow: /"
     assert classes(fetch(server, server.url("/ok/1.jpg"), robots_txt=None)) == [None]
     assert server.paths() == ["/ok/1.jpg"]
 
 
-def test_what_robots_txt_disallows_is_not_asked(server: HostileServer) -> None:
+def test_what_robots_txt_disallows_is_not_requested(server: HostileServer) -> None:
     server.robots = b"User-agent: zscir\nDisallow: /ok/1\n"
     got = fetch(server, *(server.url(f"/ok/{number}.jpg") for number in range(4)), per_host=1)
     assert classes(got) == [None, "robots_txt", None, None]
@@ -75,7 +75,7 @@ def test_a_robots_txt_that_leads_to_a_private_address_is_not_followed(server: Ho
         assert private.requests == []
 
 
-def test_a_robots_txt_without_end_is_read_as_far_as_the_rfc_asks(server: HostileServer) -> None:
+def test_a_robots_txt_without_end_is_read_as_far_as_the_rfc_requires(server: HostileServer) -> None:
     server.robots = b"User-agent: *\nDisallow: /ok/1\n" + b"# more\n" * 1_000_000 + b"Disallow: /ok/2\n"
     got = fetch(server, server.url("/ok/1.jpg"), server.url("/ok/2.jpg"), max_bytes=100_000)
     assert classes(got) == ["robots_txt", None]

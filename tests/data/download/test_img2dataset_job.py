@@ -12,7 +12,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.data.download.img2dataset_engines import fake_img2dataset, job, jobs_now, session_of, the_engine, wait_for
+from tests.data.download.img2dataset_job_servers import (
+    fake_img2dataset,
+    job,
+    jobs_now,
+    session_of,
+    the_job_server,
+    wait_for,
+)
 from tests.faults.downloads import download, pairs_in, spec_for
 from tests.faults.hostile_server import HostileServer
 from tests.faults.matrix import Measured
@@ -41,7 +48,7 @@ BROKEN = "raise ImportError('half of it is missing')\n"
 
 @pytest.fixture
 def instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Make the next engine find code as img2dataset."""
+    """Make the next job server find code as img2dataset."""
     close_img2dataset()
     yield lambda code: monkeypatch.setenv("PYTHONPATH", str(fake_img2dataset(tmp_path, code)))
     close_img2dataset()
@@ -56,7 +63,7 @@ def hanging(server: HostileServer) -> list[str]:
 
 
 def shards_of(folder: Path, urls: list[str], stall_s: float = 60.0) -> list[int]:
-    """The raw shards of one job, about which there is no news but themselves."""
+    """The raw shards of one job, whose only sign of progress is themselves."""
     return list(download_raw_shards(job(folder, urls), lambda: 0.0, stall_s))
 
 
@@ -77,7 +84,7 @@ def test_exit_codes_are_not_believed(tmp_path: Path, instead: Callable[[str], No
      (BROKEN, "with its process", "ImportError: half of it is missing")],
     ids=["it leaves", "it raises", "it cannot be imported"],
 )  # fmt: skip
-def test_what_img2dataset_said_last_is_told(
+def test_the_end_of_img2datasets_log_is_reported(
     tmp_path: Path, instead: Callable[[str], None], caplog: pytest.LogCaptureFixture, code: str, ended: str, words: str
 ) -> None:
     instead(code)
@@ -93,17 +100,17 @@ def test_a_job_whose_worker_was_killed_is_ended_when_it_stands_still(
     """img2dataset itself would wait for the dead worker for ever."""
     monkeypatch.setenv("ZSCIR_DOWNLOAD_PROCESSES", "2")
     with HostileServer() as server:
-        shards = download_raw_shards(job(tmp_path, hanging(server), shards=2), lambda: when_asked(server), 1.0)
+        shards = download_raw_shards(job(tmp_path, hanging(server), shards=2), lambda: progress_until_kill(server), 1.0)
         assert list(shards) == []
         assert len(server.requests) == 4
     assert jobs_now() == []
 
 
-def when_asked(server: HostileServer) -> float:
-    """News until both workers have asked; then one of them is killed and there is none."""
+def progress_until_kill(server: HostileServer) -> float:
+    """Progress until both workers have sent requests; then one of them is killed and there is none."""
     if len(server.requests) < 4:
         return time.monotonic()
-    workers = the_engine().children()[0].children()
+    workers = the_job_server().children()[0].children()
     if len(workers) == 2:
         workers[0].kill()
     return 0.0
@@ -120,12 +127,12 @@ def test_a_job_of_one_process_that_is_killed_ends_at_once(
         os.kill(process, signal.SIGKILL)
         killed_at = time.monotonic()
         assert result.result(20) == []
-        told_s = time.monotonic() - killed_at
+        reported_s = time.monotonic() - killed_at
     assert f"exit code -{signal.SIGKILL:d}" in caplog.text
-    measured(FAULT, f"told {told_s:.2f} s after the kill")
+    measured(FAULT, f"reported {reported_s:.2f} s after the kill")
 
 
-def test_a_download_whose_img2dataset_is_killed_asks_for_that_chunk_once_more_and_loses_nothing(
+def test_a_download_whose_img2dataset_is_killed_fetches_that_chunk_once_more_and_loses_nothing(
     tmp_path: Path, measured: Measured
 ) -> None:
     with HostileServer() as server, ThreadPoolExecutor(1) as pool:
@@ -137,8 +144,8 @@ def test_a_download_whose_img2dataset_is_killed_asks_for_that_chunk_once_more_an
         os.kill(process, signal.SIGKILL)
         server.gate.set()
         assert made.result(120).facts["ok"] == len(urls)
-        asked = Counter(path for path in server.paths() if path != "/robots.txt")
-    again = asked.total() - len(urls)
+        requested = Counter(path for path in server.paths() if path != "/robots.txt")
+    again = requested.total() - len(urls)
     assert again <= 4
     measured(FAULT, f"1 kill: {len(urls)} of {len(urls)} images, requests made again: {again}, at most 4 may be")
 
@@ -148,16 +155,18 @@ def test_leaving_early_ends_all_processes_of_the_job_and_no_others(
 ) -> None:
     monkeypatch.setenv("ZSCIR_DOWNLOAD_PROCESSES", "2")
     with HostileServer() as server:
-        shards = download_raw_shards(job(tmp_path, hanging(server), shards=2), lambda: leave_when_asked(server), 600.0)
+        shards = download_raw_shards(
+            job(tmp_path, hanging(server), shards=2), lambda: leave_progress_until_kill(server), 600.0
+        )
         with pytest.raises(KeyboardInterrupt):
             next(shards)
         assert jobs_now() == []
-        before = the_engine().pid
+        before = the_job_server().pid
         assert shards_of(tmp_path / "next", good(server)) == [0]
-        assert the_engine().pid == before
+        assert the_job_server().pid == before
 
 
-def leave_when_asked(server: HostileServer) -> float:
+def leave_progress_until_kill(server: HostileServer) -> float:
     if server.requests:
         assert len(jobs_now()) == 3  # img2dataset and its two workers
         raise KeyboardInterrupt
@@ -167,8 +176,8 @@ def leave_when_asked(server: HostileServer) -> float:
 def test_jobs_run_at_the_same_time_and_one_that_stands_still_is_ended_alone(tmp_path: Path) -> None:
     others_done = threading.Event()
     with HostileServer() as server, ThreadPoolExecutor(5) as pool:
-        news = lambda: 0.0 if others_done.is_set() else time.monotonic()  # noqa: E731
-        stuck = pool.submit(list, download_raw_shards(job(tmp_path / "stuck", hanging(server)), news, 0.5))
+        progress_at = lambda: 0.0 if others_done.is_set() else time.monotonic()  # noqa: E731
+        stuck = pool.submit(list, download_raw_shards(job(tmp_path / "stuck", hanging(server)), progress_at, 0.5))
         wait_for(lambda: server.requests)
         [stuck_process] = jobs_now()
         gated = [server.url(f"/gated/{number}.jpg") for number in range(4)]
@@ -183,51 +192,51 @@ def test_jobs_run_at_the_same_time_and_one_that_stands_still_is_ended_alone(tmp_
     assert jobs_now() == []
 
 
-def test_a_killed_engine_ends_its_jobs_early_and_the_next_one_is_new(
+def test_a_killed_job_server_ends_its_jobs_early_and_the_next_one_is_new(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "zscir")
     with HostileServer() as server, ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(shards_of, tmp_path / f"{number}", hanging(server), 600.0) for number in range(2)]
         wait_for(lambda: len(server.requests) == 8)
-        killed = the_engine()
+        killed = the_job_server()
         assert len(jobs_now()) == 2
         killed.kill()
         assert [job.result(20) for job in jobs] == [[], []]
         wait_for(lambda: session_of(killed) == [], 20)
         assert caplog.text.count("ended early (with its process)") == 2
         assert shards_of(tmp_path / "next", good(server)) == [0]
-        assert the_engine().pid != killed.pid
+        assert the_job_server().pid != killed.pid
 
-        killed = the_engine()
+        killed = the_job_server()
         killed.kill()  # while nobody needs it
         wait_for(lambda: not killed.is_running() or killed.status() == psutil.STATUS_ZOMBIE)
         assert shards_of(tmp_path / "after", good(server)) == [0]
 
 
-def test_an_engine_outlives_the_thread_that_needed_it_first(tmp_path: Path) -> None:
+def test_a_job_server_outlives_the_thread_that_needed_it_first(tmp_path: Path) -> None:
     """Linux would take the end of the thread that started it for the end of its parent."""
     close_img2dataset()
     with HostileServer() as server:
         thread = threading.Thread(target=shards_of, args=(tmp_path / "first", good(server)))
         thread.start()
         thread.join()
-        engine = the_engine()
+        job_server = the_job_server()
         assert shards_of(tmp_path / "second", good(server)) == [0]
-        assert the_engine() == engine
+        assert the_job_server() == job_server
 
 
 def test_many_jobs_leave_no_file_no_thread_no_process_and_no_memory(tmp_path: Path) -> None:
     with HostileServer() as server:
         shards_of(tmp_path / "first", good(server))
-        engine, ours = the_engine(), psutil.Process()
-        before = (ours.num_fds(), threading.active_count(), engine.num_fds(), engine.memory_info().rss)
+        job_server, ours = the_job_server(), psutil.Process()
+        before = (ours.num_fds(), threading.active_count(), job_server.num_fds(), job_server.memory_info().rss)
         for number in range(10):
             assert shards_of(tmp_path / f"{number}", good(server)) == [0]
-        after = (ours.num_fds(), threading.active_count(), engine.num_fds(), engine.memory_info().rss)
+        after = (ours.num_fds(), threading.active_count(), job_server.num_fds(), job_server.memory_info().rss)
     assert after[:3] == before[:3]
     assert after[3] < before[3] + 2_000_000
-    assert engine.num_threads() == 1  # it forks
+    assert job_server.num_threads() == 1  # it forks
     assert jobs_now() == []
 
 

@@ -1,4 +1,4 @@
-"""The engine's life: it begins when it is needed, rests when it is not, and never outlives who asked."""
+"""The job server's life: it begins when it is needed, stops when it is not, and never outlives its owner."""
 
 import os
 import signal
@@ -13,7 +13,14 @@ from threading import Event
 import psutil
 import pytest
 
-from tests.data.download.img2dataset_engines import fake_img2dataset, job, jobs_now, session_of, the_engine, wait_for
+from tests.data.download.img2dataset_job_servers import (
+    fake_img2dataset,
+    job,
+    jobs_now,
+    session_of,
+    the_job_server,
+    wait_for,
+)
 from zscir.data.download.img2dataset_job import download_raw_shards
 from zscir.data.download.img2dataset_pool import Img2datasetProcess, RunningJob, close_img2dataset, run_img2dataset
 from zscir.runtime.errors import StageError
@@ -52,7 +59,7 @@ if os.fork() == 0:
     time.sleep(600)
 work(1)
 """
-# A process that has an engine forks: both go on with jobs, each with an engine of its own.
+# A process that has a job server forks: both go on with jobs, each with a job server of its own.
 FORKING = """
 import os, sys
 from pathlib import Path
@@ -86,11 +93,11 @@ def python(code: str, folder: Path, fake: str) -> "subprocess.Popen[str]":
 def test_nobody_outlives_us(tmp_path: Path, number: signal.Signals) -> None:
     with python(US, tmp_path, SLEEPER) as us:
         wait_for(lambda: began(tmp_path / "0") and began(tmp_path / "1"))
-        engine = the_engine(us.pid)
-        assert len(session_of(engine)) == 7  # the engine, two jobs, two workers of each
-        [fork] = [process for process in psutil.Process(us.pid).children() if process != engine]
+        job_server = the_job_server(us.pid)
+        assert len(session_of(job_server)) == 7  # the job server, two jobs, two workers of each
+        [fork] = [process for process in psutil.Process(us.pid).children() if process != job_server]
         us.send_signal(number)
-        wait_for(lambda: session_of(engine) == [], 20)
+        wait_for(lambda: session_of(job_server) == [], 20)
         assert fork.is_running()
         fork.kill()
         us.communicate()
@@ -102,77 +109,79 @@ def began(folder: Path) -> bool:
     return log.exists() and "began" in log.read_text()
 
 
-def test_a_fork_of_ours_has_an_engine_of_its_own(tmp_path: Path) -> None:
+def test_a_fork_of_ours_has_a_job_server_of_its_own(tmp_path: Path) -> None:
     with python(FORKING, tmp_path, QUICK) as us:
         assert us.communicate(timeout=60)[1] == ""
         assert us.returncode == 0
 
 
 @pytest.fixture
-def fake_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """The environment in which engines of this process run the sleeper."""
+def fake_job_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """The environment in which job servers of this process run the sleeper."""
     monkeypatch.setenv("PYTHONPATH", str(fake_img2dataset(tmp_path, SLEEPER)))
     close_img2dataset()
     yield dict(os.environ)
     close_img2dataset()
 
 
-def asleep(engine: Img2datasetProcess, folder: Path) -> RunningJob:
-    """A job of ``engine`` that is under way."""
+def start_sleeping_job(job_server: Img2datasetProcess, folder: Path) -> RunningJob:
+    """A job of ``job_server`` that is under way."""
     folder.mkdir()
-    run = engine.start(folder / ".log", {})
+    run = job_server.start(folder / ".log", {})
     assert run is not None
     wait_for(lambda: began(folder))
     return run
 
 
-def test_an_engine_that_is_not_needed_ends_by_itself(fake_engine: dict[str, str], tmp_path: Path) -> None:
-    engine = Img2datasetProcess(fake_engine, idle_s=0.1)
-    child = the_engine()
-    wait_for(lambda: not engine.accepts_jobs)
-    assert engine.start(tmp_path / "log", {}) is None
+def test_a_job_server_that_is_not_needed_ends_by_itself(fake_job_server: dict[str, str], tmp_path: Path) -> None:
+    job_server = Img2datasetProcess(fake_job_server, idle_s=0.1)
+    child = the_job_server()
+    wait_for(lambda: not job_server.accepts_jobs)
+    assert job_server.start(tmp_path / "log", {}) is None
     wait_for(lambda: not child.is_running())
 
 
-def test_an_engine_with_a_long_job_does_not_rest(fake_engine: dict[str, str], tmp_path: Path) -> None:
-    engine = Img2datasetProcess(fake_engine, idle_s=0.1)
-    run = asleep(engine, tmp_path / "job")
+def test_a_job_server_with_a_long_job_does_not_stop(fake_job_server: dict[str, str], tmp_path: Path) -> None:
+    job_server = Img2datasetProcess(fake_job_server, idle_s=0.1)
+    run = start_sleeping_job(job_server, tmp_path / "job")
     time.sleep(0.4)
-    assert engine.accepts_jobs
+    assert job_server.accepts_jobs
     assert not run.finished.is_set()
     run.end()
     assert run.exit_code == -signal.SIGKILL
     assert not psutil.pid_exists(run.pid or 0)
-    wait_for(lambda: not engine.accepts_jobs)
+    wait_for(lambda: not job_server.accepts_jobs)
 
 
-def test_closing_ends_jobs_that_are_under_way(fake_engine: dict[str, str], tmp_path: Path) -> None:
-    engine = Img2datasetProcess(fake_engine)
-    child, run = the_engine(), asleep(engine, tmp_path / "job")
-    wait_for(lambda: jobs_now() == [run.pid])  # a job may have begun before the engine has told which it is
-    engine.close()
+def test_closing_ends_jobs_that_are_under_way(fake_job_server: dict[str, str], tmp_path: Path) -> None:
+    job_server = Img2datasetProcess(fake_job_server)
+    child, run = the_job_server(), start_sleeping_job(job_server, tmp_path / "job")
+    wait_for(lambda: jobs_now() == [run.pid])  # a job may have begun before the job server has reported its process
+    job_server.close()
     assert session_of(child) == []
     assert run.finished.is_set()
     assert run.exit_code is None
     run.end()  # it is over already
 
 
-@pytest.mark.usefixtures("fake_engine")
-def test_a_job_is_over_even_where_the_engine_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("fake_job_server")
+def test_a_job_is_over_even_where_the_job_server_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("zscir.data.download.img2dataset_pool.ANSWER_S", 0.5)
     suspended = Event()
     with ThreadPoolExecutor(1) as pool:
-        news = lambda: 0.0 if suspended.is_set() else time.monotonic()  # noqa: E731
-        result = pool.submit(list, download_raw_shards(job(tmp_path, ["http://127.0.0.1:9/"] * 2), news, 1.0))
+        progress_at = lambda: 0.0 if suspended.is_set() else time.monotonic()  # noqa: E731
+        result = pool.submit(list, download_raw_shards(job(tmp_path, ["http://127.0.0.1:9/"] * 2), progress_at, 1.0))
         wait_for(lambda: began(tmp_path / "raw"))
-        child = the_engine()
+        child = the_job_server()
         child.suspend()
         suspended.set()
         assert result.result(30) == []
     wait_for(lambda: session_of(child) == [], 10)
 
 
-def test_without_python_there_is_no_engine_and_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_python_there_is_no_job_server_and_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     close_img2dataset()
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     why = r"does not start: .*No such file or directory: '/no/such/python'"

@@ -1,4 +1,4 @@
-"""The engine's stand-ins for parts of img2dataset must do what those do; the rest is img2dataset itself."""
+"""The job server's stand-ins for parts of img2dataset must do what those do; the rest is img2dataset itself."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.download.img2dataset_engines import fake_img2dataset
+from tests.data.download.img2dataset_job_servers import fake_img2dataset
 from tests.faults.hostile_images import deep_png, picture, rotated_jpeg, saved
 from tests.faults.hostile_server import HostileServer
 from zscir.data.download.img2dataset_process import GATEWAY_CONNECTION, download_from_gateway
@@ -24,8 +24,8 @@ import json, sys
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from zscir.data.download import img2dataset_process as engine
-sys.modules.update(engine.STUBBED_MODULES)
+from zscir.data.download import img2dataset_process
+sys.modules.update(img2dataset_process.STUBBED_MODULES)
 import img2dataset.downloader
 from img2dataset.resizer import Resizer
 
@@ -47,8 +47,8 @@ def bodies():
         yield key, stream and sha256(stream.getvalue()).hexdigest(), error is None
 
 plain = [*pixels(), *bodies()]
-engine.load_img2dataset()
-assert img2dataset.downloader.download_image is engine.download_from_gateway
+img2dataset_process.load_img2dataset()
+assert img2dataset.downloader.download_image is img2dataset_process.download_from_gateway
 quick = [*pixels(), *bodies()]
 assert plain == quick, (plain, quick)
 print(len(quick))
@@ -163,7 +163,7 @@ def test_where_a_fork_is_not_safe_each_job_imports_anew(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == "well done\n"
 
 
-def test_a_job_ends_with_the_pipe_that_its_engine_holds(tmp_path: Path) -> None:
+def test_a_job_ends_with_the_pipe_that_its_job_server_holds(tmp_path: Path) -> None:
     """The kernel's signal does the same on Linux; elsewhere there is none."""
     env = os.environ | {"PYTHONPATH": str(fake_img2dataset(tmp_path, SLEEPER))}
     command = [sys.executable, "-m", "zscir.data.download.img2dataset_process", str(os.getpid()), "{}"]
@@ -176,7 +176,7 @@ def test_a_job_ends_with_the_pipe_that_its_engine_holds(tmp_path: Path) -> None:
         assert job.wait(20) == -signal.SIGTERM
 
 
-def test_an_engine_does_not_start_for_somebody_who_is_gone() -> None:
+def test_a_job_server_does_not_start_for_a_parent_that_is_gone() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "zscir.data.download.img2dataset_process", "1234567"], cwd=REPO, check=False
     )

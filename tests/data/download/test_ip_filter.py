@@ -33,7 +33,7 @@ def test_addresses_that_are_not_public_are_refused(address: str, why: str) -> No
 
 
 @pytest.mark.parametrize("address", ["93.184.216.34", "8.8.8.8", "2606:2800:220:1::1", "64:ff9b::808:808"])
-def test_public_addresses_may_be_asked(address: str) -> None:
+def test_public_addresses_may_be_requested(address: str) -> None:
     assert forbidden_address_reason(address) is None
 
 
@@ -64,7 +64,7 @@ def test_a_url_with_a_forbidden_address_in_any_spelling_is_refused(url: str) -> 
     ["file:///etc/passwd", "ftp://example.org/a.jpg", "data:image/png;base64,AAAA", "//example.org/a", "a.jpg", "",
      "http://", "http:///a.jpg", "http://[::1/a", "http://example.org:99999/", "javascript:alert(1)"],
 )  # fmt: skip
-def test_only_http_urls_with_a_host_are_asked(url: str) -> None:
+def test_only_http_urls_with_a_host_are_requested(url: str) -> None:
     with pytest.raises(FetchFailure) as refused:
         check_url(url, NOBODY)
     assert refused.value.error_class == "bad_url"

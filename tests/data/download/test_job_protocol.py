@@ -1,4 +1,4 @@
-"""The protocol of jobs, with shell commands for jobs."""
+"""The job server's protocol, with shell commands for jobs."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.data.download.img2dataset_engines import wait_for
+from tests.data.download.img2dataset_job_servers import wait_for
 
 SERVER = """
 import os
@@ -30,8 +30,8 @@ serve_jobs(start, reports)
 """
 
 
-class Asked:
-    """A server of jobs, and what it says."""
+class JobServer:
+    """A job server in a child process, and its reports."""
 
     def __init__(self, child: "subprocess.Popen[bytes]", log: Path) -> None:
         self.child = child
@@ -55,9 +55,9 @@ class Asked:
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> Iterator[Asked]:
+def job_server(tmp_path: Path) -> Iterator[JobServer]:
     with subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        yield Asked(child, tmp_path / "log")
+        yield JobServer(child, tmp_path / "log")
         child.kill()
 
 
@@ -65,71 +65,71 @@ def alive(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-def test_the_start_and_the_end_of_a_job_are_told(asked: Asked) -> None:
-    asked.start(7, "exit 3")
-    started = asked.report()
+def test_the_start_and_the_exit_of_a_job_are_reported(job_server: JobServer) -> None:
+    job_server.start(7, "exit 3")
+    started = job_server.report()
     assert started["job"] == 7
-    assert asked.report() == {"job": 7, "exit": 3}
+    assert job_server.report() == {"job": 7, "exit": 3}
 
 
-def test_a_job_that_is_killed_tells_the_signal(asked: Asked) -> None:
-    asked.start(1, "kill -11 $$")
-    asked.report()
-    assert asked.report() == {"job": 1, "exit": -11}
+def test_a_killed_job_reports_the_signal(job_server: JobServer) -> None:
+    job_server.start(1, "kill -11 $$")
+    job_server.report()
+    assert job_server.report() == {"job": 1, "exit": -11}
 
 
-def test_an_end_is_told_when_nobody_of_the_job_is_left(asked: Asked, tmp_path: Path) -> None:
+def test_an_exit_is_reported_when_no_process_of_the_job_is_left(job_server: JobServer, tmp_path: Path) -> None:
     """The first process leaves a child behind, which nobody else would wait for."""
-    asked.start(1, "sleep 600 & echo $! && exit 0")
-    first = asked.report()["pid"]
-    assert asked.report() == {"job": 1, "exit": 0}
+    job_server.start(1, "sleep 600 & echo $! && exit 0")
+    first = job_server.report()["pid"]
+    assert job_server.report() == {"job": 1, "exit": 0}
     assert not alive(first)
     assert not alive(int((tmp_path / "log").read_text()))
 
 
-def test_a_job_is_ended_with_its_children_while_others_go_on(asked: Asked, tmp_path: Path) -> None:
-    asked.start(1, "sleep 600 & echo $!; sleep 600")
-    asked.report()
+def test_a_job_is_ended_with_its_children_while_others_go_on(job_server: JobServer, tmp_path: Path) -> None:
+    job_server.start(1, "sleep 600 & echo $!; sleep 600")
+    job_server.report()
     child = int(wait_for((tmp_path / "log").read_text))
-    asked.start(2, "sleep 600")
-    other = asked.report()["pid"]
-    asked.end(1)
-    assert asked.report() == {"job": 1, "exit": -9}
+    job_server.start(2, "sleep 600")
+    other = job_server.report()["pid"]
+    job_server.end(1)
+    assert job_server.report() == {"job": 1, "exit": -9}
     assert not alive(child)
     assert alive(other)
-    asked.end(1)  # it is over already
-    asked.end(2)
-    assert asked.report() == {"job": 2, "exit": -9}
+    job_server.end(1)  # it is over already
+    job_server.end(2)
+    assert job_server.report() == {"job": 2, "exit": -9}
 
 
-def test_a_job_that_cannot_start_is_over_and_says_why(asked: Asked) -> None:
-    asked.start(5, "")
-    assert asked.report() == {
+def test_a_job_that_cannot_start_is_over_and_says_why(job_server: JobServer) -> None:
+    job_server.start(5, "")
+    assert job_server.report() == {
         "job": 5, "exit": 127, "error": "[Errno 2] No such file or directory: '/no/such/shell'",
     }  # fmt: skip
-    asked.start(6, "exit 0")
-    asked.report()
-    assert asked.report() == {"job": 6, "exit": 0}
+    job_server.start(6, "exit 0")
+    job_server.report()
+    assert job_server.report() == {"job": 6, "exit": 0}
 
 
 @pytest.mark.parametrize("pipe", ["stdin", "stdout"])
-def test_all_jobs_end_when_nobody_asks_or_listens_any_more(asked: Asked, pipe: str) -> None:
-    asked.start(1, "sleep 600")
-    job = asked.report()["pid"]
+def test_all_jobs_end_when_either_pipe_closes(job_server: JobServer, pipe: str) -> None:
+    job_server.start(1, "sleep 600")
+    job = job_server.report()["pid"]
     if pipe == "stdin":
-        asked.child.stdin.close()  # type: ignore[union-attr]
+        job_server.child.stdin.close()  # type: ignore[union-attr]
     else:
-        asked.child.stdout.close()  # type: ignore[union-attr]
-        asked.start(2, "exit 0")
-    assert asked.child.wait(20) == 0
+        job_server.child.stdout.close()  # type: ignore[union-attr]
+        job_server.start(2, "exit 0")
+    assert job_server.child.wait(20) == 0
     wait_for(lambda: not alive(job), 10)
 
 
-def test_lines_may_come_in_pieces_and_many_at_a_time(asked: Asked, tmp_path: Path) -> None:
-    ask = {"log": str(tmp_path / "log"), "arguments": {"command": "exit 0"}}
-    lines = b"".join(json.dumps({"start": number, **ask}).encode() + b"\n" for number in range(20))
-    stdin = asked.child.stdin.fileno()  # type: ignore[union-attr]
+def test_commands_may_arrive_in_parts_and_many_at_a_time(job_server: JobServer, tmp_path: Path) -> None:
+    command = {"log": str(tmp_path / "log"), "arguments": {"command": "exit 0"}}
+    lines = b"".join(json.dumps({"start": number, **command}).encode() + b"\n" for number in range(20))
+    stdin = job_server.child.stdin.fileno()  # type: ignore[union-attr]
     os.write(stdin, lines[:333])
     os.write(stdin, lines[333:])
-    reports = [asked.report() for _ in range(40)]
+    reports = [job_server.report() for _ in range(40)]
     assert sorted(report["job"] for report in reports if "exit" in report) == list(range(20))

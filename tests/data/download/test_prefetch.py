@@ -98,7 +98,7 @@ def test_nobody_runs_ahead_of_more_than_the_limits() -> None:
     leap(limits())
 
 
-def test_results_that_nobody_asks_for_fill_half_of_the_memory_at_most() -> None:
+def test_results_that_nobody_requests_fill_half_of_the_memory_at_most() -> None:
     async def unasked() -> None:
         world, memory = World(body=100), MemoryBudget(1000)
         ahead = Prefetcher(world.run, memory, 1)
@@ -164,7 +164,7 @@ def test_who_goes_away_leaves_the_result_for_the_next() -> None:
     leap(gone())
 
 
-def test_asking_twice_fetches_twice_and_expecting_again_begins_anew() -> None:
+def test_requesting_twice_fetches_twice_and_expecting_again_begins_anew() -> None:
     async def twice() -> None:
         world, memory = World(), MemoryBudget(1000)
         ahead = Prefetcher(world.run, memory, 2)
@@ -195,7 +195,7 @@ def test_a_url_without_a_host_has_its_turn_too() -> None:
 
 @settings(max_examples=40)
 @given(data=st.data())
-def test_everybody_who_asks_is_answered_whatever_the_order_and_the_memory(data: st.DataObject) -> None:
+def test_every_request_is_answered_whatever_the_order_and_the_memory(data: st.DataObject) -> None:
     hosts = data.draw(st.lists(st.sampled_from("abc"), min_size=1, max_size=30))
     expected = {f"k{number}": f"http://{host}/{number}" for number, host in enumerate(hosts)}
     order = data.draw(st.permutations(list(expected)))

@@ -96,13 +96,13 @@ def test_a_truncated_raw_shard_is_refused_and_nothing_is_finished(tmp_path: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw"]
 
 
-def test_a_shard_whose_urls_were_never_asked_for_is_refused(tmp_path: Path) -> None:
+def test_a_shard_whose_urls_were_never_requested_is_refused(tmp_path: Path) -> None:
     raw = raw_shard(tmp_path / "raw", {}, dict.fromkeys(range(4), "connection refused"), [])
     with pytest.raises(BadShard, match="did not request 4 of 4 URLs"):
         repack(raw, TARGETS, lambda _: None, tmp_path)
 
 
-def test_an_image_that_img2dataset_lost_is_a_failure_of_the_engine(tmp_path: Path) -> None:
+def test_an_image_that_img2dataset_lost_has_the_error_class_engine(tmp_path: Path) -> None:
     raw = raw_shard(tmp_path / "raw", {0: STORED[0], 3: b"no image at all"}, {}, [0, 3])
     repack(raw, TARGETS, OUTCOMES.get, tmp_path)
     rows = read_rows(tmp_path / "record.parquet", RECORD_SCHEMA)

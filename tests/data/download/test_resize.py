@@ -28,13 +28,13 @@ from io import BytesIO
 from pathlib import Path
 from hashlib import sha256
 from img2dataset.resizer import Resizer
-told = {}
+expected = {}
 for name, mode, size, bigger, keep in json.loads(sys.argv[2]):
     resizer = Resizer(size, mode, bigger, encode_quality=92, encode_format="jpg", skip_reencode=keep)
     data, width, height, *_, error = resizer(BytesIO((Path(sys.argv[1]) / name).read_bytes()))
     assert error is None, (name, mode, error)
-    told[f"{name} {mode} {size} {bigger} {keep}"] = [sha256(data).hexdigest(), width, height]
-print(json.dumps(told))
+    expected[f"{name} {mode} {size} {bigger} {keep}"] = [sha256(data).hexdigest(), width, height]
+print(json.dumps(expected))
 """
 
 
@@ -53,18 +53,18 @@ def test_every_resize_mode_gives_the_bytes_that_img2dataset_gives(tmp_path: Path
     for (width, height), (mode, form) in ((size, kind) for size in SIZES for kind in FORMATS):
         names[f"{width}x{height}-{mode}.{form}"] = data = picture(width, height, mode, form)
         (tmp_path / f"{width}x{height}-{mode}.{form}").write_bytes(data)
-    asked = [(name, mode, size, bigger, keep) for name in names for mode in MODES for size in (64,)
+    cases = [(name, mode, size, bigger, keep) for name in names for mode in MODES for size in (64,)
              for bigger, keep in ((True, False), (False, False), (True, True))]  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", OTHER, tmp_path, json.dumps(asked)],
+        [sys.executable, "-W", "ignore", "-c", OTHER, tmp_path, json.dumps(cases)],
         env=os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1"}, capture_output=True, text=True, check=True, cwd=REPO,
     )  # fmt: skip
-    told = json.loads(done.stdout)
-    assert len(told) == len(asked) == 30 * 5 * 3
-    for name, mode, size, bigger, keep in asked:
+    expected = json.loads(done.stdout)
+    assert len(expected) == len(cases) == 30 * 5 * 3
+    for name, mode, size, bigger, keep in cases:
         values = {"resize_mode": mode, "image_size": size, "only_if_bigger": bigger, "keep_jpegs": keep}
         data, width, height = resize_to_jpeg(names[name], ResizeSpec.parse(values, name))
-        assert [sha256(data).hexdigest(), width, height] == told[f"{name} {mode} {size} {bigger} {keep}"], (
+        assert [sha256(data).hexdigest(), width, height] == expected[f"{name} {mode} {size} {bigger} {keep}"], (
             name,
             values,
         )

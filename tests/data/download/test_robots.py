@@ -157,15 +157,15 @@ def test_only_whole_product_tokens_name_us() -> None:
 
 
 class Site:
-    """Hosts whose robots.txt is what a test says, and a log of who was asked."""
+    """Hosts whose robots.txt is what a test says, and a log of the URLs that were requested."""
 
     def __init__(self, answer: str | FetchFailure) -> None:
         self.answer = answer
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.robots = RobotsCache(self.fetch, "zscir")
 
     async def fetch(self, url: str) -> bytes:
-        self.asked.append(url)
+        self.requested.append(url)
         await asyncio.sleep(1)
         if isinstance(self.answer, FetchFailure):
             raise self.answer
@@ -179,16 +179,16 @@ class Site:
         return ""
 
 
-def test_a_file_is_fetched_once_for_all_that_ask_at_its_scheme_host_and_port() -> None:
+def test_a_file_is_fetched_once_for_all_urls_of_its_scheme_host_and_port() -> None:
     async def once() -> None:
         site = Site(lines("Disallow: /no"))
         paths = ["/no/a", "/yes/a"] * 10
         got = await asyncio.gather(*(site.check(SITE + path) for path in paths))
         assert got == ["robots_txt", ""] * 10
-        assert site.asked == [f"{SITE}/robots.txt"]
+        assert site.requested == [f"{SITE}/robots.txt"]
         for url in ("https://site.test/yes", "http://site.test:81/yes", "http://user:pw@SITE.test:81/yes"):
             assert await site.check(url) == ""
-        assert site.asked[1:] == ["https://site.test/robots.txt", "http://site.test:81/robots.txt"]
+        assert site.requested[1:] == ["https://site.test/robots.txt", "http://site.test:81/robots.txt"]
 
     leap(once())
 
@@ -200,7 +200,7 @@ def test_who_goes_away_does_not_take_the_file_from_the_others() -> None:
         await asyncio.sleep(0.5)
         first.cancel()
         assert await second == "robots_txt"
-        assert len(site.asked) == 1
+        assert len(site.requested) == 1
 
     leap(gone())
 
@@ -228,7 +228,7 @@ def test_no_file_allows_everything_and_an_unreachable_one_nothing(failure: Fetch
     assert leap(Site(failure).check(f"{SITE}/a")) == error_class
 
 
-def test_a_file_is_kept_for_a_day_and_an_unreachable_one_asked_for_again_soon() -> None:
+def test_a_file_is_kept_for_a_day_and_an_unreachable_one_fetched_again_soon() -> None:
     async def ages() -> None:
         site = Site(FetchFailure("http_503", "", 503))
         assert await site.check(f"{SITE}/a") == "robots_unreachable"
@@ -257,6 +257,6 @@ def test_the_files_of_all_hosts_take_only_so_much_memory(monkeypatch: pytest.Mon
         for number in [*range(30), *range(25, 30), *range(5)]:
             assert await site.check(f"http://h{number}.test/7") == "robots_txt"
             assert site.robots._bytes < 60_000
-        assert len(site.asked) == 35  # the last ones were still there, the first ones no more
+        assert len(site.requested) == 35  # the last ones were still there, the first ones no more
 
     leap(many())

@@ -96,7 +96,7 @@ def test_the_pixel_limit_is_exact() -> None:
 
 
 @pytest.mark.parametrize("options", [{"quality": 80}, {"lossless": True}, {"quality": 80, "exif": b"Exif\0\0"}])
-def test_a_webp_header_tells_its_size_without_pillow(options: dict[str, object]) -> None:
+def test_a_webp_header_gives_its_size_without_pillow(options: dict[str, object]) -> None:
     assert webp_size(saved(picture(0, 321, 123), "WEBP", **options)) == (321, 123)
 
 

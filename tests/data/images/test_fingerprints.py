@@ -49,10 +49,10 @@ def test_a_killed_run_goes_on_after_its_last_whole_part(tmp_path: Path, monkeypa
     monkeypatch.setattr(module, "PART_IMAGES", 2)
     pictures = [*(jpeg(view(seed)) for seed in range(4)), b"no picture", jpeg(view(5)), jpeg(view(6))]
     whole = fingerprint_images(reads(*pictures), 7, tmp_path / "whole", "toy")
-    asked: list[int] = []
+    read_numbers: list[int] = []
 
     def read(number: int) -> bytes:
-        asked.append(number)
+        read_numbers.append(number)
         if number == 3 and not (tmp_path / "again").exists():
             raise KeyboardInterrupt
         return pictures[number]
@@ -60,9 +60,9 @@ def test_a_killed_run_goes_on_after_its_last_whole_part(tmp_path: Path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         fingerprint_images([partial(read, number) for number in range(7)], 7, tmp_path / "killed", "toy")
     (tmp_path / "again").touch()
-    asked.clear()
+    read_numbers.clear()
     again = fingerprint_images([partial(read, number) for number in range(7)], 7, tmp_path / "killed", "toy")
-    assert sorted(asked) == [2, 3, 4, 5, 6]
+    assert sorted(read_numbers) == [2, 3, 4, 5, 6]
     assert again.hashes.bits.tolist() == whole.hashes.bits.tolist()
     assert again.mirrored_bits.tolist() == whole.mirrored_bits.tolist()
     assert again.unreadable == whole.unreadable

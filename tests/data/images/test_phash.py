@@ -25,7 +25,7 @@ from zscir.data.images.phash import (
 NO_COLOURS = 0  # every cell of the toys below is 0
 
 
-def prints(hashes: Any, colours: Any = None) -> PerceptualHashes:
+def hashes_of(hashes: Any, colours: Any = None) -> PerceptualHashes:
     array = np.array(hashes, dtype=np.uint64).reshape(-1)
     cells = np.zeros((len(array), 48), dtype=np.uint8)
     if colours is not None:
@@ -60,7 +60,9 @@ def clustered(draw: Callable[[Any], Any]) -> PerceptualHashes:
     centres = draw(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=3))
     members = st.tuples(st.sampled_from(centres), st.sets(st.integers(0, 63), max_size=6), st.sampled_from([0, 40, 90]))
     rows = draw(st.lists(members, max_size=40))
-    return prints([c ^ sum(1 << bit for bit in bits) for c, bits, _ in rows], [colour for *_, colour in rows] or None)
+    return hashes_of(
+        [c ^ sum(1 << bit for bit in bits) for c, bits, _ in rows], [colour for *_, colour in rows] or None
+    )
 
 
 clusters = st.composite(clustered)()
@@ -151,14 +153,14 @@ def test_every_plan_of_tables_finds_hashes_that_differ_anywhere(radius: int, mon
     rng = np.random.default_rng(radius)
     hashes = rng.integers(0, 2**64, 60, dtype=np.uint64)
     flips = [sum(1 << int(bit) for bit in rng.choice(64, radius, replace=False)) for _ in hashes]
-    changed = prints([int(one) ^ flip for one, flip in zip(hashes, flips, strict=True)])
+    changed = hashes_of([int(bits) ^ flip for bits, flip in zip(hashes, flips, strict=True)])
     for size in (60, 10_000, 10**6, 10**9):  # as if there were so many: another number of tables is the cheapest
         masks = phash._masks(size, size, radius)
         assert len(masks) <= 1_000
         monkeypatch.setattr(phash, "_masks", lambda *_, masks=masks: masks)
         found = {
             pair
-            for rows, others in near_duplicate_pairs(prints(hashes), changed, radius)
+            for rows, others in near_duplicate_pairs(hashes_of(hashes), changed, radius)
             for pair in zip(rows, others, strict=True)
         }
         assert {(row, row) for row in range(60)} <= found
@@ -185,12 +187,12 @@ def test_blocks_and_crowds_change_nothing(given: PerceptualHashes, radius: int) 
 
 
 def test_nothing_is_chained_through_what_is_left_out() -> None:
-    line = prints([0, 0b11, 0b1111, 0b111111])  # each two bits from the next
+    line = hashes_of([0, 0b11, 0b1111, 0b111111])  # each two bits from the next
     assert near_duplicate_of(line, 2, NO_COLOURS).tolist() == [0, 0, 2, 2]
 
 
 def test_equal_luminance_in_other_colours_is_another_picture() -> None:
-    pair = prints([5, 5, 5], [100, 160, 120])
+    pair = hashes_of([5, 5, 5], [100, 160, 120])
     assert near_duplicate_of(pair, 0, 48).tolist() == [0, 1, 0]
     assert near_duplicate_of(pair, 0, ANY_COLOUR_DISTANCE).tolist() == [0, 0, 0]
 
@@ -212,7 +214,7 @@ def planted(count: int, share: float, radius: int) -> tuple[HashArray, NDArray[n
 @pytest.mark.parametrize(("count", "radius"), [(200_000, 4), (50_000, 8)])
 def test_many_hashes_are_compared(count: int, radius: int) -> None:
     hashes, source = planted(count, 0.1, radius)
-    owner = near_duplicate_of(prints(hashes), radius, ANY_COLOUR_DISTANCE)
+    owner = near_duplicate_of(hashes_of(hashes), radius, ANY_COLOUR_DISTANCE)
     copies = source != np.arange(len(source))
     assert (owner[copies] == source[copies]).mean() > 0.999  # a random hash may be near by chance
     assert (owner[~copies] != source[~copies]).mean() < 0.001
@@ -222,4 +224,4 @@ def test_many_hashes_are_compared(count: int, radius: int) -> None:
 def test_a_crowd_of_pictures_that_look_alike_is_one_group() -> None:
     rng = np.random.default_rng(0)
     crowd = [sum(1 << int(bit) for bit in rng.choice(64, 4, replace=False)) for _ in range(20_000)]
-    assert set(near_duplicate_of(prints([0, *crowd]), 8, ANY_COLOUR_DISTANCE)) == {0}
+    assert set(near_duplicate_of(hashes_of([0, *crowd]), 8, ANY_COLOUR_DISTANCE)) == {0}

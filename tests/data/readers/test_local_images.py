@@ -1,4 +1,4 @@
-"""Images of this machine, pressed in processes that may crash, hang on or be left alone."""
+"""Images of this machine, decoded in processes that may crash, hang on or be left alone."""
 
 import os
 import signal
@@ -81,9 +81,9 @@ def test_results_come_in_order_and_what_is_refused_goes_through(tmp_path: Path) 
     sizes = [(20 + number, 30) for number in range(20)]
     places: list[ImageLocation | ImageFailure] = [jpeg(tmp_path, f"{n}.jpg", size) for n, size in enumerate(sizes)]
     places[7] = ImageFailure("not_found", "here")
-    with DecodePool(ResizeSpec(), 2) as presses:
-        made = list(presses.map(places))
-        again = list(presses.map(places[:3]))
+    with DecodePool(ResizeSpec(), 2) as decode_pool:
+        made = list(decode_pool.map(places))
+        again = list(decode_pool.map(places[:3]))
     assert made[7] == places[7]
     assert [image.width for image in made if isinstance(image, DecodedImage)] == [w for w, _ in sizes[:7] + sizes[8:]]
     assert again == made[:3]
@@ -109,9 +109,9 @@ def test_an_image_that_kills_its_decoder_is_a_row_and_the_others_are_images(tmp_
     killer = threading.Thread(target=kill_who_waits)
     killer.start()
     try:
-        with DecodePool(ResizeSpec(), 1) as presses:
-            made = list(presses.map(places))
-            later = list(presses.map(places[:2]))
+        with DecodePool(ResizeSpec(), 1) as decode_pool:
+            made = list(decode_pool.map(places))
+            later = list(decode_pool.map(places[:2]))
     finally:
         over.set()
         killer.join()
@@ -125,8 +125,8 @@ import sys, time
 from zscir.data.download.fetch_spec import ResizeSpec
 from zscir.data.readers.local_images import ImageLocation, DecodePool
 if __name__ == "__main__":
-    with DecodePool(ResizeSpec(), 2) as presses:
-        for number, _ in enumerate(presses.map([ImageLocation(sys.argv[1])] * 100_000)):
+    with DecodePool(ResizeSpec(), 2) as decode_pool:
+        for number, _ in enumerate(decode_pool.map([ImageLocation(sys.argv[1])] * 100_000)):
             if number == 0:
                 print("at work", flush=True)
 """
@@ -154,7 +154,7 @@ def test_decoders_write_nothing_on_the_terminal(tmp_path: Path, capfd: pytest.Ca
     place = jpeg(tmp_path, "1.jpg")
     data = Path(place.path).read_bytes()
     Path(place.path).write_bytes(data[:-2] + b"\x00\x01\x02" + data[-2:])
-    with DecodePool(ResizeSpec(), 1) as presses:
-        (made,) = presses.map([place])
+    with DecodePool(ResizeSpec(), 1) as decode_pool:
+        (made,) = decode_pool.map([place])
     assert isinstance(made, DecodedImage)
     assert capfd.readouterr().err == ""

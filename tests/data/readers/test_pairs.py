@@ -27,7 +27,7 @@ def test_a_path_that_could_lead_out_of_the_folder_makes_no_url(path: str) -> Non
 
 
 @given(value=ANY, prefix=st.sampled_from(["", "http://a.test/", "file:", "file:sub/"]))
-def test_what_comes_through_is_an_address_of_the_kind_that_the_spec_asks_for(value: object, prefix: str) -> None:
+def test_what_comes_through_is_an_address_of_the_kind_that_the_spec_wants(value: object, prefix: str) -> None:
     try:
         url = clean_url(value, prefix)
     except PairError as bad:
@@ -39,7 +39,7 @@ def test_what_comes_through_is_an_address_of_the_kind_that_the_spec_asks_for(val
 
 
 @given(value=ANY, least=st.integers(1, 5))
-def test_a_text_that_comes_through_has_the_asked_length(value: object, least: int) -> None:
+def test_a_text_that_comes_through_has_the_wanted_length(value: object, least: int) -> None:
     try:
         text = clean_text(value, least, 30)
     except PairError:

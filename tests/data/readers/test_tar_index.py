@@ -132,7 +132,7 @@ def test_a_tar_that_was_cut_gives_what_is_whole_and_says_that_it_was_cut(tmp_pat
     assert "truncated" in last.detail
 
 
-def test_a_tar_without_the_mark_of_its_end_is_told(tmp_path: Path) -> None:
+def test_a_tar_without_the_mark_of_its_end_is_reported(tmp_path: Path) -> None:
     path = tar_of(tmp_path / "a.tar", {"1.jpg": b"x"})
     path.write_bytes(path.read_bytes()[:1024])
     assert "no end-of-archive mark" in end_of(path).detail
@@ -227,7 +227,7 @@ def test_a_size_in_a_pax_header_counts(tmp_path: Path) -> None:
     assert path.read_bytes()[one.offset : one.offset + one.size] == b"abc"
 
 
-def test_bytes_after_the_end_are_told_and_padding_is_not(tmp_path: Path) -> None:
+def test_bytes_after_the_end_are_reported_and_padding_is_not(tmp_path: Path) -> None:
     path = tar_of(tmp_path / "a.tar", {"1.jpg": b"x"})
     whole = path.read_bytes()
     path.write_bytes(whole + bytes(MAX_TAIL_BYTES // 2))
@@ -237,7 +237,7 @@ def test_bytes_after_the_end_are_told_and_padding_is_not(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("junk", [b"\x1f\x8b\x08", b"PK\x03\x04", b"not a tar at all"])
-def test_what_is_no_tar_is_told(tmp_path: Path, junk: bytes) -> None:
+def test_what_is_no_tar_is_reported(tmp_path: Path, junk: bytes) -> None:
     (tmp_path / "a.tar").write_bytes(junk.ljust(2048, b"z"))
     assert "at 0" in end_of(tmp_path / "a.tar").detail
 

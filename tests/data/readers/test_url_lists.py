@@ -62,7 +62,7 @@ def test_a_file_without_a_header_is_read_by_the_names_given(tmp_path: Path) -> N
     assert pairs(rows) == [("http://a.test/1.jpg", "a dog"), ("http://a.test/2.jpg", "a cat")]
 
 
-def test_quotes_in_a_tsv_are_plain_characters_unless_asked_for(tmp_path: Path) -> None:
+def test_quotes_in_a_tsv_are_plain_characters_unless_the_layout_says_quoted(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", 'url\ttext\nu1\t"open\nu2\t"a ""b"""\n')
     assert [row.text for row in read(path)] == ['"open', '"a ""b"""']
     assert [

@@ -1,4 +1,4 @@
-"""What tests of the engine share: a look at the processes of this one, and jobs to give it."""
+"""What tests of the job server (img2dataset's own process) share: a look at its processes, and jobs to give it."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from zscir.data.download.img2dataset_job import Img2datasetJob
 
 
 def fake_img2dataset(folder: Path, code: str) -> Path:
-    """A folder for PYTHONPATH, in which an engine finds ``code`` as img2dataset, and at once."""
+    """A folder for PYTHONPATH, in which a job server finds ``code`` as img2dataset, and at once."""
     package = folder / "fake" / "img2dataset"
     package.mkdir(parents=True)
     for module in ("distributor", "downloader", "main"):
@@ -25,8 +25,8 @@ def fake_img2dataset(folder: Path, code: str) -> Path:
     return package.parent
 
 
-def engines_of(process: int) -> list[psutil.Process]:
-    """The engines of a process: one, if any, except while an old one ends."""
+def job_servers_of(process: int) -> list[psutil.Process]:
+    """The job servers of a process: one, if any, except while an old one ends."""
     found = []
     for child in psutil.Process(process).children():
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -35,25 +35,27 @@ def engines_of(process: int) -> list[psutil.Process]:
     return found
 
 
-def the_engine(process: int | None = None) -> psutil.Process:
-    """The engine of a process, of this one if none is named; old ones are given the time to end."""
-    wait_for(lambda: len(engines_of(process or os.getpid())) == 1, 20)
-    return engines_of(process or os.getpid())[0]
+def the_job_server(process: int | None = None) -> psutil.Process:
+    """The job server of a process, of this one if none is named; old ones are given the time to end."""
+    wait_for(lambda: len(job_servers_of(process or os.getpid())) == 1, 20)
+    return job_servers_of(process or os.getpid())[0]
 
 
-def session_of(engine: psutil.Process) -> list[int]:
-    """The living processes of an engine's session: itself, its jobs, their workers."""
+def session_of(job_server: psutil.Process) -> list[int]:
+    """The living processes of a job server's session: itself, its jobs, their workers."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-            if os.getsid(process.pid) == engine.pid and process.status() != psutil.STATUS_ZOMBIE:
+            if os.getsid(process.pid) == job_server.pid and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process.pid)
     return found
 
 
 def jobs_now() -> list[int]:
-    """The processes that work for the engine of this process."""
-    return [pid for engine in engines_of(os.getpid()) for pid in session_of(engine) if pid != engine.pid]
+    """The processes that work for the job server of this process."""
+    return [
+        pid for job_server in job_servers_of(os.getpid()) for pid in session_of(job_server) if pid != job_server.pid
+    ]
 
 
 def wait_for(what: Callable[[], Any], timeout_s: float = 60.0) -> Any:
