@@ -1,4 +1,4 @@
-"""Albums: made pictures become a download that filters look at, and a filter's choice the numbers of pictures."""
+"""Build a download of generated pictures for filters, and read keep-lists as the numbers of pictures."""
 
 from collections.abc import Callable, Iterable
 from hashlib import sha256
@@ -90,8 +90,8 @@ def download_of(
     return Artifact.of_folder(folder)
 
 
-def choice_of(folder: Path, numbers: Iterable[int]) -> Artifact:
-    """What a filter leaves that keeps these pictures."""
+def keep_list_of(folder: Path, numbers: Iterable[int]) -> Artifact:
+    """The keep-list of these pictures, as a filter writes it."""
     folder.mkdir(parents=True)
     write_table(folder / "keep.parquet", KEEP_SCHEMA, [{"image_key": key(number)} for number in numbers])
     return Artifact.of_folder(folder)

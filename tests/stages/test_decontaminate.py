@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.stages.albums import OUTPUTS, choice_of, cropped, download_of, jpeg, kept, rejected, saved, scaled, view
+from tests.stages.albums import OUTPUTS, cropped, download_of, jpeg, keep_list_of, kept, rejected, saved, scaled, view
 from zscir.data.images.shards import read_members, write_shard
 from zscir.runtime.errors import RequestError, StageError
 from zscir.stages.decontaminate import DecontaminateSpec, decontaminate
@@ -92,7 +92,7 @@ def test_the_nearest_picture_is_named(tmp_path: Path) -> None:
 
 def test_only_what_an_earlier_filter_kept_is_looked_at(tmp_path: Path, cirr: Artifact) -> None:
     images = download_of(tmp_path / "images", [jpeg(view(0)), jpeg(view(1)), jpeg(view(60)), b"no picture"])
-    facts = run(tmp_path, images, [cirr], choice_of(tmp_path / "keep", [1, 2, 3]))
+    facts = run(tmp_path, images, [cirr], keep_list_of(tmp_path / "keep", [1, 2, 3]))
     assert (facts["images"], kept(tmp_path / "out")) == (3, [2])
     assert rejected(tmp_path / "out")[3][0] == "not_image"
 

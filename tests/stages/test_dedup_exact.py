@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from tests.stages.albums import OUTPUTS, choice_of, download_of, kept, rejected
+from tests.stages.albums import OUTPUTS, download_of, keep_list_of, kept, rejected
 from zscir.runtime.schemas import IMAGES_SCHEMA, read_rows, write_table
 from zscir.stages.dedup_exact import DedupExactSpec, dedup_exact
 from zscir.store.artifacts import Artifact
@@ -27,7 +27,7 @@ def test_the_first_of_equal_bytes_stays(tmp_path: Path) -> None:
 
 def test_the_first_is_the_first_of_those_that_earlier_filters_kept(tmp_path: Path) -> None:
     images = download_of(tmp_path / "images", PICTURES)
-    run(tmp_path, images, choice_of(tmp_path / "keep", [1, 2, 5, 6]))
+    run(tmp_path, images, keep_list_of(tmp_path / "keep", [1, 2, 5, 6]))
     assert kept(tmp_path / "out") == [1, 2]
 
 

@@ -4,7 +4,19 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.stages.albums import OUTPUTS, choice_of, cropped, download_of, jpeg, kept, lit, rejected, saved, scaled, view
+from tests.stages.albums import (
+    OUTPUTS,
+    cropped,
+    download_of,
+    jpeg,
+    keep_list_of,
+    kept,
+    lit,
+    rejected,
+    saved,
+    scaled,
+    view,
+)
 from zscir.data.images import fingerprints
 from zscir.data.images.decode import decode_image
 from zscir.stages.dedup_near import DedupNearSpec, dedup_near
@@ -85,7 +97,7 @@ def test_images_that_cannot_be_decoded_are_rejects_of_their_own(tmp_path: Path) 
 
 def test_only_what_an_earlier_filter_kept_is_compared(tmp_path: Path) -> None:
     images = download_of(tmp_path / "images", [jpeg(view(0)), jpeg(view(0), 70), jpeg(view(0), 80), jpeg(view(1))])
-    run(tmp_path, images, choice_of(tmp_path / "keep", [1, 2, 3]))
+    run(tmp_path, images, keep_list_of(tmp_path / "keep", [1, 2, 3]))
     assert kept(tmp_path / "out") == [1, 3]
     assert list(rejected(tmp_path / "out")) == [2]
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from tests.stages.albums import OUTPUTS, choice_of, download_of, kept, rejected
+from tests.stages.albums import OUTPUTS, download_of, keep_list_of, kept, rejected
 from zscir.runtime.errors import RequestError
 from zscir.stages.filter_size import FilterSizeSpec, filter_size
 from zscir.store.artifacts import Artifact
@@ -65,7 +65,7 @@ def test_a_bound_takes_what_is_beyond_it(
 
 
 def test_only_what_an_earlier_filter_kept_is_looked_at(tmp_path: Path, images: Artifact) -> None:
-    facts = run(tmp_path, images, choice_of(tmp_path / "keep", [1, 2, 5]))
+    facts = run(tmp_path, images, keep_list_of(tmp_path / "keep", [1, 2, 5]))
     assert (facts["images"], kept(tmp_path / "out"), list(rejected(tmp_path / "out"))) == (3, [2, 5], [1])
 
 

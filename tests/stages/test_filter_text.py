@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from tests.stages.albums import OUTPUTS, choice_of, download_of, kept, rejected
+from tests.stages.albums import OUTPUTS, download_of, keep_list_of, kept, rejected
 from zscir.runtime.errors import RequestError
 from zscir.stages.filter_text import FilterTextSpec, filter_text
 
@@ -28,7 +28,7 @@ OTHERS = [
 def run(tmp_path: Path, texts: list[str | list[str]], chosen: list[int] | None = None, **spec: Any) -> dict[str, Any]:
     listed = [[text] if isinstance(text, str) else text for text in texts]
     images = download_of(tmp_path / "images", [b"x"] * len(texts), lambda number: listed[number])
-    keep = choice_of(tmp_path / "keep", chosen) if chosen is not None else None
+    keep = keep_list_of(tmp_path / "keep", chosen) if chosen is not None else None
     (tmp_path / "out").mkdir()
     facts = filter_text(FilterTextSpec.parse(spec, "t"), images=images, keep=keep, out=tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == OUTPUTS

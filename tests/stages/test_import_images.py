@@ -185,7 +185,7 @@ def test_pairs_of_the_web_are_not_looked_for_on_the_disk(tmp_path: Path) -> None
 def test_the_wrong_folder_is_an_error_that_shows_both_sides(tmp_path: Path) -> None:
     picture(tmp_path / "pictures/sub/a.jpg")
     pairs = listed(tmp_path, [("a.jpg", "t")])
-    with pytest.raises(RequestError, match=r"asks for 'file:a\.jpg' and the like, the folder holds \['sub/a\.jpg'\]"):
+    with pytest.raises(RequestError, match=r"names 'file:a\.jpg' and the like, the folder holds \['sub/a\.jpg'\]"):
         imported(pairs, tmp_path / "pictures", tmp_path / "out")
 
 

@@ -86,9 +86,9 @@ def test_fashioniq_entries_are_distinct_pairs_with_two_captions(folder, category
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_fashioniq_captions_hold_of_the_target(built, category):
-    exhibition = built["fashioniq"]
-    scene_of = scenes(exhibition)
-    for entry in exhibition.annotations[f"captions/cap.{category}.val.json"]:
+    benchmark = built["fashioniq"]
+    scene_of = scenes(benchmark)
+    for entry in benchmark.annotations[f"captions/cap.{category}.val.json"]:
         target, candidate = scene_of[entry["target"]], scene_of[entry["candidate"]]
         for text in entry["captions"]:
             for ground in truths.grounds(text):
@@ -138,11 +138,11 @@ def test_cirr_test_split_holds_no_answers(folder):
 
 def test_cirr_target_is_the_only_scene_of_its_kind(built):
     """No other picture of the gallery shows the same things on the same ground, unless the text gives the places."""
-    exhibition = built["cirr"]
-    scene_of = scenes(exhibition)
-    gallery = exhibition.annotations["image_splits/split.rc2.val.json"]
+    benchmark = built["cirr"]
+    scene_of = scenes(benchmark)
+    gallery = benchmark.annotations["image_splits/split.rc2.val.json"]
     assert len({scene_of[name].key for name in gallery}) == len(gallery)
-    for query in exhibition.annotations["captions/cap.rc2.val.json"]:
+    for query in benchmark.annotations["captions/cap.rc2.val.json"]:
         target, reference = scene_of[query["target_hard"]], scene_of[query["reference"]]
         alike = [n for n in gallery if scene_of[n].unplaced == target.unplaced and n != query["target_hard"]]
         if len(target.things) > len(reference.things):
@@ -151,9 +151,9 @@ def test_cirr_target_is_the_only_scene_of_its_kind(built):
 
 
 def test_cirr_members_share_most_of_the_scene(built):
-    exhibition = built["cirr"]
-    scene_of = scenes(exhibition)
-    for query in exhibition.annotations["captions/cap.rc2.val.json"]:
+    benchmark = built["cirr"]
+    scene_of = scenes(benchmark)
+    for query in benchmark.annotations["captions/cap.rc2.val.json"]:
         group = [scene_of[name] for name in query["img_set"]["members"]]
         places = [{(thing.place, thing.shape) for thing in scene.things} for scene in group]
         kept = [bool(a & b) or x.ground == y.ground for a, x in zip(places, group, strict=True)

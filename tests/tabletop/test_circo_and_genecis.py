@@ -52,9 +52,9 @@ def test_circo_test_split_holds_no_answers(folder):
 
 
 def test_circo_shared_concept_and_caption_hold_of_every_ground_truth(built):
-    exhibition = built["circo"]
-    scene_of = {int(name): scene for name, scene in scenes(exhibition).items()}
-    for query in exhibition.annotations["annotations/val.json"]:
+    benchmark = built["circo"]
+    scene_of = {int(name): scene for name, scene in scenes(benchmark).items()}
+    for query in benchmark.annotations["annotations/val.json"]:
         reference = scene_of[query["reference_img_id"]]
         for image_id in query["gt_img_ids"]:
             scene = scene_of[image_id]
@@ -114,9 +114,9 @@ def test_genecis_boxes_lie_inside_their_pictures(folder):
 
 @pytest.mark.parametrize("task", ["focus_object", "change_object"])
 def test_genecis_target_shows_the_object_and_no_listed_scene_answers(built, task):
-    exhibition = built["genecis"]
-    scene_of = scenes(exhibition)
-    for query in exhibition.annotations[f"{task}.json"]:
+    benchmark = built["genecis"]
+    scene_of = scenes(benchmark)
+    for query in benchmark.annotations[f"{task}.json"]:
         reference, target = (scene_of[str(query[role]["val_image_id"])] for role in ("reference", "target"))
         shape = query["condition"]
         assert truths.shows(target, {"shape": shape})

@@ -78,9 +78,9 @@ def test_sides_vary_around_the_wanted_size():
 
 def test_boxes_are_those_of_the_picture_that_is_written():
     thing = SceneObject("bottom right", "sphere", "red", "plain", "big")
-    exhibit = BenchmarkImage("1", "vg/1.jpg", make_scene("snow", [thing]))
-    image = Image.open(BytesIO(image_bytes(7, 96, "genecis", exhibit)))
-    (placed,), size = object_boxes(7, 96, "genecis", exhibit)
+    benchmark_image = BenchmarkImage("1", "vg/1.jpg", make_scene("snow", [thing]))
+    image = Image.open(BytesIO(image_bytes(7, 96, "genecis", benchmark_image)))
+    (placed,), size = object_boxes(7, 96, "genecis", benchmark_image)
     assert image.size == size
     pixels = np.asarray(image.convert("RGB")).astype(int)
     rows, columns = np.nonzero((pixels[..., 0] > 150) & (pixels[..., 1] < 90))

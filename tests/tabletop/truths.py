@@ -1,4 +1,4 @@
-"""Texts about scenes become the facts that they claim: a small reader written apart from the writers under test."""
+"""Read what texts claim about scenes: a small parser written apart from the code under test."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A small benchmark spec becomes what the tests look at: the builders' exhibitions and the files that were written."""
+"""A small benchmark spec for tests, the builders of its benchmarks, and readers of what they built and wrote."""
 
 import json
 from pathlib import Path
@@ -21,9 +21,9 @@ CATEGORIES = ("dress", "shirt", "toptee")
 TASKS = ("focus_attribute", "change_attribute", "focus_object", "change_object")
 
 
-def scenes(exhibition: TabletopBenchmark) -> dict[str, Scene]:
+def scenes(benchmark: TabletopBenchmark) -> dict[str, Scene]:
     """Image id -> what it shows."""
-    return {image.image_id: image.scene for image in exhibition.images}
+    return {image.image_id: image.scene for image in benchmark.images}
 
 
 def load(path: Path) -> Any:

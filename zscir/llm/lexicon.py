@@ -116,8 +116,6 @@ _VERBS = """
     pet watch float grow cross face skate wave chase laugh cry touch use show make take shake arrive celebrate
     perform smoke train dive bark graze fight cycle skateboard
 """
-
-
 _IRREGULAR_PARTICIPLES = {
     "run": "running",
     "sit": "sitting",

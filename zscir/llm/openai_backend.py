@@ -122,7 +122,8 @@ class OpenAIBackend:
         if status in _SETUP_ERRORS:
             raise RequestError(
                 f"the language model service answered {status}: {_SETUP_ERRORS[status]}; check ZSCIR_LLM_BASE_URL, "
-                f"ZSCIR_LLM_API_KEY and the model name {self.model.name!r}. It said: {error_text('detail', detail)[8:]}"
+                f"ZSCIR_LLM_API_KEY and the model name {self.model.name!r}. Its answer: "
+                f"{error_text('detail', detail)[8:]}"
             )
         # OpenAI answers a spent quota with 429 as well, but no waiting helps there.
         retriable = (status in _RETRIED_STATUS or status >= 500) and b"insufficient_quota" not in content

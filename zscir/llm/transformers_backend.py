@@ -102,14 +102,14 @@ class TransformersBackend:
         devices = [self.model.device] if self.model.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(_batch_seed(requests))
-            made = self.model.generate(
+            generated = self.model.generate(
                 input_ids=encoded["input_ids"],
                 attention_mask=encoded["attention_mask"],
                 max_new_tokens=self.spec.max_tokens,
                 pad_token_id=self.tokenizer.pad_token_id,
                 **sampling,
             )
-        return [self._read(row.tolist()) for row in made[:, encoded["input_ids"].shape[1] :]]
+        return [self._read(row.tolist()) for row in generated[:, encoded["input_ids"].shape[1] :]]
 
     def _read(self, tokens: list[int]) -> tuple[str, int, bool]:
         end = next((place for place, token in enumerate(tokens) if token in self.ends), None)

@@ -66,6 +66,6 @@ def _gate_message(min_rate: float, facts: Facts) -> str:
     classes = ", ".join(f"{name} {count:,}" for name, count in worst) or "none"
     return (
         f"{facts['ok']:,} of {facts['rows']:,} URLs gave an image: a rate of {facts['success_rate'] or 0:.4f}, below "
-        f"min_success_rate = {min_rate:g}; what failed: {classes}. Every chunk is kept: ask the failed ones again with "
+        f"min_success_rate = {min_rate:g}; what failed: {classes}. Every chunk is kept: retry what failed with "
         f"a higher download.patch_rounds, or accept the rate with a lower download.min_success_rate"
     )

@@ -30,8 +30,6 @@ URL_LIKE = re.compile(
     r"|\S+\.(?:jpe?g|png|gif|webp|avif|bmp|tiff?|svg|pdf|html?|php|aspx?|com|net|org|info|co\.uk)(?:[/?#]\S*)?",
     re.IGNORECASE,
 )
-
-
 TOO_SHORT_REASONS = {"chars": "short_text", "words": "few_words"}
 TOO_LONG_REASONS = {"chars": "long_text", "words": "many_words"}
 

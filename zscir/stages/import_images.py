@@ -51,7 +51,7 @@ def import_images(spec: ImportImagesSpec, pairs: Artifact, images: Artifact, out
     facts = download_facts(out / "images.parquet") | {"chunks": len(chunks)}
     if facts["rows"] and not facts["ok"]:
         raise RequestError(
-            f"not one of {facts['rows']:,} pictures could be read: {facts['failed_by_class']}; the list asks for "
+            f"not one of {facts['rows']:,} pictures could be read: {facts['failed_by_class']}; the list names "
             f"{read_chunk(chunks[0])[0].url!r} and the like, the folder holds {images.files()[:3]}: is it the folder "
             "that the paths in the list begin in?"
         )

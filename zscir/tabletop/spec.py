@@ -65,7 +65,7 @@ class TabletopBenchmarksSpec(Spec):
 
     @model_validator(mode="after")
     def _galleries_hold_their_queries(self) -> "TabletopBenchmarksSpec":
-        if self.fashioniq_gallery < 2 * self.fashioniq_queries:  # most scenes of a theme end a way, if not all
+        if self.fashioniq_gallery < 2 * self.fashioniq_queries:  # most scenes of a theme end a path, if not all
             needed = 2 * self.fashioniq_queries
             raise ValueError(f"fashioniq_gallery = {self.fashioniq_gallery}; the queries need {needed} or more")
         circo = 8 * (self.circo_queries + self.circo_test_queries)  # reference, up to 4 answers, 3 near misses

@@ -99,7 +99,7 @@ def test_nobody_runs_ahead_of_more_than_the_limits() -> None:
 
 
 def test_results_that_nobody_requests_fill_half_of_the_memory_at_most() -> None:
-    async def unasked() -> None:
+    async def unrequested() -> None:
         world, memory = World(body=100), MemoryBudget(1000)
         ahead = Prefetcher(world.run, memory, 1)
         expected = urls("a.test", 50)
@@ -112,7 +112,7 @@ def test_results_that_nobody_requests_fill_half_of_the_memory_at_most() -> None:
         assert memory.used == 0
         assert len(world.runs) == 50
 
-    leap(unasked())
+    leap(unrequested())
 
 
 def test_when_the_time_of_a_chunk_is_over_all_its_urls_are_and_no_others() -> None:

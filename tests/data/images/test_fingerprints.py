@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.stages.albums import choice_of, download_of, jpeg, key, saved, view
+from tests.stages.albums import download_of, jpeg, keep_list_of, key, saved, view
 from zscir.data.images import fingerprints as module
 from zscir.data.images.decode import BadImage, decode_image
 from zscir.data.images.fingerprints import ReadImageBytes, fingerprint_download, fingerprint_images
@@ -77,7 +77,7 @@ def test_no_pictures_have_no_fingerprints(tmp_path: Path) -> None:
 def test_the_images_of_a_download_come_in_their_order_and_once(tmp_path: Path) -> None:
     pictures = [jpeg(view(seed)) for seed in range(5)]
     images = download_of(tmp_path / "images", [*pictures[:2], None, *pictures[3:]], lambda number: ["a", "b"])
-    keys, seen = fingerprint_download("toy", images, choice_of(tmp_path / "keep", [1, 3, 4]), tmp_path / "parts")
+    keys, seen = fingerprint_download("toy", images, keep_list_of(tmp_path / "keep", [1, 3, 4]), tmp_path / "parts")
     assert keys == [key(1), key(3), key(4)]
     assert seen.hashes.bits.tolist() == [hash_of(pictures[number]) for number in (1, 3, 4)]
 

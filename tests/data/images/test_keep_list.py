@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.stages.albums import choice_of, download_of, kept, key, rejected
+from tests.stages.albums import download_of, keep_list_of, kept, key, rejected
 from zscir.data.images import keep_list
 from zscir.data.images.keep_list import FilterReject, KeepList, first_row_per_image, kept_image_rows, write_keep_list
 from zscir.runtime.errors import RequestError
@@ -23,7 +23,7 @@ def test_in_play_is_what_was_downloaded_and_is_kept_with_all_its_captions(tmp_pa
     assert [(row["image_key"], row["text"]) for row in rows] == [
         (key(0), "only"), (key(1), "only"), (key(3), "one"), (key(3), "two"), (key(4), "only"),
     ]  # fmt: skip
-    keep = choice_of(tmp_path / "keep", [0, 3])
+    keep = keep_list_of(tmp_path / "keep", [0, 3])
     assert [row["image_key"] for row in kept_image_rows("toy", images, keep, ())] == [key(0), key(3), key(3)]
     assert [row["text"] for row in first_row_per_image(rows)] == ["only", "only", "one", "only"]
 
@@ -31,7 +31,7 @@ def test_in_play_is_what_was_downloaded_and_is_kept_with_all_its_captions(tmp_pa
 def test_a_choice_of_another_download_is_refused(tmp_path: Path) -> None:
     images = download_of(tmp_path / "images", PICTURES)
     with pytest.raises(RequestError, match=f"toy: 2 images of 'keep' were not downloaded.* such as {key(2)}"):
-        list(kept_image_rows("toy", images, choice_of(tmp_path / "keep", [0, 2, 9]), ()))
+        list(kept_image_rows("toy", images, keep_list_of(tmp_path / "keep", [0, 2, 9]), ()))
 
 
 def test_without_a_choice_every_image_is_chosen() -> None:

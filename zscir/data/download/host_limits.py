@@ -19,7 +19,7 @@ BUSY_ERROR_CLASSES = {"http_429", "http_503"}
 DOWN_ERROR_CLASSES = {"timeout", "connect", "incomplete", "dns_unanswered"}
 MAX_IDLE_HOSTS = 10_000
 MAX_BACK_OFF_S = 600.0  # no back-off of our own is longer
-CONCURRENCY_GAIN = 0.2  # of a slot, per slot in use, for each answer: 120 answers from 4 places to 8
+CONCURRENCY_GAIN = 0.2  # of a slot, per slot in use, for each answer: 120 answers from 4 slots to 8
 
 
 class HostLimits:

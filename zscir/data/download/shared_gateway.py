@@ -36,7 +36,8 @@ def shared_gateway(spec: ChunkSpec) -> Iterator[Gateway]:
     name = json_digest(spec.literals())
     with _LOCK:
         if name not in _OPEN_GATEWAYS:
-            _close_idle()
+            for idle in [other for other, opened in _OPEN_GATEWAYS.items() if not opened.users]:
+                _OPEN_GATEWAYS.pop(idle).stack.close()
             _OPEN_GATEWAYS[name] = _start(spec)
         opened = _OPEN_GATEWAYS[name]
         opened.users += 1
@@ -57,11 +58,6 @@ def _start(spec: ChunkSpec) -> _OpenGateway:
             pinned[TABLETOP_HOST_PORT] = ("127.0.0.1", stack.enter_context(serve_tabletop(spec.tabletop)))
         gateway = stack.enter_context(Gateway(spec, pinned))
         return _OpenGateway(gateway, stack.pop_all())
-
-
-def _close_idle() -> None:
-    for name in [name for name, opened in _OPEN_GATEWAYS.items() if not opened.users]:
-        _OPEN_GATEWAYS.pop(name).stack.close()
 
 
 def _close_at_exit() -> None:

@@ -83,8 +83,8 @@ def fingerprint_images(
     """
     parts = -(-total // PART_IMAGES) if total is not None else None
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        made = _parts(image_readers, folder, pool)
-        found = [_fingerprint_part([], pool), *track(made, parts, f"{label} (parts of {PART_IMAGES:,} pictures)")]
+        saved = _parts(image_readers, folder, pool)
+        found = [_fingerprint_part([], pool), *track(saved, parts, f"{label} (parts of {PART_IMAGES:,} pictures)")]
     unreadable: dict[int, str] = {}
     before = 0
     for part in found:
@@ -108,10 +108,12 @@ def _parts(image_readers: Iterable[ReadImageBytes], folder: Path, pool: Executor
 
 
 def _fingerprint_part(part: list[ReadImageBytes], pool: Executor) -> Fingerprints:
-    looks = list(pool.map(_fingerprint_one, part))
-    luminance = np.array([look[0] for look in looks], dtype=np.uint8).reshape(-1, HASH_SIDE_PX, HASH_SIDE_PX)
-    colours = np.array([look[1] for look in looks], dtype=np.uint8).reshape(-1, CELLS_PER_SIDE * CELLS_PER_SIDE * 3)
-    unreadable = {row: look[2] for row, look in enumerate(looks) if look[2]}
+    results = list(pool.map(_fingerprint_one, part))
+    luminance = np.array([result[0] for result in results], dtype=np.uint8).reshape(-1, HASH_SIDE_PX, HASH_SIDE_PX)
+    colours = np.array([result[1] for result in results], dtype=np.uint8).reshape(
+        -1, CELLS_PER_SIDE * CELLS_PER_SIDE * 3
+    )
+    unreadable = {row: result[2] for row, result in enumerate(results) if result[2]}
     return Fingerprints(PerceptualHashes(dct_hashes(luminance), colours), dct_hashes(luminance[:, :, ::-1]), unreadable)
 
 

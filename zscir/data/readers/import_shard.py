@@ -8,7 +8,7 @@ from typing import Any
 from zscir.data.download.chunks import ChunkUrl
 from zscir.data.download.merge_chunks import RECORD_SCHEMA
 from zscir.data.download.repack import sample_members, verify_tar
-from zscir.data.images.shards import MemberSpan, write_shard
+from zscir.data.images.shards import write_shard
 from zscir.data.readers.local_images import DecodedImage, DecodePool, ImageFailure, ImageLocation
 from zscir.data.sql_joins import write_query
 from zscir.runtime.schemas import REJECTS_SCHEMA, write_table
@@ -35,10 +35,10 @@ def write_import_shard(
     if first is not None:
         with atomic_path(tar) as part:
             spans = {span.name: span for span in write_shard(part, _members([first], samples))}
-            _set_spans(rows, spans)
-            good = {key: row for key, row in rows.items() if row["status"] == "ok"}
-            images = {key: spans[f"{key}.jpg"] for key in good}
-            verify_tar(part, images, {key: str(row["sha256"]) for key, row in good.items()})
+            images = {key: spans[f"{key}.jpg"] for key, row in rows.items() if row["status"] == "ok"}
+            for key, span in images.items():
+                rows[key] |= {"offset": span.offset, "size": span.size}
+            verify_tar(part, images, {key: str(rows[key]["sha256"]) for key in images})
     with atomic_path(record) as part:
         write_table(part, RECORD_SCHEMA, rows.values())
 
@@ -79,13 +79,6 @@ def _members(*parts: Sequence[ImportedSample] | Iterator[ImportedSample]) -> Ite
                 "sha256": digest,
             }
             yield from sample_members(target, image.data, facts)
-
-
-def _set_spans(rows: dict[str, dict[str, Any]], spans: dict[str, MemberSpan]) -> None:
-    for key, row in rows.items():
-        span = spans.get(f"{key}.jpg")
-        if span is not None:
-            row |= {"offset": span.offset, "size": span.size}
 
 
 def write_import_rejects(stage: str, images: Path, rejects: Path, left_out: Path | None = None) -> None:

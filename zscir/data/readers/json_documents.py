@@ -163,7 +163,7 @@ def _side_by_side(text: str, starts: dict[str, int], name: str) -> Iterator[dict
     except ValueError as error:
         if "zip()" not in str(error):
             raise
-        raise RequestError(f"{name}: its lists are not equally long, so that its rows cannot be told") from None
+        raise RequestError(f"{name}: its lists are not equally long, so that they do not make rows") from None
 
 
 def _table(text: str, name: str, starts: dict[str, int], join: TableJoin) -> dict[Any, Any]:
