@@ -149,6 +149,8 @@ def test_a_field_that_every_method_must_decide_cannot_be_forgotten(field: str) -
 def test_the_start_of_a_method_and_where_its_spec_is_kept_are_given_together() -> None:
     with pytest.raises(RequestError, match="give both"):
         dataclasses.replace(TOY, init_from="clip")
+    with pytest.raises(RequestError, match=r"init_section 'method' is a key that config\.json has"):
+        dataclasses.replace(TOY, init_from="clip", init_section="method")
 
 
 def test_two_methods_of_one_name_are_refused() -> None:

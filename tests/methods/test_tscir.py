@@ -3,10 +3,9 @@ import torch
 import torch.nn.functional as F
 
 from tests.methods import tiny
-from zscir.methods.adapters import Adapters, ComposingAdapter
 from zscir.methods.mapping import Injection, StarMapping, at_relative_depth
 from zscir.methods.specs import TscirComposeSpec, TscirMapSpec
-from zscir.methods.tscir_compose import TscirCompose, new_adapters
+from zscir.methods.tscir_compose import Adapters, ComposingAdapter, TscirCompose, new_adapters
 from zscir.methods.tscir_map import TscirMap, new_mapping
 
 MAP = TscirMapSpec(word_hidden=16, inject_width=16, inject_heads=2, sites=(0, 1))

@@ -1,13 +1,11 @@
 """Load the annotation files of an evaluation, and check all that can be checked before an image is embedded."""
 
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from zscir.benchmarks import Benchmark, benchmark_info, load_part
 from zscir.benchmarks.checksums import check_official_counts, official_release, refuse_mixed_files, require_official
-from zscir.benchmarks.comparability import NO_TEXTS
 from zscir.evaluation.specs import BenchmarkEntry
 from zscir.runtime.errors import RequestError
 from zscir.store.artifacts import Artifact
@@ -65,11 +63,3 @@ def check_promised_metrics(bench: Benchmark) -> None:
             f"{bench.where}: its record in zscir/benchmarks names the metrics {', '.join(lacking)}, which its ranking "
             f"does not give; it gives {', '.join(sorted(computed))}"
         )
-
-
-def check_text_protocols(entries: Sequence[BenchmarkEntry], protocols: Sequence[str]) -> None:
-    """RequestError that names a text protocol (one for each entry) in which a benchmark's queries cannot be written."""
-    for entry, protocol in zip(entries, protocols, strict=True):
-        problem = "" if protocol == NO_TEXTS else benchmark_info(entry.name).texts_problem(protocol)
-        if problem:
-            raise RequestError(problem)

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from zscir.benchmarks import Benchmark
+from zscir.benchmarks import Benchmark, benchmark_info
 from zscir.benchmarks.comparability import NO_TEXTS
 from zscir.benchmarks.missing_images import protocol_without_images
 from zscir.benchmarks.ranking import Scorer
 from zscir.benchmarks.results import compute_results, per_query_rows
 from zscir.benchmarks.score_rows import MetricScore, ScoreLabel, macro_mean, metric_scores, protocol_label
-from zscir.evaluation.annotations import check_text_protocols, load_benchmark_parts
+from zscir.evaluation.annotations import load_benchmark_parts
 from zscir.evaluation.benchmark_images import BenchmarkImages
 from zscir.evaluation.features import EmbeddingArray, ImageEmbeddings, sum_query_embeddings
 from zscir.evaluation.gallery_cache import cached_or_embedded, image_ids_of_parts
@@ -20,6 +20,7 @@ from zscir.evaluation.gpu_ranking import scorer_for_device
 from zscir.evaluation.query_encoder import QueryEncoder
 from zscir.evaluation.specs import BenchmarkEntry, preprocessing_of
 from zscir.methods.checkpoint import default_device
+from zscir.runtime.errors import RequestError
 from zscir.runtime.schemas import INTERVALS_SCHEMA
 from zscir.store.artifacts import Artifact
 
@@ -55,7 +56,11 @@ def load_annotations(
     encoder: QueryEncoder, benchmarks: Artifact, entries: Sequence[BenchmarkEntry]
 ) -> list[list[Benchmark]]:
     """The parts of every entry, checked: what is wrong with any of them is a RequestError before an image is read."""
-    check_text_protocols(entries, [encoder.text_protocol(entry.texts) for entry in entries])
+    for entry in entries:
+        protocol = encoder.text_protocol(entry.texts)
+        problem = "" if protocol == NO_TEXTS else benchmark_info(entry.name).texts_problem(protocol)
+        if problem:
+            raise RequestError(problem)
     return [load_benchmark_parts(benchmarks, entry) for entry in entries]
 
 

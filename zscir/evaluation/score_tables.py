@@ -1,6 +1,6 @@
 """Score tables of several evaluations: a row for each, a column for each benchmark, split, protocol and metric."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -169,16 +169,21 @@ def missing_controls(grid: ScoreGrid, groups: Sequence[ComparisonGroup]) -> list
     titles_lacking: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for group in groups:
         methods = [grid.methods[number] for number in grid.methods_in(group)]
-        for backbone in dict.fromkeys(method.backbone for method in methods if method.control is None):
-            there = {method.control for method in methods if method.backbone == backbone}
-            # A method says little without its backbone's own scores beside it.
-            lacking = tuple(name for kind, name in CONTROLS.items() if kind not in there)
-            if lacking:
-                titles_lacking.setdefault((backbone, lacking), []).append(group.title)
+        for backbone, lacking in lacking_controls([(method.backbone, method.control) for method in methods]):
+            titles_lacking.setdefault((backbone, lacking), []).append(group.title)
     return [
         f"CONTROLS MISSING: no {', no '.join(lacking)} of {backbone} in {', '.join(dict.fromkeys(titles))}."
         for (backbone, lacking), titles in titles_lacking.items()
     ]
+
+
+def lacking_controls(methods: Sequence[tuple[str, str | None]]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """From (backbone, control) of each method: the backbones of trained methods, and the controls each has not."""
+    # A trained method means little without its backbone's own scores beside it.
+    for backbone in dict.fromkeys(backbone for backbone, control in methods if control is None):
+        lacking = tuple(name for kind, name in CONTROLS.items() if (backbone, kind) not in methods)
+        if lacking:
+            yield backbone, lacking
 
 
 def _allowances(grid: ScoreGrid, groups: Sequence[ComparisonGroup]) -> list[str]:

@@ -13,6 +13,9 @@ from pydantic import BeforeValidator, SerializeAsAny
 from zscir.methods.specs import MethodSpec
 from zscir.runtime.errors import RequestError
 
+# What every checkpoint's config.json holds beside the spec of the checkpoint that its method continues.
+CONFIG_KEYS = ("format", "method", "architecture", "pixels", "tokenizer", "text_protocol", "backbone")
+
 
 @dataclass(frozen=True)
 class MethodInfo:
@@ -36,6 +39,10 @@ class MethodInfo:
             raise RequestError(f"method {self.name!r} is registered without {', '.join(empty)}")
         if (self.init_from is None) != (self.init_section is None):
             raise RequestError(f"method {self.name!r} is registered with one of init_from and init_section; give both")
+        if self.init_section in CONFIG_KEYS:
+            raise RequestError(
+                f"method {self.name!r}: init_section {self.init_section!r} is a key that config.json has"
+            )
 
     @property
     def spec_class(self) -> type[MethodSpec]:

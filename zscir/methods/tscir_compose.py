@@ -8,9 +8,8 @@ from typing import Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from zscir.methods.adapters import Adapters
 from zscir.methods.augment import augmented_view
 from zscir.methods.losses import mixed_negatives_nce, one_way_nce, soft_text_alignment, symmetric_nce
 from zscir.methods.mapping import StarMapping, at_relative_depth
@@ -22,6 +21,31 @@ from zscir.runtime.errors import RequestError
 
 # Without the comma that FashionIQ's and CIRR's test prompts have: the released code trains and tests like that.
 COMPOSED_PROMPT = "a photo of * that {text}"
+# As released: both matrices start random, so that each site begins as a perturbation of some 3 % of the hidden norm.
+INIT_STD = 0.01
+
+
+class ComposingAdapter(nn.Module):
+    """x + x A B; no bias, no scale, no non-linearity. Both matrices start random as published, or B at zero."""
+
+    def __init__(self, width: int, rank: int, zero_init: bool) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.empty(width, rank).normal_(std=INIT_STD))
+        self.b = nn.Parameter(torch.zeros(rank, width) if zero_init else torch.empty(rank, width).normal_(std=INIT_STD))
+
+    def forward(self, x_BLW: Tensor) -> Tensor:
+        return x_BLW + x_BLW @ self.a @ self.b
+
+
+class Adapters(nn.ModuleDict):
+    """One composing adapter per site (0-based text block)."""
+
+    # Every second of the 12 text blocks of ViT-L/14; with rank 128 that is 1.18 M numbers.
+    PUBLISHED_SITES = (1, 3, 5, 7, 9, 11)
+
+    def __init__(self, width: int, rank: int, sites: Sequence[int], zero_init: bool) -> None:
+        # ``width`` is that of the text tower. The released code takes the joint space's, which is equal for its models.
+        super().__init__({str(site): ComposingAdapter(width, rank, zero_init) for site in sites})
 
 
 def new_adapters(towers: Towers, spec: TscirComposeSpec) -> Adapters:

@@ -19,7 +19,7 @@ from zscir.benchmarks.leaderboard import (
     published_entries,
     ranked,
 )
-from zscir.evaluation.score_tables import CONTROLS, control_kind
+from zscir.evaluation.score_tables import control_kind, lacking_controls
 from zscir.report.run_data import RunRecord
 from zscir.report.scores import evaluation_score_rows, group_title
 from zscir.report.templates import environment, style_sheet
@@ -174,13 +174,11 @@ def _cell(entry: LeaderboardEntry, metric: str) -> LeaderboardCell:
 
 def _remarks(entries: Sequence[LeaderboardEntry]) -> list[str]:
     """A sentence for each backbone of ours whose controls are not in this table."""
-    ours = [entry for entry in entries if entry.ours]
-    remarks = []
-    for backbone in dict.fromkeys(entry.backbone for entry in ours if entry.control is None):
-        there = {entry.control for entry in ours if entry.backbone == backbone}
-        lacking = [name for kind, name in CONTROLS.items() if kind not in there]
-        remarks += [f"CONTROLS MISSING: no {', no '.join(lacking)} of {backbone} among ours."] if lacking else []
-    return remarks
+    ours = [(entry.backbone, entry.control) for entry in entries if entry.ours]
+    return [
+        f"CONTROLS MISSING: no {', no '.join(lacking)} of {backbone} among ours."
+        for backbone, lacking in lacking_controls(ours)
+    ]
 
 
 def sorting_style(groups: Sequence[LeaderboardGroup]) -> str:
