@@ -178,7 +178,7 @@ def missing_controls(grid: ScoreGrid, groups: Sequence[ComparisonGroup]) -> list
 
 
 def lacking_controls(methods: Sequence[tuple[str, str | None]]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """From (backbone, control) of each method: the backbones of trained methods, and the controls each has not."""
+    """From (backbone, control) of each method: the backbones of trained methods, and the controls that each lacks."""
     # A trained method means little without its backbone's own scores beside it.
     for backbone in dict.fromkeys(backbone for backbone, control in methods if control is None):
         lacking = tuple(name for kind, name in CONTROLS.items() if (backbone, kind) not in methods)
