@@ -31,8 +31,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from tests.bench.conftest import Figure
 from tests.faults.downloads import pairs_in
+from zscir.data.download.img2dataset_client import close_img2dataset
 from zscir.data.download.img2dataset_job import Img2datasetJob, download_raw_shards
-from zscir.data.download.img2dataset_pool import close_img2dataset
 
 REPO = Path(__file__).resolve().parents[2]
 URLS, FEW = 2_000, 20

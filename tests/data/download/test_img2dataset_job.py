@@ -23,8 +23,8 @@ from tests.data.download.img2dataset_job_servers import (
 from tests.faults.downloads import download, pairs_in, spec_for
 from tests.faults.hostile_server import HostileServer
 from tests.faults.matrix import Measured
+from zscir.data.download.img2dataset_client import close_img2dataset
 from zscir.data.download.img2dataset_job import download_processes, download_raw_shards, download_threads
-from zscir.data.download.img2dataset_pool import close_img2dataset
 from zscir.runtime.errors import StageError
 
 # Leaves, as the real one does after SIGINT, a truncated tar beside a table and statistics, and exits with 0.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zscir.data.download.img2dataset_pool import RunningJob, run_img2dataset
+from zscir.data.download.img2dataset_client import RunningJob, run_img2dataset
 from zscir.runtime.progress import log_info
 from zscir.runtime.settings import count_from_env
 

@@ -12,7 +12,7 @@ of them and 9.3 s with none:
     CACHED_TRANSFORMS 2.3 s  albumentations objects are made anew for each image, always with the same arguments
     STUBBED_MODULES   the import takes 2.5 s of CPU with torch, wandb and huggingface_hub, and 1.0 s without
 
-The malloc settings of img2dataset_pool.py are worth as much again: 2.8 s without them. Pixels and bodies are those of
+The malloc settings of img2dataset_client.py are worth as much again: 2.8 s without them. Pixels and bodies are those of
 the unchanged package, which a test compares.
 """
 

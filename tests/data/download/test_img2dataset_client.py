@@ -21,8 +21,8 @@ from tests.data.download.img2dataset_job_servers import (
     the_job_server,
     wait_for,
 )
+from zscir.data.download.img2dataset_client import Img2datasetProcess, RunningJob, close_img2dataset, run_img2dataset
 from zscir.data.download.img2dataset_job import download_raw_shards
-from zscir.data.download.img2dataset_pool import Img2datasetProcess, RunningJob, close_img2dataset, run_img2dataset
 from zscir.runtime.errors import StageError
 
 REPO = Path(__file__).parents[3]
@@ -168,7 +168,7 @@ def test_closing_ends_jobs_that_are_under_way(fake_job_server: dict[str, str], t
 def test_a_job_is_over_even_where_the_job_server_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zscir.data.download.img2dataset_pool.ANSWER_S", 0.5)
+    monkeypatch.setattr("zscir.data.download.img2dataset_client.ANSWER_S", 0.5)
     suspended = Event()
     with ThreadPoolExecutor(1) as pool:
         progress_at = lambda: 0.0 if suspended.is_set() else time.monotonic()  # noqa: E731
