@@ -11,7 +11,7 @@ from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ActionTypes, CallWebhook, ChangeFlowRunState, SendNotification
-from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 
@@ -124,12 +124,8 @@ async def _ensure(client: PrefectClient, wanted: AutomationCore) -> None:
     for duplicate in duplicates:  # made by another process at the same moment
         await client.delete_automation(duplicate.id)
     wanted = wanted.model_copy(update={"enabled": first.enabled})
-    if _automation_core(first) != wanted:
+    if AutomationCore.model_validate(first.model_dump(include=set(AutomationCore.model_fields))) != wanted:
         await client.update_automation(first.id, wanted)
-
-
-def _automation_core(automation: Automation) -> AutomationCore:
-    return AutomationCore.model_validate(automation.model_dump(include=set(AutomationCore.model_fields)))
 
 
 async def _notify_action(client: PrefectClient, webhook: str) -> ActionTypes:

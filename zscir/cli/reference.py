@@ -65,16 +65,14 @@ def parameters_of(function: Callable[..., Any]) -> list[CliParameter]:
     for name, parameter in inspect.signature(function).parameters.items():
         kind, *declared = get_args(hints[name]) if hasattr(hints[name], "__metadata__") else (hints[name],)
         infos = [info for info in declared if isinstance(info, ArgumentInfo | OptionInfo)]
-        kind = next(inner for inner in get_args(kind) if inner is not type(None)) if _is_optional(kind) else kind
+        kind = (
+            next(inner for inner in get_args(kind) if inner is not type(None)) if type(None) in get_args(kind) else kind
+        )
         is_list = get_origin(kind) is list
         kind = get_args(kind)[0] if is_list else kind
         info = infos[0] if infos else ArgumentInfo()
         found.append(CliParameter(name, info, kind, is_list, parameter.default))
     return found
-
-
-def _is_optional(kind: Any) -> bool:
-    return type(None) in get_args(kind)
 
 
 def _section(name: str, function: Callable[..., Any]) -> str:

@@ -2,7 +2,6 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -75,10 +74,6 @@ def _past_run(row: dict[str, Any], status: str, files: dict[str, ObjectStat]) ->
         first_seen=min([row["started_at"], *([table.modified_at] if table is not None else [])]),
         last_seen=max([row["finished_at"] or row["started_at"], *(stat.modified_at for stat in files.values())]),
         is_complete_run=not (config.get("only") or config.get("from")),
-        partition=_partition(config.get("set") or []),
+        partition=tuple(sorted(change for change in config.get("set") or [] if change.startswith("partition."))),
         parent_run_id=row["parent_run_id"],
     )
-
-
-def _partition(changes: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(change for change in changes if change.startswith("partition.")))

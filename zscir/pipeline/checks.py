@@ -153,9 +153,6 @@ def format_check(result: CheckResult) -> str:
     if result.metric == "schema":
         return f"schema: {result.threshold}"
     value = "could not be measured (no such table, or no rows)" if result.value is None else f"is {result.value:g}"
-    compared = "" if result.reference is None else f"; the {_format_reference(result)} {result.reference:g}"
+    source = "input has" if result.metric.startswith("rows of ") else "last good run had"
+    compared = "" if result.reference is None else f"; the {source} {result.reference:g}"
     return f"{result.metric} {value}{compared}; the bound is {result.threshold}"
-
-
-def _format_reference(result: CheckResult) -> str:
-    return "input has" if result.metric.startswith("rows of ") else "last good run had"

@@ -109,7 +109,7 @@ def table_files(artifact: Artifact, table: str) -> list[str]:
 def count_rows(artifact: Artifact, table: str) -> int | None:
     """The rows of a record table, read from its Parquet footers; None when the artifact has no such table."""
     names = table_files(artifact, table)
-    return sum(_footer(artifact, name).num_rows for name in names) if names else None
+    return sum(pq.read_metadata(artifact.path(name)).num_rows for name in names) if names else None
 
 
 def schema_problems(artifact: Artifact) -> tuple[int, list[str]]:
@@ -122,7 +122,7 @@ def schema_problems(artifact: Artifact) -> tuple[int, list[str]]:
     for table, schema in TABLE_SCHEMAS.items():
         for name in table_files(artifact, table):
             try:
-                found = _footer(artifact, name)
+                found = pq.read_metadata(artifact.path(name))
                 columns = found.schema.to_arrow_schema()
                 if not is_table_of(columns.names, schema):
                     continue
@@ -145,10 +145,6 @@ def _nulls(found: pq.FileMetaData, schema: pa.Schema, name: str) -> list[str]:
             if column.path_in_schema in strict and column.statistics is not None:
                 counted[column.path_in_schema] += column.statistics.null_count or 0
     return [f"{name}: column '{column}' holds {count} nulls" for column, count in sorted(counted.items()) if count]
-
-
-def _footer(artifact: Artifact, name: str) -> pq.FileMetaData:
-    return pq.read_metadata(artifact.path(name))
 
 
 def compute_statistics(artifact: Artifact, statistic_names: Iterable[str]) -> dict[str, float | None]:

@@ -78,7 +78,7 @@ def begin_run(
     budget = Budget(pipeline.limits, Prices.from_env())
     budget.check_prices()
     info = RunInfo(
-        run_id=new_run_id(),
+        run_id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",  # ids sort by start, to the second
         pipeline=pipeline.name,
         spec_digest=pipeline.digest(),
         trigger=trigger,
@@ -240,11 +240,6 @@ def choose_steps(pipeline: Pipeline, plan: list[PlannedStep], only: str | None, 
             f"{pipeline.path}: not made yet: {', '.join(missing)}; run without --only/--from, or from there"
         )
     return chosen
-
-
-def new_run_id() -> str:
-    """A run's id: UTC time to the second and a random tail, so that ids sort by start."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
 def format_facts(facts: dict[str, Any]) -> str:

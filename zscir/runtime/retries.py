@@ -47,26 +47,23 @@ def with_retries(call: Callable[[], T], policy: RetryPolicy, on_attempt: Callabl
     """
     from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
-    def counted() -> T:
-        number[0] += 1
-        on_attempt(number[0])
-        return call()
-
     def log_retry(state: "RetryCallState") -> None:
         wait_s = state.next_action.sleep if state.next_action is not None else 0.0
         error = state.outcome.exception() if state.outcome is not None else None
-        log_info(f"{what}: attempt {number[0]} of {policy.retries + 1} failed ({error}); again in {wait_s:.1f} s")
+        log_info(
+            f"{what}: attempt {state.attempt_number} of {policy.retries + 1} failed ({error}); again in {wait_s:.1f} s"
+        )
 
-    number = [0]
     retrying = Retrying(
         retry=retry_if_exception_type(TransientError),
         stop=stop_after_attempt(policy.retries + 1),
         reraise=True,
         # The random part keeps the chunks of a step, which fail together, from coming back together.
         wait=wait_exponential(policy.backoff_s, max=MAX_RETRY_WAIT_S) + wait_random(0, policy.backoff_s),
+        before=lambda state: on_attempt(state.attempt_number),
         before_sleep=log_retry,
     )
-    return retrying(counted)
+    return retrying(call)
 
 
 def is_out_of_memory(error: object) -> bool:
