@@ -140,7 +140,7 @@ def test_the_leaderboard_is_markdown_latex_or_a_page(cli, store, tmp_path):
     assert "<script" not in page
 
 
-def test_show_tells_a_run_and_an_artifact(cli, store, path):
+def test_show_describes_a_run_and_an_artifact(cli, store, path):
     run = run_toy(store, path)
     code, out, _ = cli("show", "latest")
     assert code == 0
@@ -151,7 +151,7 @@ def test_show_tells_a_run_and_an_artifact(cli, store, path):
     assert "pairs.parquet" in out
 
 
-def test_verify_tells_damage_with_code_4_and_the_lines_to_type_and_closes_it_when_asked(cli, store, path):
+def test_verify_reports_damage_with_code_4_and_the_lines_to_type_and_quarantines_it_on_request(cli, store, path):
     run = run_toy(store, path)
     assert cli("verify")[:2] == (0, "3 artifacts, 5 files, 11,666 bytes read; 0 artifacts damaged\n")
     pairs = run.artifacts["short"].path("pairs.parquet")
@@ -169,7 +169,7 @@ def test_verify_tells_damage_with_code_4_and_the_lines_to_type_and_closes_it_whe
     assert cli("verify", "nonsense")[0] == 2
 
 
-def test_gc_says_what_would_go_and_removes_it_only_when_told(cli, store, path):
+def test_gc_lists_what_it_would_remove_and_removes_it_only_with_delete(cli, store, path):
     for chars in (30, 31):
         made = run_toy(store, path, f"short.max_text_chars={chars}").artifacts
     old = [key for _, key in store.list_keys() if key not in {one.key for one in made.values()}]
@@ -184,7 +184,7 @@ def test_gc_says_what_would_go_and_removes_it_only_when_told(cli, store, path):
     assert cli("gc")[1].splitlines()[-1] == "nothing to remove"
 
 
-def test_who_may_only_read_a_store_verifies_it_and_is_told_what_takes_more(cli, store, path, tmp_path):
+def test_who_may_only_read_a_store_verifies_it_and_learns_what_takes_more(cli, store, path, tmp_path):
     if os.geteuid() == 0 and shutil.which("setpriv") is None:
         pytest.skip("root may write everywhere, and no setpriv is there to take that right away")
     run_toy(store, path)
@@ -243,7 +243,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_request_is_told_in_a_few_lines_with_code_2_and_nothing_is_written(cli, path, tmp_path, case):
+def test_a_wrong_request_is_reported_in_a_few_lines_with_code_2_and_nothing_is_written(cli, path, tmp_path, case):
     words, said = WRONG[case]
     before = files_below(tmp_path)
     code, out, err = cli(*words)
@@ -254,7 +254,7 @@ def test_a_wrong_request_is_told_in_a_few_lines_with_code_2_and_nothing_is_writt
     assert files_below(tmp_path) == before
 
 
-def test_a_wrong_pipeline_is_told_with_file_and_field_and_nothing_is_written(cli, tmp_path):
+def test_a_wrong_pipeline_is_reported_with_file_and_field_and_nothing_is_written(cli, tmp_path):
     write_toy(tmp_path / "specs", STEPS.replace("max_text_chars", "max_chars"))
     before = files_below(tmp_path)
     code, _, err = cli("run", "specs/toy.toml")
@@ -263,7 +263,7 @@ def test_a_wrong_pipeline_is_told_with_file_and_field_and_nothing_is_written(cli
     assert files_below(tmp_path) == before
 
 
-def test_a_missing_input_file_is_told_before_anything_is_written(cli, tmp_path):
+def test_a_missing_input_file_is_reported_before_anything_is_written(cli, tmp_path):
     write_toy(tmp_path / "specs", STEPS.replace('urls = "tabletop"', 'urls = "file:list.csv"', 1))
     before = files_below(tmp_path)
     code, _, err = cli("run", "specs/toy.toml")
@@ -276,7 +276,7 @@ def test_a_missing_input_file_is_told_before_anything_is_written(cli, tmp_path):
     "words",
     [("run", "specs/toy.toml"), ("plan", "specs/toy.toml"), ("runs",), ("show", "latest"), ("verify",), ("gc",)],
 )
-def test_a_store_on_s3_that_cannot_be_reached_is_told_with_code_2(cli, path, tmp_path, s3, monkeypatch, words):
+def test_a_store_on_s3_that_cannot_be_reached_is_reported_with_code_2(cli, path, tmp_path, s3, monkeypatch, words):
     import s3fs
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -292,7 +292,7 @@ def test_a_store_on_s3_that_cannot_be_reached_is_told_with_code_2(cli, path, tmp
     assert files_below(tmp_path) == before
 
 
-def test_a_bucket_that_is_not_there_is_told_with_code_2(cli, path, s3):
+def test_a_bucket_that_is_not_there_is_reported_with_code_2(cli, path, s3):
     code, _, err = cli("run", path, "--store", "s3://no-such-bucket-at-all/x")
     assert code == 2
     assert "no-such-bucket-at-all" in err
@@ -307,7 +307,7 @@ def test_a_traceback_is_shown_with_debug_only(cli, path):
     assert "Traceback" in cli("plan", "no.toml", "--debug")[2]
 
 
-def test_a_mistake_of_our_own_is_told_as_one_without_a_traceback(cli, store):
+def test_a_bug_of_our_own_is_reported_as_one_without_a_traceback(cli, store):
     Recorder(store, RunInfo("r1", "p", "d", "cli", "this is not JSON"))
     code, _, err = cli("runs")
     assert code == 1
@@ -315,7 +315,7 @@ def test_a_mistake_of_our_own_is_told_as_one_without_a_traceback(cli, store):
     assert "Traceback" not in err
 
 
-def test_a_file_that_may_not_be_written_is_told(cli, store, path):
+def test_a_file_that_may_not_be_written_is_reported(cli, store, path):
     run_toy(store, path)
     code, _, err = cli("report", "latest", "--out", "/proc/nowhere/report.html")
     assert code == 2

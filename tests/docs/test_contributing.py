@@ -72,7 +72,7 @@ def test_the_stage_passes_its_test_and_a_pipeline_plans_it(copy: Copy) -> None:
     assert [(row["step"], row["action"]) for row in plan] == [("mask_triplets", "make"), ("sample_triplets", "make")]
 
 
-def test_the_backend_answers_a_stage_that_asks_it(copy: Copy) -> None:
+def test_the_backend_answers_the_requests_of_a_stage(copy: Copy) -> None:
     copy.write("zscir/llm/restate.py", example("llm"))
     copy.edit("zscir/llm/models.py", r"^(LlmModel = Annotated\[)", "LlmModel = Annotated[RestateModel | ")
     copy.edit(

@@ -81,7 +81,7 @@ def test_no_row_of_a_view_is_lost_and_the_column_is_null(store, monkeypatch, nam
     assert kinds == [{"kind": "BIGINT"}]
 
 
-def test_every_command_says_of_an_old_store_what_it_said_before(cli, store, monkeypatch):
+def test_every_command_prints_of_an_old_store_what_it_printed_before(cli, store, monkeypatch):
     image = query_store_rows(store, "SELECT image_key FROM images WHERE status = 'ok' LIMIT 1")[0]["image_key"]
     key = query_store_rows(store, "SELECT key FROM artifacts WHERE stage = 'evaluate' ORDER BY key LIMIT 1")[0]["key"]
 

@@ -64,7 +64,7 @@ def all_gone(processes: list[psutil.Process]) -> bool:
     return all(gone(process) for process in processes)
 
 
-def test_a_killed_download_goes_on_with_the_unfinished_chunks_and_ends_with_the_same_bytes(
+def test_a_killed_download_resumes_with_the_unfinished_chunks_and_ends_with_the_same_bytes(
     tmp_path: Path, measured: Measured
 ) -> None:
     with HostileServer() as server:

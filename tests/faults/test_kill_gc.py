@@ -45,7 +45,7 @@ def old_stores(place, cache):
 
 
 @pytest.mark.parametrize("kind", ["local", "s3"])
-def test_death_at_any_step_of_a_gc_leaves_whole_artifacts_or_none_and_the_next_gc_goes_on(
+def test_death_at_any_step_of_a_gc_leaves_whole_artifacts_or_none_and_the_next_gc_continues(
     kind, tmp_path, request, measured
 ):
     place = request.getfixturevalue("s3") if kind == "s3" else tmp_path / "stores"

@@ -75,7 +75,7 @@ def kill_many(uri, tmp_path, environment, wanted_kills):
     raise AssertionError(f"only {kills} of {wanted_kills} attempts were still at work when they were killed")
 
 
-def test_killed_stages_go_on_and_end_with_the_same_bytes(tmp_path, measured):
+def test_killed_stages_resume_and_end_with_the_same_bytes(tmp_path, measured):
     cost, looks = kill_many(f"{tmp_path}/store", tmp_path, {}, 40)
     assert looks >= 200
     measured(KILLED, f"a stage on a folder, {cost}, half-made artifacts seen in {looks} looks: 0")
@@ -98,7 +98,7 @@ def test_two_processes_that_want_the_same_make_it_once(tmp_path, measured):
     measured(AT_ONCE, f"{len(processes)} processes: {SPEC.shards} shards begun for {SPEC.shards}, none twice")
 
 
-def test_who_waits_for_a_process_that_is_killed_goes_on_with_its_shards(tmp_path, measured):
+def test_who_waits_for_a_process_that_is_killed_continues_with_its_shards(tmp_path, measured):
     log = tmp_path / "log"
     environment = {"TOY_LOG": str(log), "TOY_PAUSE_S": "0.05"}
     work = (make_shards, str(tmp_path / "store"), tmp_path / "cache", environment, SPEC)

@@ -134,7 +134,7 @@ def test_two_machines_that_want_the_same_at_once_make_it_once(machines, measured
     )
 
 
-def test_a_machine_that_is_gone_is_followed_when_its_term_is_over(machines, measured):
+def test_a_machine_that_is_gone_is_replaced_when_its_term_is_over(machines, measured):
     first = machines.start("A", pause_s=0.5, lease_s=1.5)
     machines.wait_for(f"A begins {FILES[1]}")
     second = machines.start("B")
@@ -152,7 +152,7 @@ def test_a_machine_that_is_gone_is_followed_when_its_term_is_over(machines, meas
     )
 
 
-def test_a_process_that_was_killed_is_followed_by_another_of_its_machine_at_once(machines):
+def test_a_process_that_was_killed_is_replaced_by_another_of_its_machine_at_once(machines):
     first = machines.start("A", pause_s=0.5, lease_s=1000.0)
     machines.wait_for(f"A begins {FILES[1]}")
     assert kill_after(first, 0)

@@ -215,7 +215,7 @@ def test_an_address_that_is_none_is_refused(ask, given):
 
 
 @pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # apprise imports it
-def test_a_notification_block_of_the_server_tells_in_words_how_to_go_on(ask):
+def test_a_notification_block_of_the_server_sends_as_text_how_to_continue(ask):
     """Apprise posts to loopback as it would to a team's chat."""
     from prefect.blocks.notifications import MattermostWebhook
 
@@ -271,7 +271,7 @@ def began(name):
 
 
 @pytest.mark.slow
-def test_runs_that_fail_are_gated_cost_too_much_or_die_are_told_and_a_dead_one_stands_in_no_way(ask, tmp_path):
+def test_runs_that_fail_are_gated_cost_too_much_or_die_are_notified_and_a_dead_one_blocks_none(ask, tmp_path):
     path = write_toy(tmp_path / "toy")
     folder = path.parent
     write_toy(folder / "broken", BROKEN)

@@ -145,7 +145,7 @@ def test_a_name_that_prefect_or_a_form_has_taken_is_refused(tmp_path, name):
         pipeline_deployment(DeploymentRequest(write_toy(tmp_path), [f"name={name}"]))
 
 
-def test_a_wrong_schedule_is_refused_before_a_server_is_asked(tmp_path):
+def test_a_wrong_schedule_is_refused_before_a_server_is_called(tmp_path):
     with pytest.raises(RequestError, match="Invalid cron string"):
         pipeline_deployment(DeploymentRequest(write_toy(tmp_path), [], cron="every night"))
 
@@ -159,7 +159,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_schedule_that_is_none_is_told_with_what_to_write(case):
+def test_a_malformed_schedule_is_refused_with_what_to_write(case):
     given, said = WRONG[case]
     with pytest.raises(RequestError) as error:
         ScheduleConfig(slug="asked", **given).to_prefect()

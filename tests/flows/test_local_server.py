@@ -168,7 +168,7 @@ def test_started_again_it_says_what_became_of_the_run_which_is_in_the_way_of_non
     measured(KILLED, f"its rerun reused {after['reused']} finished steps and made {after['made']} again")
 
 
-def test_a_port_or_a_folder_that_is_taken_is_told_before_anything_starts(tmp_path, monkeypatch):
+def test_a_port_or_a_folder_that_is_taken_is_reported_before_anything_starts(tmp_path, monkeypatch):
     monkeypatch.delenv("PREFECT_HOME")
     store = store_at(tmp_path / "store", tmp_path / "cache")
     with socket.socket() as taken:
@@ -186,7 +186,7 @@ def test_a_port_or_a_folder_that_is_taken_is_told_before_anything_starts(tmp_pat
         local_server(store, free_port()).__enter__()
 
 
-def test_a_server_keeps_its_data_beside_the_artifacts_unless_told_otherwise(tmp_path, monkeypatch):
+def test_a_server_keeps_its_data_beside_the_artifacts_unless_set_otherwise(tmp_path, monkeypatch):
     monkeypatch.delenv("PREFECT_HOME")
     store = store_at(tmp_path / "store", tmp_path / "cache")
     assert server_home(store) == tmp_path / "store" / ".prefect"

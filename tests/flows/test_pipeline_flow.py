@@ -136,7 +136,7 @@ def test_a_data_gate_that_fails_ends_with_4_and_what_it_refused_is_kept(tmp_path
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_told_to_stop_ends_with_130_and_is_recorded_as_interrupted(
+def test_a_run_that_is_interrupted_ends_with_130_and_is_recorded_as_interrupted(
     tmp_path, store, environment, number, measured
 ):
     process = run_until_slow(tmp_path, store, environment)
@@ -159,7 +159,7 @@ def test_a_run_that_is_told_to_stop_ends_with_130_and_is_recorded_as_interrupted
     )
 
 
-def test_a_prefect_that_cannot_be_reached_is_told_without_a_traceback(tmp_path, store):
+def test_a_prefect_that_cannot_be_reached_is_reported_without_a_traceback(tmp_path, store):
     path = write_toy(tmp_path / "specs")
     environment = {
         "ZSCIR_STORE": store.uri,

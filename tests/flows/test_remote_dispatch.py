@@ -239,7 +239,7 @@ def test_what_is_made_is_reused_without_a_server_or_a_pool(machines, told):
     assert len(machines.flow_runs("")) == before
 
 
-def test_a_run_that_is_stopped_stops_what_it_asked_for_and_a_failure_elsewhere_is_its_own(
+def test_a_run_that_is_stopped_stops_what_it_requested_and_a_failure_elsewhere_is_its_own(
     machines, told, server, measured
 ):
     changed = "long.scenes=42"

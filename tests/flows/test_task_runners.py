@@ -101,7 +101,7 @@ def test_without_an_address_a_dask_cluster_of_this_machine_is_started():
         ("ZSCIR_WORKERS", "many", "a whole number from 1 on"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_told(monkeypatch, name, value, words):
+def test_a_setting_that_makes_no_sense_is_reported(monkeypatch, name, value, words):
     monkeypatch.setenv(name, value)
     with pytest.raises(RequestError, match=f"{name}={value}.*{words}"):
         WorkerSettings.from_env()

@@ -134,7 +134,7 @@ def test_a_bar_is_moved_in_place_and_seldom(tmp_path, server, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:Artifact creation outside of a flow:FutureWarning")  # a flow keeps its first client
-def test_a_server_that_is_gone_stops_nothing_and_is_told_once_for_each_thing(tmp_path, caplog, monkeypatch):
+def test_a_server_that_is_gone_stops_nothing_and_is_reported_once_for_each_thing(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("zscir"), "propagate", True)
     gone = f"http://127.0.0.1:{free_port()}/api"
     with temporary_settings({PREFECT_API_URL: gone, PREFECT_CLIENT_MAX_RETRIES: 0}):

@@ -111,7 +111,7 @@ def test_a_flow_run_that_ended_is_not_waited_for_again_whatever_the_clocks_say(j
     assert isinstance(requested.exception(), TransientError)
 
 
-def test_a_run_that_is_stopped_leaves_alone_what_another_asked_for(job, caplog, measured):
+def test_a_run_that_is_stopped_leaves_alone_what_another_requested(job, caplog, measured):
     def interrupt():
         wait_for(lambda: "is at it already" in caplog.text)
         os.kill(os.getpid(), signal.SIGINT)
@@ -131,7 +131,7 @@ def test_a_run_that_is_stopped_leaves_alone_what_another_asked_for(job, caplog, 
 
 
 @pytest.mark.parametrize(("state", "message"), [("CANCELLED", "stopped"), ("FAILED", OVER.message())])
-def test_a_run_asks_anew_when_the_one_that_it_had_joined_was_stopped_or_had_less_time(job, caplog, state, message):
+def test_a_run_requests_anew_when_the_one_that_it_had_joined_was_stopped_or_had_less_time(job, caplog, state, message):
     with requesting(job) as first:
         found = the_only(job)
         with requesting(job) as second:
@@ -141,7 +141,7 @@ def test_a_run_asks_anew_when_the_one_that_it_had_joined_was_stopped_or_had_less
         assert not isinstance(first.exception(LIMIT_S), TransientError)
 
 
-def test_the_server_does_not_cancel_a_step_with_the_run_that_asked_for_it_which_a_tag_names(job):
+def test_the_server_does_not_cancel_a_step_with_the_run_that_requested_it_which_a_tag_names(job):
     with requesting(job):
         found = the_only(job)
         assert found["parent_task_run_id"] is None

@@ -90,7 +90,7 @@ def test_no_secret_stands_in_a_file_and_none_may_be_left_out() -> None:
     assert ".env" in (INFRA / ".gitignore").read_text().splitlines()
 
 
-def test_the_example_names_every_setting_that_compose_asks_for() -> None:
+def test_the_example_names_every_setting_that_compose_reads() -> None:
     asked = set(re.findall(r"\$\{([A-Z_]+)", (INFRA / "compose.yaml").read_text()))
     given = {
         line.split("=")[0] for line in (INFRA / "env.example").read_text().splitlines() if not line.startswith("#")
@@ -143,7 +143,7 @@ def test_docker_itself_accepts_the_compose_files(tmp_path: Path) -> None:
     subprocess.run([docker, "compose", *files, "--env-file", str(settings), "config", "-q"], check=True)
 
 
-def test_every_file_here_is_told_of_in_the_readme() -> None:
+def test_every_file_here_is_documented() -> None:
     readme = (INFRA / "README.md").read_text()
     names = [path.name for path in INFRA.iterdir() if not path.name.startswith(".")]
     hidden = {"README.md", "Dockerfile.dockerignore"}

@@ -142,7 +142,7 @@ def ask(url: str, auth: str = "", body: object = None) -> tuple[int, Any]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3 * LIMIT_S)
-def test_server_database_deployments_and_worker_find_each_other_and_run_what_is_asked_for_and_what_is_due(
+def test_server_database_deployments_and_worker_find_each_other_and_run_what_is_requested_and_what_is_due(
     postgres: int, start: Start, tmp_path: Path
 ) -> None:
     port = free_port()

@@ -196,7 +196,7 @@ def test_without_a_usable_python_nothing_is_left_behind_and_the_message_says_wha
     assert not checkout.venv.exists()
 
 
-def test_debians_python_without_venv_is_told_to_get_it(tmp_path: Path) -> None:
+def test_debians_python_without_venv_is_refused_with_how_to_get_it(tmp_path: Path) -> None:
     code, errors = Checkout(tmp_path, {"python3": "bare"}).run()
     assert code == 1
     assert "python3 is new enough but has no venv (Debian, Ubuntu: apt-get install python3-venv)" in errors
@@ -286,7 +286,7 @@ def test_a_machine_without_a_browser_gets_one(tmp_path: Path) -> None:
     assert (tmp_path / "chromium").exists()
 
 
-def test_a_browser_that_cannot_be_installed_is_told_and_stops_nothing(tmp_path: Path) -> None:
+def test_a_browser_that_cannot_be_installed_is_reported_and_stops_nothing(tmp_path: Path) -> None:
     code, errors = run_browser(tmp_path, "echo E: no network; exit 100")
     assert code == 0
     assert "will be skipped" in errors

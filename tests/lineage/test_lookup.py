@@ -109,7 +109,7 @@ def test_an_image_is_shown_with_its_pairs_and_triplets(store, made):
     ]
 
 
-def test_a_prefix_of_several_things_is_told_with_the_candidates(store, made):
+def test_a_prefix_of_several_things_is_reported_with_the_candidates(store, made):
     with pytest.raises(RequestError, match="may be any of these") as caught:
         describe_ref(store, "a" * 10)
     assert f"image {REFERENCE}" in str(caught.value)
@@ -117,7 +117,7 @@ def test_a_prefix_of_several_things_is_told_with_the_candidates(store, made):
 
 
 @pytest.mark.parametrize("ref", ["nothing", "zzzzzzz", "0123456789ab", "'; DROP TABLE run; --", "%", ""])
-def test_an_unknown_word_is_told(store, walked, ref):
+def test_an_unknown_word_is_reported(store, walked, ref):
     with pytest.raises(RequestError, match=r"is called|no runs|may be any"):
         describe_ref(store, ref)
 
@@ -127,6 +127,6 @@ def test_a_short_prefix_of_a_key_is_too_little(store, walked):
         describe_ref(store, walked.artifacts["short"].key[:4])
 
 
-def test_latest_in_an_empty_store_is_told(store):
+def test_latest_in_an_empty_store_is_reported(store):
     with pytest.raises(RequestError, match="no runs yet"):
         describe_ref(store, "latest")

@@ -88,14 +88,14 @@ def test_a_finished_pipeline_opens_no_table_of_the_runs_before_its_last(store, p
         assert {row["outcome"] for row in run_toy(store, path).recorder.steps()} == {"reused"}
 
 
-def test_a_table_that_cannot_be_read_is_told_by_its_name(store, path):
+def test_a_table_that_cannot_be_read_is_reported_by_its_name(store, path):
     run = run_toy(store, path)
     spoil(store, run.run_id)
     with pytest.raises(RequestError, match=rf"lineage/{run.run_id}/run\.parquet"):
         run_toy(store, path)
 
 
-def test_what_a_step_cost_is_told_by_the_run_that_made_its_artifact(anywhere, path):
+def test_the_cost_of_a_step_comes_from_the_run_that_made_its_artifact(anywhere, path):
     made = run_toy(anywhere, path)
     run_toy(anywhere, path)
     cost = {row["step"]: row["wall_s"] for row in made.recorder.steps()}

@@ -140,7 +140,7 @@ def begin_and_die(uri, cache, path, at_step):
 
 
 @pytest.mark.parametrize("at_step", ["", "short"])
-def test_a_run_that_was_killed_is_told_as_died_and_where(store, path, tmp_path, at_step):
+def test_a_run_that_was_killed_is_listed_as_died_and_where(store, path, tmp_path, at_step):
     process = start(begin_and_die, store.uri, tmp_path / "cache", path, at_step)
     process.join(120)
     assert process.exitcode == -9
@@ -149,7 +149,7 @@ def test_a_run_that_was_killed_is_told_as_died_and_where(store, path, tmp_path, 
     assert row["made"] == (1 if at_step else 0)
 
 
-def test_a_run_under_way_is_told_as_running(store, path):
+def test_a_run_under_way_is_listed_as_running(store, path):
     statuses = []
     run_toy(
         store, path, engine=lambda run, chosen: (statuses.append(list_runs(store)[0]["status"]), direct(run, chosen))
@@ -158,7 +158,7 @@ def test_a_run_under_way_is_told_as_running(store, path):
     assert list_runs(store)[0]["status"] == "succeeded"
 
 
-def test_a_rerun_remembers_its_parent_and_what_was_asked(store, tmp_path):
+def test_a_rerun_records_its_parent_and_its_request(store, tmp_path):
     path = write_toy(tmp_path / "specs", BROKEN)
     with pytest.raises(StageError):
         run_toy(store, path, "tabletop.scenes=30")
@@ -208,7 +208,7 @@ def test_a_failed_step_is_recorded_with_its_error(store, tmp_path):
         (SystemExit(1), Interrupted, "interrupted", 130),
     ],
 )
-def test_whatever_ends_a_run_is_recorded_and_told(store, path, error, kind, status, code):
+def test_whatever_ends_a_run_is_recorded_and_reported(store, path, error, kind, status, code):
     def engine(run, chosen):
         execute_step(run.run_id, chosen[0])
         raise error
@@ -221,7 +221,7 @@ def test_whatever_ends_a_run_is_recorded_and_told(store, path, error, kind, stat
     assert type(error).__name__ in str(caught.value) or kind in (GateError, Interrupted)
 
 
-def test_a_store_that_goes_away_in_the_middle_is_told_with_the_line_to_type(store, path, tmp_path):
+def test_a_store_that_goes_away_in_the_middle_is_reported_with_the_line_to_type(store, path, tmp_path):
     def engine(run, chosen):
         execute_step(run.run_id, chosen[0])
         os.rename(store.root, tmp_path / "moved")
@@ -271,7 +271,7 @@ def one_run(uri, cache, path):
     run_toy(store_at(uri, cache), path)
 
 
-def test_a_recorder_can_be_told_the_run_of_prefect(store):
+def test_a_recorder_records_the_flow_run_of_prefect(store):
     recorder = Recorder(store, RunInfo("r1", "p", "d", "cli", "{}"))
     recorder.set_flow_run("flow-1")
     recorder.finish("succeeded")

@@ -7,7 +7,7 @@ from zscir.lineage.tables import LINEAGE_SCHEMAS
 from zscir.runtime.errors import RequestError
 
 
-def test_every_table_can_be_asked_in_an_empty_store(store):
+def test_every_table_can_be_queried_in_an_empty_store(store):
     for name in [*LINEAGE_SCHEMAS, *RECORD_SCHEMAS, "ancestry"]:
         names, found = query_store(store, f"SELECT * FROM {name}")  # noqa: S608 - our own names
         assert names
@@ -38,7 +38,7 @@ def test_ancestry_leads_from_an_artifact_to_everything_it_came_from(store, walke
     assert found == [{"ancestor_key": made["tabletop"]}]
 
 
-def test_a_wrong_question_is_told_in_duckdbs_words_with_the_tables(store):
+def test_a_wrong_query_is_refused_with_duckdbs_message_and_the_tables(store):
     with pytest.raises(RequestError, match=r"(?s)sql: .*nothing.*\nthe tables are: run, stages"):
         query_store(store, "SELECT * FROM nothing")
     with pytest.raises(RequestError, match="sql: "):
@@ -49,18 +49,18 @@ def test_names_of_tables_may_be_written_in_capitals(store, walked):
     assert query_store(store, "SELECT count(*) FROM PAIRS")[1][0][0] > 0
 
 
-def test_times_are_told_in_utc(store, walked):
+def test_times_are_in_utc(store, walked):
     ((offset,),) = query_store(store, "SELECT extract('timezone' FROM started_at) FROM run")[1]
     assert offset == 0
 
 
-def test_a_question_changes_nothing_in_the_store(store, walked):
+def test_a_query_changes_nothing_in_the_store(store, walked):
     before = sorted(store.fs.find(store.root))
     query_store(store, "SELECT * FROM run, pairs")
     assert sorted(store.fs.find(store.root)) == before
 
 
-def test_a_damaged_lineage_file_is_told_and_is_no_traceback(store, walked):
+def test_a_damaged_lineage_file_is_reported_and_is_no_traceback(store, walked):
     store.fs.pipe_file(store.address("lineage", walked.run_id, "run.parquet"), b"not parquet")
     with pytest.raises(RequestError, match=rf"{walked.run_id}/run\.parquet"):
         query_store(store, "SELECT * FROM run")
@@ -75,13 +75,13 @@ def test_a_table_of_the_same_name_and_another_shape_is_not_mixed_in(store, walke
     assert query_store_rows(store, "SELECT count(*) AS n FROM pairs WHERE url IS NULL") == [{"n": 0}]
 
 
-def test_a_store_whose_path_has_a_quote_can_be_asked(tmp_path):
+def test_a_store_whose_path_has_a_quote_can_be_queried(tmp_path):
     store = store_at(tmp_path / "it's [here]", tmp_path / "cache")
     run_toy(store, write_toy(tmp_path / "specs"), only="tabletop")
     assert query_store_rows(store, "SELECT count(*) AS n FROM run") == [{"n": 1}]
 
 
-def test_lineage_and_records_on_s3_can_be_asked(s3, path, tmp_path):
+def test_lineage_and_records_on_s3_can_be_queried(s3, path, tmp_path):
     store = store_at(s3, tmp_path / "cache")
     run = run_toy(store, path)
     assert query_store_rows(store, "SELECT status FROM run") == [{"status": "succeeded"}]

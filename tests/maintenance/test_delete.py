@@ -70,7 +70,7 @@ def test_what_is_removed_leaves_a_row_that_says_what_it_was_and_is_made_again_by
     assert describe_ref(store, artifact.key)[1]["state"] == "whole"
 
 
-def test_a_file_that_is_lent_stays_as_long_as_the_whole_and_goes_after_it(store, monkeypatch):
+def test_a_shared_file_stays_as_long_as_the_whole_and_is_removed_after_it(store, monkeypatch):
     whole = materialize(store, write_words, WordsSpec(words=("b", "a")), {}).artifact
     aged(store)
     order = []
@@ -83,7 +83,7 @@ def test_a_file_that_is_lent_stays_as_long_as_the_whole_and_goes_after_it(store,
     assert materialize(store, write_words, WordsSpec(words=("b", "a")), {}).artifact.digest == whole.digest
 
 
-def test_what_is_claimed_between_the_look_and_the_removal_stays_with_all_that_it_needs(store, soon):
+def test_what_is_touched_between_the_listing_and_the_removal_stays_with_all_that_it_needs(store, soon):
     whole = materialize(store, write_words, WordsSpec(words=("b", "a")), {}).artifact
     other = made(store)
     aged(store)
@@ -97,7 +97,7 @@ def test_what_is_claimed_between_the_look_and_the_removal_stays_with_all_that_it
     assert not touch_artifact(store, other)
 
 
-def test_a_claim_changes_the_date_and_not_a_byte_and_what_is_fresh_is_left_alone(store):
+def test_a_touch_changes_the_date_and_not_a_byte_and_what_is_fresh_is_left_alone(store):
     artifact = made(store)
     path = store.address("shards", artifact.key, MANIFEST)
     text = store.read_text("shards", artifact.key, MANIFEST)
@@ -171,7 +171,7 @@ def test_runs_lose_nothing_to_a_gc_that_never_rests(store, soon, tmp_path, measu
     )
 
 
-def test_a_run_whose_plan_was_robbed_before_it_claimed_plans_again(tmp_path, monkeypatch):
+def test_a_run_whose_artifact_was_removed_before_it_touched_it_plans_again(tmp_path, monkeypatch):
     store = store_at(tmp_path / "store", tmp_path / "cache")
     path = write_toy(tmp_path / "specs")
     run_toy(store, path)
@@ -218,7 +218,7 @@ def test_leftovers_of_killed_processes_go_when_they_are_old_and_nobody_holds_the
     assert not store.fs.exists(store.address("shards", key, "00000.bin"))
 
 
-def test_a_look_goes_on_beside_a_process_whose_work_folder_changes_all_the_time(tmp_path):
+def test_a_listing_continues_beside_a_process_whose_work_folder_changes_all_the_time(tmp_path):
     store = store_at(tmp_path / "store", tmp_path / "cache")
     made(store)
     work, marked = store.scratch / "shards" / ("a" * 64), mark_store(store, MONTH)
@@ -249,7 +249,7 @@ def closed(store, artifact, name):
     return home
 
 
-def test_files_that_are_lent_to_what_is_kept_stay_when_their_own_artifact_is_closed(tmp_path):
+def test_files_that_a_kept_artifact_shares_stay_when_their_own_artifact_is_quarantined(tmp_path):
     attic = Attic(store_at(tmp_path / "store", tmp_path / "cache"))
     attic.put(40)
     attic.put(40, shared=[0])
@@ -263,7 +263,7 @@ def test_files_that_are_lent_to_what_is_kept_stay_when_their_own_artifact_is_clo
     assert attic.store.lookup("shards", attic.keys[1], verify=True).problem == ""
 
 
-def test_files_that_are_lent_to_what_is_claimed_after_the_look_stay_when_their_own_artifact_is_closed(store, soon):
+def test_files_that_an_artifact_touched_after_the_listing_shares_stay_when_their_own_is_quarantined(store, soon):
     whole = materialize(store, write_words, WordsSpec(words=("b",)), {}).artifact
     home = closed(store, whole, "00000.txt")
     aged(store)

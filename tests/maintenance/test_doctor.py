@@ -163,7 +163,7 @@ def test_a_module_that_takes_a_standard_name_is_found_without_any_record_of_it(t
     assert (check.status, check.cure) == ("fail", f"rm -r {tmp_path / 'enum'} {tmp_path / 'typing.py'}")
 
 
-def test_a_torch_that_does_not_import_is_told_by_its_own_words() -> None:
+def test_a_torch_that_does_not_import_is_reported_by_its_own_message() -> None:
     (check,) = torch_checks("RuntimeError: operator torchvision::nms does not exist", False, "pip")
     assert (check.status, check.found) == ("fail", "RuntimeError: operator torchvision::nms does not exist")
     assert check.cure == "pip install --force-reinstall torch==2.13.0 torchvision==0.28.0"
@@ -232,7 +232,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.stop()
 
 
-def test_a_store_on_s3_is_written_and_left_clean_and_a_missing_bucket_is_told(s3: str) -> None:
+def test_a_store_on_s3_is_written_and_left_clean_and_a_missing_bucket_is_reported(s3: str) -> None:
     assert (store_check("s3://nobody/there").status, store_check("s3://nobody/there").cure) == (
         "fail",
         "aws s3 mb s3://nobody",

@@ -175,7 +175,7 @@ def test_an_age_that_is_none_or_too_short_is_refused(word):
         RetentionPolicy.parse(3, word)
 
 
-def test_the_oracle_itself_knows_chains_and_lent_files():
+def test_the_oracle_itself_knows_chains_and_shared_files():
     things = [(40, [], []), (40, [0], []), (40, [], [1]), (40, [], [])]
     assert oracle(things, [([2], 39, "succeeded", "a", True, [])], 1) == {0, 1, 2}
     assert oracle(things, [], 1) == set()

@@ -50,7 +50,7 @@ def test_a_whole_store_is_well_and_its_bytes_are_counted(store):
     raise_if_damaged(store, found)
 
 
-def test_a_flipped_bit_is_found_closed_and_made_again(store, measured):
+def test_a_flipped_bit_is_found_quarantined_and_made_again(store, measured):
     made = materialize(store, shards, SPEC, {}).artifact
     flip(store, store.address("shards", made.key, "00001.bin"))
     assert store.lookup("shards", made.key).artifact is not None  # a run would reuse it
@@ -64,7 +64,7 @@ def test_a_flipped_bit_is_found_closed_and_made_again(store, measured):
     measured(FAULT, "1 bit of 1 artifact: 1 found, closed and made again, with the same digest")
 
 
-def test_a_bit_of_a_lent_file_is_read_once_and_closes_all_that_hold_it(store, monkeypatch):
+def test_a_bit_of_a_shared_file_is_read_once_and_quarantines_all_that_share_it(store, monkeypatch):
     whole = materialize(store, write_words, WordsSpec(words=("b", "a")), {}).artifact
     read = []
     name = "_read_remote" if store.remote else "_read_local"
@@ -81,7 +81,7 @@ def test_a_bit_of_a_lent_file_is_read_once_and_closes_all_that_hold_it(store, mo
 
 
 @pytest.mark.parametrize("named", ["write_words", "write_word"])
-def test_a_bit_of_a_lent_file_closes_all_that_hold_it_whichever_of_them_is_named(store, named, measured):
+def test_a_bit_of_a_shared_file_quarantines_all_that_share_it_whichever_of_them_is_named(store, named, measured):
     spec = WordsSpec(words=("b", "a"))
     whole = materialize(store, write_words, spec, {}).artifact
     other = materialize(store, write_words, WordsSpec(words=("a", "c")), {}).artifact
@@ -114,7 +114,7 @@ def test_a_lender_whose_file_was_made_anew_is_not_called_damaged_with_its_borrow
 
 
 @pytest.mark.parametrize("named", ["the whole", "the piece", "latest"])
-def test_what_the_message_says_mends_a_shard_that_a_chunk_lends_to_its_download(tmp_path, downloaded, named):
+def test_the_commands_of_the_message_mend_a_shard_that_a_chunk_shares_with_its_download(tmp_path, downloaded, named):
     shutil.copytree(downloaded, tmp_path / "store")
     store = store_at(tmp_path / "store", tmp_path / "cache")
     [(_, whole)] = store.list_keys("download")
@@ -130,7 +130,7 @@ def test_what_the_message_says_mends_a_shard_that_a_chunk_lends_to_its_download(
     assert verify_artifacts(store).findings == []
 
 
-def test_what_is_missing_too_short_unknown_or_without_a_manifest_is_told(store):
+def test_what_is_missing_too_short_unknown_or_without_a_manifest_is_reported(store):
     made = materialize(store, shards, SPEC, {}).artifact
     other = materialize(store, shards, ShardsSpec(shards=1, seed=1), {}).artifact
     folder = store.address("shards", made.key)
@@ -160,7 +160,7 @@ def test_a_part_of_the_store_is_named_by_stage_run_or_key(store, tmp_path):
             verify_artifacts(store, [wrong])
 
 
-def test_damage_is_told_with_the_command_that_closes_it_and_the_run_that_makes_it_again(store, tmp_path):
+def test_damage_is_reported_with_the_command_that_quarantines_it_and_the_run_that_makes_it_again(store, tmp_path):
     run = run_toy(store, write_toy(tmp_path / "specs"))
     flip(store, store.address("ingest", run.artifacts["short"].key, "pairs.parquet"))
     found = verify_artifacts(store)

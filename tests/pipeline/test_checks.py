@@ -91,7 +91,7 @@ def test_a_count_names_its_table_its_input_and_perhaps_the_table_there():
         RowCountCheck.parse("images < pairs", "here")
 
 
-def test_a_verdict_is_said_in_words():
+def test_a_verdict_is_formatted_as_text():
     bounds = Thresholds(fail_drop=0.2)
     assert format_check(evaluate_check("success_rate", 0.41, 0.75, bounds)) == (
         "success_rate is 0.41; the last good run had 0.75; the bound is fail_drop = 0.2"

@@ -109,7 +109,7 @@ def test_tables_as_declared_are_well_shaped(tmp_path):
         (lambda table: table.set_column(2, "text", pa.array([None], pa.string())), "column 'text' holds 1 nulls"),
     ],
 )
-def test_a_table_of_another_shape_is_told(tmp_path, change, said):
+def test_a_table_of_another_shape_is_reported(tmp_path, change, said):
     row = {"pair_id": "1", "url": "u", "text": "t", "source": "s", "source_row": 1}
     write_table(tmp_path / "pairs.parquet", PAIRS_SCHEMA, [row])
     pq.write_table(change(pq.read_table(tmp_path / "pairs.parquet")), tmp_path / "pairs.parquet")
@@ -118,7 +118,7 @@ def test_a_table_of_another_shape_is_told(tmp_path, change, said):
     assert re.search(said, wrong)
 
 
-def test_a_file_that_is_no_parquet_is_told(tmp_path):
+def test_a_file_that_is_no_parquet_is_reported(tmp_path):
     (tmp_path / "pairs.parquet").write_bytes(b"nothing")
     _, [wrong] = schema_problems(Artifact.of_folder(tmp_path))
     assert wrong.startswith("pairs.parquet: not readable: ")

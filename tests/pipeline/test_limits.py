@@ -58,7 +58,7 @@ def test_limits_are_read_from_the_file_and_changed_by_word(tmp_path: Path) -> No
     }  # fmt: skip
 
 
-def test_no_limit_is_a_part_of_what_is_asked(store: Store, path: Path) -> None:
+def test_no_limit_is_a_part_of_a_spec(store: Store, path: Path) -> None:
     made = run_toy(store, path)
     again = run_toy(store, path, "limits.max_hours=5", "limits.retries=0", "short.limits.max_hours=4")
     assert {row["outcome"] for row in again.recorder.steps()} == {"reused"}
@@ -107,7 +107,7 @@ def slowly(run: Run, chosen: list[str]) -> None:
         run.budget._began -= 3600
 
 
-def test_a_run_over_its_budget_stops_before_the_next_step_and_goes_on_with_more(store: Store, path: Path) -> None:
+def test_a_run_over_its_budget_stops_before_the_next_step_and_continues_with_more(store: Store, path: Path) -> None:
     with pytest.raises(OverBudget) as told:
         run_toy(store, path, "limits.max_hours=0.5", engine=slowly)
     assert told.value.exit_code == 3

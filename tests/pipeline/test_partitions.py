@@ -63,7 +63,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_span_is_told_with_what_is_allowed(case):
+def test_a_wrong_span_is_reported_with_what_is_allowed(case):
     words, said = WRONG[case]
     with pytest.raises(RequestError) as error:
         partitions_between(*words)
@@ -95,7 +95,7 @@ def test_a_day_is_taken_when_it_is_over_and_not_a_day_later(seconds, timezone):
     assert last_complete_partition("day", aware, timezone).value == today - timedelta(days=1)
 
 
-def test_a_time_zone_that_does_not_exist_is_told():
+def test_a_time_zone_that_does_not_exist_is_reported():
     with pytest.raises(RequestError, match="Europe/Berlim"):
         last_complete_partition("day", datetime(2026, 11, 5, tzinfo=UTC), "Europe/Berlim")
 
@@ -117,12 +117,12 @@ def test_a_field_without_a_value_says_how_to_give_one():
         fill_template("lists/{date}", {"shard": 3}, "p")
 
 
-def test_a_value_that_does_not_fit_its_format_is_told():
+def test_a_value_that_does_not_fit_its_format_is_reported():
     with pytest.raises(RequestError, match=r"'eu' does not fit \{shard:05d\}"):
         fill_template("{shard:05d}", {"shard": "eu"}, "p")
 
 
-def test_what_a_partition_asks_for_is_read_back_as_the_same_value():
+def test_the_set_option_of_a_partition_is_read_back_as_the_same_value():
     from zscir.pipeline.pipeline_file import parse_change
 
     for partition in (

@@ -84,7 +84,7 @@ def test_the_pipeline_of_the_package_loads():
         ('name = "toy"', "name = toy", ["not valid TOML"]),
     ],
 )
-def test_a_wrong_pipeline_is_told_with_file_step_and_field(tmp_path, before, after, words):
+def test_a_wrong_pipeline_is_reported_with_file_step_and_field(tmp_path, before, after, words):
     assert before in STEPS
     message = refusal(tmp_path, STEPS.replace(before, after, 1))
     assert str(tmp_path) in message
@@ -93,11 +93,11 @@ def test_a_wrong_pipeline_is_told_with_file_step_and_field(tmp_path, before, aft
     assert len(message.splitlines()) <= 5
 
 
-def test_a_circle_is_told_step_by_step(tmp_path):
+def test_a_circle_is_reported_step_by_step(tmp_path):
     assert "a -> b -> a depend on each other in a circle" in refusal(tmp_path, CIRCLE)
 
 
-def test_a_missing_pipeline_is_told(tmp_path):
+def test_a_missing_pipeline_is_reported(tmp_path):
     with pytest.raises(RequestError, match="cannot read this spec"):
         load_pipeline(tmp_path / "no.toml")
 
@@ -110,7 +110,7 @@ def test_the_word_source_is_the_url_list_of_the_source_file(tmp_path):
     assert "the input 'source' needs `urls = ...`" in refusal(tmp_path, steps)
 
 
-def test_the_word_source_is_the_folder_or_the_tars_where_the_input_asks_for_these(tmp_path):
+def test_the_word_source_is_the_folder_or_the_tars_where_the_input_takes_these(tmp_path):
     steps = """
     name = "x"
     source = "source.toml"
@@ -173,7 +173,7 @@ def test_a_change_is_read_as_a_toml_value_or_as_text(text, expected):
 
 
 @pytest.mark.parametrize("text", ["a.b", "=3", ""])
-def test_a_change_that_is_none_is_told_how_to_write_it(text):
+def test_a_malformed_change_is_refused_with_how_to_write_it(text):
     with pytest.raises(RequestError, match=r"write it as STEP\.field=value"):
         parse_change(text)
 
@@ -215,7 +215,7 @@ def test_set_source_takes_another_source_file_from_where_one_stands(tmp_path, mo
         ("source=3", ["cannot read this spec"]),
     ],
 )
-def test_a_wrong_change_is_told_by_step_and_field(tmp_path, change, words):
+def test_a_wrong_change_is_reported_by_step_and_field(tmp_path, change, words):
     message = refusal(tmp_path, STEPS, change)
     for word in words:
         assert word in message
@@ -233,6 +233,6 @@ def test_a_word_selects_a_step_or_all_steps_of_a_stage(tmp_path):
         pipeline.steps_matching("nothing")
 
 
-def test_the_digest_of_a_pipeline_knows_what_is_asked_and_not_where_the_file_lies(tmp_path):
+def test_the_digest_of_a_pipeline_depends_on_its_steps_and_not_on_where_the_file_lies(tmp_path):
     assert load_toy(tmp_path / "here").digest() == load_toy(tmp_path / "there").digest()
     assert load_toy(tmp_path, steps=STEPS.replace("= 40", "= 41")).digest() != load_toy(tmp_path).digest()

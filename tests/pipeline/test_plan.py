@@ -48,21 +48,21 @@ def test_after_a_run_everything_is_reused(store, path):
     assert set(told(store, path).values()) == {"reuse: the same inputs, spec and version made it before"}
 
 
-def test_a_changed_field_is_told_from_what_to_what_and_only_where_it_matters(store, path):
+def test_a_changed_field_is_explained_with_both_values_and_only_where_it_matters(store, path):
     run_toy(store, path)
     plan = told(store, path, "short.max_text_chars=30", "short.licence=CC0")
     assert plan["short"] == "make: spec changed: licence (none) -> 'CC0'; spec changed: max_text_chars 40 -> 30"
     assert plan["ingest"].startswith("reuse")
 
 
-def test_a_changed_parent_is_told_first_and_the_children_wait_for_it(store, path):
+def test_a_changed_parent_is_explained_first_and_the_children_wait_for_it(store, path):
     run_toy(store, path)
     plan = told(store, path, "tabletop.scenes=41")
     assert plan["tabletop"] == "make: spec changed: scenes 40 -> 41"
     assert plan["ingest"] == "make: input to be made first: tabletop"
 
 
-def test_a_changed_input_is_told_by_role_and_digest(store, path):
+def test_a_changed_input_is_reported_by_role_and_digest(store, path):
     run = run_toy(store, path)
     before = run.artifacts["tabletop"].digest
     changed = run_toy(store, path, "tabletop.seed=1", only="tabletop").artifacts["tabletop"].digest
@@ -70,7 +70,7 @@ def test_a_changed_input_is_told_by_role_and_digest(store, path):
     assert plan["ingest"] == f"make: input changed: urls {before[:8]} -> {changed[:8]}"
 
 
-def test_a_bumped_version_is_told(store, path):
+def test_a_bumped_version_is_reported(store, path):
     run_toy(store, path)
     pipeline = load_pipeline(path)
     bumped = dataclasses.replace(stage_named("ingest"), declared_version=2)
@@ -79,13 +79,13 @@ def test_a_bumped_version_is_told(store, path):
     assert {planned.step.name: planned.reason for planned in plan}["short"] == "code version bumped: 1 -> 2"
 
 
-def test_a_missing_file_is_told_by_name(store, path):
+def test_a_missing_file_is_reported_by_name(store, path):
     made = run_toy(store, path).artifacts["ingest"]
     store.fs.rm_file(store.address("ingest", made.key, "pairs.parquet"))
     assert told(store, path)["ingest"] == "make: file missing: pairs.parquet"
 
 
-def test_a_damaged_file_is_told_by_name_even_when_another_spec_was_run_last(store, path):
+def test_a_damaged_file_is_reported_by_name_even_when_another_spec_was_run_last(store, path):
     made = run_toy(store, path).artifacts["short"]
     run_toy(store, path, "short.max_text_chars=30")
     store.fs.pipe_file(store.address("ingest", made.key, "pairs.parquet"), b"")
@@ -120,7 +120,7 @@ def test_a_plan_knows_how_long_a_step_took_last_time(store, path):
     assert all(planned.last_wall_s is not None and planned.last_wall_s > 0 for planned in plan)
 
 
-def test_a_changed_outside_file_is_told_as_a_changed_input(store, tmp_path):
+def test_a_changed_outside_file_is_reported_as_a_changed_input(store, tmp_path):
     steps = 'name = "x"\nsource = "source.toml"\n[[steps]]\nstage = "ingest"\ninputs = { urls = "file:list.csv" }\n'
     path = write_toy(tmp_path / "specs", steps)
     (tmp_path / "specs" / "list.csv").write_text("url,caption\nhttp://a.test/1.jpg,one\n")
@@ -136,7 +136,7 @@ def test_a_file_that_a_later_step_reads_is_missed_before_anything_runs(store, tm
         make_plan(store, load_pipeline(path))
 
 
-def test_only_one_step_is_walked_when_its_inputs_are_made(store, path):
+def test_only_one_step_is_run_when_its_inputs_are_made(store, path):
     with pytest.raises(RequestError, match="not made yet: tabletop; run without --only/--from"):
         run_toy(store, path, only="short")
     assert store.fs.find(store.root) == []
@@ -145,12 +145,12 @@ def test_only_one_step_is_walked_when_its_inputs_are_made(store, path):
     assert store.list_keys("ingest") == [("ingest", run_toy(store, path, only="short").artifacts["short"].key)]
 
 
-def test_only_with_the_name_of_a_stage_walks_all_its_steps(store, path):
+def test_only_with_the_name_of_a_stage_runs_all_its_steps(store, path):
     run_toy(store, path, only="tabletop")
     assert [row["step"] for row in run_toy(store, path, only="ingest").recorder.steps()] == ["short", "ingest"]
 
 
-def test_from_walks_a_step_and_what_depends_on_it(tmp_path, path):
+def test_from_runs_a_step_and_what_depends_on_it(tmp_path, path):
     pipeline = load_toy(tmp_path / "specs")
     assert choose_steps(pipeline, [], None, "tabletop") == ORDER
     assert choose_steps(pipeline, [], None, "ingest") == ["short", "ingest"]

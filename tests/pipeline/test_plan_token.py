@@ -56,7 +56,7 @@ def test_a_token_does_not_know_the_order_of_fields(plan: dict[str, dict[str, Any
 
 
 @given(PLANS, st.data())
-def test_a_token_changes_with_any_field_and_the_change_is_told(
+def test_a_token_changes_with_any_field_and_the_change_is_reported(
     plan: dict[str, dict[str, Any]], data: st.DataObject
 ) -> None:
     other = deepcopy(plan)
@@ -98,7 +98,7 @@ def test_a_step_made_meanwhile_is_another_plan(store: Store, path: Path) -> None
         run_toy(store, path, plan_token=seen)
 
 
-def test_a_plan_that_is_not_in_the_store_is_only_said_to_differ(store: Store, path: Path) -> None:
+def test_a_plan_that_is_not_in_the_store_is_only_reported_to_differ(store: Store, path: Path) -> None:
     for unknown in ("0" * 16, "../x"):
         with pytest.raises(RequestError, match="another one; that plan is not in the store"):
             run_toy(store, path, plan_token=unknown)
@@ -107,7 +107,7 @@ def test_a_plan_that_is_not_in_the_store_is_only_said_to_differ(store: Store, pa
     assert run_toy(store, path, plan_token=seen).artifacts.keys() == {"tabletop", "short", "ingest"}
 
 
-def test_steps_that_came_or_went_are_told(store: Store, path: Path) -> None:
+def test_steps_that_came_or_went_are_reported(store: Store, path: Path) -> None:
     before = plan_record(make_plan(store, load_pipeline(path)))
     now = {name: one for name, one in before.items() if name != "short"} | {"more": before["short"]}
     assert plan_changes(before, now) == ["short: is no step any more", "more: is a new step"]

@@ -99,12 +99,12 @@ def test_a_plan_says_which_pool_would_make_a_step(store: Store, path: Path) -> N
     assert {row["step"]: row["pool"] for row in plan} == {"tabletop": None, "short": None, "ingest": "gpu"}
 
 
-def test_a_finished_pipeline_asks_for_no_pool(store: Store, path: Path) -> None:
+def test_a_finished_pipeline_needs_no_pool(store: Store, path: Path) -> None:
     run_toy(store, path, "dispatch.ingest=here")
     assert {row["outcome"] for row in run_toy(store, path).recorder.steps()} == {"reused"}
 
 
-def test_a_walk_without_pools_refuses_before_anything_is_written(store: Store, path: Path) -> None:
+def test_a_run_without_pools_refuses_before_anything_is_written(store: Store, path: Path) -> None:
     with pytest.raises(RequestError, match=r"step 'short' is to be made in work pool 'gpu': .*reaches no work pool"):
         run_toy(store, path)
     assert store.fs.find(store.root) == []
@@ -188,7 +188,7 @@ def test_a_worker_that_is_lost_is_followed_by_another_as_often_as_the_run_says(s
         run_with(store, path, lost, quickly, "limits.retries=1", "short.max_text_chars=39")
 
 
-def test_an_artifact_whose_worker_was_lost_after_it_was_made_is_not_asked_for_again(store: Store, path: Path) -> None:
+def test_an_artifact_whose_worker_was_lost_after_it_was_made_is_not_requested_again(store: Store, path: Path) -> None:
     reports = []
 
     def elsewhere(pool: str, job: RemoteJob) -> JobReport:
@@ -235,7 +235,7 @@ def job_of_short(store: Store, path: Path) -> RemoteJob:
     return remote_job_for(store, Chunk("short", short.stage, short.spec, {"urls": made}, RetryPolicy(0, 0.0)), None)
 
 
-def test_a_worker_tells_its_failures_and_raises_none(
+def test_a_worker_reports_its_failures_and_raises_none(
     store: Store, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = job_of_short(store, path)
@@ -286,7 +286,7 @@ def test_an_input_that_is_gone_since_it_was_known_is_an_error(store: Store, path
     assert re.search(r"the input tabletop/.* is gone; run the pipeline again", str(execute_job(job).error))
 
 
-def test_a_store_that_is_away_when_the_inputs_are_looked_up_is_asked_again(
+def test_a_store_that_cannot_be_reached_when_the_inputs_are_looked_up_is_tried_again(
     store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
@@ -300,7 +300,7 @@ def test_a_store_that_is_away_when_the_inputs_are_looked_up_is_asked_again(
     assert "store s3://nowhere/prefix" in str(report.error)
 
 
-def test_a_mistake_in_a_stage_is_told_with_its_traceback_and_no_secret(
+def test_a_mistake_in_a_stage_is_reported_with_its_traceback_and_no_secret(
     store: Store, path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOME_TOKEN", "very-secret-words")

@@ -33,7 +33,7 @@ def test_without_gates_the_record_tables_are_checked_and_nothing_else(store, tmp
     ]  # fmt: skip
 
 
-def test_a_gate_moves_no_key_and_is_no_part_of_what_was_asked(tmp_path):
+def test_a_gate_changes_no_key_and_no_spec(tmp_path):
     plain = load_toy(tmp_path / "plain")
     other = load_toy(tmp_path / "gated", steps=STEPS + "[steps.gates]\ntext_chars = { fail_shift = 0.5 }\n")
     assert other.digest() == plain.digest()
@@ -78,7 +78,7 @@ def test_a_number_is_held_against_the_last_run_that_succeeded(store, tmp_path):
     assert (now["value"], now["reference"], now["verdict"]) == (before["value"], before["value"], "pass")
 
 
-def test_a_gate_that_warns_is_a_row_and_a_line_and_the_run_goes_on(store, tmp_path, caplog, monkeypatch):
+def test_a_gate_that_warns_is_a_row_and_a_line_and_the_run_continues(store, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("zscir"), "propagate", True)
     run = run_toy(store, gated(tmp_path, "text_chars = { warn_above = 5, fail_above = 500 }"))
     assert [row["verdict"] for row in verdicts(store, run) if row["metric"] == "text_chars"] == ["warn"]

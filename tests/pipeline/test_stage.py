@@ -40,7 +40,7 @@ def test_the_roles_of_a_stage_are_its_parameters():
         ({"first": 1, "others": 1}, "input 'others' takes a list of steps"),
     ],
 )
-def test_wrong_inputs_are_told_by_role(given, words):
+def test_wrong_inputs_are_reported_by_role(given, words):
     with pytest.raises(RequestError, match=f"^here: .*{words}"):
         copies.check_inputs(given, "here")
 
@@ -65,7 +65,7 @@ def test_every_stage_of_the_package_has_the_name_of_its_file_and_function():
         assert found.version >= 1
 
 
-def test_an_unknown_stage_is_told_the_known_ones():
+def test_an_unknown_stage_is_refused_with_the_known_ones():
     with pytest.raises(RequestError, match=r"no stage 'nothing'; the stages are .*tabletop"):
         stage_named("nothing")
     with pytest.raises(RequestError):
@@ -126,7 +126,7 @@ def test_a_child_of_other_bytes_is_another(store):
     assert children[0].artifact.digest != children[1].artifact.digest
 
 
-def test_an_artifact_tells_what_it_was_made_of(store):
+def test_an_artifact_names_what_it_was_made_of(store):
     parent = materialize(store, shards, ShardsSpec(shards=2), {}).artifact
     child = materialize(store, copies, CopySpec(times=1), {"first": parent, "others": [parent]}).artifact
     assert child.manifest is not None

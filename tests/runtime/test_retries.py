@@ -98,7 +98,7 @@ def test_a_store_that_is_away_is_a_passing_error_and_a_full_disk_is_none() -> No
         assert isinstance(told.value, TransientError) == passes
 
 
-def test_a_piece_is_tried_again_and_says_how_often(store: Store) -> None:
+def test_a_chunk_is_tried_again_and_its_result_counts_the_attempts(store: Store) -> None:
     piece = Chunk("x", shaky, WordSpec(), {}, RetryPolicy(2, 0.0))
     SHAKY[:] = [TransientError("away")] * 2
     done = run_chunk(store, piece)
@@ -108,7 +108,7 @@ def test_a_piece_is_tried_again_and_says_how_often(store: Store) -> None:
     assert (done.outcome, done.attempts, done.error) == ("failed", 1, "ValueError: wrong")
 
 
-def test_a_piece_is_not_begun_when_its_time_is_over(store: Store) -> None:
+def test_a_chunk_is_not_begun_when_its_time_is_over(store: Store) -> None:
     done = run_chunk(store, Chunk("x", shaky, WordSpec(), {}, RetryPolicy(until=0.0)))
     assert (done.outcome, done.key, done.attempts) == ("skipped", None, 0)
 

@@ -88,19 +88,19 @@ def test_a_date_without_quotes_is_refused(tmp_path):
     assert "write them in quotes" in refusal(tmp_path, "note = 2024-01-01\n")
 
 
-def test_a_value_that_is_not_allowed_is_told_the_allowed_ones(tmp_path):
+def test_a_value_that_is_not_allowed_is_refused_with_the_allowed_ones(tmp_path):
     assert "'fast' or 'good'" in refusal(tmp_path, 'mode = "slow"\n')
     assert "less than 1" in refusal(tmp_path, "ratio = 1.5\n")
 
 
-def test_a_whole_number_is_a_float_where_a_float_is_asked(tmp_path):
+def test_a_whole_number_is_a_float_where_a_float_is_declared(tmp_path):
     class Sized(Spec):
         scale: float
 
     assert Sized.parse({"scale": 3}, "here").literals() == {"scale": 3.0}
 
 
-def test_every_wrong_field_is_told_at_once(tmp_path):
+def test_every_wrong_field_is_reported_at_once(tmp_path):
     message = refusal(tmp_path, 'steps = "a"\nratio = 7.0\nextra = 1\n')
     assert len(message.splitlines()) == 3
 

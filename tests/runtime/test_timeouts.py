@@ -23,7 +23,7 @@ def no_other_alarm() -> Iterator[None]:
     signal.setitimer(signal.ITIMER_REAL, *before)
 
 
-def test_a_sleeper_is_woken_and_told(no_other_alarm: None) -> None:
+def test_a_sleeping_block_is_interrupted_with_the_error(no_other_alarm: None) -> None:
     with pytest.raises(StageError, match="too long"), time_limit(0.1, late):
         time.sleep(30)
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0.0
@@ -40,7 +40,7 @@ def test_code_that_catches_every_exception_does_not_keep_it(no_other_alarm: None
         stubborn()
 
 
-def test_a_block_in_time_is_left_alone_and_the_timer_before_goes_on(no_other_alarm: None) -> None:
+def test_a_block_in_time_is_left_alone_and_the_timer_before_continues(no_other_alarm: None) -> None:
     handler = signal.getsignal(signal.SIGALRM)
     signal.setitimer(signal.ITIMER_REAL, 100)
     with time_limit(50, late):
@@ -51,7 +51,7 @@ def test_a_block_in_time_is_left_alone_and_the_timer_before_goes_on(no_other_ala
         pass
 
 
-def test_outside_the_main_thread_the_limit_is_told_afterwards() -> None:
+def test_outside_the_main_thread_the_error_is_raised_afterwards() -> None:
     told: list[str] = []
 
     def work() -> None:

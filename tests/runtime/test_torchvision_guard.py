@@ -100,7 +100,7 @@ def test_a_missing_torchvision_is_missing_as_ever(tmp_path: Path) -> None:
     assert "ModuleNotFoundError: No module named 'torchvision'" in done.stderr
 
 
-def test_packages_are_told_to_be_quiet_unless_the_user_said_otherwise() -> None:
+def test_packages_are_set_to_be_quiet_unless_the_user_set_otherwise() -> None:
     code = "import os; {}import zscir; print(os.environ['DO_NOT_TRACK'], os.environ['NO_ALBUMENTATIONS_UPDATE'])"
     assert run(code.format("")).stdout.split() == ["1", "1"]
     assert run(code.format("os.environ['DO_NOT_TRACK'] = '0'; ")).stdout.split() == ["0", "1"]

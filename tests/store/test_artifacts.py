@@ -99,7 +99,7 @@ def test_a_file_that_is_no_manifest_is_damaged(text):
         parse_manifest(text, "here")
 
 
-def test_a_manifest_cut_off_anywhere_is_damaged():
+def test_a_manifest_truncated_anywhere_is_damaged():
     text = manifest_text(a_manifest()).rstrip("\n")
     for end in range(0, len(text), 7):
         with pytest.raises(DamagedManifest):

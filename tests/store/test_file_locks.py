@@ -18,7 +18,7 @@ def wait_for(path):
         threading.Event().wait(0.01)
 
 
-def test_who_waits_says_for_whom_and_goes_on_when_that_process_is_killed(tmp_path, caplog):
+def test_who_waits_logs_for_whom_and_continues_when_that_process_is_killed(tmp_path, caplog):
     caplog.set_level(logging.INFO, "zscir")
     process = start(hold, tmp_path / "work", tmp_path / "said")
     wait_for(tmp_path / "said")

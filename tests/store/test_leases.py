@@ -81,7 +81,7 @@ def wait_until(true):
         time.sleep(0.02)
 
 
-def test_a_lease_says_who_holds_the_key_and_is_gone_when_it_is_given_back(s3, tmp_path, fs, path):
+def test_a_lease_names_its_holder_and_is_gone_when_it_is_released(s3, tmp_path, fs, path):
     with machine(s3, tmp_path).hold("toy", KEY, "lock"):
         holder = holder_at(fs, path)
         assert (holder.attempt, holder.beat, holder.term_s) == (1, 0, 30.0)
@@ -89,7 +89,7 @@ def test_a_lease_says_who_holds_the_key_and_is_gone_when_it_is_given_back(s3, tm
     assert read_object(fs, path) is None
 
 
-def test_the_second_says_for_whom_it_waits_and_has_the_key_when_the_first_gives_it_back(s3, tmp_path, fs, path, news):
+def test_the_second_logs_for_whom_it_waits_and_has_the_key_when_the_first_releases_it(s3, tmp_path, fs, path, news):
     with ExitStack() as second:
         with machine(s3, tmp_path).hold("toy", KEY, "lock"):
             got = second.enter_context(wanted(machine(s3, tmp_path)))
@@ -182,7 +182,7 @@ def test_a_clock_that_jumps_robs_no_living_holder_of_its_key(s3, tmp_path, monke
 
 
 @pytest.mark.parametrize("until", ["1970-01-01T00:00:00+00:00", "2999-01-01T00:00:00+00:00"])
-def test_a_dead_holder_is_followed_after_its_term_whatever_its_clock_said(s3, tmp_path, fs, path, until, measured):
+def test_a_dead_holder_is_replaced_after_its_term_whatever_its_clock_said(s3, tmp_path, fs, path, until, measured):
     left_by_a_dead_machine(fs, path, term_s=0.5, until=until)
     started = time.monotonic()
     with machine(s3, tmp_path).hold("toy", KEY, "lock"):
@@ -191,7 +191,7 @@ def test_a_dead_holder_is_followed_after_its_term_whatever_its_clock_said(s3, tm
     measured(CLOCK, f"a dead one with a lease of 0.5 s until {until[:4]} was followed after {followed_s:.1f} s")
 
 
-def test_a_holder_whose_key_was_taken_over_is_told_by_whom_and_leaves_the_other_alone(s3, tmp_path, fs, path):
+def test_a_holder_whose_key_was_taken_over_learns_by_whom_and_leaves_the_other_alone(s3, tmp_path, fs, path):
     leases = machine(s3, tmp_path)
     with leases.hold("toy", KEY, "lock"):
         seen = read_object(fs, path)

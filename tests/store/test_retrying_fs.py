@@ -39,7 +39,7 @@ def test_a_store_that_cannot_be_reached_or_is_busy_is_away(error):
 
 
 @pytest.mark.parametrize("error", THERE, ids=str)
-def test_a_store_that_says_no_is_not_away(error):
+def test_a_store_that_refuses_is_not_unreachable(error):
     assert not is_store_unreachable(error)
     if isinstance(error, ClientError):
         assert not is_store_unreachable(translate_boto_error(error))
@@ -63,7 +63,7 @@ class Flaky:
         return path.encode()
 
 
-def test_a_call_is_made_again_until_it_is_answered_and_told_once(caplog):
+def test_a_call_is_made_again_until_it_is_answered_and_logged_once(caplog):
     caplog.set_level(logging.INFO, "zscir")
     flaky = Flaky([ConnectionResetError("gone"), answer(503, "SlowDown")])
     patient = RetryingFileSystem(flaky, 30.0)

@@ -128,7 +128,7 @@ def test_a_bucket_itself_is_a_store(s3, tmp_path):
     assert made.path("00001.bin").read_bytes() == b"\0\1\0" * 1000
 
 
-def test_a_missing_bucket_is_told_with_what_to_check(s3, tmp_path):
+def test_a_missing_bucket_is_reported_with_what_to_check(s3, tmp_path):
     with pytest.raises(RequestError, match=r"store s3://no-such-bucket-here/x: .*; check --store"):
         store_at("s3://no-such-bucket-here/x", tmp_path).check()
 
@@ -143,13 +143,13 @@ def is_refused(uri, tmp_path):
 
 
 @pytest.mark.timeout(60)  # not the patience of a run, which is minutes
-def test_an_endpoint_that_refuses_is_told_within_seconds(s3, tmp_path, monkeypatch):
+def test_an_endpoint_that_refuses_is_reported_within_seconds(s3, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     is_refused(s3, tmp_path)
 
 
 @pytest.mark.timeout(60)
-def test_an_endpoint_that_never_answers_is_told_when_the_time_is_over(s3, tmp_path, monkeypatch):
+def test_an_endpoint_that_never_answers_is_reported_when_the_time_is_over(s3, tmp_path, monkeypatch):
     monkeypatch.setattr("zscir.store.store.CHECK_TIMEOUT_S", 3.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")

@@ -38,14 +38,14 @@ def test_the_demo_ends_well_and_prints_methods_by_benchmarks(walked: Walked) -> 
     assert (shell.folder / report).stat().st_size > 50_000
 
 
-def test_a_second_walk_reuses_every_artifact(walked: Walked) -> None:
+def test_a_second_run_reuses_every_artifact(walked: Walked) -> None:
     shell, _ = walked
     again = shell.zscir("run", "data_specs/pipelines/tabletop.toml", *SETS, "--json")
     assert again.returncode == 0, again.stderr
     assert {row["outcome"] for row in json.loads(again.stdout)} == {"reused"}
 
 
-def test_every_stage_of_the_issue_was_walked(walked: Walked) -> None:
+def test_every_stage_of_the_demo_was_run(walked: Walked) -> None:
     shell, _ = walked
     found = json.loads(shell.zscir("sql", "SELECT DISTINCT stage FROM stages", "--json").stdout)
     walk = {
