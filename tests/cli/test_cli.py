@@ -61,7 +61,7 @@ def test_a_finished_pipeline_is_run_and_rerun_at_once(cli, store, path):
 def test_json_parses_on_every_command_that_prints_a_table(cli, store, path):
     run = run_toy(store, path)
     key = run.artifacts["short"].key
-    asked = {
+    requested = {
         ("plan", path): "step",
         ("runs",): "run_id",
         ("run", path): "outcome",
@@ -71,7 +71,7 @@ def test_json_parses_on_every_command_that_prints_a_table(cli, store, path):
         ("sql", "SELECT NULL AS a, 1.5 AS b, now() AS c, [1, 2] AS d"): "d",
         ("doctor",): "status",
     }
-    for words, field in asked.items():
+    for words, field in requested.items():
         _, out, _ = cli(*words, "--json")
         rows = json.loads(out)
         assert field in rows[0], words
@@ -119,8 +119,8 @@ def test_a_budget_on_the_command_line_is_known_to_the_rerun(cli, store, path):
     run_toy(store, path)
     assert cli("run", path, "--max-hours", "2", "--json")[0] == 0
     assert cli("rerun", "latest", "--max-hours", "3", "--json")[0] == 0
-    asked = json.loads(cli("sql", "SELECT user_config FROM run ORDER BY started_at DESC LIMIT 1", "--json")[1])
-    assert json.loads(asked[0]["user_config"])["set"] == ["limits.max_hours=2.0", "limits.max_hours=3.0"]
+    requested = json.loads(cli("sql", "SELECT user_config FROM run ORDER BY started_at DESC LIMIT 1", "--json")[1])
+    assert json.loads(requested[0]["user_config"])["set"] == ["limits.max_hours=2.0", "limits.max_hours=3.0"]
 
 
 def test_markup_in_data_is_shown_and_not_obeyed(cli, store):
@@ -203,10 +203,10 @@ def test_who_may_only_read_a_store_verifies_it_and_learns_what_takes_more(cli, s
         code, out, _ = read_only("verify")
         assert (code, out.splitlines()[-1]) == (0, "3 artifacts, 5 files, 11,666 bytes read; 0 artifacts damaged")
         for words in (("verify", "--quarantine"), ("gc", "--delete")):
-            code, _, told = read_only(*words)
-            assert (code, "no permission to write there" in told) == (2, True)
-        code, _, told = read_only("gc")
-        assert (code, "run this as a user who may write there" in told) == (3, True)
+            code, _, errors = read_only(*words)
+            assert (code, "no permission to write there" in errors) == (2, True)
+        code, _, errors = read_only("gc")
+        assert (code, "run this as a user who may write there" in errors) == (3, True)
     finally:
         for folder in folders:
             folder.chmod(0o755)
@@ -244,11 +244,11 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_a_wrong_request_is_reported_in_a_few_lines_with_code_2_and_nothing_is_written(cli, path, tmp_path, case):
-    words, said = WRONG[case]
+    words, expected = WRONG[case]
     before = files_below(tmp_path)
     code, out, err = cli(*words)
     assert (code, out) == (2, "")
-    assert said in err
+    assert expected in err
     assert "Traceback" not in err
     assert len(err.splitlines()) <= 6
     assert files_below(tmp_path) == before

@@ -33,7 +33,7 @@ except StageError as error:
 """
 
 
-def told(*words, **environment):
+def log_of(*words, **environment):
     done = subprocess.run(
         [sys.executable, "-W", "always", "-c", TELLING, *words], env=clean_environment(SECRETS | environment),
         check=True, capture_output=True, text=True,
@@ -44,19 +44,19 @@ def told(*words, **environment):
 
 
 def test_plain_lines_hold_no_secret_of_the_environment_or_of_an_address():
-    said = [line[9:] for line in told().splitlines() if line[2:3] == ":"]
-    assert said == ["asked http://***:***@host/v1 with ***", "*** is slow"]
-    assert "\n*** too\n" in told()
+    messages = [line[9:] for line in log_of().splitlines() if line[2:3] == ":"]
+    assert messages == ["asked http://***:***@host/v1 with ***", "*** is slow"]
+    assert "\n*** too\n" in log_of()
 
 
 def test_an_error_is_a_few_lines_and_with_debug_its_way_too():
-    assert told().endswith("zscir: no ***\nrun r1; zscir rerun r1\n")
-    assert "Traceback" not in told()
-    assert "Traceback" in told("--debug")
+    assert log_of().endswith("zscir: no ***\nrun r1; zscir rerun r1\n")
+    assert "Traceback" not in log_of()
+    assert "Traceback" in log_of("--debug")
 
 
 def test_json_lines_hold_time_level_message_and_what_they_are_about():
-    lines = [json.loads(line) for line in told(ZSCIR_LOG="json").splitlines()]
+    lines = [json.loads(line) for line in log_of(ZSCIR_LOG="json").splitlines()]
     assert [line["message"].splitlines()[0] for line in lines[:3]] == [
         "asked http://***:***@host/v1 with ***", "*** is slow", "*** too",
     ]  # fmt: skip
@@ -70,7 +70,7 @@ def test_json_lines_hold_time_level_message_and_what_they_are_about():
 
 
 def test_with_debug_the_way_of_an_error_is_a_field():
-    last = json.loads(told("--debug", ZSCIR_LOG="json").splitlines()[-1])
+    last = json.loads(log_of("--debug", ZSCIR_LOG="json").splitlines()[-1])
     assert "StageError: no ***" in last["traceback"]
 
 
@@ -93,8 +93,8 @@ def test_another_kind_of_log_is_refused(monkeypatch, tmp_path):
 
 def test_a_request_that_is_wrong_is_one_line_of_json(tmp_path):
     path = write_toy(tmp_path / "specs")
-    asked = ("plan", str(path), "--set", "ingest.nothing=1", "--store", str(tmp_path / "store"))
-    done = zscir(tmp_path, *asked, ZSCIR_LOG="json")
+    command = ("plan", str(path), "--set", "ingest.nothing=1", "--store", str(tmp_path / "store"))
+    done = zscir(tmp_path, *command, ZSCIR_LOG="json")
     [line] = [json.loads(one) for one in done.stderr.splitlines()]
     assert (done.returncode, line["level"]) == (2, "error")
     assert "unknown key 'nothing'" in line["message"]

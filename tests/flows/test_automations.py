@@ -132,12 +132,12 @@ def client_of(api):
     """A runner of coroutines that take a client of the server."""
 
     def ask(question):
-        async def asked():
+        async def answer():
             async with PrefectClient(api) as client:
                 return await question(client)
 
         with temporary_settings({PREFECT_API_URL: api}):
-            return asyncio.run(asked())
+            return asyncio.run(answer())
 
     yield ask
 
@@ -246,7 +246,7 @@ def flow_run_that_failed(message):
     return made["name"]
 
 
-def heard_of(flow_run_id):
+def notification_of(flow_run_id):
     """Whether the server has a heartbeat of a flow run."""
     wanted = {
         "event": {"name": ["prefect.flow-run.heartbeat"]},
@@ -293,7 +293,7 @@ def test_runs_that_fail_are_gated_cost_too_much_or_die_are_notified_and_a_dead_o
         (folder / "go").touch()
         wait_until(lambda: len(list_runs(store)) == 5 and list_runs(store)[4]["flow_run_id"], process)
         # The first heartbeat goes out at once, but by way of queues: a run that was never heard of is not missed.
-        wait_until(lambda: heard_of(lone["id"]), process)
+        wait_until(lambda: notification_of(lone["id"]), process)
         assert began("lone")["state_type"] == "CANCELLED"
         process.kill()
         process.communicate()

@@ -160,10 +160,10 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_a_malformed_schedule_is_refused_with_what_to_write(case):
-    given, said = WRONG[case]
+    given, error_text = WRONG[case]
     with pytest.raises(RequestError) as error:
         ScheduleConfig(slug="asked", **given).to_prefect()
-    assert said in str(error.value)
+    assert error_text in str(error.value)
     assert "Europe/Berlin" in str(error.value)
 
 
@@ -183,7 +183,7 @@ REFUSED = {
 def test_deploy_refuses_in_a_few_lines_with_code_2(tmp_path, monkeypatch, capsys, case):
     from zscir.cli.main import app
 
-    words, environment, said = REFUSED[case]
+    words, environment, error_text = REFUSED[case]
     write_toy(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -191,7 +191,7 @@ def test_deploy_refuses_in_a_few_lines_with_code_2(tmp_path, monkeypatch, capsys
         monkeypatch.setenv(name, value)
     with pytest.raises(RequestError) as error:
         app(list(words), standalone_mode=False)
-    assert said in str(error.value)
+    assert error_text in str(error.value)
     assert len(str(error.value).splitlines()) <= 3
 
 
@@ -250,17 +250,17 @@ def test_the_form_of_a_backfill_runs_what_is_missing_in_one_flow_run_and_lists_w
     path.write_text(
         'name = "sliced"\n[[steps]]\nstage = "ingest"\nspec = { source = "s" }\ninputs = { urls = "file:{date}.csv" }\n'
     )
-    asked = {"pipeline": str(path), "first": "2026-11-01", "last": "2026-11-03", "set": ["ingest.source=t"]}
-    state = backfill_flow(**asked, return_state=True)
+    flow_parameters = {"pipeline": str(path), "first": "2026-11-01", "last": "2026-11-03", "set": ["ingest.source=t"]}
+    state = backfill_flow(**flow_parameters, return_state=True)
     assert state.is_failed()
-    said = state.message.splitlines()
-    assert said[0] == "1 of 3 partitions failed; the others are made:"
-    assert "2026-11-02.csv: no such file" in said[1]
+    error_text = state.message.splitlines()
+    assert error_text[0] == "1 of 3 partitions failed; the others are made:"
+    assert "2026-11-02.csv: no such file" in error_text[1]
     words = f"zscir backfill {path} --from 2026-11-01 --to 2026-11-03 --every day --set ingest.source=t"
-    assert said[-1].strip() == words
+    assert error_text[-1].strip() == words
     runs = list_runs(store_at(tmp_path / "store", tmp_path / "cache"))
     assert [(run["trigger"], run["status"]) for run in runs] == [("backfill", "succeeded")] * 2
     assert {run["flow_run_id"] for run in runs} == {str(state.state_details.flow_run_id)}
     (tmp_path / "2026-11-02.csv").write_text("url,text\nhttp://a.example/2,a cube\n")
-    found = backfill_flow(**asked)
+    found = backfill_flow(**flow_parameters)
     assert list(found.values()) == ["found", "done", "found"]

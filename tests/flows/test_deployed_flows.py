@@ -39,8 +39,8 @@ def ask(what, query=None, method=None):
 wait_for = partial(services.wait_for, limit_s=LIMIT_S)
 
 
-def start(deployment, **asked):
-    return start_flow(prefect_api(), deployment, **asked)
+def start(deployment, **request_body):
+    return start_flow(prefect_api(), deployment, **request_body)
 
 
 def ended(flow_run):
@@ -139,9 +139,9 @@ def test_a_failure_is_a_failed_flow_run_with_our_message_and_the_form_reruns_it(
     flow_run = ended(begun["broken"])
     run = run_of(store, begun["broken"])
     assert (flow_run["state_type"], run["status"], run["trigger"]) == ("FAILED", "failed", "ui")
-    said = flow_run["state"]["message"]
-    assert said.startswith("step 'short' (stage ingest): ")
-    assert said.endswith(f"zscir rerun {run['run_id']}")
+    message = flow_run["state"]["message"]
+    assert message.startswith("step 'short' (stage ingest): ")
+    assert message.endswith(f"zscir rerun {run['run_id']}")
     write_toy(folder / "broken")
     again = start("rerun/rerun", parameters={"run_id": run["run_id"], "stage": "ingest", "walk_on": "only that"})
     assert ended(again)["state_type"] == "COMPLETED"
@@ -178,9 +178,9 @@ def test_what_a_form_of_upkeep_says_is_carried_out_by_a_worker(tmp_path, worker)
     attic.put(40)
     attic.put(40)
     attic.run([0], 39)
-    asked = {"parameters": {"keep_runs": 1, "delete": True}}
+    request_body = {"parameters": {"keep_runs": 1, "delete": True}}
     elsewhere = {"env": {"ZSCIR_STORE": attic.store.uri, "ZSCIR_CACHE": str(tmp_path / "cache")}}
-    assert ended(start("gc/gc", **asked, job_variables=elsewhere))["state_type"] == "COMPLETED"
+    assert ended(start("gc/gc", **request_body, job_variables=elsewhere))["state_type"] == "COMPLETED"
     assert attic.left() == {0}
 
 

@@ -64,18 +64,18 @@ class Served:
         environment = {name: value for name, value in clean_environment(own).items() if name != "PREFECT_HOME"}
         with (self.folder / "out.txt").open("wb") as out:
             self.process = subprocess.Popen(command(*words), env=environment, stdout=out, stderr=out, cwd=self.folder)
-        wait_for(lambda: self.process.poll() is not None or "started!" in self.said())
-        assert self.process.poll() is None, self.said()
+        wait_for(lambda: self.process.poll() is not None or "started!" in self.output())
+        assert self.process.poll() is None, self.output()
 
-    def said(self):
+    def output(self):
         return (self.folder / "out.txt").read_text(errors="replace")
 
     def ask(self, what, query=None):
         return ask(f"http://127.0.0.1:{self.port}/api", what, query)
 
-    def start(self, deployment, **asked):
+    def start(self, deployment, **requested):
         found = wait_for(lambda: self.ask(f"deployments/name/{deployment}"))
-        return wait_for(lambda: self.ask(f"deployments/{found['id']}/create_flow_run", asked))["id"]
+        return wait_for(lambda: self.ask(f"deployments/{found['id']}/create_flow_run", requested))["id"]
 
     def family(self):
         """Every process that it or its worker started."""
@@ -116,13 +116,16 @@ def test_a_run_outlives_its_worker_and_its_server_and_nobody_outlives_serve(serv
     with held(served.store, served.path, "second"):
         with held(served.store, served.path, "first"):
             served.begin()
-            assert f"http://127.0.0.1:{served.port}" in served.said()
-            assert "0 3 * * * Asia/Tokyo" in served.said()
+            assert f"http://127.0.0.1:{served.port}" in served.output()
+            assert "0 3 * * * Asia/Tokyo" in served.output()
             flow_run = served.start("run-pipeline/toy")
             begun = served.run_at("first")
             assert served.listens_on() == {"127.0.0.1"}
-            told = served.child("server").environ()
-            assert (told["PREFECT_SERVER_ANALYTICS_ENABLED"], told["DO_NOT_TRACK"]) == ("false", "1")
+            server_environment = served.child("server").environ()
+            assert (server_environment["PREFECT_SERVER_ANALYTICS_ENABLED"], server_environment["DO_NOT_TRACK"]) == (
+                "false",
+                "1",
+            )
             old = {word: served.child(word) for word in ("worker", "server")}
             for process in old.values():
                 process.kill()
@@ -160,7 +163,7 @@ def test_started_again_it_says_what_became_of_the_run_which_is_in_the_way_of_non
             ]
         )
         served.process.send_signal(signal.SIGTERM)
-        assert served.process.wait(90) == 0, served.said()
+        assert served.process.wait(90) == 0, served.output()
     assert served.family() == []
     after = list_runs(served.store)[-1]
     assert (after["status"], after["flow_run_id"]) == ("interrupted", again)

@@ -111,13 +111,13 @@ def test_a_failing_stage_ends_with_3_a_few_lines_and_the_line_to_type(tmp_path, 
     assert quiet(done.stderr), done.stderr
     (run,) = list_runs(store)
     assert (run["status"], run["stopped_at"]) == ("failed", "short")
-    said = done.stderr[done.stderr.index("zscir: ") :]
-    assert "step 'short' (stage ingest)" in said
-    assert "nothing" in said
-    assert said.rstrip().endswith(f"zscir rerun {run['run_id']}")
-    assert len(said.splitlines()) <= 6
+    message = done.stderr[done.stderr.index("zscir: ") :]
+    assert "step 'short' (stage ingest)" in message
+    assert "nothing" in message
+    assert message.rstrip().endswith(f"zscir rerun {run['run_id']}")
+    assert len(message.splitlines()) <= 6
     write_toy(tmp_path / "specs")
-    mended = json_of(zscir(tmp_path, *said.split()[-2:], "--json", **environment))
+    mended = json_of(zscir(tmp_path, *message.split()[-2:], "--json", **environment))
     assert [row["outcome"] for row in mended] == ["reused", "made", "made"]
 
 
@@ -128,9 +128,9 @@ def test_a_data_gate_that_fails_ends_with_4_and_what_it_refused_is_kept(tmp_path
     assert quiet(done.stderr), done.stderr
     (run,) = list_runs(store)
     assert (run["status"], run["stopped_at"]) == ("failed", "short")
-    said = done.stderr[done.stderr.index("zscir: ") :]
-    assert "step 'short' (stage ingest): a data gate failed: text_chars is " in said
-    assert f"--set {bound}=" in said
+    message = done.stderr[done.stderr.index("zscir: ") :]
+    assert "step 'short' (stage ingest): a data gate failed: text_chars is " in message
+    assert f"--set {bound}=" in message
     again = execute_run(store, rerun_request(store, run["run_id"], None, None, [f"{bound}=500"]), direct)
     assert [row["outcome"] for row in again.recorder.steps()] == ["reused", "reused", "made"]
 
@@ -142,9 +142,9 @@ def test_a_run_that_is_interrupted_ends_with_130_and_is_recorded_as_interrupted(
     process = run_until_slow(tmp_path, store, environment)
     before = store.list_keys()
     process.send_signal(number)
-    told_at = time.monotonic()
+    interrupted_at = time.monotonic()
     _, err = process.communicate(timeout=60)
-    took_s = time.monotonic() - told_at
+    took_s = time.monotonic() - interrupted_at
     assert process.returncode == 130, err
     assert quiet(err), err
     (run,) = list_runs(store)

@@ -166,39 +166,39 @@ def test_a_pool_is_made_by_a_person_and_its_deployment_by_the_run_which_leaves_a
 
 
 @pytest.fixture(scope="module")
-def told(machines, workers, pool):
+def run_outputs(machines, workers, pool):
     """What two runs of one pipeline say, and where steps were made.
 
     The first runs one step only: it waits for a worker, and is killed by force while that makes the step. The second
     has another step made by a second worker, as the first is busy, and joins what that is at. Then the process in which
     the first worker makes it is killed by force, while the second cannot help out: it sleeps.
     """
-    first, said_first = machines.start("first", "--only", "long")
-    wait_for(lambda: "has no worker online" in said_first.read_text())
+    first, first_output = machines.start("first", "--only", "long")
+    wait_for(lambda: "has no worker online" in first_output.read_text())
     with held(machines.store, machines.path, "long"):
         workers.start("one")
         begun = machines.at_work("long")[1]
         first.kill()
         first.wait()
         workers.start("two")
-        second, said_second = machines.start("second")
-        wait_for(lambda: "is at it already" in said_second.read_text())
+        second, second_output = machines.start("second")
+        wait_for(lambda: "is at it already" in second_output.read_text())
         workers.processes["two"].send_signal(signal.SIGSTOP)
         for process in begun:
             process.kill()
         machines.at_work("long", 2)
         workers.processes["two"].send_signal(signal.SIGCONT)
-    assert second.wait(LIMIT_S) == 0, said_second.read_text()
-    return said_first.read_text(), said_second.read_text()
+    assert second.wait(LIMIT_S) == 0, second_output.read_text()
+    return first_output.read_text(), second_output.read_text()
 
 
-def test_a_run_that_waits_for_a_worker_says_how_to_start_one(told):
-    assert f"long: waiting: work pool '{POOL}' has no worker online" in told[0]
-    assert f"prefect worker start --pool {POOL}" in told[0]
+def test_a_run_that_waits_for_a_worker_says_how_to_start_one(run_outputs):
+    assert f"long: waiting: work pool '{POOL}' has no worker online" in run_outputs[0]
+    assert f"prefect worker start --pool {POOL}" in run_outputs[0]
 
 
 def test_three_machines_that_share_only_a_store_give_the_bytes_of_one_and_make_nothing_twice(
-    machines, told, tmp_path, measured
+    machines, run_outputs, tmp_path, measured
 ):
     (made,) = machines.flow_runs("ingest")
     row = machines.row("ingest", "made")
@@ -217,12 +217,12 @@ def test_three_machines_that_share_only_a_store_give_the_bytes_of_one_and_make_n
 
 
 def test_a_run_that_follows_one_that_was_killed_joins_what_is_under_way_and_survives_its_death(
-    machines, told, measured
+    machines, run_outputs, measured
 ):
     crashed, made = machines.flow_runs("long")
-    assert f"work pool '{POOL}' is at it already, in flow run {crashed['name']}" in told[1]
+    assert f"work pool '{POOL}' is at it already, in flow run {crashed['name']}" in run_outputs[1]
     assert [crashed["state_type"], made["state_type"]] == ["CRASHED", "COMPLETED"]
-    assert re.search(r"attempt 1 of 3 failed \(flow run long-.* crashed: ", told[1])
+    assert re.search(r"attempt 1 of 3 failed \(flow run long-.* crashed: ", run_outputs[1])
     row = machines.row("long", "made")
     assert (row["attempts"], row["worker"] in made["state"]["message"]) == (2, True)
     measured(
@@ -232,7 +232,7 @@ def test_a_run_that_follows_one_that_was_killed_joins_what_is_under_way_and_surv
     measured(MAKER_KILLED, "1 kill: 1 flow run more, the step was made in attempt 2")
 
 
-def test_what_is_made_is_reused_without_a_server_or_a_pool(machines, told):
+def test_what_is_made_is_reused_without_a_server_or_a_pool(machines, run_outputs):
     before = len(machines.flow_runs(""))
     again = execute_run(machines.store, RunRequest(machines.path, []), run_with_prefect, check_pools)
     assert {row["outcome"] for row in again.recorder.steps()} == {"reused"}
@@ -240,26 +240,26 @@ def test_what_is_made_is_reused_without_a_server_or_a_pool(machines, told):
 
 
 def test_a_run_that_is_stopped_stops_what_it_requested_and_a_failure_elsewhere_is_its_own(
-    machines, told, server, measured
+    machines, run_outputs, server, measured
 ):
     changed = "long.scenes=42"
     with held(machines.store, machines.path, "long", changed):
-        stopped, said = machines.start("stopped", "--only", "long", "--set", changed)
+        stopped, output = machines.start("stopped", "--only", "long", "--set", changed)
         with pytest.raises(StageError, match=r"step 'ingest' \(stage ingest\): .*nothing") as failure:
             execute_run(
                 machines.store, RunRequest(machines.path, ["ingest.text_column=nothing"]), run_with_prefect, check_pools
             )
         dispatched = machines.at_work("long", 3)[0]
         stopped.send_signal(signal.SIGINT)
-        told_at = time.monotonic()
-        assert stopped.wait(LIMIT_S) == 130, said.read_text()
+        interrupted_at = time.monotonic()
+        assert stopped.wait(LIMIT_S) == 130, output.read_text()
         wait_for(lambda: machines.flow_runs("long")[2]["state_type"] == "CANCELLED")
-        cancelled_s = time.monotonic() - told_at
+        cancelled_s = time.monotonic() - interrupted_at
     measured(
         "SIGINT of a run whose step is at work in another pool",
         f"exit 130; {cancelled_s:.1f} s later its flow run was cancelled",
     )
-    assert f"cancelling flow run {dispatched['name']}" in said.read_text()
+    assert f"cancelling flow run {dispatched['name']}" in output.read_text()
     failed = machines.flow_runs("ingest")[-1]
     row = machines.row("ingest", "failed")
     assert failed["state_type"] == "FAILED"

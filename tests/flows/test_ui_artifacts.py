@@ -30,7 +30,7 @@ width_px = { fail_below = 16, fail_above = 64 }
 """
 
 
-def shown(key):
+def artifact_of(key):
     """The newest artifact of a key, as the page would read it."""
     found = ask(prefect_api(), "artifacts/filter", {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"})
     return found[0] if found else None
@@ -66,14 +66,14 @@ def test_a_run_shows_its_plan_its_progress_and_where_its_report_is(tmp_path):
     done = zscir(tmp_path, "run", str(path), **environment)
     assert done.returncode == 0, done.stderr
     [run] = list_runs(store)
-    plan = shown("shown-toy-plan")
+    plan = artifact_of("shown-toy-plan")
     assert plan["type"] == "table"
     assert [(row["step"], row["action"]) for row in json.loads(plan["data"])] == [
         ("tabletop", "make"), ("ingest", "make"), ("download", "make"),
     ]  # fmt: skip
     assert run["run_id"] in plan["description"]
     assert plan["flow_run_id"] == run["flow_run_id"]
-    bar = shown("shown-toy-download-progress")
+    bar = artifact_of("shown-toy-download-progress")
     assert (bar["type"], bar["data"]) == ("progress", 100.0)
     chunks = query_store_rows(store, "SELECT outcome, worker FROM pieces WHERE stage = 'fetch_chunk'")
     assert bar["description"] == "download: {n} of {n} chunks".format(n=len(chunks))
@@ -81,8 +81,8 @@ def test_a_run_shows_its_plan_its_progress_and_where_its_report_is(tmp_path):
     assert {row["worker"] for row in chunks} == {
         row["worker"] for row in query_store_rows(store, "SELECT worker FROM stages")
     }
-    assert f"{run['run_id']}.html" in shown("shown-toy-report")["data"]
-    assert shown("shown-toy-scores") is None  # this run has none
+    assert f"{run['run_id']}.html" in artifact_of("shown-toy-report")["data"]
+    assert artifact_of("shown-toy-scores") is None  # this run has none
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert {line["level"] for line in lines} == {"info"}
     assert {line.get("run") for line in lines[1:]} == {run["run_id"]}
@@ -108,7 +108,7 @@ def test_scores_are_shown_as_a_table(tmp_path, server):
         publish_scores(run)
 
     scoring()
-    table = shown(f"{tmp_path.name}-scores".replace("_", "-"))
+    table = artifact_of(f"{tmp_path.name}-scores".replace("_", "-"))
     methods = [row["method"] for row in json.loads(table["data"])]
     assert {"image only", "pli", "tscir_map"} <= set(methods)
     assert table["description"] == f"Scores of run {run.run_id}, in percent"
@@ -117,7 +117,7 @@ def test_scores_are_shown_as_a_table(tmp_path, server):
 def test_a_bar_is_moved_in_place_and_seldom(tmp_path, server, monkeypatch):
     monkeypatch.setattr(ui_artifacts, "PROGRESS_EVERY_S", 1000.0)
     key = f"{tmp_path.name}-down-load-progress".replace("_", "-")
-    seen = []
+    states = []
 
     @flow
     def moving():
@@ -125,12 +125,12 @@ def test_a_bar_is_moved_in_place_and_seldom(tmp_path, server, monkeypatch):
         for number, result in enumerate([ended(0), ended(1), ended(2, key=None), ended(3)]):
             bar.due = 0.0 if number == 2 else bar.due
             bar.add(result)
-            seen.append((shown(key)["data"], shown(key)["id"]))
+            states.append((artifact_of(key)["data"], artifact_of(key)["id"]))
 
     moving()
-    assert [percent for percent, _ in seen] == [0.0, 0.0, 75.0, 100.0]
-    assert len({name for _, name in seen}) == 1
-    assert shown(key)["description"] == "down load: 4 of 4 chunks, 1 failed"
+    assert [percent for percent, _ in states] == [0.0, 0.0, 75.0, 100.0]
+    assert len({name for _, name in states}) == 1
+    assert artifact_of(key)["description"] == "down load: 4 of 4 chunks, 1 failed"
 
 
 @pytest.mark.filterwarnings("ignore:Artifact creation outside of a flow:FutureWarning")  # a flow keeps its first client

@@ -91,11 +91,11 @@ def test_no_secret_stands_in_a_file_and_none_may_be_left_out() -> None:
 
 
 def test_the_example_names_every_setting_that_compose_reads() -> None:
-    asked = set(re.findall(r"\$\{([A-Z_]+)", (INFRA / "compose.yaml").read_text()))
+    needed = set(re.findall(r"\$\{([A-Z_]+)", (INFRA / "compose.yaml").read_text()))
     given = {
         line.split("=")[0] for line in (INFRA / "env.example").read_text().splitlines() if not line.startswith("#")
     }
-    assert asked == given
+    assert needed == given
 
 
 def test_only_the_server_is_published_and_only_to_this_machine() -> None:

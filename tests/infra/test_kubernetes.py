@@ -43,12 +43,12 @@ def check(kind: str, value: Any, where: str) -> None:
     """AssertionError unless ``value`` is what Kubernetes calls a ``kind``: no unknown field, each of its type."""
     if inner := re.fullmatch(r"list\[(.+)\]", kind):
         assert isinstance(value, list), where
-        for number, one in enumerate(value):
-            check(inner[1], one, f"{where}[{number}]")
+        for number, entry in enumerate(value):
+            check(inner[1], entry, f"{where}[{number}]")
     elif inner := re.fullmatch(r"dict\(str, (.+)\)", kind):
         assert isinstance(value, dict), where
-        for name, one in value.items():
-            check(inner[1], one, f"{where}.{name}")
+        for name, entry in value.items():
+            check(inner[1], entry, f"{where}.{name}")
     elif kind in PLAIN:
         quantity = re.search(r"\.(limits|requests)\.", where) is not None
         assert isinstance(value, (str, int) if quantity else PLAIN[kind]), f"{where} = {value!r} is no {kind}"
@@ -60,9 +60,9 @@ def check_model(model: Any, value: Any, where: str) -> None:
     assert isinstance(value, dict), where
     names = {json_name: name for name, json_name in model.attribute_map.items()}
     assert set(value) <= set(names), f"{where}: unknown {set(value) - set(names)}"
-    model(**{names[name]: one for name, one in value.items()})  # refuses what is required and missing
-    for name, one in value.items():
-        check(model.openapi_types[names[name]], one, f"{where}.{name}")
+    model(**{names[name]: entry for name, entry in value.items()})  # refuses what is required and missing
+    for name, entry in value.items():
+        check(model.openapi_types[names[name]], entry, f"{where}.{name}")
 
 
 def test_prefect_takes_the_template_and_every_variable_is_used() -> None:
@@ -111,10 +111,10 @@ def test_a_job_is_one_container_without_rights_that_is_tried_once_and_cleared_aw
     assert "USER 10001" in (INFRA / "Dockerfile").read_text()
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert container["resources"]["limits"] == {"memory": "32Gi", "nvidia.com/gpu": 1}
-    (scratch,) = [one["emptyDir"] for one in pod["volumes"] if one["name"] == "cache"]
+    (scratch,) = [entry["emptyDir"] for entry in pod["volumes"] if entry["name"] == "cache"]
     assert container["resources"]["requests"]["ephemeral-storage"] == scratch["sizeLimit"] == "200Gi"
     assert container["image"] == f"zscir:{__version__}"
-    assert {one["mountPath"]: one["name"] for one in container["volumeMounts"]}["/dev/shm"] == "shared-memory"
+    assert {entry["mountPath"]: entry["name"] for entry in container["volumeMounts"]}["/dev/shm"] == "shared-memory"
     assert made.pod_watch_timeout_seconds == 1800
 
 
@@ -124,9 +124,9 @@ def test_what_is_set_for_a_pool_reaches_the_job() -> None:
     assert made["activeDeadlineSeconds"] == 86400
     assert made["template"]["spec"]["nodeSelector"] == {"gpu": "h100"}
     assert (container["image"], container["resources"]["limits"]["nvidia.com/gpu"]) == ("registry.example/zscir:1", 2)
-    told = {one["name"]: one["value"] for one in container["env"]}
-    assert (told["PREFECT_LOGGING_EXTRA_LOGGERS"], told["ZSCIR_CACHE"]) == ("zscir", "/cache")
-    assert told["PREFECT__FLOW_RUN_ID"]
+    job_environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert (job_environment["PREFECT_LOGGING_EXTRA_LOGGERS"], job_environment["ZSCIR_CACHE"]) == ("zscir", "/cache")
+    assert job_environment["PREFECT__FLOW_RUN_ID"]
 
 
 def test_credentials_come_from_a_secret_of_the_cluster_and_stand_in_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,4 +137,4 @@ def test_credentials_come_from_a_secret_of_the_cluster_and_stand_in_no_job(monke
     assert container["envFrom"] == [{"secretRef": {"name": "zscir-s3", "optional": True}}]
     assert "very-secret-words" not in json.dumps(made)
     secret = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|AUTH")
-    assert [one["name"] for one in container["env"] if secret.search(one["name"])] == []
+    assert [entry["name"] for entry in container["env"] if secret.search(entry["name"])] == []

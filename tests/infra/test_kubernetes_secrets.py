@@ -24,12 +24,14 @@ Asked = list[tuple[str, str, dict[str, Any]]]
 @pytest.fixture
 def cluster() -> Iterator[tuple[str, Asked]]:
     """The address of what takes all that it is asked for, and what it was asked: method, kind, body."""
-    asked: Asked = []
+    requests: Asked = []
 
     class Cluster(BaseHTTPRequestHandler):
         def answer(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked.append((self.command, self.path.split("?")[0].split("/")[-1 if self.command == "POST" else -2], body))
+            requests.append(
+                (self.command, self.path.split("?")[0].split("/")[-1 if self.command == "POST" else -2], body)
+            )
             words = json.dumps({"metadata": {"name": "made", "uid": "1", **body["metadata"]}}).encode()
             self.send_response(201)
             self.send_header("Content-Type", "application/json")
@@ -45,7 +47,7 @@ def cluster() -> Iterator[tuple[str, Asked]]:
     server = HTTPServer(("127.0.0.1", 0), Cluster)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
+    yield f"http://127.0.0.1:{server.server_port}", requests
     server.shutdown()
     thread.join()
     server.server_close()
@@ -65,9 +67,9 @@ def submit(address: str) -> None:
 
 def test_left_to_itself_prefect_writes_the_password_into_the_job(cluster: tuple[str, Asked]) -> None:
     """Which is why docs/workers.md has the setting of the next test; should this fail, Prefect has mended it."""
-    address, asked = cluster
+    address, requests = cluster
     submit(address)
-    ((_, kind, job),) = asked
+    ((_, kind, job),) = requests
     assert kind == "jobs"
     assert PASSWORD in json.dumps(job)
     assert TICKET in json.dumps(job)
@@ -78,14 +80,14 @@ def test_as_the_page_of_workers_starts_the_worker_password_and_headers_stand_in_
 ) -> None:
     assert f"{AS_SECRET}=true" in (INFRA.parent / "docs" / "workers.md").read_text()
     monkeypatch.setenv(AS_SECRET, "true")
-    address, asked = cluster
+    address, requests = cluster
     submit(address)
-    assert [(method, kind) for method, kind, _ in asked] == [
+    assert [(method, kind) for method, kind, _ in requests] == [
         ("POST", "secrets"),
         ("POST", "jobs"),
         ("PATCH", "secrets"),
     ]
-    (_, _, secret), (_, _, job), (_, _, owned) = asked
+    (_, _, secret), (_, _, job), (_, _, owned) = requests
     assert secret["stringData"]["PREFECT_API_AUTH_STRING"] == PASSWORD
     assert TICKET in secret["stringData"]["PREFECT_CLIENT_CUSTOM_HEADERS"]
     assert "very-secret" not in json.dumps(job)

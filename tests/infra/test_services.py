@@ -95,20 +95,38 @@ def postgres() -> Iterator[int]:
     if initdb is None:
         pytest.skip("no PostgreSQL server on this machine (Debian: apt-get install postgresql)")
     user = "postgres" if os.getuid() == 0 else None  # it refuses to be root
-    asked, port = SERVICES["postgres"]["environment"], free_port()
+    requested, port = SERVICES["postgres"]["environment"], free_port()
     with tempfile.TemporaryDirectory(prefix="zscir-postgres-") as folder:
         (Path(folder) / "password").write_text(SECRETS["POSTGRES_PASSWORD"])
         if user:
             shutil.chown(folder, user)
             shutil.chown(Path(folder) / "password", user)
-        words = ["-D", "data", "-U", asked["POSTGRES_USER"], "-A", "scram-sha-256", "--no-sync", "--pwfile=password"]
+        words = [
+            "-D",
+            "data",
+            "-U",
+            requested["POSTGRES_USER"],
+            "-A",
+            "scram-sha-256",
+            "--no-sync",
+            "--pwfile=password",
+        ]
         subprocess.run([initdb, *words], user=user, check=True, capture_output=True, cwd=folder)
         words = ["-D", "data", "-p", str(port), "-h", "127.0.0.1", "-k", folder, "-F"]
         server = subprocess.Popen(
             [Path(initdb).with_name("postgres"), *words],
             user=user, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder,
         )  # fmt: skip
-        create = ["createdb", "-h", "127.0.0.1", "-p", str(port), "-U", asked["POSTGRES_USER"], asked["POSTGRES_DB"]]
+        create = [
+            "createdb",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(port),
+            "-U",
+            requested["POSTGRES_USER"],
+            requested["POSTGRES_DB"],
+        ]
         environment = os.environ | {"PGPASSWORD": SECRETS["POSTGRES_PASSWORD"]}
         wait_for(lambda: not subprocess.run(create, env=environment, capture_output=True, check=False).returncode)
         yield port
@@ -181,10 +199,10 @@ def test_server_database_deployments_and_worker_find_each_other_and_run_what_is_
     assert (run["pipeline"], run["status"], run["made"]) == ("due", "succeeded", 3)
 
 
-def begin(api: str, asked: dict[str, Any]) -> str:
+def begin(api: str, requested: dict[str, Any]) -> str:
     """The flow run that REST starts of the form for any pipeline."""
     _, found = ask(f"{api}/deployments/name/run-pipeline/any", SECRETS["PREFECT_AUTH"])
-    code, flow_run = ask(f"{api}/deployments/{found['id']}/create_flow_run", SECRETS["PREFECT_AUTH"], body=asked)
+    code, flow_run = ask(f"{api}/deployments/{found['id']}/create_flow_run", SECRETS["PREFECT_AUTH"], body=requested)
     assert code in (200, 201), flow_run
     return str(flow_run["id"])
 

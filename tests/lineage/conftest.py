@@ -15,6 +15,6 @@ def path(tmp_path):
 
 
 @pytest.fixture
-def walked(store, path):
+def toy_run(store, path):
     """A run of the toy pipeline that succeeded."""
     return run_toy(store, path)

@@ -38,16 +38,16 @@ def leave_a_sign(store, tmp_path, ago_s=0.0, **words):  # noqa: F811 - a fixture
 
 def test_a_run_leaves_signs_of_life_from_its_beginning_to_its_end(store, path, monkeypatch):  # noqa: F811
     monkeypatch.setattr("zscir.lineage.heartbeats.Heartbeat.__init__.__defaults__", (0.05,))
-    seen = []
+    beats = []
 
     def engine(run, chosen):
-        seen.append(beat_of(store, run.run_id))
+        beats.append(beat_of(store, run.run_id))
         while beat_of(store, run.run_id)["beat"] < 4:
             time.sleep(0.01)
         direct(run, chosen)
 
     run = run_toy(store, path, engine=engine)
-    assert (seen[0]["beat"], seen[0]["process"], seen[0]["pid"]) == (1, worker_name(), os.getpid())
+    assert (beats[0]["beat"], beats[0]["process"], beats[0]["pid"]) == (1, worker_name(), os.getpid())
     last = beat_of(store, run.run_id)
     time.sleep(0.2)
     assert beat_of(store, run.run_id) == last

@@ -50,16 +50,16 @@ def made(store):
     return first, materialize(store, triplets, NoSpec(), {"images": first}).artifact
 
 
-def test_latest_an_id_and_a_prefix_show_a_run_with_its_steps(store, walked):
-    for ref in ("latest", walked.run_id, walked.run_id[:-2], walked.run_id[:8]):
+def test_latest_an_id_and_a_prefix_show_a_run_with_its_steps(store, toy_run):
+    for ref in ("latest", toy_run.run_id, toy_run.run_id[:-2], toy_run.run_id[:8]):
         title, values, tables = describe_ref(store, ref)
-        assert title == f"run {walked.run_id}"
+        assert title == f"run {toy_run.run_id}"
         assert values["status"] == "succeeded"
         assert [row["step"] for row in tables["steps"]] == ["tabletop", "short", "ingest"]
 
 
-def test_a_key_and_a_prefix_show_an_artifact_with_its_inputs_files_and_readers(store, walked):
-    parent, child = walked.artifacts["tabletop"], walked.artifacts["short"]
+def test_a_key_and_a_prefix_show_an_artifact_with_its_inputs_files_and_readers(store, toy_run):
+    parent, child = toy_run.artifacts["tabletop"], toy_run.artifacts["short"]
     for ref in (child.key, child.key[:6], child.key[:12]):
         title, values, tables = describe_ref(store, ref)
         assert title == f"ingest/{child.key}".join(["artifact ", ""])
@@ -67,9 +67,9 @@ def test_a_key_and_a_prefix_show_an_artifact_with_its_inputs_files_and_readers(s
         assert values["spec"]["max_text_chars"] == 40
         assert tables["inputs"] == [{"role": "urls", "stage": "tabletop", "key": parent.key}]
         assert [row["file"] for row in tables["files"]] == child.files()
-        assert tables["runs"] == [{"run_id": walked.run_id, "step": "short", "outcome": "made"}]
+        assert tables["runs"] == [{"run_id": toy_run.run_id, "step": "short", "outcome": "made"}]
     readers = describe_ref(store, parent.key)[2]["read by"]
-    assert {row["key"] for row in readers} == {child.key, walked.artifacts["ingest"].key}
+    assert {row["key"] for row in readers} == {child.key, toy_run.artifacts["ingest"].key}
 
 
 def test_an_artifact_that_no_run_made_is_shown_too(store):
@@ -79,8 +79,8 @@ def test_an_artifact_that_no_run_made_is_shown_too(store):
     assert values["digest"] == made.digest
 
 
-def test_a_damaged_artifact_is_shown_with_what_is_wrong(store, walked):
-    child = walked.artifacts["short"]
+def test_a_damaged_artifact_is_shown_with_what_is_wrong(store, toy_run):
+    child = toy_run.artifacts["short"]
     store.fs.rm_file(store.address("ingest", child.key, "pairs.parquet"))
     assert describe_ref(store, child.key)[1]["state"] == "file missing: pairs.parquet"
     store.fs.rm(store.address("ingest"), recursive=True)
@@ -117,14 +117,14 @@ def test_a_prefix_of_several_things_is_reported_with_the_candidates(store, made)
 
 
 @pytest.mark.parametrize("ref", ["nothing", "zzzzzzz", "0123456789ab", "'; DROP TABLE run; --", "%", ""])
-def test_an_unknown_word_is_reported(store, walked, ref):
+def test_an_unknown_word_is_reported(store, toy_run, ref):
     with pytest.raises(RequestError, match=r"is called|no runs|may be any"):
         describe_ref(store, ref)
 
 
-def test_a_short_prefix_of_a_key_is_too_little(store, walked):
+def test_a_short_prefix_of_a_key_is_too_little(store, toy_run):
     with pytest.raises(RequestError, match="give at least 6 characters"):
-        describe_ref(store, walked.artifacts["short"].key[:4])
+        describe_ref(store, toy_run.artifacts["short"].key[:4])
 
 
 def test_latest_in_an_empty_store_is_reported(store):

@@ -130,7 +130,7 @@ def test_a_run_that_comes_back_while_it_is_buried_is_left_alone(store, path, mon
     assert table(store, run, "run")[0]["status"] == "running"
 
 
-def one_walk(uri, cache, path, environment):
+def one_run(uri, cache, path, environment):
     os.environ.update(environment)
     run_toy(store_at(uri, cache), path, engine=slowly)
 
@@ -153,7 +153,7 @@ def test_a_reaper_that_never_rests_touches_no_living_run(store, path, tmp_path, 
     thread = threading.Thread(target=reap_on)
     thread.start()
     environment = {"AWS_ENDPOINT_URL": s3_endpoint()} | CREDENTIALS if store.remote else {}
-    processes = [start(one_walk, store.uri, tmp_path / f"cache-{n}", path, environment) for n in range(2)]
+    processes = [start(one_run, store.uri, tmp_path / f"cache-{n}", path, environment) for n in range(2)]
     for process in processes:
         finish(process)
     over.set()

@@ -34,16 +34,21 @@ def table(store, run, name):
     )
 
 
-def test_the_tables_have_the_columns_of_the_design_and_the_step(store, walked):
+def test_the_tables_have_the_columns_of_the_design_and_the_step(store, toy_run):
     for name, words in COLUMNS.items():
         assert read_table(
-            store.address("lineage", walked.run_id, f"{name}.parquet"), LINEAGE_SCHEMAS[name]
+            store.address("lineage", toy_run.run_id, f"{name}.parquet"), LINEAGE_SCHEMAS[name]
         ).column_names == (words.split())
 
 
-def test_a_run_is_recorded_from_its_request_to_its_end(store, walked, path):
-    (run,) = table(store, walked, "run")
-    assert (run["run_id"], run["pipeline"], run["status"], run["trigger"]) == (walked.run_id, "toy", "succeeded", "cli")
+def test_a_run_is_recorded_from_its_request_to_its_end(store, toy_run, path):
+    (run,) = table(store, toy_run, "run")
+    assert (run["run_id"], run["pipeline"], run["status"], run["trigger"]) == (
+        toy_run.run_id,
+        "toy",
+        "succeeded",
+        "cli",
+    )
     assert run["started_at"] <= run["finished_at"] <= datetime.now(UTC)
     assert run["started_at"].utcoffset().total_seconds() == 0
     assert run["parent_run_id"] is None
@@ -52,12 +57,12 @@ def test_a_run_is_recorded_from_its_request_to_its_end(store, walked, path):
     assert (config["pipeline"], config["set"], config["only"], config["from"]) == (str(path), [], None, None)
 
 
-def test_each_step_is_recorded_with_its_cost(store, walked):
-    steps = table(store, walked, "stages")
+def test_each_step_is_recorded_with_its_cost(store, toy_run):
+    steps = table(store, toy_run, "stages")
     assert [row["step"] for row in steps] == ORDER
     assert {row["outcome"] for row in steps} == {"made"}
     for row in steps:
-        assert row["key"] == walked.artifacts[row["step"]].key
+        assert row["key"] == toy_run.artifacts[row["step"]].key
         assert row["wall_s"] > 0
         assert row["cpu_s"] >= 0
         assert row["peak_rss_bytes"] > 10_000_000
@@ -65,41 +70,41 @@ def test_each_step_is_recorded_with_its_cost(store, walked):
         assert str(os.getpid()) in row["worker"]
 
 
-def test_each_artifact_is_recorded_with_its_size_and_facts(store, walked):
-    found = {row["key"]: row for row in table(store, walked, "artifacts")}
-    artifact = walked.artifacts["short"]
+def test_each_artifact_is_recorded_with_its_size_and_facts(store, toy_run):
+    found = {row["key"]: row for row in table(store, toy_run, "artifacts")}
+    artifact = toy_run.artifacts["short"]
     row = found[artifact.key]
     files = [store.fs.size(store.address("ingest", artifact.key, name)) for name in artifact.files()]
     assert (row["stage"], row["stage_version"], row["digest"]) == ("ingest", 1, artifact.digest)
     assert (row["bytes"], row["files"], row["rows"]) == (sum(files), len(files), artifact.facts["rows"])
     assert json.loads(row["facts"]) == artifact.facts
     assert row["uri"] == f"{store.uri}/ingest/{artifact.key}"
-    assert row["created_by_run"] == walked.run_id
+    assert row["created_by_run"] == toy_run.run_id
 
 
-def test_edges_lead_from_child_to_parent_by_role(store, walked):
-    made = {name: artifact.key for name, artifact in walked.artifacts.items()}
-    assert table(store, walked, "edges") == [
+def test_edges_lead_from_child_to_parent_by_role(store, toy_run):
+    made = {name: artifact.key for name, artifact in toy_run.artifacts.items()}
+    assert table(store, toy_run, "edges") == [
         {"child_key": made[child], "role": "urls", "parent_key": made["tabletop"]} for child in ("short", "ingest")
     ]
 
 
-def test_a_second_run_records_reuse_and_keeps_the_first_maker(store, walked, path):
+def test_a_second_run_records_reuse_and_keeps_the_first_maker(store, toy_run, path):
     again = run_toy(store, path)
     assert {row["outcome"] for row in table(store, again, "stages")} == {"reused"}
-    assert {row["created_by_run"] for row in table(store, again, "artifacts")} == {walked.run_id}
+    assert {row["created_by_run"] for row in table(store, again, "artifacts")} == {toy_run.run_id}
     assert query_store_rows(store, "SELECT count(*) AS n FROM artifacts") == [{"n": 3}]
     assert query_store_rows(store, "SELECT count(*) AS n FROM edges") == [{"n": 2}]
     assert query_store_rows(store, "SELECT count(*) AS n FROM stages") == [{"n": 6}]
 
 
 def test_the_tables_can_be_read_at_any_moment_of_a_run(store, path):
-    seen, over, wrong = [], threading.Event(), []
+    counts, over, wrong = [], threading.Event(), []
 
     def read():
         while not over.is_set():
             try:
-                seen.append(len(query_store_rows(store, "SELECT * FROM stages")))
+                counts.append(len(query_store_rows(store, "SELECT * FROM stages")))
                 query_store_rows(store, "SELECT * FROM run JOIN stages USING (run_id) LEFT JOIN artifacts USING (key)")
             except Exception as error:  # noqa: BLE001 - whatever a reader meets is what this test is about
                 wrong.append(error)
@@ -108,8 +113,8 @@ def test_the_tables_can_be_read_at_any_moment_of_a_run(store, path):
     def slowly(run, chosen):
         for name in chosen:
             execute_step(run.run_id, name)
-            count = len(seen)
-            while len(seen) < count + 2 and thread.is_alive():
+            count = len(counts)
+            while len(counts) < count + 2 and thread.is_alive():
                 pass
 
     thread = threading.Thread(target=read)
@@ -120,7 +125,7 @@ def test_the_tables_can_be_read_at_any_moment_of_a_run(store, path):
         over.set()
         thread.join()
     assert wrong == []
-    assert {1, 2, 3} <= set(seen)
+    assert {1, 2, 3} <= set(counts)
 
 
 def begin_and_die(uri, cache, path, at_step):
@@ -165,9 +170,13 @@ def test_a_rerun_records_its_parent_and_its_request(store, tmp_path):
     first = find_run(store, "latest")
     assert (first["status"], first["stopped_at"], first["made"]) == ("failed", "short", 1)
     write_toy(tmp_path / "specs")
-    asked = rerun_request(store, "latest", None, None, [])
-    assert (asked.changes, asked.parent_run_id, asked.trigger) == (["tabletop.scenes=30"], first["run_id"], "rerun")
-    again = execute_run(store, asked, direct)
+    request = rerun_request(store, "latest", None, None, [])
+    assert (request.changes, request.parent_run_id, request.trigger) == (
+        ["tabletop.scenes=30"],
+        first["run_id"],
+        "rerun",
+    )
+    again = execute_run(store, request, direct)
     assert [row["outcome"] for row in table(store, again, "stages")] == ["reused", "made", "made"]
     assert find_run(store, "latest")["parent_run_id"] == first["run_id"]
 
@@ -235,13 +244,13 @@ def test_a_store_that_goes_away_in_the_middle_is_reported_with_the_line_to_type(
 def test_secrets_are_left_out_of_the_record(store):
     from zscir.lineage.environment import redact
 
-    asked = {
+    request = {
         "store": "s3://bucket/x",
         "endpoint": "https://user:hunter2@host/v1",
         "aws_secret_access_key": "abc",
         "nested": [{"api_key": "abc", "Token": "abc", "steps": 3, "password": None}],
     }
-    assert redact(asked) == {
+    assert redact(request) == {
         "store": "s3://bucket/x",
         "endpoint": "https://***:***@host/v1",
         "aws_secret_access_key": "***",

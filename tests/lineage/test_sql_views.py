@@ -14,24 +14,24 @@ def test_every_table_can_be_queried_in_an_empty_store(store):
         assert found == []
 
 
-def test_a_query_that_names_no_table_sees_all_of_the_lineage(store, walked):
+def test_a_query_that_names_no_table_sees_all_of_the_lineage(store, toy_run):
     assert {name for (name,) in query_store(store, "SHOW TABLES")[1]} == {*LINEAGE_SCHEMAS, "removed", "ancestry"}
 
 
-def test_the_pairs_of_a_source_are_counted_through_their_artifact(store, walked):
+def test_the_pairs_of_a_source_are_counted_through_their_artifact(store, toy_run):
     found = query_store_rows(store, "SELECT source, count(*) AS n FROM pairs GROUP BY source ORDER BY source")
     assert found == [
-        {"source": "short", "n": walked.artifacts["short"].facts["rows"]},
-        {"source": "toy", "n": walked.artifacts["ingest"].facts["rows"]},
+        {"source": "short", "n": toy_run.artifacts["short"].facts["rows"]},
+        {"source": "toy", "n": toy_run.artifacts["ingest"].facts["rows"]},
     ]
     keys = query_store_rows(
         store, "SELECT DISTINCT artifact_key AS key, stage FROM pairs JOIN artifacts ON key = artifact_key"
     )
-    assert {row["key"] for row in keys} == {walked.artifacts["short"].key, walked.artifacts["ingest"].key}
+    assert {row["key"] for row in keys} == {toy_run.artifacts["short"].key, toy_run.artifacts["ingest"].key}
 
 
-def test_ancestry_leads_from_an_artifact_to_everything_it_came_from(store, walked):
-    made = {name: artifact.key for name, artifact in walked.artifacts.items()}
+def test_ancestry_leads_from_an_artifact_to_everything_it_came_from(store, toy_run):
+    made = {name: artifact.key for name, artifact in toy_run.artifacts.items()}
     found = query_store_rows(store, "SELECT ancestor_key FROM ancestry WHERE key = $1", [made["short"]])
     assert {row["ancestor_key"] for row in found} == {made["short"], made["tabletop"]}
     found = query_store_rows(store, "SELECT ancestor_key FROM ancestry WHERE key = $1", [made["tabletop"]])
@@ -45,32 +45,32 @@ def test_a_wrong_query_is_refused_with_duckdbs_message_and_the_tables(store):
         query_store(store, "SELEC")
 
 
-def test_names_of_tables_may_be_written_in_capitals(store, walked):
+def test_names_of_tables_may_be_written_in_capitals(store, toy_run):
     assert query_store(store, "SELECT count(*) FROM PAIRS")[1][0][0] > 0
 
 
-def test_times_are_in_utc(store, walked):
+def test_times_are_in_utc(store, toy_run):
     ((offset,),) = query_store(store, "SELECT extract('timezone' FROM started_at) FROM run")[1]
     assert offset == 0
 
 
-def test_a_query_changes_nothing_in_the_store(store, walked):
+def test_a_query_changes_nothing_in_the_store(store, toy_run):
     before = sorted(store.fs.find(store.root))
     query_store(store, "SELECT * FROM run, pairs")
     assert sorted(store.fs.find(store.root)) == before
 
 
-def test_a_damaged_lineage_file_is_reported_and_is_no_traceback(store, walked):
-    store.fs.pipe_file(store.address("lineage", walked.run_id, "run.parquet"), b"not parquet")
-    with pytest.raises(RequestError, match=rf"{walked.run_id}/run\.parquet"):
+def test_a_damaged_lineage_file_is_reported_and_is_no_traceback(store, toy_run):
+    store.fs.pipe_file(store.address("lineage", toy_run.run_id, "run.parquet"), b"not parquet")
+    with pytest.raises(RequestError, match=rf"{toy_run.run_id}/run\.parquet"):
         query_store(store, "SELECT * FROM run")
 
 
-def test_a_table_of_the_same_name_and_another_shape_is_not_mixed_in(store, walked):
+def test_a_table_of_the_same_name_and_another_shape_is_not_mixed_in(store, toy_run):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    made = walked.artifacts["tabletop"]
+    made = toy_run.artifacts["tabletop"]
     pq.write_table(pa.table({"left": [1]}), f"{store.root}/tabletop/{made.key}/pairs.parquet")
     assert query_store_rows(store, "SELECT count(*) AS n FROM pairs WHERE url IS NULL") == [{"n": 0}]
 

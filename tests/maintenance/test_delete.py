@@ -65,7 +65,7 @@ def test_what_is_removed_leaves_a_row_that_says_what_it_was_and_is_made_again_by
     assert title == f"artifact shards/{artifact.key}"
     assert values["state"].startswith("removed 2")
     assert values["spec"]["shards"] == 2
-    assert [one["file"] for one in tables["files"]] == artifact.files()
+    assert [stored["file"] for stored in tables["files"]] == artifact.files()
     assert made(store).digest == artifact.digest
     assert describe_ref(store, artifact.key)[1]["state"] == "whole"
 
@@ -105,11 +105,11 @@ def test_a_touch_changes_the_date_and_not_a_byte_and_what_is_fresh_is_left_alone
     assert touch_artifact(store, artifact)
     assert store.fs.modified(path) == before
     aged(store)
-    claims_fresh, touch.TOUCH_AFTER = touch.TOUCH_AFTER, timedelta(seconds=1)
+    touch_after, touch.TOUCH_AFTER = touch.TOUCH_AFTER, timedelta(seconds=1)
     try:
         assert touch_artifact(store, artifact)
     finally:
-        touch.TOUCH_AFTER = claims_fresh
+        touch.TOUCH_AFTER = touch_after
     assert store.fs.modified(path) > before - timedelta(seconds=1 if store.remote else 0)
     assert time.time() - store.fs.modified(path).timestamp() < 30
     assert store.read_text("shards", artifact.key, MANIFEST) == text
@@ -128,7 +128,7 @@ def test_a_key_that_somebody_holds_is_left_for_the_next_time(store, tmp_path):
 def test_runs_lose_nothing_to_a_gc_that_never_rests(store, soon, tmp_path, measured):
     """Walks that reuse what is always too old, while a gc without an age removes whatever nobody has claimed."""
     path = write_toy(tmp_path / "specs")
-    expected = {name: one.digest for name, one in run_toy(store, path).artifacts.items()}
+    expected = {name: stored.digest for name, stored in run_toy(store, path).artifacts.items()}
     over, swept, errors = threading.Event(), [], []
     policy = NOW if store.remote else RetentionPolicy(0, timedelta(seconds=0.3))
 
@@ -140,13 +140,15 @@ def test_runs_lose_nothing_to_a_gc_that_never_rests(store, soon, tmp_path, measu
                 errors.append(error)
 
     def removed():
-        return sum(one.removed for one in swept)
+        return sum(stored.removed for stored in swept)
 
     def slowly(run, chosen):
         for name in chosen:
             execute_step(run.run_id, name)
             time.sleep(0.2)
-        assert all(store.lookup(one.stage, one.key, verify=True).problem == "" for one in run.artifacts.values())
+        assert all(
+            store.lookup(stored.stage, stored.key, verify=True).problem == "" for stored in run.artifacts.values()
+        )
 
     again = 0
     thread = threading.Thread(target=clear_on)
@@ -157,7 +159,7 @@ def test_runs_lose_nothing_to_a_gc_that_never_rests(store, soon, tmp_path, measu
             while removed() == before and not errors:
                 time.sleep(0.1)
             run = execute_run(store, RunRequest(path, []), slowly)
-            assert {name: one.digest for name, one in run.artifacts.items()} == expected
+            assert {name: stored.digest for name, stored in run.artifacts.items()} == expected
             again += sum(row["outcome"] == "made" for row in run.recorder.steps())
     finally:
         over.set()
@@ -179,17 +181,17 @@ def test_a_run_whose_artifact_was_removed_before_it_touched_it_plans_again(tmp_p
     marked = mark_store(store, NOW)
     from zscir.pipeline import execute
 
-    real, robbed = execute.make_plan, []
+    real, removed_counts = execute.make_plan, []
 
     def make_plan(*args):
         plan = real(*args)
-        if not robbed:
-            robbed.append(delete_unreferenced(store, marked).removed)
+        if not removed_counts:
+            removed_counts.append(delete_unreferenced(store, marked).removed)
         return plan
 
     monkeypatch.setattr(execute, "make_plan", make_plan)
     run = execute_run(store, RunRequest(path, []), direct)
-    assert robbed == [3]
+    assert removed_counts == [3]
     assert [row["outcome"] for row in run.recorder.steps()] == ["made"] * 3
 
 
@@ -209,9 +211,9 @@ def test_leftovers_of_killed_processes_go_when_they_are_old_and_nobody_holds_the
         time.sleep(OLD_S)
     else:
         age_of(Path(store.address("shards", key)), 40)
-    seen = plan_gc(store, RetentionPolicy(1, NOW.max_age if store.remote else timedelta(days=14)))
+    listed = plan_gc(store, RetentionPolicy(1, NOW.max_age if store.remote else timedelta(days=14)))
     with hold_key(store.scratch, None, "shards", "h" * 64):
-        run_gc(store, seen)
+        run_gc(store, listed)
     left = {path.name[0] for path in (store.scratch / "shards").iterdir() if path.is_dir()}
     assert left == ({"h"} if store.remote else {"h", "y"})
     assert not trash.exists()
@@ -235,11 +237,11 @@ def test_a_listing_continues_beside_a_process_whose_work_folder_changes_all_the_
     thread = threading.Thread(target=work_on)
     thread.start()
     try:
-        seen = [find_orphans(store, marked) for _ in range(60)]
+        listed = [find_orphans(store, marked) for _ in range(60)]
     finally:
         over.set()
         thread.join()
-    assert seen == [[]] * 60
+    assert listed == [[]] * 60
 
 
 def closed(store, artifact, name):
@@ -257,9 +259,9 @@ def test_files_that_a_kept_artifact_shares_stay_when_their_own_artifact_is_quara
     attic.run([1], 39)
     closed(attic.store, attic.artifact(1), "lent0.bin")
     Path(attic.store.address("shards", attic.keys[2], MANIFEST)).unlink()
-    seen = plan_gc(attic.store, MONTH)
-    assert [one.name for one in seen.orphans] == [f"shards/{attic.keys[2]}"]
-    assert run_gc(attic.store, seen).orphans == 1
+    listed = plan_gc(attic.store, MONTH)
+    assert [stored.name for stored in listed.orphans] == [f"shards/{attic.keys[2]}"]
+    assert run_gc(attic.store, listed).orphans == 1
     assert attic.store.lookup("shards", attic.keys[1], verify=True).problem == ""
 
 
@@ -267,10 +269,12 @@ def test_files_that_an_artifact_touched_after_the_listing_shares_stay_when_their
     whole = materialize(store, write_words, WordsSpec(words=("b",)), {}).artifact
     home = closed(store, whole, "00000.txt")
     aged(store)
-    seen = plan_gc(store, NOW)
-    assert f"files without a manifest {home.rpartition('/')[0]}" in [f"{one.kind} {one.name}" for one in seen.orphans]
+    listed = plan_gc(store, NOW)
+    assert f"files without a manifest {home.rpartition('/')[0]}" in [
+        f"{stored.kind} {stored.name}" for stored in listed.orphans
+    ]
     assert touch_artifact(store, whole)
-    done = run_gc(store, seen)
+    done = run_gc(store, listed)
     assert (done.deleted.removed, done.deleted.kept) == (0, 2)
     assert store.lookup("write_words", whole.key, verify=True).problem == ""
     aged(store)
@@ -287,10 +291,10 @@ def test_on_s3_dead_leases_parts_of_uploads_and_local_copies_go(s3, tmp_path, so
     store.fs.call_s3("create_multipart_upload", Bucket=bucket, Key=f"{prefix}/shards/{'b' * 64}/big.tar")
     store.fs.pipe_file(store.address(".leases", "shards", f"{'c' * 64}.json"), b'{"token": 1}')
     time.sleep(OLD_S)
-    seen = plan_gc(store, NOW)
-    kinds = sorted(one.kind for one in seen.orphans)
+    listed = plan_gc(store, NOW)
+    kinds = sorted(stored.kind for stored in listed.orphans)
     assert kinds == ["copies on this machine", "leases", "parts of uploads"]
-    run_gc(store, seen)
+    run_gc(store, listed)
     assert not copy.exists()
     assert not store.fs.call_s3("list_multipart_uploads", Bucket=bucket).get("Uploads")
     assert [name for name in store.fs.find(store.root) if ".leases" in name] == []

@@ -189,7 +189,7 @@ def test_a_gpu_that_torch_cannot_use_is_a_warning(
 
 
 @pytest.mark.parametrize(
-    ("gpus", "asked", "status", "found"),
+    ("gpus", "setting", "status", "found"),
     [
         (0, 1, "ok", "1 (ZSCIR_RANKS), each a process on the CPU"),
         (0, None, "ok", "1 (ZSCIR_RANKS), each a process on the CPU"),
@@ -197,9 +197,11 @@ def test_a_gpu_that_torch_cannot_use_is_a_warning(
         (2, 3, "fail", "ZSCIR_RANKS = 3, but there are 2 GPUs"),
     ],
 )
-def test_it_says_on_how_many_ranks_a_training_would_run(gpus: int, asked: int | None, status: str, found: str) -> None:
+def test_it_says_on_how_many_ranks_a_training_would_run(
+    gpus: int, setting: int | None, status: str, found: str
+) -> None:
     answer = {"cuda_build": "13.0", "gpus": ["a GPU"] * gpus, "compiled_operators": True}
-    ranks = torch_checks(answer, bool(gpus), "pip", asked)[2]
+    ranks = torch_checks(answer, bool(gpus), "pip", setting)[2]
     assert (ranks.name, ranks.status, ranks.found) == ("training ranks", status, found)
 
 
@@ -323,8 +325,8 @@ def test_an_s3_store_without_credentials_is_a_warning(tmp_path: Path) -> None:
 
 
 def test_what_stands_before_an_at_sign_in_a_url_is_taken_out() -> None:
-    said = "store s3://key:secret@bucket/x: no; see https://u:p@host:8080/y and a@b"
-    assert strip_url_credentials(said) == "store s3://bucket/x: no; see https://host:8080/y and a@b"
+    with_passwords = "store s3://key:secret@bucket/x: no; see https://u:p@host:8080/y and a@b"
+    assert strip_url_credentials(with_passwords) == "store s3://bucket/x: no; see https://host:8080/y and a@b"
 
 
 def test_the_command_line_gives_every_check_and_fails_when_one_does(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def flip(store, path):
 
 
 def states(verified):
-    return [(one.stage, one.file, one.state) for one in verified.findings]
+    return [(finding.stage, finding.file, finding.state) for finding in verified.findings]
 
 
 def test_a_whole_store_is_well_and_its_bytes_are_counted(store):
@@ -107,7 +107,7 @@ def test_a_lender_whose_file_was_made_anew_is_not_called_damaged_with_its_borrow
     anew.write_bytes(anew.read_bytes()[::-1])
     lender = attic.store.read_text("shards", attic.keys[0], MANIFEST)
     old = parse_manifest(lender, "here")
-    files = tuple(one.model_copy(update={"sha256": sha256_of(str(anew))}) for one in old.files)
+    files = tuple(finding.model_copy(update={"sha256": sha256_of(str(anew))}) for finding in old.files)
     mended = old.model_copy(update={"files": files, "digest": digest_of_files(list(files))})
     attic.store.fs.pipe_file(attic.store.address("shards", attic.keys[0], MANIFEST), manifest_text(mended).encode())
     assert list(verify_artifacts(attic.store, [attic.keys[1]]).damaged) == [("shards", attic.keys[1])]
@@ -121,9 +121,11 @@ def test_the_commands_of_the_message_mend_a_shard_that_a_chunk_shares_with_its_d
     lent = next(entry for entry in store.get("download", whole).entries.values() if entry.home)
     flip(store, store.address(lent.home))
     name = {"the whole": whole[:12], "the piece": lent.home.split("/")[1][:12], "latest": "latest"}[named]
-    with pytest.raises(DamageError) as told:
+    with pytest.raises(DamageError) as damage:
         raise_if_damaged(store, verify_artifacts(store, [name]))
-    lines = [line.split(" --store ")[0].split() for line in str(told.value).splitlines() if line.startswith("  zscir ")]
+    lines = [
+        line.split(" --store ")[0].split() for line in str(damage.value).splitlines() if line.startswith("  zscir ")
+    ]
     (_, _, *refs, _), (_, _, run_id) = lines
     assert len(quarantine_artifacts(store, verify_artifacts(store, refs))) == 2
     execute_run(store, rerun_request(store, run_id, None, None, []), direct)
@@ -164,15 +166,15 @@ def test_damage_is_reported_with_the_command_that_quarantines_it_and_the_run_tha
     run = run_toy(store, write_toy(tmp_path / "specs"))
     flip(store, store.address("ingest", run.artifacts["short"].key, "pairs.parquet"))
     found = verify_artifacts(store)
-    with pytest.raises(DamageError) as told:
+    with pytest.raises(DamageError) as damage:
         raise_if_damaged(store, found)
-    lines = str(told.value).splitlines()
+    lines = str(damage.value).splitlines()
     assert lines[0] == "1 of 3 artifacts are damaged:"
     assert lines[-1] == f"  zscir rerun {run.run_id} --store {store.uri}"
     assert f"  zscir verify {run.artifacts['short'].key[:12]} --quarantine --store {store.uri}" in lines
-    with pytest.raises(DamageError) as told:
+    with pytest.raises(DamageError) as damage:
         raise_if_damaged(store, found, quarantine_artifacts(store, found))
-    assert "--quarantine" not in str(told.value)
+    assert "--quarantine" not in str(damage.value)
 
 
 def test_an_artifact_that_is_made_again_while_it_is_read_is_not_called_damaged(store, monkeypatch):

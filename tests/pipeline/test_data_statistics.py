@@ -101,7 +101,7 @@ def test_tables_as_declared_are_well_shaped(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda table: table.drop_columns(["url"]), r"columns missing \['url'\]"),
         (lambda table: table.append_column("more", pa.array([1])), r"not allowed \['more'\]"),
@@ -109,13 +109,13 @@ def test_tables_as_declared_are_well_shaped(tmp_path):
         (lambda table: table.set_column(2, "text", pa.array([None], pa.string())), "column 'text' holds 1 nulls"),
     ],
 )
-def test_a_table_of_another_shape_is_reported(tmp_path, change, said):
+def test_a_table_of_another_shape_is_reported(tmp_path, change, message):
     row = {"pair_id": "1", "url": "u", "text": "t", "source": "s", "source_row": 1}
     write_table(tmp_path / "pairs.parquet", PAIRS_SCHEMA, [row])
     pq.write_table(change(pq.read_table(tmp_path / "pairs.parquet")), tmp_path / "pairs.parquet")
     tables, [wrong] = schema_problems(Artifact.of_folder(tmp_path))
     assert tables == 1
-    assert re.search(said, wrong)
+    assert re.search(message, wrong)
 
 
 def test_a_file_that_is_no_parquet_is_reported(tmp_path):

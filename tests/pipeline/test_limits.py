@@ -85,9 +85,9 @@ def test_a_step_is_begun_only_if_it_is_expected_to_fit(limit: float, to_come: fl
     if to_come < limit - 0.01:
         budget.check("x", estimate(to_come))
     if to_come > limit:
-        with pytest.raises(OverBudget) as told:
+        with pytest.raises(OverBudget) as stopped_by:
             budget.check("x", estimate(to_come))
-        assert float(told.value.options.removeprefix("--max-hours ")) >= 1.49 * to_come
+        assert float(stopped_by.value.options.removeprefix("--max-hours ")) >= 1.49 * to_come
 
 
 def test_dollars_are_hours_and_tokens() -> None:
@@ -108,12 +108,12 @@ def slowly(run: Run, chosen: list[str]) -> None:
 
 
 def test_a_run_over_its_budget_stops_before_the_next_step_and_continues_with_more(store: Store, path: Path) -> None:
-    with pytest.raises(OverBudget) as told:
+    with pytest.raises(OverBudget) as stopped_by:
         run_toy(store, path, "limits.max_hours=0.5", engine=slowly)
-    assert told.value.exit_code == 3
+    assert stopped_by.value.exit_code == 3
     [row] = list_runs(store)
     assert (row["status"], row["stopped_at"]) == ("over_budget", "short")
-    words = str(told.value)
+    words = str(stopped_by.value)
     assert "0.5 hours stops it: 1 hours spent" in words
     assert f"zscir rerun {row['run_id']}" in words
     assert words.endswith("--max-hours 2")

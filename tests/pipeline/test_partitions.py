@@ -64,10 +64,10 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_a_wrong_span_is_reported_with_what_is_allowed(case):
-    words, said = WRONG[case]
+    words, refusal = WRONG[case]
     with pytest.raises(RequestError) as error:
         partitions_between(*words)
-    assert said in str(error.value)
+    assert refusal in str(error.value)
 
 
 @pytest.mark.parametrize(

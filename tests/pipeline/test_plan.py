@@ -21,7 +21,7 @@ def path(tmp_path):
     return write_toy(tmp_path / "specs")
 
 
-def told(store, path, *changes):
+def reasons(store, path, *changes):
     """Step -> 'action: reason'."""
     return {
         planned.step.name: f"{planned.action}: {planned.reason}"
@@ -30,7 +30,7 @@ def told(store, path, *changes):
 
 
 def test_in_an_empty_store_the_first_step_has_no_artifact_and_the_others_wait(store, path):
-    assert told(store, path) == {
+    assert reasons(store, path) == {
         "tabletop": "make: no artifact",
         "short": "make: input to be made first: tabletop",
         "ingest": "make: input to be made first: tabletop",
@@ -38,26 +38,26 @@ def test_in_an_empty_store_the_first_step_has_no_artifact_and_the_others_wait(st
 
 
 def test_a_plan_writes_nothing(store, path, tmp_path):
-    told(store, path)
+    reasons(store, path)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["specs"]
     assert store.fs.find(store.root) == []
 
 
 def test_after_a_run_everything_is_reused(store, path):
     run_toy(store, path)
-    assert set(told(store, path).values()) == {"reuse: the same inputs, spec and version made it before"}
+    assert set(reasons(store, path).values()) == {"reuse: the same inputs, spec and version made it before"}
 
 
 def test_a_changed_field_is_explained_with_both_values_and_only_where_it_matters(store, path):
     run_toy(store, path)
-    plan = told(store, path, "short.max_text_chars=30", "short.licence=CC0")
+    plan = reasons(store, path, "short.max_text_chars=30", "short.licence=CC0")
     assert plan["short"] == "make: spec changed: licence (none) -> 'CC0'; spec changed: max_text_chars 40 -> 30"
     assert plan["ingest"].startswith("reuse")
 
 
 def test_a_changed_parent_is_explained_first_and_the_children_wait_for_it(store, path):
     run_toy(store, path)
-    plan = told(store, path, "tabletop.scenes=41")
+    plan = reasons(store, path, "tabletop.scenes=41")
     assert plan["tabletop"] == "make: spec changed: scenes 40 -> 41"
     assert plan["ingest"] == "make: input to be made first: tabletop"
 
@@ -66,7 +66,7 @@ def test_a_changed_input_is_reported_by_role_and_digest(store, path):
     run = run_toy(store, path)
     before = run.artifacts["tabletop"].digest
     changed = run_toy(store, path, "tabletop.seed=1", only="tabletop").artifacts["tabletop"].digest
-    plan = told(store, path, "tabletop.seed=1")
+    plan = reasons(store, path, "tabletop.seed=1")
     assert plan["ingest"] == f"make: input changed: urls {before[:8]} -> {changed[:8]}"
 
 
@@ -82,34 +82,34 @@ def test_a_bumped_version_is_reported(store, path):
 def test_a_missing_file_is_reported_by_name(store, path):
     made = run_toy(store, path).artifacts["ingest"]
     store.fs.rm_file(store.address("ingest", made.key, "pairs.parquet"))
-    assert told(store, path)["ingest"] == "make: file missing: pairs.parquet"
+    assert reasons(store, path)["ingest"] == "make: file missing: pairs.parquet"
 
 
 def test_a_damaged_file_is_reported_by_name_even_when_another_spec_was_run_last(store, path):
     made = run_toy(store, path).artifacts["short"]
     run_toy(store, path, "short.max_text_chars=30")
     store.fs.pipe_file(store.address("ingest", made.key, "pairs.parquet"), b"")
-    assert "file damaged: pairs.parquet has 0 bytes" in told(store, path)["short"]
+    assert "file damaged: pairs.parquet has 0 bytes" in reasons(store, path)["short"]
 
 
 def test_a_damaged_manifest_of_an_earlier_spec_does_not_stop_the_plan(store, path):
     made = run_toy(store, path).artifacts["short"]
     store.fs.pipe_file(store.address("ingest", made.key, "manifest.json"), b"{")
-    assert told(store, path, "short.max_text_chars=30")["short"] == "make: no artifact"
-    assert "manifest damaged" in told(store, path)["short"]
+    assert reasons(store, path, "short.max_text_chars=30")["short"] == "make: no artifact"
+    assert "manifest damaged" in reasons(store, path)["short"]
 
 
 def test_going_back_to_an_earlier_spec_reuses_what_it_made(store, path):
     run_toy(store, path)
     run_toy(store, path, "short.max_text_chars=30")
-    assert told(store, path)["short"].startswith("reuse")
+    assert reasons(store, path)["short"].startswith("reuse")
 
 
 def test_a_store_on_s3_is_planned_like_a_folder(s3, path, tmp_path):
     remote = store_at(s3, tmp_path / "cache")
     made = run_toy(remote, path).artifacts["ingest"]
     remote.fs.rm_file(remote.address("ingest", made.key, "pairs.parquet"))
-    plan = told(remote, path, "short.max_text_chars=30")
+    plan = reasons(remote, path, "short.max_text_chars=30")
     assert plan["short"] == "make: spec changed: max_text_chars 40 -> 30"
     assert plan["ingest"] == "make: file missing: pairs.parquet"
 
@@ -126,7 +126,7 @@ def test_a_changed_outside_file_is_reported_as_a_changed_input(store, tmp_path):
     (tmp_path / "specs" / "list.csv").write_text("url,caption\nhttp://a.test/1.jpg,one\n")
     run_toy(store, path)
     (tmp_path / "specs" / "list.csv").write_text("url,caption\nhttp://a.test/1.jpg,two\n")
-    assert told(store, path)["ingest"].startswith("make: input changed: urls ")
+    assert reasons(store, path)["ingest"].startswith("make: input changed: urls ")
 
 
 def test_a_file_that_a_later_step_reads_is_missed_before_anything_runs(store, tmp_path):
@@ -167,5 +167,5 @@ def test_an_unknown_step_to_run_is_refused_before_anything_is_written(store, pat
 def test_another_pipeline_of_the_same_store_explains_nothing_and_shares_everything(store, path, tmp_path):
     run_toy(store, path)
     other = write_toy(tmp_path / "other", STEPS.replace('name = "toy"', 'name = "other"'), SOURCE)
-    assert set(told(store, other).values()) == {"reuse: the same inputs, spec and version made it before"}
-    assert told(store, other, "tabletop.scenes=41")["tabletop"] == "make: no artifact"
+    assert set(reasons(store, other).values()) == {"reuse: the same inputs, spec and version made it before"}
+    assert reasons(store, other, "tabletop.scenes=41")["tabletop"] == "make: no artifact"

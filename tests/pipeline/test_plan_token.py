@@ -80,31 +80,31 @@ def test_the_plan_that_was_looked_at_is_carried_out(store: Store, path: Path) ->
 
 
 def test_another_plan_is_refused_step_by_step_before_anything_is_written(store: Store, path: Path) -> None:
-    seen = token(store, path)
-    with pytest.raises(RequestError) as told:
-        run_toy(store, path, "short.max_text_chars=30", "tabletop.scenes=41", plan_token=seen)
-    assert str(told.value).splitlines()[1:3] == [
+    printed = token(store, path)
+    with pytest.raises(RequestError) as refused:
+        run_toy(store, path, "short.max_text_chars=30", "tabletop.scenes=41", plan_token=printed)
+    assert str(refused.value).splitlines()[1:3] == [
         "  tabletop: spec changed: scenes 40 -> 41",
         "  short: spec changed: max_text_chars 40 -> 30",
     ]
-    assert told.value.exit_code == 2
+    assert refused.value.exit_code == 2
     assert store.fs.find(store.address("lineage")) == []
 
 
 def test_a_step_made_meanwhile_is_another_plan(store: Store, path: Path) -> None:
-    seen = token(store, path)
+    printed = token(store, path)
     run_toy(store, path, only="tabletop")
     with pytest.raises(RequestError, match=r"tabletop: action make -> reuse\n  short: input changed: urls \['pending"):
-        run_toy(store, path, plan_token=seen)
+        run_toy(store, path, plan_token=printed)
 
 
 def test_a_plan_that_is_not_in_the_store_is_only_reported_to_differ(store: Store, path: Path) -> None:
     for unknown in ("0" * 16, "../x"):
         with pytest.raises(RequestError, match="another one; that plan is not in the store"):
             run_toy(store, path, plan_token=unknown)
-    seen = token(store, path)
-    store.fs.rm_file(store.address("plans", f"{seen}.json"))
-    assert run_toy(store, path, plan_token=seen).artifacts.keys() == {"tabletop", "short", "ingest"}
+    printed = token(store, path)
+    store.fs.rm_file(store.address("plans", f"{printed}.json"))
+    assert run_toy(store, path, plan_token=printed).artifacts.keys() == {"tabletop", "short", "ingest"}
 
 
 def test_steps_that_came_or_went_are_reported(store: Store, path: Path) -> None:
@@ -114,8 +114,8 @@ def test_steps_that_came_or_went_are_reported(store: Store, path: Path) -> None:
 
 
 def test_a_remembered_plan_is_small_json_that_no_listing_takes_for_an_artifact(store: Store, path: Path) -> None:
-    seen = token(store, path)
-    text = store.read_text("plans", f"{seen}.json")
-    assert plan_token_of(json.loads(str(text))) == seen
+    printed = token(store, path)
+    text = store.read_text("plans", f"{printed}.json")
+    assert plan_token_of(json.loads(str(text))) == printed
     assert len(str(text)) < 3000
     assert store.list_keys() == []

@@ -159,10 +159,10 @@ def test_a_step_is_made_from_json_by_the_same_bytes_and_the_record_says_by_whom(
     run = run_with(store, path, elsewhere)
     undisturbed = run_toy(store_at(tmp_path / "other", tmp_path / "cache"), path, "dispatch.ingest=here")
     assert digests(run.artifacts) == digests(undisturbed.artifacts)
-    told = {row["step"]: row for row in query_store_rows(store, "SELECT * FROM stages")}
-    assert told["tabletop"]["worker"] != ELSEWHERE
+    recorded = {row["step"]: row for row in query_store_rows(store, "SELECT * FROM stages")}
+    assert recorded["tabletop"]["worker"] != ELSEWHERE
     for step in ("short", "ingest"):
-        row = told[step]
+        row = recorded[step]
         assert (row["outcome"], row["worker"], row["attempts"]) == ("made", ELSEWHERE, 1)
         assert (row["wall_s"], row["cpu_s"], row["peak_rss_bytes"]) == (3600.0, 7.0, 8)
 
@@ -215,8 +215,12 @@ def test_a_failure_elsewhere_is_the_failure_of_the_step(
     failed = {**WORK, "outcome": "failed", "error": "no room", "kind": kind}
     with pytest.raises(error, match=words):
         run_with(store, path, lambda pool, job: JobReport.parse(failed, "test"))
-    told = {row["step"]: row for row in query_store_rows(store, "SELECT * FROM stages")}
-    assert (told["short"]["outcome"], told["short"]["worker"], told["short"]["attempts"]) == ("failed", ELSEWHERE, 1)
+    recorded = {row["step"]: row for row in query_store_rows(store, "SELECT * FROM stages")}
+    assert (recorded["short"]["outcome"], recorded["short"]["worker"], recorded["short"]["attempts"]) == (
+        "failed",
+        ELSEWHERE,
+        1,
+    )
 
 
 def test_an_artifact_that_was_reported_and_is_not_there_is_an_error(store: Store, path: Path) -> None:

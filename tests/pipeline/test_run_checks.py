@@ -45,15 +45,15 @@ def test_a_gate_that_fails_stops_the_run_keeps_the_artifact_and_says_what_to_typ
     path = gated(tmp_path, "text_chars = { fail_above = 5 }", behind + 'inputs = { urls = "tabletop" }\n')
     with pytest.raises(GateError) as stopped:
         run_toy(store, path)
-    said = str(stopped.value)
+    error_text = str(stopped.value)
     assert stopped.value.exit_code == 4
     run = list_runs(store)[-1]
     assert (run["status"], run["stopped_at"]) == ("failed", "ingest")
     [found] = [row for row in verdicts(store, run["run_id"]) if row["verdict"] == "fail"]
     assert (found["step"], found["metric"], found["threshold"]) == ("ingest", "text_chars", "fail_above = 5")
-    assert f"text_chars is {found['value']:g}; the bound is fail_above = 5" in said
-    assert "--set ingest.gates.text_chars.fail_above=" in said
-    assert f"zscir rerun {run['run_id']}" in said
+    assert f"text_chars is {found['value']:g}; the bound is fail_above = 5" in error_text
+    assert "--set ingest.gates.text_chars.fail_above=" in error_text
+    assert f"zscir rerun {run['run_id']}" in error_text
     reached = query_store_rows(store, "SELECT step, key, outcome FROM stages ORDER BY started_at")
     assert "behind" not in {row["step"] for row in reached}
     assert store.lookup("ingest", reached[-1]["key"]).artifact is not None
@@ -105,7 +105,7 @@ def test_rows_that_cannot_be_counted_do_not_pass(store, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("gates", "said"),
+    ("gates", "error_text"),
     [
         ("text_char = { fail_above = 5 }", "unknown key 'steps.2.gates.text_char'; allowed: answered_share, counts,"),
         ("text_chars = { fail_over = 5 }", "allowed: fail_above, fail_below, fail_drop, fail_rise, fail_shift, warn_"),
@@ -116,10 +116,10 @@ def test_rows_that_cannot_be_counted_do_not_pass(store, tmp_path):
         ('counts = ["pairs == images"]', "no input 'images'; the step reads ['urls']"),
     ],
 )
-def test_a_gate_that_makes_no_sense_is_refused_before_anything_is_made(store, tmp_path, gates, said):
+def test_a_gate_that_makes_no_sense_is_refused_before_anything_is_made(store, tmp_path, gates, error_text):
     with pytest.raises(RequestError) as refused:
         run_toy(store, gated(tmp_path, gates))
-    assert said in str(refused.value)
+    assert error_text in str(refused.value)
     assert list_runs(store) == []
 
 

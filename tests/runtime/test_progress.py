@@ -30,7 +30,7 @@ def test_a_terminal_gets_a_bar():
     ours, theirs = pty.openpty()
     subprocess.run([sys.executable, "-c", code], check=True, stderr=theirs, env=clean_environment({"TERM": "xterm"}))
     os.close(theirs)
-    said = os.read(ours, 65536).decode()
+    logged = os.read(ours, 65536).decode()
     os.close(ours)
-    assert "letters" in said
-    assert "/3" in said
+    assert "letters" in logged
+    assert "/3" in logged

@@ -63,22 +63,22 @@ def failing(errors: list[Exception]) -> Callable[[], str]:
 
 @given(st.integers(0, 5), st.integers(0, 5))
 def test_a_passing_error_is_tried_again_as_often_as_the_terms_say(failures: int, retries: int) -> None:
-    seen: list[int] = []
+    numbers: list[int] = []
     errors: list[Exception] = [TransientError("away")] * failures
     if failures <= retries:
-        assert with_retries(failing(errors), RetryPolicy(retries, 0.0), seen.append, "x") == "done"
+        assert with_retries(failing(errors), RetryPolicy(retries, 0.0), numbers.append, "x") == "done"
     else:
         with pytest.raises(TransientError, match="away"):
-            with_retries(failing(errors), RetryPolicy(retries, 0.0), seen.append, "x")
-    assert seen == list(range(1, min(failures, retries) + 2))
+            with_retries(failing(errors), RetryPolicy(retries, 0.0), numbers.append, "x")
+    assert numbers == list(range(1, min(failures, retries) + 2))
 
 
 @pytest.mark.parametrize("error", [StageError("no"), RequestError("no"), GateError("no"), ValueError("no")])
 def test_a_permanent_error_is_never_tried_again(error: Exception) -> None:
-    seen: list[int] = []
+    numbers: list[int] = []
     with pytest.raises(type(error)):
-        with_retries(failing([error]), RetryPolicy(5, 0.0), seen.append, "x")
-    assert seen == [1]
+        with_retries(failing([error]), RetryPolicy(5, 0.0), numbers.append, "x")
+    assert numbers == [1]
 
 
 def test_pauses_grow_and_are_not_the_same_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,15 +93,15 @@ def test_pauses_grow_and_are_not_the_same_twice(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_store_that_is_away_is_a_passing_error_and_a_full_disk_is_none() -> None:
     for error, passes in ((ConnectionError("gone"), True), (TimeoutError("late"), True), (OSError(28, "full"), False)):
-        with pytest.raises(StageError) as told, translate_storage_errors("s3://x"):
+        with pytest.raises(StageError) as translated, translate_storage_errors("s3://x"):
             raise error
-        assert isinstance(told.value, TransientError) == passes
+        assert isinstance(translated.value, TransientError) == passes
 
 
 def test_a_chunk_is_tried_again_and_its_result_counts_the_attempts(store: Store) -> None:
-    piece = Chunk("x", shaky, WordSpec(), {}, RetryPolicy(2, 0.0))
+    shaky_chunk = Chunk("x", shaky, WordSpec(), {}, RetryPolicy(2, 0.0))
     SHAKY[:] = [TransientError("away")] * 2
-    done = run_chunk(store, piece)
+    done = run_chunk(store, shaky_chunk)
     assert (done.outcome, done.attempts) == ("made", 3)
     SHAKY[:] = [ValueError("wrong")]
     done = run_chunk(store, Chunk("y", shaky, WordSpec(word="b"), {}, RetryPolicy(2, 0.0)))
@@ -114,17 +114,17 @@ def test_a_chunk_is_not_begun_when_its_time_is_over(store: Store) -> None:
 
 
 def test_memory_that_ran_out_is_known_by_name_and_through_its_cause() -> None:
-    told = StageError("no")
-    told.__cause__ = OutOfMemoryError("CUDA out of memory")
-    assert [is_out_of_memory(one) for one in (MemoryError(), told, StageError("x"), "MemoryError")] == [
+    translated = StageError("no")
+    translated.__cause__ = OutOfMemoryError("CUDA out of memory")
+    assert [is_out_of_memory(one) for one in (MemoryError(), translated, StageError("x"), "MemoryError")] == [
         True, True, False, False,
     ]  # fmt: skip
     assert chunk_result_of(Chunk("x", shaky, WordSpec(), {}), MemoryError("killed")).out_of_memory
 
 
 def test_what_to_lower_names_the_sizes_of_the_spec_at_any_depth() -> None:
-    told = oom_advice("embed", {"batch_size": 256, "model": {"batch_size": 1, "name": "x"}})
-    assert "--set embed.batch_size=128 (now 256), --set embed.model.batch_size=1 (now 1)" in told
+    translated = oom_advice("embed", {"batch_size": 256, "model": {"batch_size": 1, "name": "x"}})
+    assert "--set embed.batch_size=128 (now 256), --set embed.model.batch_size=1 (now 1)" in translated
     assert "--set" not in oom_advice("pack", {"name": "x"})
 
 

@@ -73,9 +73,9 @@ def test_equal_rows_give_equal_bytes_whatever_the_order_of_their_keys(tmp_path):
 
 def test_a_table_in_batches_gives_the_bytes_of_the_table_in_one(tmp_path):
     rows = [pair(number) for number in range(100)]
-    pieces = pa.concat_tables([checked_table(rows[:30], PAIRS_SCHEMA), checked_table(rows[30:], PAIRS_SCHEMA)])
+    batches = pa.concat_tables([checked_table(rows[:30], PAIRS_SCHEMA), checked_table(rows[30:], PAIRS_SCHEMA)])
     write_table(tmp_path / "a.parquet", PAIRS_SCHEMA, rows)
-    write_table(tmp_path / "b.parquet", PAIRS_SCHEMA, pieces)
+    write_table(tmp_path / "b.parquet", PAIRS_SCHEMA, batches)
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 

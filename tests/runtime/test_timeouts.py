@@ -52,16 +52,16 @@ def test_a_block_in_time_is_left_alone_and_the_timer_before_continues(no_other_a
 
 
 def test_outside_the_main_thread_the_error_is_raised_afterwards() -> None:
-    told: list[str] = []
+    raised: list[str] = []
 
     def work() -> None:
         try:
             with time_limit(0.01, late):
                 time.sleep(0.05)
         except StageError as error:
-            told.append(str(error))
+            raised.append(str(error))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert told == ["too long"]
+    assert raised == ["too long"]

@@ -48,15 +48,15 @@ def settle(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def read_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that are read from now on."""
-    seen: list[str] = []
+    read: list[str] = []
     whole = file_hashes.sha256_of
 
     def watched(path: str) -> str:
-        seen.append(Path(path).name)
+        read.append(Path(path).name)
         return whole(path)
 
     monkeypatch.setattr(file_hashes, "sha256_of", watched)
-    return seen
+    return read
 
 
 def test_a_view_is_that_of_the_plain_way(folder: Path, tmp_path: Path) -> None:
@@ -77,10 +77,10 @@ def test_a_view_is_that_of_the_plain_way(folder: Path, tmp_path: Path) -> None:
 def test_an_unchanged_file_is_not_read_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settle(monkeypatch)
     first = look(folder, tmp_path)
-    seen = read_files(monkeypatch)
+    read = read_files(monkeypatch)
     assert look(folder, tmp_path).digest == first.digest
     assert look(folder, tmp_path, same_process=True) is look(folder, tmp_path, same_process=True)
-    assert seen == []
+    assert read == []
     assert len(remembered(tmp_path)) == 3
 
 
@@ -96,9 +96,9 @@ def test_a_changed_file_is_read_again_even_under_its_old_size_and_date(
     assert (path.stat().st_size, path.stat().st_mtime_ns, path.stat().st_ino) == (
         before.st_size, before.st_mtime_ns, before.st_ino,
     )  # fmt: skip
-    seen = read_files(monkeypatch)
+    read = read_files(monkeypatch)
     assert look(folder, tmp_path, same_process=True).digest == Artifact.of_folder(folder).digest != first.digest
-    assert seen == ["b.jpg"]
+    assert read == ["b.jpg"]
 
 
 def test_another_file_under_the_name_is_noticed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,9 +130,9 @@ def test_a_file_written_just_now_is_not_remembered_yet(folder: Path, tmp_path: P
 def test_where_the_clock_of_the_files_has_not_moved_on_nothing_is_trusted(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def coarse(seen: os.stat_result) -> tuple[int, ...]:
+    def coarse(read: os.stat_result) -> tuple[int, ...]:
         tick = 3600 * 10**9
-        return seen.st_size, (seen.st_mtime_ns // tick + 1) * tick, (seen.st_ctime_ns // tick + 1) * tick, 0, 0
+        return read.st_size, (read.st_mtime_ns // tick + 1) * tick, (read.st_ctime_ns // tick + 1) * tick, 0, 0
 
     monkeypatch.setattr(file_hashes, "_stat_fields", coarse)
     for same_process, data in ((False, b"a.jpg"), (True, b"A.jpg"), (True, b"B.jpg"), (False, b"C.jpg")):
@@ -195,7 +195,7 @@ def test_the_cache_of_two_folders_and_of_single_files_live_side_by_side(
     look(folder, tmp_path)
     hash_files_cached([folder / "a.jpg"], "a.jpg", tmp_path / "cache")
     look(folder / "sub", tmp_path)
-    seen = read_files(monkeypatch)
+    read = read_files(monkeypatch)
     look(folder, tmp_path)
     look(folder / "sub", tmp_path)
-    assert seen == []
+    assert read == []

@@ -194,9 +194,9 @@ def test_a_dead_holder_is_replaced_after_its_term_whatever_its_clock_said(s3, tm
 def test_a_holder_whose_key_was_taken_over_learns_by_whom_and_leaves_the_other_alone(s3, tmp_path, fs, path):
     leases = machine(s3, tmp_path)
     with leases.hold("toy", KEY, "lock"):
-        seen = read_object(fs, path)
+        current = read_object(fs, path)
         other = holder_at(fs, path).model_copy(update={"token": "other", "host": "other.host"})
-        write_object(fs, path, other.model_dump_json().encode(), seen.etag)
+        write_object(fs, path, other.model_dump_json().encode(), current.etag)
         with pytest.raises(LeaseLost, match=r"taken over by other\.host .* is not committed"):
             leases.held("toy", KEY).confirm()
         with pytest.raises(LeaseLost):

@@ -97,16 +97,16 @@ def test_an_upload_that_ends_half_way_is_no_artifact_and_is_completed_by_the_nex
 def test_a_damaged_artifact_that_is_made_again_is_closed_to_readers_meanwhile(remote, monkeypatch):
     materialize(remote, shards, SPEC, {})
     remote.fs.rm_file(remote.address("shards", KEY, "00001.bin"))
-    seen = []
+    observed = []
     real = remote.fs.put_file
 
     def watched(local, target, **words):
-        seen.append(remote.fs.exists(remote.address("shards", KEY, MANIFEST)))
+        observed.append(remote.fs.exists(remote.address("shards", KEY, MANIFEST)))
         return real(local, target, **words)
 
     monkeypatch.setattr(remote.fs, "put_file", watched)
     materialize(remote, shards, SPEC, {})
-    assert seen == [False] * (5 + 3)  # three of the old files lie in the way first
+    assert observed == [False] * (5 + 3)  # three of the old files lie in the way first
 
 
 def test_the_work_folder_of_a_store_on_s3_is_on_this_machine_and_empty_afterwards(remote, tmp_path):
