@@ -12,7 +12,7 @@ from tests.methods import tiny
 from zscir.data.images.shards import write_shard
 from zscir.methods.build import new_method
 from zscir.methods.checkpoint import load_method, save_checkpoint
-from zscir.methods.image_tensors import decode_to_square
+from zscir.methods.image_squares import decode_to_square
 from zscir.methods.specs import ArchitectureSpec, ClipSpec, ModelPixelSpec, TextSpec, VisionSpec
 from zscir.runtime.errors import RequestError
 from zscir.runtime.schemas import IMAGES_SCHEMA, KEEP_SCHEMA, REJECTS_SCHEMA, read_rows, schema_of, write_table

@@ -17,7 +17,7 @@ from zscir.benchmarks import load_benchmark
 from zscir.benchmarks.genecis import Genecis
 from zscir.benchmarks.preprocess import region_crop
 from zscir.methods.checkpoint import load_method
-from zscir.methods.image_tensors import decode_to_square, resize_to_square
+from zscir.methods.image_squares import decode_to_square, resize_to_square
 from zscir.runtime.errors import RequestError, StageError
 from zscir.stages.embed_benchmarks import EmbedBenchmarksSpec, embed_benchmarks
 from zscir.stages.evaluate import EvaluateSpec, evaluate

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.methods import tiny
-from zscir.methods.image_tensors import decode_to_square
+from zscir.methods.image_squares import decode_to_square
 from zscir.runtime.errors import RequestError, StageError
 from zscir.store.artifacts import Artifact
 from zscir.training.data import Pack, positions_at, steps_per_epoch, texts_of, training_batches

@@ -1,6 +1,6 @@
 """Preprocess images as the literature's evaluation code does: ``targetpad``, ``clip``, and GeneCIS's crops.
 
-The one module of the benchmarks that needs Pillow; import it by name. ``zscir.methods.image_tensors`` pads in its own
+The one module of the benchmarks that needs Pillow; import it by name. ``zscir.methods.image_squares`` pads in its own
 way, as PLI does: it rounds other sides, so the two stay apart.
 """
 

@@ -17,7 +17,7 @@ from zscir.benchmarks.missing_images import missing_images_problem
 from zscir.benchmarks.preprocess import region_crop
 from zscir.data.images.decode import BadImage, decode_image
 from zscir.data.images.shards import MAX_MEMBER_BYTES, BadShard, ShardReader
-from zscir.methods.image_tensors import MAX_DECODED_PIXELS, resize_to_square
+from zscir.methods.image_squares import MAX_DECODED_PIXELS, resize_to_square
 from zscir.methods.specs import ModelPixelSpec
 from zscir.runtime.errors import StageError
 from zscir.runtime.progress import track

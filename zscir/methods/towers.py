@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zscir.methods.image_tensors import normalise_pixels
 from zscir.methods.specs import ArchitectureSpec, ModelPixelSpec
 from zscir.methods.tokenizer import Tokenizer
 from zscir.runtime import torchvision_guard
@@ -22,6 +21,13 @@ from open_clip.model import CLIP  # noqa: E402 - needs the guard first
 
 BlockHook = Callable[[Tensor], Tensor]
 NO_HOOKS: Mapping[int, BlockHook] = {}
+
+
+def normalise_pixels(pixels_B3HW: Tensor, spec: ModelPixelSpec) -> Tensor:
+    """uint8 pixels as floats with the mean and deviation that the weights expect."""
+    mean = torch.tensor(spec.mean, device=pixels_B3HW.device).view(1, 3, 1, 1)
+    std = torch.tensor(spec.std, device=pixels_B3HW.device).view(1, 3, 1, 1)
+    return (pixels_B3HW.float() / 255 - mean) / std
 
 
 def open_clip_config(spec: ArchitectureSpec, pixels: ModelPixelSpec, vocab_size: int) -> dict[str, Any]:

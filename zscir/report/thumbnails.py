@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zscir.data.images.decode import BadImage, decode_image, encode_jpeg
+from zscir.methods.image_squares import resize_to_square
 from zscir.methods.masks import kept_patches
 from zscir.methods.specs import ModelPixelSpec
 from zscir.report.artifact_reader import read_span, rows_with, spread_rows
@@ -69,8 +70,6 @@ class PatchGrid:
 
 def model_square(data: bytes, pixels: ModelPixelSpec) -> Image.Image:
     """The square of pixels that a model reads of an image."""
-    from zscir.methods.image_tensors import resize_to_square  # imports torch: only pages with masked triplets need it
-
     return Image.fromarray(resize_to_square(decode_image(data, MAX_THUMBNAIL_SOURCE_PIXELS), pixels))
 
 

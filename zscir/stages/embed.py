@@ -86,7 +86,7 @@ class _Encoder:
 
     def _pixels(self, row: ImageRow) -> NDArray[np.uint8] | str:
         from zscir.data.images.decode import BadImage, decode_image
-        from zscir.methods.image_tensors import MAX_DECODED_PIXELS, resize_to_square
+        from zscir.methods.image_squares import MAX_DECODED_PIXELS, resize_to_square
 
         try:
             image = decode_image(self.reader.read(row["shard"], row["offset"], row["size"]), MAX_DECODED_PIXELS)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zscir.data.images.shards import ShardReader
 from zscir.methods.counter_rng import shuffled
-from zscir.methods.image_tensors import decode_to_square
+from zscir.methods.image_squares import decode_to_square
 from zscir.methods.protocol import Batch
 from zscir.methods.specs import ModelPixelSpec
 from zscir.runtime.errors import RequestError

@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 
 from zscir.methods.augment import augmented_view, crop_boxes
-from zscir.methods.image_tensors import decode_to_square, normalise_pixels, resize_to_square
+from zscir.methods.image_squares import decode_to_square, resize_to_square
 from zscir.methods.specs import ModelPixelSpec
+from zscir.methods.towers import normalise_pixels
 from zscir.runtime.errors import StageError
 
 

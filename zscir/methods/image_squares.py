@@ -1,10 +1,8 @@
-"""Decode untrusted image bytes into uint8 squares of a bounded size, and normalise squares for a vision tower."""
+"""Decode untrusted image bytes into uint8 squares of a bounded size. Needs no torch: the report imports it too."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from zscir.data.images.decode import BadImage, decode_image
 from zscir.methods.specs import ModelPixelSpec
@@ -62,10 +60,3 @@ def decode_to_square(data: bytes, spec: ModelPixelSpec, where: str) -> NDArray[n
     except BadImage as error:
         raise StageError(f"{where}: {error}; {error.reason}") from None
     return np.ascontiguousarray(resize_to_square(image, spec).transpose(2, 0, 1))
-
-
-def normalise_pixels(pixels_B3HW: Tensor, spec: ModelPixelSpec) -> Tensor:
-    """uint8 pixels as floats with the mean and deviation that the weights expect."""
-    mean = torch.tensor(spec.mean, device=pixels_B3HW.device).view(1, 3, 1, 1)
-    std = torch.tensor(spec.std, device=pixels_B3HW.device).view(1, 3, 1, 1)
-    return (pixels_B3HW.float() / 255 - mean) / std
