@@ -154,7 +154,7 @@ def test_the_arrow_keys_sort_the_board_too(page: Page, tmp_path: Path) -> None:
 
 
 def test_two_boards_of_one_page_are_sorted_apart(page: Page, tmp_path: Path) -> None:
-    others = [replace(entry, sheet=ComparisonGroup("cirr", "val", "official")) for entry in ENTRIES]
+    others = [replace(entry, group=ComparisonGroup("cirr", "val", "official")) for entry in ENTRIES]
     page.open(write_leaderboard_page([*ENTRIES, *others], tmp_path / "boards.html"))
     page.ask("document.querySelectorAll('.board').forEach((board, number) => board.id = 'b' + number)")
     click(page, "sort by method, A to Z")
