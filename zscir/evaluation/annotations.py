@@ -38,6 +38,7 @@ def load_benchmark_parts(benchmarks: Artifact, entry: BenchmarkEntry) -> list[Be
         # The tabletop world has files of the same names and other counts.
         if known:
             check_official_counts(loaded[-1], facts)
+    # One part is enough: all parts of a benchmark are ranked by the same code.
     check_promised_metrics(loaded[0])
     return loaded
 

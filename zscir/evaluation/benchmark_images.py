@@ -75,6 +75,7 @@ class BenchmarkImages:
                         self.absent[image_id] = result
                     else:
                         decoded.append((image_id, result))
+                # Once it is too many, nothing is encoded any more, but decoding goes on: the error is to list them all.
                 if decoded and len(self.absent) <= self.allowed:
                     yield [image_id for image_id, _ in decoded], np.stack([square for _, square in decoded])
         self._check_allowed(len(ids))
@@ -110,6 +111,7 @@ class BenchmarkImages:
         if indexed_name in self._spans:
             return self._reader.read(f"{self.name}/images.tar", *self._spans[indexed_name])
         path = self._benchmarks.path(self._loose[indexed_name])
+        # The bound that members of tars have: a benchmark's folder is data from outside too.
         if path.stat().st_size > MAX_MEMBER_BYTES:
             raise BadShard(f"{path}: {path.stat().st_size} bytes; allowed are {MAX_MEMBER_BYTES}")
         return path.read_bytes()

@@ -90,6 +90,7 @@ def average_text_embeddings(vectors_TD: EmbeddingArray, texts: QueryTexts) -> Em
     """norm(mean of the unit vectors of each query's texts) [Q, D], as the public code does for both caption orders."""
     first_texts = np.cumsum([0, *(len(query_texts) for query_texts in texts)])[:-1]
     # The sum of a query's texts has the direction of their mean, and normalising takes the length away.
+    # A query without a text would break reduceat: it gives an empty segment the next query's first row.
     return _unit(np.add.reduceat(_unit(vectors_TD), first_texts, axis=0))
 
 
@@ -99,5 +100,6 @@ def _unit(vectors: EmbeddingArray) -> EmbeddingArray:
 
 
 def _to_numpy(tensor: Tensor) -> EmbeddingArray:
+    # Ranked in float32: features rounded to fp16 moved R@1 and R@5 by a hit each in 4,181 queries, CIRR's number.
     numbers: EmbeddingArray = tensor.float().cpu().numpy()
     return numbers

@@ -67,6 +67,7 @@ class DeviceScoreBlock:
         # int64 keys of score and column, best first: topk keeps no order among ties by itself.
         heads = []
         for rows in row_blocks(len(self), width, 4 * SELECTED_AT_ONCE):
+            # The low 32 bits count columns from the end: of equal scores the first in gallery order is largest.
             keys = (_sort_keys(self.scores_BG[rows]) << 32) + later_G
             heads.append(keys.topk(min(k, width), dim=1).indices)
         best: Ints = torch.cat(heads).cpu().numpy()
@@ -123,6 +124,7 @@ def _score_blocks(
     for rows in row_blocks(len(query), len(gallery_GD), block_bytes):
         with torch.inference_mode(), _full_float32():
             scores = _cosines(torch.from_numpy(query[rows]).to(device), gallery_GD, where)
+            # Equal rows must tie exactly: a product may differ in its last bit with the place of a row in its block.
             scores[:, copies] = scores[:, originals]
         yield rows, DeviceScoreBlock(scores)
 
@@ -130,6 +132,7 @@ def _score_blocks(
 def _cosines(query_BD: Tensor, gallery_GD: NDArray[Any], where: str) -> Tensor:
     scores = torch.empty((len(query_BD), len(gallery_GD)), device=query_BD.device)
     for start in range(0, len(gallery_GD), DEVICE_GALLERY_ROWS):
+        # Block by block: CIRCO's gallery of 123,403 rows need not lie on the device as a whole.
         part = _unit_part(gallery_GD[start : start + DEVICE_GALLERY_ROWS], gallery_GD, where, query_BD.device)
         torch.matmul(query_BD, part.T, out=scores[:, start : start + DEVICE_GALLERY_ROWS])
     return scores

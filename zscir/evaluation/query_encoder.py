@@ -68,6 +68,7 @@ class QueryEncoder:
 
     def text_embeddings(self, texts: QueryTexts) -> EmbeddingArray:
         """The text tower's vectors [T, D] of all texts, one after the other."""
+        # A method composes image and text in one pass: there is nothing left to weigh.
         if not isinstance(self.model, Clip):
             raise TypeError(f"{self.label}: only a control over two towers has text vectors of its own")
         return embed_texts(self.model.embed_texts, texts)
@@ -113,4 +114,5 @@ def control_encoder(
 
 def _describe_backbone(config: dict[str, Any]) -> str:
     vision = config["architecture"]["vision_cfg"]
+    # The same text for a method and its controls: tables look for a backbone's controls by it.
     return f"ViT {vision['layers']}x{vision['width']}/{vision['patch_size']} at {vision['image_size']} px"

@@ -72,6 +72,7 @@ def load_benchmark_images(
     StageError when more images are missing or broken than the entry allows.
     """
     images = BenchmarkImages(benchmarks, entry.name, entry.allow_missing or 0)
+    # All parts at once: 121 of FashionIQ's val images are in two categories, and are embedded once.
     ids = image_ids_of_parts(parts)
     embeddings = cached_or_embedded(encoder.model.gallery, images, ids, encoder.pixels, gallery, encoder.weights)
     # After embedding: only then is it known which images cannot be decoded.
@@ -108,6 +109,7 @@ def result_tables(
     ]
     # The mean is the literature's over all categories or tasks: none where the entry names only some of them.
     if len(scored) > 1 and benchmark.entry.parts is None:
+        # Unweighted, as in the literature, though FashionIQ's categories and GeneCIS's tasks differ in size.
         scores += macro_mean(scored, _label(encoder, benchmark, benchmark.protocol, seed))
     return {
         "scores": [score.score_row() for score in scores],
@@ -132,6 +134,7 @@ def _label(encoder: QueryEncoder, benchmark: LoadedBenchmark, ranking: str, seed
 
 def submission_files(encoded: Sequence[QueryEmbeddings]) -> list[dict[str, _Row]]:
     """The server's files of every part without answers."""
+    # CIRR's test1 and CIRCO's test: their answers are on the authors' servers.
     hidden = [part for part in encoded if not part.bench.has_answers and part.bench.info.submission is not None]
     return [part.bench.submission_features(part.queries, part.gallery, _scorer()) for part in hidden]
 
@@ -155,6 +158,7 @@ def _sweep_part(
     text_vectors = encoder.text_embeddings(texts)
     references = benchmark.embeddings.rows_of([query.reference for query in bench.queries])
     gallery = benchmark.embeddings.rows_of(bench.gallery)
+    # Only this is made anew for each weight; towers and decoding, which take nearly all the time, are not.
     sums = [sum_query_embeddings(references, text_vectors, texts, weight, 1.0) for weight in weights]
     return [bench.score_features(queries, gallery, _scorer())[metric] for queries in sums]
 

@@ -96,6 +96,7 @@ def build_score_grid(evaluations: Sequence[Sequence[_Row]]) -> ScoreGrid:
     methods, cells = [], {}
     for number, rows in enumerate(evaluations):
         protocols = [split_protocol(row["protocol"]) for row in rows]
+        # An evaluation may score benchmarks by different text protocols: its row names them all.
         texts, preprocessing = (_joined(protocol[place] for protocol in protocols) for place in (1, 2))
         # No rows: an evaluation of a split whose answers only a server has.
         first: _Row = rows[0] if rows else {"method": "?", "backbone": "?", "control": None}
@@ -152,6 +153,7 @@ def overview(grid: ScoreGrid) -> str:
     rows = [["method", "backbone", "texts", "preprocessing", *heads]]
     for number, method in enumerate(grid.methods):
         cells = [_short(grid, number, *column) for column in columns]
+        # A method that has no score in any shown column would be a row of dashes.
         if any(cells):
             rows.append(
                 [method.method, method.backbone, method.texts, method.preprocessing, *(cell or "-" for cell in cells)]

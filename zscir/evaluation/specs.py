@@ -18,6 +18,7 @@ def _registered_name(name: str) -> str:
 
 BenchmarkName = Annotated[str, AfterValidator(_registered_name)]
 Preprocessing = Literal["clip", "targetpad", "warp"]
+# CLIP's own (LinCIR, Pic2Word), CLIP4Cir's TargetPad (SEARLE, CIReVL), and the warping that BLIP comes with.
 FIT_OF_PREPROCESSING = {"clip": "crop", "targetpad": "pad", "warp": "warp"}  # -> fit of the method's pixel spec
 _PixelSpecT = TypeVar("_PixelSpecT", bound=BaseModel)
 

@@ -37,6 +37,7 @@ def run_backfill(
         own = _partition_request(request, partition)
         try:
             rows.append(_run_partition(store, own, partition, engine, check_pools))
+        # Before ZscirError, which it is too: who stops a backfill does not mean this one partition.
         except Interrupted as error:
             before = f"{number - 1} of {len(partitions)} partitions came before"
             raise Interrupted(f"{partition.name}: {error}\n{before}") from error
@@ -52,6 +53,7 @@ def raise_failed_partitions(rows: Sequence[Row], command: str) -> None:
     if not failed:
         return
     lines = [f"  {row['partition']}: {row['reason'].splitlines()[0]}" for row in failed[:20]]
+    # A year of partitions that fail for one reason would push the command to type off the screen.
     if len(failed) > 20:
         lines.append(f"  ... and {len(failed) - 20} more")
     head = f"{len(failed)} of {len(rows)} partitions failed; the others are made:"
@@ -97,6 +99,7 @@ def _check_distinct_inputs(request: RunRequest, partitions: Sequence[Partition])
     first_reader: dict[str, str] = {}
     for partition in partitions:
         steps = _load(_partition_request(request, partition)).steps
+        # The usual cause is a source without {date}: its first partition would be made, all others only "found".
         files = sorted(reference for step in steps for reference in step.references())
         earlier = first_reader.setdefault("\n".join(files), partition.name)
         if earlier != partition.name:

@@ -19,7 +19,7 @@ class Budget:
 
     limits: Limits
     prices: Prices
-    _began: float = field(default_factory=time.monotonic)
+    _began: float = field(default_factory=time.monotonic)  # a clock that is set back gives no hours back
     _tokens_in: int = 0
     _tokens_out: int = 0
 
@@ -43,6 +43,7 @@ class Budget:
 
     def add_usage(self, made: Artifact) -> None:
         """Add the LLM tokens of an artifact that this run has made."""
+        # Reading every response to count tokens costs time, and only dollars need them.
         if self.limits.max_usd is None:
             return
         for name in made.files(".parquet"):
@@ -81,6 +82,7 @@ class Budget:
             left.append(self.limits.max_hours - hours)
         if self.limits.max_usd is not None and self.prices.usd_per_hour:
             left.append((self.limits.max_usd - usd) / self.prices.usd_per_hour)
+        # Wall clock, not monotonic: the deadline travels with chunks to other processes and machines.
         return time.time() + 3600 * min(left) if left else None
 
 

@@ -12,6 +12,7 @@ from zscir.pipeline.data_statistics import TABLE_SCHEMAS
 from zscir.runtime.errors import RequestError
 from zscir.runtime.specs import Spec
 
+# "images <= pairs.pairs": our table, the comparison, an input's name, and its table where the names differ.
 ROW_COUNT_PATTERN = re.compile(r"(\w+) (==|<=|>=) (\w+)(?:\.(\w+))?")
 COMPARISONS: dict[str, Callable[[int, int], bool]] = {"==": operator.eq, "<=": operator.le, ">=": operator.ge}
 ROUNDING_TOLERANCE = 1e-9  # 0.8 - 0.6 is 0.20000000000000007 in floating point, and no more than 0.2 to a person
@@ -121,6 +122,7 @@ def evaluate_check(metric: str, value: float | None, reference: float | None, th
     A number that could not be computed fails, or warns where only warnings are set: an empty table passes no check.
     """
     given = {name: float(threshold) for name, threshold in thresholds.literals().items()}
+    # Failures first: a number that crosses both thresholds must not end as a warning.
     for level in ("fail", "warn"):
         for name, threshold in given.items():
             kind = name.removeprefix(f"{level}_")
@@ -133,6 +135,7 @@ def evaluate_check(metric: str, value: float | None, reference: float | None, th
 def _is_crossed(kind: str, value: float, reference: float | None, threshold: float) -> bool:
     if kind in ("below", "above"):
         return value < threshold if kind == "below" else value > threshold
+    # The first run of a pipeline has nothing to compare with, and must not fail for it.
     if reference is None:
         return False
     if kind == "shift":
@@ -142,6 +145,7 @@ def _is_crossed(kind: str, value: float, reference: float | None, threshold: flo
 
 def evaluate_row_count(text: str, count: RowCountCheck, rows: int | None, input_rows: int | None) -> CheckResult:
     """A count of rows against that of an input; a table that is not there fails."""
+    # Without "is not None" a table that is missing on both sides would count as equal.
     fits = rows is not None and input_rows is not None and COMPARISONS[count.operator](rows, input_rows)
     value = None if rows is None else float(rows)
     reference = None if input_rows is None else float(input_rows)

@@ -58,10 +58,12 @@ def _stored_artifact(store: Store, stage: str, key: str) -> Artifact:
 def _address(artifact: Artifact) -> dict[str, Any]:
     source = artifact.source
     if isinstance(source, SingleFileSource):
+        # One file of an artifact has no key in the store: it travels as its artifact's address and its name.
         return {**_address(source.artifact), "only": source.name, "path": next(iter(artifact.entries))}
     if isinstance(source, FolderSource):
         if not is_shipped_spec(source.root):
             raise StageError(f"{source.root}: files outside the store cannot be handed to another process")
+        # Relative: the other machine's installation lies in another folder.
         root = source.root.resolve().relative_to(data_specs().resolve())
         return {"shipped": root.as_posix(), "files": artifact.files()}
     return {"stage": artifact.stage, "key": artifact.key}
@@ -112,6 +114,7 @@ def chunk_result_of(chunk: Chunk, returned: object) -> ChunkResult:
         return returned
     if isinstance(returned, ChunkFailed):
         return returned.result
+    # Anything else came from around the chunk: a worker that was killed, or a job that its version cannot read.
     error = f"{type(returned).__name__}: {returned}"
     return ChunkResult(
         name=chunk.name,

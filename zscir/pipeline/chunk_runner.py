@@ -12,6 +12,7 @@ from zscir.runtime.progress import log_info, track
 from zscir.runtime.retries import RetryPolicy
 from zscir.store.store import Store
 
+# The name goes into the column ``piece``; ``out_of_memory`` only decides whether a chunk is made again.
 UNRECORDED_FIELDS = ("name", "out_of_memory")
 
 
@@ -36,6 +37,7 @@ def retrying_mapper(
     """
 
     def mapped(store: Store, chunks: Sequence[Chunk]) -> Iterator[ChunkResult]:
+        # A stage that is split knows no limits: its chunks get the policy of their step here.
         by_name = {chunk.name: replace(chunk, retry_policy=policy) for chunk in chunks}
         to_retry, skipped = [], 0
         label = f"{step} ({chunks[0].stage.name})"
@@ -55,6 +57,7 @@ def retrying_mapper(
             on_result(result)
             yield result
         if skipped:
+            # The budget first: "over budget" names the option to raise, and is a status of its own in the record.
             check_budget()
             raise StageError(f"{skipped} of {len(chunks)} chunks were not begun: the step's time was over")
 
@@ -70,6 +73,7 @@ def log_failed_chunk(step: str, result: ChunkResult) -> None:
 def _retry_alone(store: Store, chunk: Chunk, mapper: ChunkMapper, first: ChunkResult) -> ChunkResult:
     [result] = mapper(store, [chunk])
     if result.outcome == SKIPPED:
+        # The time was over before the second attempt: what the first one said is still the reason.
         return first
     if result.out_of_memory:
         error = f"{result.error}; it had the worker's memory to itself (but for what else runs on that machine)"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import duckdb
 
 TABLE_SCHEMAS = RECORD_SCHEMAS | {"keep": KEEP_SCHEMA}
+# DuckDB takes 80 % of the machine otherwise, beside a run that has its own use for it.
 DUCKDB_MEMORY_LIMIT = "1GB"
 TEXT_TABLES = ("pairs", "images", "triplets")
 WITH_SIZE_SQL = "status = 'ok' AND original_width IS NOT NULL"
@@ -48,6 +49,7 @@ def _quantile_sql(value: str, share: float, where: str = "true") -> str:
 
 
 def _duplicate_share_sql(value: str, thing: str = "", where: str = "true") -> str:
+    # Hashes of 64 bits keep no text in memory; among 10^7 values a collision has a chance of about 3 in 10^6.
     things = f"count(DISTINCT hash({thing}))" if thing else "count(*)"
     return f"SELECT 1 - count(DISTINCT hash({value})) / nullif({things}, 0) FROM t WHERE {where}"  # noqa: S608 - likewise
 
@@ -84,6 +86,7 @@ STATISTICS = {
     "duplicate_share": Statistic(
         "share of the pictures whose bytes another one has too",
         ("images",),
+        # Per image, not per row: an image has a row for each of its captions, and is no copy of itself.
         _duplicate_share_sql("sha256", "image_key", FETCHED_SQL),
     ),
     "duplicate_text_share": Statistic(
@@ -124,8 +127,10 @@ def schema_problems(artifact: Artifact) -> tuple[int, list[str]]:
             try:
                 found = pq.read_metadata(artifact.path(name))
                 columns = found.schema.to_arrow_schema()
+                # ``tabulate`` writes a pairs.parquet of its own, which holds paired tests.
                 if not is_table_of(columns.names, schema):
                     continue
+                # An empty table of the file's columns: names and types are checked without reading a row.
                 conform_table(columns.empty_table(), schema, name)
                 unknown = [column for column in columns.names if column not in schema.names]
                 wrong += [f"{name}: columns not allowed {unknown}"] if unknown else []
@@ -167,6 +172,7 @@ def _compute_one(connection: "duckdb.DuckDBPyConnection", artifact: Artifact, st
     table = next((table for table in statistic.tables if table_files(artifact, table)), None)
     if table is None:
         return None
+    # An artifact without rejects gives an empty view, so that every statistic is one query.
     for view, name in (("t", table), ("r", "rejects")):
         files = parquet_columns(str(artifact.path(file)) for file in table_files(artifact, name))
         source = parquet_sql(files, TABLE_SCHEMAS[name])

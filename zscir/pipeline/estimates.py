@@ -57,6 +57,7 @@ def estimate_steps(store: Store, plan: Sequence[PlannedStep], prices: Prices) ->
     """Step name -> estimate, of the steps to be made whose stage was ever made in this store."""
     to_make = [planned for planned in plan if planned.action == "make"]
     past = query_store_rows(store, PAST_STEPS_SQL) if to_make else []
+    # ``responses`` may be large: it is read only where a step to be made costs tokens.
     if any(planned.step.stage.name in LLM_STAGES for planned in to_make):
         tokens = {row["key"]: row for row in query_store_rows(store, TOKENS_SQL)}
         past = [row | tokens.get(row["key"], {}) for row in past]
@@ -66,6 +67,7 @@ def estimate_steps(store: Store, plan: Sequence[PlannedStep], prices: Prices) ->
         own = [row for row in of_stage if row["step"] == planned.step.name]
         if of_stage:
             rows = input_row_count(planned.input_artifacts)
+            # The step's own past first: two ``train`` steps of one pipeline may differ by hours.
             found[planned.step.name] = _estimate_from_past(own or of_stage, rows, prices)
     return found
 
@@ -96,6 +98,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 def _estimate_from_past(past: list[dict[str, Any]], rows_now: int | None, prices: Prices) -> Estimate:
     def scaled(column: str) -> list[float]:
         return [
+            # In proportion to the rows: right for downloads, embeddings, LLM calls; mine_pairs grows with their square.
             row[column] * (rows_now / row["rows_in"] if rows_now and row["rows_in"] else 1)
             for row in past
             if row.get(column) is not None

@@ -73,6 +73,7 @@ def execute_run(store: Store, request: RunRequest, engine: StepEngine, check_poo
     previous_runs = PreviousRuns(store)
     plan, chosen = _plan_run(store, pipeline, request, previous_runs)
     to_make = [planned.step for planned in plan if planned.step.name in chosen and planned.action == "make"]
+    # Before begin_run: a request that cannot be met leaves no run in the record.
     _check_pools(to_make, check_pools)
     config = request.config(store)
     run = begin_run(store, pipeline, plan, config, request.trigger, request.parent_run_id, previous_runs)
@@ -80,6 +81,7 @@ def execute_run(store: Store, request: RunRequest, engine: StepEngine, check_poo
         if request.flow_run_id is not None:
             run.recorder.set_flow_run(request.flow_run_id)
         _execute_steps(run, plan, chosen, engine)
+    # Ctrl-C and SIGTERM are no Exception, and must close the record too: else the run shows as died.
     except BaseException as error:
         explained = _with_advice(run, error)
         with suppress(StageError):  # a store that is gone cannot take the record either
@@ -98,6 +100,7 @@ def rerun_request(store: Store, run_id: str, only: str | None, from_step: str | 
         raise RequestError(
             f"run {row['run_id']} came from {path}, which is gone; `zscir run` the pipeline where it is now"
         )
+    # Both or neither: the old --only beside a new --from would select steps that nobody named.
     if not from_step and not only:
         from_step, only = config["from"], config["only"]
     return RunRequest(path, [*config["set"], *changes], only, from_step, row["run_id"], "rerun")
@@ -106,6 +109,7 @@ def rerun_request(store: Store, run_id: str, only: str | None, from_step: str | 
 def absolute_change(change: str) -> str:
     """A ``--set`` change that means the same in any folder."""
     field, _, value = change.partition("=")
+    # Only ``source`` is a path from the current folder; those in the file start at the file's folder.
     return f"source={Path(value).resolve()}" if field.strip() == "source" else change
 
 

@@ -17,6 +17,7 @@ def external_input(reference: str) -> Artifact:
 def external_paths(reference: str) -> list[Path]:
     """What a ``file:`` input names, sorted; empty when nothing of that name is there."""
     path = Path(reference.removeprefix(FILE_PREFIX))
+    # Before it is taken as a pattern: a file may be called "run[1].csv".
     if path.exists():
         return [path]
     return sorted(path.parent.glob(path.name)) if any(sign in path.name for sign in "*?[") else []

@@ -25,6 +25,7 @@ class Limits(Spec):
     max_hours: PositiveLimit | None = None
     max_usd: PositiveLimit | None = None
     max_step_hours: PositiveLimit | None = None
+    # In no key, like all of this table: how often something was tried changes no byte of what came out.
     retries: Annotated[int, Field(ge=0, le=20)] = 2
     backoff_s: Annotated[float, Field(ge=0, le=3600)] = 2.0
 

@@ -60,11 +60,13 @@ def fill_template(text: str, values: Mapping[str, Any], where: str) -> str:
 
 def partitions_between(first: str, last: str, every: str = "day") -> list[Partition]:
     """The partitions from ``first`` to ``last``, both included: whole numbers are shards, anything else is a date."""
+    # So 2026 is a shard: the year is written 2026-01-01, with --every year.
     if first.isdecimal() and last.isdecimal():
         found = [Partition("shard", number) for number in range(int(first), int(last) + 1)][: MAX_PARTITIONS + 1]
     else:
         start, end = _moment(first, "--from", every), _moment(last, "--to", every)
         found = []
+        # One more than allowed is enough to refuse: "0001-01-01" for 2026-01-01 must not fill the memory first.
         while start <= end and len(found) <= MAX_PARTITIONS:
             found.append(Partition("date", start if every == "hour" else start.date()))
             start = _next(start, every)
@@ -123,6 +125,7 @@ def _next(start: datetime, every: str) -> datetime:
         return start + _LENGTHS[every]
     if every == "year":
         return start.replace(year=start.year + 1)
+    # From the first of a month, which _moment demands: 31 January has no counterpart in February.
     return start + timedelta(days=monthrange(start.year, start.month)[1])
 
 

@@ -65,6 +65,7 @@ class Pipeline:
     def digest(self) -> str:
         """One digest of what every step is: name, stage, version, literals and parents; files are not looked at."""
         return json_digest(
+            # Sorted: the order in which a table lists its inputs is no difference between two pipelines.
             [[s.name, s.stage.name, s.stage.version, s.spec.literals(), sorted(s.parents())] for s in self.steps]
         )
 
@@ -113,6 +114,7 @@ def load_pipeline(path: Path, changes: list[str] | None = None) -> Pipeline:
     source, source_folder = _load_source(spec, path.resolve().parent, parsed)
     context = _Context(path, source, source_folder, spec.defaults, parsed)
     steps = [_load_step(step, context) for step in spec.steps]
+    # After loading: a step without ``name`` has its stage's, so only now are all names known.
     _check_step_names({step.name for step in steps}, context)
     names = {step.name: step.stage.name for step in steps}
     pools = assign_pools(spec.dispatch or {}, pools_from_env(), names, stage_names(), str(path))
@@ -167,6 +169,7 @@ def _load_source(spec: PipelineSpec, folder: Path, changes: list[FieldChange]) -
         for field, value in changes:
             if field[0] == "tabletop" and len(field) > 1 and field[1] not in (GATES_FIELD, LIMITS_FIELD):
                 _set_field(world, field[1:], value, f"{path}: [tabletop]")
+        # Of one world, --set changes included: else the list would name pictures that the server does not have.
         served = {**(source.download or {}), "tabletop": world}
         source = source.model_copy(update={"tabletop": world, "download": served})
     return source, path.resolve().parent
@@ -179,6 +182,7 @@ def _load_step(step: StepSpec, context: _Context) -> Step:
     defaults = context.defaults.get(stage.name, StepDefaults())
     if stage.name in context.defaults:
         where += f" with [defaults.{stage.name}]"
+    # The step's own fields win over [defaults], and --set, applied below, wins over both.
     values = fill_fields(_spec_values(step, context), _given_values(defaults, context.folder) or {})
     outside_keys = {
         GATES_FIELD: fill_fields(_literals(step.gates), _literals(defaults.gates)),
@@ -213,6 +217,7 @@ def _literals(spec: Spec | None) -> dict[str, Any]:
 
 def _given_values(step: StepDefaults, folder: Path) -> dict[str, Any] | None:
     """The spec's fields in a table or in a file, not checked yet; None where there is neither."""
+    # A copy: --set changes the fields of one step, and several steps may share a section or a default.
     return read_toml(folder / step.spec) if isinstance(step.spec, str) else deepcopy(step.spec)
 
 
@@ -227,6 +232,7 @@ def _spec_values(step: StepSpec, context: _Context) -> dict[str, Any]:
         return {}
     values = deepcopy(section)
     if source.expected_rows and step.stage in ROW_COUNTING_STAGES:
+        # setdefault: a section that names a number for its own stage keeps it.
         values.setdefault("expected_rows", source.expected_rows)
     return values
 
@@ -249,6 +255,7 @@ def _resolve_reference(given: str, role: str, context: _Context, where: str) -> 
     """Paths become absolute: those of the pipeline file from its folder, those of the source from the source's."""
     if given.startswith(FILE_PREFIX):
         own_path = fill_template(given.removeprefix(FILE_PREFIX), context.partition, where)
+        # Absolute, so that a rerun from another folder finds the file; only its contents enter a key.
         return FILE_PREFIX + str((context.folder / own_path).resolve())
     if given != SOURCE_WORD:
         return given

@@ -44,6 +44,7 @@ class StepDefaults(Spec):
 
     spec: str | dict[str, Any] | None = None
     inputs: dict[str, str | list[str]] = Field(default_factory=dict)
+    # Beside ``spec``, not in it: gates and limits enter no key.
     gates: QualityChecks | None = None
     limits: StepLimits | None = None
 
@@ -72,6 +73,7 @@ class PipelineSpec(Spec):
 
 def fill_fields(own: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """``own`` and the fields of ``defaults`` that it lacks; no field is merged with another."""
+    # Not deeper than fields: a list of benchmarks that is half the default's would be a riddle to its reader.
     return {**own, **{name: value for name, value in defaults.items() if name not in own}}
 
 
@@ -89,6 +91,7 @@ def check_defaults(spec: PipelineSpec, where: str) -> None:
         if name not in used:
             raise RequestError(f"{table}: no step of this stage; the steps' stages are {', '.join(used)}")
         stage = stage_named(name)
+        # A spec in a file is not read here: its fields are checked in the steps that it fills.
         if isinstance(defaults.spec, dict):
             _check_known(defaults.spec, stage.spec_type.model_fields, f"{table}: unknown key 'spec.{{}}'")
         _check_known(defaults.inputs, [role.name for role in stage.roles], f"{table}: no input '{{}}'")

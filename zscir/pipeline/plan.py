@@ -79,6 +79,7 @@ def previous_steps(previous_runs: PreviousRuns, pipeline: Pipeline) -> dict[str,
     good: dict[str, str] = {}
     for run in previous_runs.runs(pipeline.name):
         for row in previous_runs.stages(run["run_id"]):
+            # A step that failed has no key, and one that was renamed or removed has no place in the plan.
             if row["key"] is None or row["step"] not in names:
                 continue
             last = newest.setdefault(row["step"], row)
@@ -97,6 +98,7 @@ def _plan_step(store: Store, step: Step, planned: dict[str, PlannedStep], previo
     last_s = previous.wall_s if previous else None
     check_external_files(step)
     waiting = [name for name in step.parents() if planned[name].artifact is None]
+    # Keys hold the digests of inputs: without the input there is no key to look for yet.
     if waiting:
         reason = f"input to be made first: {', '.join(dict.fromkeys(waiting))}"
         return PlannedStep(step, "make", reason, last_wall_s=last_s)
@@ -112,6 +114,7 @@ def decide_reuse(store: Store, step: Step, inputs: Inputs, previous: PreviousSte
     if found.artifact is not None:
         reason = "the same inputs, spec and version made it before"
         return PlannedStep(step, "reuse", reason, key, found.artifact, last_s)
+    # Digests, not keys: an input that was made again with the same bytes changes nothing below it.
     flat = flatten_inputs(inputs)
     digests = {role: artifact.digest for role, artifact in flat.items()}
     reason = explain_make(store, step, key, digests, previous, found.problem)
@@ -159,6 +162,7 @@ def field_changes(old: dict[str, Any], new: dict[str, Any], prefix: str) -> list
 
 
 def _manifest(store: Store, previous: PreviousStep) -> Manifest | None:
+    # A gc may have removed it since: then the plan only says that there is no artifact.
     text = store.read_text(previous.stage, previous.key, MANIFEST)
     try:
         return None if text is None else parse_manifest(text, f"{previous.stage}/{previous.key}")
@@ -172,4 +176,5 @@ def _short_digest(digest: str | None) -> str:
 
 def _format_field(value: Any) -> str:
     text = "(none)" if value is None else repr(value)
+    # A prompt or a list of benchmarks would fill the table of the plan.
     return text if len(text) <= 60 else text[:57] + "..."

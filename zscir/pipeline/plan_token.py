@@ -14,13 +14,14 @@ from zscir.runtime.specs import canonical_json, json_digest
 from zscir.store.store import Store
 
 PLANS_FOLDER = "plans"
-TOKEN_LENGTH = 16
+TOKEN_LENGTH = 16  # 64 bits: short enough to type, too long to hit another plan of the store by chance
 PENDING_KEY = "pending"
 PlanRecord = dict[str, dict[str, Any]]  # by step name
 
 
 def plan_record(plan: Sequence[PlannedStep]) -> PlanRecord:
     """All that a plan says of each step: action, stage, version, key (or ``pending``), spec and inputs' digests."""
+    # Digests, not only keys: an input that was made again and differs is another plan.
     digests = {planned.step.name: planned.artifact.digest for planned in plan if planned.artifact is not None}
     return {
         planned.step.name: {
@@ -79,6 +80,7 @@ def _differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
     found += [f"spec changed: {line}" for line in field_changes(was["spec"], now["spec"], "")]
     found += [f"input changed: {line}" for line in field_changes(was["inputs"], now["inputs"], "")]
+    # Last: the key follows from all above, and by itself explains nothing.
     if not found and was["key"] != now["key"]:
         found = [f"key {was['key'][:12]} -> {now['key'][:12]}"]
     return found

@@ -56,6 +56,7 @@ class JobReport(Spec):
     def message(self) -> str:
         """Lines for people, and a last one for ``parse_job_report``."""
         ended = f"failed: {self.error}" if self.key is None else f"{self.outcome} {self.key[:12]}"
+        # The message is all that a flow run gives back without result storage, and is what its page in the UI shows.
         return f"{ended}\nafter {self.wall_s:,.1f} s on {self.worker}\n{canonical_json(self.literals())}"
 
 
@@ -89,6 +90,7 @@ def run_remote(
     if found.artifact is not None:  # an earlier attempt ended well, only its report was lost
         return StageResult(found.artifact, "reused")
     report = run_job(pool, job)
+    # Before the error is raised: the record says on which machine a step failed, and after how long.
     on_report(report)
     if report.key is None:
         raise _error_of(report)
@@ -140,6 +142,7 @@ def execute_job(job: RemoteJob, mapper: ChunkMapper = map_sequentially) -> JobRe
 
 def _run_with_retries(job: RemoteJob, mapper: ChunkMapper, count_attempt: Callable[[int], None]) -> StageResult:
     step, limit_s, policy = job["name"], job["limit_s"], RetryPolicy(**job["terms"])
+    # A job may have waited for a worker longer than its run had time left.
     if policy.is_past_deadline:
         raise JobTimeout("not begun: the time for it was over")
     mapper = retrying_mapper(step, mapper, policy, partial(log_failed_chunk, step), _raise_job_timeout)
@@ -182,6 +185,7 @@ def _error_text(error: Exception) -> str:
 def _error_kind(error: Exception) -> str | None:
     if is_out_of_memory(error):
         return "out_of_memory"
+    # Kept apart from other errors: the run decides whether its own limit or the step's was reached.
     if isinstance(error, JobTimeout):
         return "over"
     return "gate" if isinstance(error, GateError) else None

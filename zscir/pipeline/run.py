@@ -76,6 +76,7 @@ def begin_run(
     ``previous_runs`` as for ``make_plan``. RequestError when dollars are limited and no price is known.
     """
     budget = Budget(pipeline.limits, Prices.from_env())
+    # Before RunInfo and Recorder, so that a limit in dollars without a price leaves no run behind.
     budget.check_prices()
     info = RunInfo(
         run_id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",  # ids sort by start, to the second
@@ -160,6 +161,7 @@ def _materialize(
             made = with_retries(make, policy, lambda number: row.update(attempts=number), where)
     except GateError as error:
         raise GateError(f"{where}: {redact(str(error))}") from error
+    # It is a StageError too, and rewritten as one it would lose the option to raise.
     except OverBudget:
         raise
     except Exception as error:
@@ -171,6 +173,7 @@ def _materialize(
         raise StageError(f"{where}: {redact(message)}") from error
     run.artifacts[step.name] = made.artifact
     run.recorder.add_artifact(made.artifact)
+    # A reused artifact was paid for by the run that made it.
     if made.outcome == "made":
         run.budget.add_usage(made.artifact)
     log_info(f"{step.name}: {made.outcome} {made.artifact.key[:12]} {format_facts(made.artifact.facts)}")
@@ -195,6 +198,7 @@ def _step_limit_s(run: Run, step: Step) -> float | None:
 
 def _retry_policy(run: Run, limit_s: float | None) -> RetryPolicy:
     """That of a step that begins now, and of its chunks."""
+    # Made anew for each step: the run's deadline moves earlier with every dollar spent on tokens.
     deadlines = [run.budget.deadline(), None if limit_s is None else time.time() + limit_s]
     until = min((deadline for deadline in deadlines if deadline is not None), default=None)
     return RetryPolicy(run.pipeline.limits.retries, run.pipeline.limits.backoff_s, until)
@@ -256,6 +260,7 @@ def find_run(store: Store, run_id: str) -> dict[str, Any]:
     found = list_runs(store)
     if run_id == "latest" and found:
         return found[-1]
+    # ``run_id and``: every id starts with the empty one.
     matching = [row for row in found if run_id and (row["run_id"].startswith(run_id) or row["flow_run_id"] == run_id)]
     if len(matching) != 1:
         known = ", ".join(row["run_id"] for row in found[-5:]) or "none yet"
@@ -286,6 +291,7 @@ def is_interruption(error: BaseException) -> bool:
 def resume_advice(run: Run, options: str = "") -> str:
     """The last lines of the message about a run that stopped: where, and the command that resumes it."""
     command = f"zscir rerun {run.run_id}"
+    # The line must work as it is typed: --store only where the environment does not say it.
     if run.store.uri != Settings.from_env().store.rstrip("/"):
         command += f" --store {shlex.quote(run.store.uri)}"
     step = run.recorder.last_step()

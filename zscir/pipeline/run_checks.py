@@ -22,6 +22,7 @@ def run_data_checks(
     ``inputs`` is called only where rows are counted. GateError when a check fails: metric, value, last good value,
     threshold, and what to type.
     """
+    # A step whose stage changed under its name has no last good run: the numbers would mean something else.
     last_good_key = previous.last_good_key if previous is not None and previous.stage == step.stage.name else None
     results = [
         *_schema_results(artifact, last_good_key),

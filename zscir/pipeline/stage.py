@@ -129,6 +129,7 @@ def stage(
     """Declare a stage; its name is the function's, its roles are the parameters between ``spec`` and ``out``."""
 
     def declare(function: Callable[..., Facts]) -> Stage:
+        # Resolves annotations that are strings, such as those of forward references.
         hints = typing.get_type_hints(function)
         names = list(inspect.signature(function).parameters)
         if names[0] != "spec" or "out" not in names:
@@ -140,6 +141,7 @@ def stage(
 
 
 def _input_role(name: str, hint: Any) -> InputRole:
+    # ``X | None`` only: typing.Optional[X] is no UnionType, and would make the input a required one.
     optional = isinstance(hint, types.UnionType) and type(None) in typing.get_args(hint)
     return InputRole(name, optional, typing.get_origin(hint) is list)
 
@@ -155,6 +157,7 @@ def stage_named(name: str) -> Stage:
 
 def stage_names() -> list[str]:
     """The names of all stages, sorted; their modules are not imported."""
+    # From the file names: importing all stages would cost every command the time of their libraries.
     return sorted(path.stem for path in (Path(__file__).parents[1] / "stages").glob("[a-z]*.py"))
 
 
@@ -189,6 +192,7 @@ def materialize(
     """
     key = stage_key(stage, spec, inputs)
     found = store.lookup(stage.name, key)
+    # The touch keeps it from a concurrent gc; it fails where gc was faster, and then it is made again.
     if found.artifact is not None and touch_artifact(store, found.artifact):
         return StageResult(found.artifact, "reused")
     while True:
@@ -256,10 +260,12 @@ def _run_rounds(store: Store, rounds: ChunkRounds, mapper: ChunkMapper) -> list[
     """
     chunks = next(rounds)
     while True:
+        # All of a round before the first failure is raised: what the others made is kept for the next attempt.
         results = list((mapper if len(chunks) > 1 else map_sequentially)(store, chunks))
         failed = [result for result in results if result.key is None]
         if failed:
             raise StageError(_explain_failures(failed, len(chunks)))
+        # By name: chunks come back in the order in which they end, and those that ran out of memory last.
         keys = {result.name: str(result.key) for result in results}
         try:
             chunks = rounds.send([store.get(chunk.stage.name, keys[chunk.name]) for chunk in chunks])
@@ -276,6 +282,7 @@ def _explain_failures(failed: list[ChunkResult], total: int) -> str:
 
 def _shared_entries(chunk: Artifact, number: int, suffix: str) -> list[FileEntry]:
     names = chunk.files(suffix) if suffix else []
+    # Two would get the same name in the whole.
     if len(names) > 1:
         raise StageError(f"{chunk.stage}/{chunk.key[:12]}: more than one file ends in {suffix}: {names[:3]}")
     return [chunk.entries[name].shared_from(chunk, f"{number:05d}{suffix}") for name in names]

@@ -21,6 +21,7 @@ def assign_pools(
     pipeline that is run there.
     """
     _check_names(pipeline_table, {*steps, *steps.values()}, f"{where}: [dispatch]", steps)
+    # A setting for ``train`` must not break the pipelines of this machine that train nothing.
     _check_names(environment_table, {*steps, *stages}, "ZSCIR_DISPATCH", steps)
     chosen = {name: _first((name, stage), (pipeline_table, environment_table)) for name, stage in steps.items()}
     return {name: pool for name, pool in chosen.items() if pool != LOCAL_POOL}

@@ -24,6 +24,7 @@ def die_with_parent(parent: int) -> None:
     """End this process by force when ``parent`` is gone, for whatever reason: the kernel does (Linux), or a thread."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        # The parent may have gone before prctl was called; the kernel sends no signal for that.
         if os.getppid() != parent:
             os._exit(1)
     else:
@@ -54,6 +55,7 @@ def _start_watcher(whom: str, mark: str) -> None:
         return
     quiet = subprocess.DEVNULL
     command = [sys.executable, "-m", "zscir.runtime.child_processes", whom, str(os.getpid()), mark]
+    # Without the variable, and in a session of its own: neither the group's end nor Ctrl-C may end the watcher first.
     own = {name: value for name, value in os.environ.items() if name != GROUP_VARIABLE}
     _WATCHERS[mark] = subprocess.Popen(
         command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True, env=own
@@ -68,6 +70,7 @@ def watch_children(parent_pid: int, mark: str) -> None:
     with suppress(psutil.NoSuchProcess):
         parent = psutil.Process(parent_pid)
         while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:
+            # Collected while it lives: once it is gone, its children have another parent.
             known |= {child for child in parent.children(recursive=True) if _has_mark(child, mark)}
             time.sleep(WATCH_EVERY_S)
     for child in known:
@@ -83,6 +86,7 @@ def watch_group(parent_pid: int, name: str) -> None:
         parent = psutil.Process(parent_pid)
         while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:
             time.sleep(WATCH_EVERY_S)
+    # Time to end cleanly: Prefect's server writes to SQLite.
     terminate_all(process_group(name), TERMINATE_GRACE_S)
     terminate_all(process_group(name), 0)  # those that were started in the meantime
 

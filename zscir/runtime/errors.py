@@ -34,6 +34,7 @@ class OverBudget(StageError):
 
     def __init__(self, message: str, options: str) -> None:
         super().__init__(message)
+        # Kept apart from the message: they are put into the ``zscir rerun`` line that the message ends with.
         self.options = options
 
 
@@ -52,7 +53,7 @@ class DamageError(ZscirError):
 class Interrupted(ZscirError):
     """A person or the system stopped the run; what it finished is kept."""
 
-    exit_code = 130
+    exit_code = 130  # 128 + SIGINT, as shells have it
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from zscir.runtime.settings import logs_as_json
 log = logging.getLogger("zscir")
 T = TypeVar("T")
 LOG_EVERY_S = 10.0
+# A context variable: steps and chunks of several threads must not label each other's lines.
 LOG_LABELS: ContextVar[Mapping[str, str]] = ContextVar("labels", default=MappingProxyType({}))
 
 
@@ -39,6 +40,7 @@ def log_warning(message: str) -> None:
 
 def track(items: Iterable[T], total: int | None, label: str) -> Iterator[T]:
     """Yield ``items`` unchanged and show how many of ``total`` are done."""
+    # stderr: stdout is for results, which people pipe.
     if sys.stderr.isatty() and not logs_as_json():
         yield from _with_bar(items, total, label)
     else:
@@ -46,6 +48,7 @@ def track(items: Iterable[T], total: int | None, label: str) -> Iterator[T]:
 
 
 def _with_bar(items: Iterable[T], total: int | None, label: str) -> Iterator[T]:
+    # Here, not above: only a terminal needs rich.
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -57,6 +57,7 @@ def with_retries(call: Callable[[], T], policy: RetryPolicy, on_attempt: Callabl
     retrying = Retrying(
         retry=retry_if_exception_type(TransientError),
         stop=stop_after_attempt(policy.retries + 1),
+        # Else tenacity raises a RetryError of its own, which no caller knows.
         reraise=True,
         # The random part keeps the chunks of a step, which fail together, from coming back together.
         wait=wait_exponential(policy.backoff_s, max=MAX_RETRY_WAIT_S) + wait_random(0, policy.backoff_s),
@@ -71,6 +72,7 @@ def is_out_of_memory(error: object) -> bool:
     while isinstance(error, BaseException):
         if OOM_ERRORS & {kind.__name__ for kind in type(error).__mro__}:
             return True
+        # Stages wrap what a library raises (``raise ... from``): the memory error may lie a few levels down.
         error = error.__cause__
     return False
 

@@ -131,6 +131,7 @@ def checked_table(rows: Iterable[dict[str, Any]], schema: pa.Schema, where: str 
         if any(isinstance(row.get(name), float) for row in listed):  # pyarrow would drop the fraction
             raise RequestError(f"{where}: column '{name}' holds a float; expected whole numbers")
     try:
+        # Nullable throughout: pyarrow takes nulls in any column, and check_table then names the one that may hold none.
         table = pa.Table.from_pylist(listed, schema=pa.schema([field.with_nullable(True) for field in schema]))
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         raise RequestError(f"{where}: {error}") from None

@@ -20,6 +20,7 @@ class Settings:
     cache: Path
     store_retry_s: float = STORE_RETRY_S
     lease_s: float = LEASE_S
+    # One by default: the update of several equals it up to rounding only, so equal bytes need equal numbers.
     ranks: int | None = 1  # processes that train together; None: one per CUDA device
 
     @classmethod
@@ -58,6 +59,7 @@ def _seconds(name: str, default: float, least: float) -> float:
         seconds = float(given) if given else default
     except ValueError:
         seconds = -1.0
+    # NaN fails every comparison, so it is refused here as well.
     if not least <= seconds < float("inf"):
         raise RequestError(f"{name} = {given!r}: a number of seconds from {least:g} up is needed")
     return seconds
@@ -90,6 +92,7 @@ def _price(name: str) -> float | None:
         price = -1.0
     if not 0 <= price < float("inf"):
         raise RequestError(f"{name} = {given!r}: a number of US dollars from 0 up is needed")
+    # 0 is a price, of a machine that costs nothing; a variable that is not set is none.
     return price if given else None
 
 

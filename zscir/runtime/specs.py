@@ -17,6 +17,7 @@ URL_PASSWORD = re.compile(r"//[^/@\s]+:[^/@\s]+@")
 
 def canonical_json(value: Any) -> str:
     """The one JSON text of ``value``: sorted keys, no spaces, UTF-8, no NaN; what every digest is taken of."""
+    # Any change here, be it a space, gives every artifact of every store another key.
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -41,6 +42,7 @@ class Spec(BaseModel):
         """The spec of ``values``; ``where`` names their origin in the message of a RequestError."""
         check_no_passwords(values, where)
         try:
+            # As JSON, not as Python: strict pydantic would refuse a TOML array for a tuple.
             return cls.model_validate_json(json.dumps(values))
         except TypeError:
             raise RequestError(f"{where}: dates and times are no values of a spec; write them in quotes") from None
@@ -56,6 +58,7 @@ class Spec(BaseModel):
 
     def literals(self) -> dict[str, Any]:
         """The JSON-able values that enter the key: every field that is not None."""
+        # exclude_none: this is why a new optional field moves no key.
         return self.model_dump(mode="json", exclude_none=True)
 
 

@@ -42,9 +42,11 @@ def _alarm_after(limit_s: float, timeout_error: Callable[[], ZscirError]) -> Ite
     under_way = True
 
     def ring(number: int, frame: FrameType | None) -> None:
+        # The timer may go off after the block and before it is reset: then nothing is late.
         if under_way:
             raise _TimeLimitReached
 
+    # Sleeps and sockets are interrupted too: a handler that raises ends the system call (PEP 475).
     before = signal.signal(signal.SIGALRM, ring)
     began = time.monotonic()
     left_s, every_s = signal.setitimer(signal.ITIMER_REAL, limit_s)

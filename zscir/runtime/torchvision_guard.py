@@ -68,6 +68,7 @@ class GuardedLoader(SourceFileLoader):
 def has_compiled_operators(package: Path) -> bool:
     """Whether torchvision's own extension in folder ``package`` will bring the operators."""
     torch = importlib.import_module("torch")
+    # A torch with CUDA and the wheel of PyPI fit: nothing to try, and nothing to hide if they do not.
     if torch.version.cuda is not None:
         return True
     for suffix in EXTENSION_SUFFIXES:

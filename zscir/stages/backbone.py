@@ -31,6 +31,7 @@ class BackboneSpec(Spec):
 @stage(version=1)
 def backbone(spec: BackboneSpec, out: Path, weights: Artifact | None = None) -> Facts:
     """Write the checkpoint of method ``clip``. A published tag is downloaded unless the hub's cache has it."""
+    # Here, not above: torch and open_clip take seconds to import, and a backbone that is reused needs neither.
     from zscir.methods import towers_pretrained as towers
     from zscir.methods.checkpoint import save_checkpoint
 
@@ -49,6 +50,7 @@ def _checked(spec: BackboneSpec, weights: Artifact) -> tuple[Path, bool]:
     if len(weights.files()) != 1 or spec.quick_gelu is None or spec.sha256 is None:
         raise RequestError("local weights are one file, and need spec.sha256 and spec.quick_gelu (true for OpenAI's)")
     (name,) = weights.files()
+    # Against the spec, though the file's digest is in the key anyway: a wrong download is refused, not keyed.
     if weights.entries[name].sha256 != spec.sha256:
         raise RequestError(f"{name} has the SHA-256 {weights.entries[name].sha256}, the spec asks for {spec.sha256}")
     return weights.path(name), spec.quick_gelu

@@ -60,12 +60,14 @@ def decontaminate(
     names, known = _benchmark_fingerprints(spec, benchmarks, out)
     keys, downloaded = fingerprint_download("decontaminate", images, keep, out / FINGERPRINTS_FOLDER / "images")
     nearest = _nearest(downloaded.hashes, known, spec)
+    # Web copies are often mirrored, and a mirrored picture has quite another hash.
     nearest_mirrored = _nearest(downloaded.mirrored_hashes(), known, spec)
 
     def find_reject(row: ImageRow) -> FilterReject | None:
         here = row["number"]
         if here in downloaded.unreadable:
             return downloaded.reject(here)
+        # Distance, then picture; where one picture is as near mirrored, the upright match is named.
         distance, picture, reason = min(
             (*nearest.get(here, NO_MATCH), "near_benchmark"),
             (*nearest_mirrored.get(here, NO_MATCH), "near_benchmark_mirrored"),
@@ -81,6 +83,7 @@ def _benchmark_fingerprints(
     spec: DecontaminateSpec, benchmarks: list[Artifact], out: Path
 ) -> tuple[list[str], Fingerprints]:
     """The names of all benchmark pictures, and their fingerprints."""
+    # The readers stay open until the fingerprints, which read lazily, are all taken.
     with ExitStack() as stack:
         found: list[tuple[str, ReadImageBytes]] = []
         for number, benchmark in enumerate(benchmarks):
@@ -99,6 +102,7 @@ def _benchmark_fingerprints(
             out / FINGERPRINTS_FOLDER / "benchmarks",
             "decontaminate: benchmarks",
         )
+    # An error, not a warning: a benchmark picture without a fingerprint lets every copy of it through.
     if len(known.unreadable) > spec.allow_unreadable:
         listed = ", ".join(f"{names[row]} ({why})" for row, why in list(known.unreadable.items())[:UNREADABLE_SHOWN])
         raise StageError(
@@ -110,6 +114,7 @@ def _benchmark_fingerprints(
 
 def _benchmark_images(benchmark: Artifact, reader: ShardReader) -> Iterator[tuple[str, ReadImageBytes]]:
     """Name and reader of every picture of a folder, in the order of the names."""
+    # Also in tars: the tabletop benchmarks, and those that somebody packed, have no loose pictures.
     for name in benchmark.files():
         if name.endswith(".tar"):
             for span in index_shard(benchmark.path(name)):

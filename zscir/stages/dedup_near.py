@@ -26,6 +26,7 @@ class DedupNearSpec(Spec):
     4 x 4 cells by at most ``colours`` of 255 in each channel (255: colours do not matter).
     """
 
+    # Narrower than that of ``decontaminate``: here a false match costs a good image and gains little.
     radius: Annotated[int, Field(ge=0, le=12)] = 4
     colours: Annotated[int, Field(ge=0, le=255)] = 48
 
@@ -36,6 +37,7 @@ def dedup_near(spec: DedupNearSpec, images: Artifact, out: Path, keep: Artifact 
     images that cannot be decoded. An image is compared with those that stay, never with those that do not.
     """
     keys, fingerprints = fingerprint_download("dedup_near", images, keep, out / FINGERPRINTS_FOLDER)
+    # Pictures that cannot be decoded own themselves here, and are rejected for that below.
     owner, readable = np.arange(len(keys)), fingerprints.readable_rows()
     owner[readable] = readable[near_duplicate_of(fingerprints.hashes.select(readable), spec.radius, spec.colours)]
 

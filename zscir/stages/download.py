@@ -23,6 +23,7 @@ def split_into_chunks(spec: DownloadSpec, pairs: Artifact) -> ChunkRounds:
     lists = ChunkingSpec(chunk_rows=spec.chunk_rows)
     [plan] = yield [Chunk("plan", stage_named("plan_download"), lists, {"pairs": pairs})]
     chunks = yield _chunks(spec, plan, None)
+    # Rounds come one after another: what is worth a retry is known when the round before has ended.
     for patch_round in range(1, (spec.patch_rounds or 0) + 1):
         [failed] = yield [Chunk(f"patch {patch_round}", stage_named("list_failed"), lists, {"chunks": chunks})]
         chunks = [*chunks, *(yield _chunks(spec, failed, patch_round))]
@@ -32,6 +33,7 @@ def split_into_chunks(spec: DownloadSpec, pairs: Artifact) -> ChunkRounds:
 def _chunks(spec: DownloadSpec, lists: Artifact, patch_round: int | None) -> list[Chunk]:
     fetch, chunk_spec = stage_named("fetch_chunk"), spec.chunk_spec(patch_round)
     names = {name: name.removesuffix(".parquet") for name in lists.files(".parquet")}
+    # Names must differ within a round only; the prefix shows a reader of the record which round a chunk belongs to.
     before = "" if patch_round is None else f"patch {patch_round} "
     return [
         Chunk(f"{before}{short}", fetch, chunk_spec, {"urls": lists.single_file(name, "urls.parquet")})
@@ -56,6 +58,7 @@ def download(spec: DownloadSpec, pairs: Artifact, chunks: list[Artifact], out: P
     write_host_counts(out / "images.parquet", out / "hosts.parquet")
     facts = download_facts(out / "images.parquet") | {"chunks": len(chunks)}
     rate = facts["success_rate"]
+    # Here and not only as a gate of the step: below this rate there is no artifact that a later run could reuse.
     if spec.min_success_rate is not None and (rate is None or rate < spec.min_success_rate):
         raise GateError(_gate_message(spec.min_success_rate, facts))
     return facts

@@ -20,6 +20,7 @@ from zscir.runtime.specs import Spec
 from zscir.store.artifacts import Artifact, Facts, atomic_path
 
 KEYS_SCHEMA = schema_of(image_key="str")
+# All four there: an earlier attempt has joined its shards, and they may go.
 EMBED_FILES = ("image.npy", "text.npy", "rejects.parquet", "keys.parquet")
 BATCHES_AHEAD = 2  # decoded while one is encoded
 
@@ -40,6 +41,7 @@ def embed(spec: EmbedSpec, images: Artifact, backbone: Artifact, out: Path, keep
     if not all((out / name).exists() for name in EMBED_FILES):
         rows = list(first_row_per_image(kept_image_rows("embed", images, keep, ("text", "shard", "offset", "size"))))
         firsts = range(0, len(rows), spec.shard_rows)
+        # ``.npz`` per shard in the work folder, which the next attempt at this key finds again.
         paths = [out / f"vectors-{number:05d}.npz" for number in range(len(firsts))]
         encoder = _Encoder(spec, images, backbone)
         for path, first in track(zip(paths, firsts, strict=True), len(paths), "embed"):
@@ -74,6 +76,7 @@ class _Encoder:
     def _decoded(self, rows: list[ImageRow]) -> Iterator[tuple[list[ImageRow], list[NDArray[np.uint8] | str]]]:
         """Batches of rows with their pixels or the reason why there are none; a few are decoded ahead, in order."""
         waiting: deque[tuple[list[ImageRow], list[Future[NDArray[np.uint8] | str]]]] = deque()
+        # Threads suffice: the JPEG decoder and the resizing release the interpreter lock.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for first in range(0, len(rows), self.batch_size):
                 batch = rows[first : first + self.batch_size]
@@ -102,12 +105,14 @@ class _Encoder:
         from zscir.methods.oom_retry import in_halves
 
         side = self.towers.pixels.size_px
+        # Rows keep their places, so that image, text and reason stay aligned until _join leaves the bad ones out.
         black = np.zeros((side, side, 3), dtype=np.uint8)
         stacked = np.stack([black if isinstance(image, str) else image for image in pixels]).transpose(0, 3, 1, 2)
         with torch.inference_mode():
             images = torch.from_numpy(np.ascontiguousarray(stacked)).to(self.device)
             image = normalize(in_halves(self.towers.encode_image, images).float(), dim=1)
             text = normalize(in_halves(self.towers.encode_texts, [row["text"] for row in rows]).float(), dim=1)
+        # A string type, not object: an object array would have to be pickled, and is refused when it is loaded.
         bad = np.array([problem if isinstance(problem, str) else "" for problem in pixels], dtype=np.str_)
         return image.cpu().numpy(), text.cpu().numpy(), bad
 
@@ -116,6 +121,7 @@ def _join(out: Path, paths: list[Path], rows: list[ImageRow], width: int) -> Non
     """Write the final files from all shards, one shard in memory at a time."""
     bad = [str(reason) for path in paths for reason in _of_shard(path, "bad")]
     good = [row["image_key"] for row, reason in zip(rows, bad, strict=True) if not reason]
+    # Mapped: 10^7 images of 512 numbers are 20 GB for each of the two files.
     for name in ("image", "text"):
         with atomic_path(out / f"{name}.npy") as part:
             vectors = open_memmap(part, mode="w+", dtype=np.float32, shape=(len(good), width))

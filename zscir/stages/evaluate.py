@@ -63,6 +63,7 @@ class EvaluateSpec(Spec):
         given = (self.weight is not None) + (self.weights is not None)
         if given != (1 if self.control == "sum" else 0):
             raise ValueError("control = 'sum' takes either weight or weights; nothing else takes them")
+        # Rows of ``queries`` and ``per_query`` name no protocol: twice the same split would mix them up.
         named = [(entry.name, entry.split) for entry in self.benchmarks]
         if len(set(named)) < len(named):
             raise ValueError("a benchmark's split may come once; rank it by another protocol in another evaluation")
@@ -97,10 +98,13 @@ def evaluate(
     )
 
     encoder = _query_encoder(spec, checkpoint, backbone)
+    # All of them before an image is embedded: a wrong file shows at once, not after hours.
     annotations = load_annotations(encoder, benchmarks, spec.benchmarks)
     curves = _tuning(spec, encoder, validation)
+    # CIRR comes first, and it alone decides: tuning on each benchmark that is reported would flatter the sum.
     grid = next(iter(curves.values()), [])
     if grid:
+        # max takes the first of equals: of weights that score alike, the one that stands first in the spec.
         best_weight, _ = max(grid, key=lambda point: point[1])
         encoder = encoder.with_image_weight(best_weight)
         _write_curve(out / "curve.parquet", curves)

@@ -19,10 +19,12 @@ class FilterSizeSpec(Spec):
     (resized). ``max_aspect`` is the long side by the short one.
     """
 
+    # "original": a download that resizes stores every image at about one size, which says nothing of its worth.
     of: Literal["original", "stored"] = "original"
     min_side_px: PixelCount = 64
     max_side_px: PixelCount | None = None
     min_pixels: PixelCount | None = None
+    # Beyond 5 to 1 a centre crop shows a fifth of the picture: banners, rulers, screenshots of long pages.
     max_aspect: Annotated[float, Field(ge=1)] = 5.0
 
     @model_validator(mode="after")
@@ -42,6 +44,7 @@ def filter_size(spec: FilterSizeSpec, images: Artifact, out: Path, keep: Artifac
 def _find_reject(spec: FilterSizeSpec, row: ImageRow) -> FilterReject | None:
     before = "original_" if spec.of == "original" else ""
     width, height = row[f"{before}width"], row[f"{before}height"]
+    # Tables of other makers, or of older versions, may lack the size; nothing is kept unseen.
     if not width or not height:
         return FilterReject("unknown_size", f"the download does not say the {spec.of} size")
     short, long, size = min(width, height), max(width, height), f"{width} x {height}"

@@ -50,6 +50,7 @@ class FilterTextSpec(Spec):
     min_words: Annotated[int, Field(ge=1)] = 1
     max_words: Annotated[int, Field(ge=1)] = 150
     min_letter_share: TextShare = 0.3
+    # Off by default: it would take every language that is not written in Latin letters.
     max_non_ascii_share: TextShare = 1.0
     max_url_share: TextShare = 0.5
     max_images_per_text: Annotated[int, Field(ge=1)] | None = None
@@ -76,6 +77,7 @@ def filter_text(spec: FilterTextSpec, images: Artifact, out: Path, keep: Artifac
     def captions() -> Iterator[ImageRow]:
         return kept_image_rows("filter_text", images, keep, ("text",))
 
+    # Cheapest first: the language identifier sees only what has passed the others.
     checks: list[TextCheck] = [partial(_character_reject, spec)]
     if spec.max_images_per_text is not None:
         checks.append(
@@ -84,6 +86,7 @@ def filter_text(spec: FilterTextSpec, images: Artifact, out: Path, keep: Artifac
     if spec.languages is not None:
         checks.append(_language_check(spec.languages, spec.min_language_share))
     left_out: dict[str, FilterReject] = {}
+    # Read twice (three times with max_images_per_text) rather than held: captions of 10^8 pairs fill a memory.
     for row in track(captions(), None, "filter_text (captions)"):
         if row["image_key"] not in left_out:
             found = next((found for check in checks if (found := check(row["text"])) is not None), None)
@@ -107,6 +110,7 @@ def _character_reject(spec: FilterTextSpec, text: str) -> FilterReject | None:
     url_like = _share(sum(len(word) for word in words if URL_LIKE.fullmatch(word)), solid)
     if url_like > spec.max_url_share:
         return FilterReject("url_like", f"{url_like:.2f} is addresses, at most {spec.max_url_share:g}: {text}")
+    # Marks (M) are letters too: Hindi and Thai write their vowels with them, and isalpha() says no.
     letters = _share(sum(char.isalpha() or category(char).startswith("M") for char in solid), solid)
     if letters < spec.min_letter_share:
         return FilterReject("few_letters", f"{letters:.2f} is letters, at least {spec.min_letter_share:g}: {text}")
@@ -122,6 +126,7 @@ def _share(count: int, solid: str) -> float:
 
 def _normalised_key(text: str) -> bytes:
     """A short stand-in for a text, the same for all that differ in blanks and case only."""
+    # 16 bytes per text in place of the text: the counter holds one entry for each different one.
     return sha256(" ".join(text.casefold().split()).encode()).digest()[:16]
 
 
@@ -138,6 +143,7 @@ def _repetition_check(images: Counter[bytes], max_images: int) -> TextCheck:
 def _language_check(languages: tuple[str, ...], min_share: float) -> TextCheck:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
+    # Without norm_probs py3langid gives log-likelihoods, which no share can be compared with.
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     unknown = sorted(set(languages) - set(identifier.labels))
     if unknown:

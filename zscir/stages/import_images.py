@@ -37,6 +37,7 @@ def import_images(spec: ImportImagesSpec, pairs: Artifact, images: Artifact, out
     ``pairs`` are those of ``ingest`` with url_prefix = "file:". RequestError when not one picture could be read.
     """
     pair_table = pairs.path("pairs.parquet")
+    # Split as ``download`` splits its URLs: a picture that is added changes one shard, not all behind it.
     write_chunks(distinct_urls(pair_table, out), out / CHUNKS_FOLDER, spec.chunk_rows)
     chunks = sorted((out / CHUNKS_FOLDER).glob("*.parquet"))
     records = [out / RECORDS_FOLDER / path.name for path in chunks]
@@ -49,6 +50,7 @@ def import_images(spec: ImportImagesSpec, pairs: Artifact, images: Artifact, out
     merge_records(pair_table, ChunkRecords(tuple(records)), out / "images.parquet")
     write_import_rejects("import_images", out / "images.parquet", out / "rejects.parquet")
     facts = download_facts(out / "images.parquet") | {"chunks": len(chunks)}
+    # One wrong folder makes every path wrong: reported here, not as an empty table three steps later.
     if facts["rows"] and not facts["ok"]:
         raise RequestError(
             f"not one of {facts['rows']:,} pictures could be read: {facts['failed_by_class']}; the list names "
@@ -66,6 +68,7 @@ def _location(url: str, images: Artifact) -> ImageLocation | ImageFailure:
     if name not in images.entries:
         return ImageFailure("not_found", "the folder has no such file")
     path = images.path(name)
+    # The artifact gives paths of files, not its root: as many levels up as the name has parts.
     root = path.parents[len(Path(name).parts) - 1]
     if not path.resolve().is_relative_to(root.resolve()):
         return ImageFailure("forbidden_path", "a link that leads out of the folder; put the file itself there")

@@ -66,6 +66,7 @@ def import_shards(spec: ImportShardsSpec, shards: Artifact, out: Path) -> Facts:
     for number, name in track(list(enumerate(names)), len(names), "import_shards (tars looked through)"):
         if not found[number].exists():
             write_tar_index(found[number], number, _samples(spec, shards, name))
+    # All tars are looked through first: whether a pair is a duplicate depends on those before it.
     write_tar_plan(found, spec.source, spec.licence, out / "pairs.parquet", out / TAKEN_FILE, out / LEFT_OUT_FILE)
     records = [out / RECORDS_FOLDER / path.name for path in found]
     with DecodePool(spec) as decode_pool:

@@ -23,7 +23,7 @@ MASK_BATCH_ROWS = 20_000
 class MaskSpec(Spec):
     """How masks are drawn: from (``seed``, epoch, image key), hiding the share ``ratio`` of the patches."""
 
-    ratio: Annotated[float, Field(gt=0, lt=1)] = 0.75
+    ratio: Annotated[float, Field(gt=0, lt=1)] = 0.75  # PLI's for CLIP; 0.5 for BLIP
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
@@ -40,6 +40,7 @@ def mask_triplets(spec: MaskSpec, images: Artifact, out: Path, keep: Artifact | 
     with atomic_path(out / "triplets.parquet") as part, table_writer(part, TRIPLETS_SCHEMA) as writer:
         for batch in track(batches, -(-length // MASK_BATCH_ROWS), "mask triplets"):
             pairs = batch.to_pylist()
+            # Per pair, not per image: each caption of an image is a triplet of its own.
             with_image = [pair for pair in pairs if pair["status"] == "ok"]
             rows = [_triplet(spec, pair) for pair in with_image if keep_list.contains(pair["image_key"])]
             writer.write_table(checked_table(rows, TRIPLETS_SCHEMA))

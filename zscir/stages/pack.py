@@ -53,6 +53,7 @@ class PackSpec(Spec):
 
     shard_rows: Annotated[int, Field(ge=1, le=100_000)] = 2000  # triplets per shard
     size_px: Annotated[int, Field(ge=16, le=4096)] | None = None  # short side; larger images are shrunk; None copies
+    # Of a second JPEG generation; only copying (size_px = None) loses nothing.
     quality: Annotated[int, Field(ge=1, le=100)] = 92  # of the JPEGs that are shrunk
 
 
@@ -66,6 +67,7 @@ def pack(spec: PackSpec, triplets: Artifact, images: Artifact, out: Path) -> Fac
     with ShardReader(images.path) as reader, ThreadPoolExecutor(os.cpu_count()) as pool:
         for number, rows in enumerate(track(_groups(spec, triplets, images, out), None, "pack (shards)")):
             name = f"{number:05d}"
+            # The rejects are written last, so their file says that the whole shard is there.
             if not (out / SHARD_PARTS_FOLDER / f"{name}.rejects.parquet").exists():
                 _write(spec, name, rows, reader, pool, out)
             shards = number + 1
@@ -91,6 +93,7 @@ def _groups(spec: PackSpec, triplets: Artifact, images: Artifact, out: Path) -> 
         LEFT JOIN known target ON target.image_key = t.target_key
         ORDER BY t.file_row_number
     """  # noqa: S608 - names of our own schemas
+    # Ordered in SQL: DuckDB's joins do not keep the order of rows, and the tars must be the same each time.
     for table in query_tables(sql, out, spec.shard_rows, JOINED_SCHEMA):
         yield table.to_pylist()
 
@@ -100,6 +103,7 @@ def _write(
 ) -> None:
     """Finish one shard: the tar (none when no triplet is left), then its index rows, then its rejects."""
     usable = [row for row in rows if _missing_image(row) is None]
+    # map keeps the order, whichever thread is done first.
     packed = list(zip(usable, pool.map(lambda row: _images(spec, row, reader), usable), strict=True))
     good = [(row, data) for row, data in packed if isinstance(data, dict)]
     bad = [(row["triplet_id"], "no_image", why) for row in rows if (why := _missing_image(row)) is not None]
@@ -139,6 +143,7 @@ def _images(spec: PackSpec, row: dict[str, Any], reader: ShardReader) -> dict[st
 
 def _shrunk(data: bytes, size_px: int, quality: int) -> bytes:
     header = read_image_header(data)
+    # A turned image is decoded and stored upright: other readers of the shards may ignore its EXIF orientation.
     if header.format == "JPEG" and header.is_upright and min(header.width, header.height) <= size_px:
         return data
     return encode_jpeg(resize_short_side(decode_image(data), size_px), quality)
@@ -146,6 +151,7 @@ def _shrunk(data: bytes, size_px: int, quality: int) -> bytes:
 
 def _members(row: dict[str, Any], data: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
     key = row["triplet_id"]
+    # WebDataset takes all up to the first dot of a name for the sample's key.
     if "." in key or "/" in key:
         raise StageError(f"pack: the triplet id {key!r} holds a dot or a slash; WebDataset would cut it there")
     check_member_name(key)

@@ -41,10 +41,13 @@ class ParseSpec(Spec):
     """
 
     per_pair: Annotated[int, Field(ge=1, le=3)] = 1
+    # The prompt asks for 3 to 20 words; the texts of Laion-CIR have a median of 8.
     min_words: Annotated[int, Field(ge=1)] = 3
     max_words: Annotated[int, Field(ge=1)] = 20
+    # Of Laion-CIR's LLM texts 18 % are repeats, of its template texts 32 %.
     max_uses: Annotated[int, Field(ge=1)] = 5
     max_type_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    # InstructPix2Pix takes 0.2 for generated pairs; real pairs differ in more than the text says and need less.
     min_direction: Annotated[float, Field(ge=-1, le=1)] | None = None
 
 
@@ -81,6 +84,7 @@ class _Pairs:
 
     def of(self, responses: list[_Row]) -> Iterator[tuple[_Row, _Row]]:
         """(response, its candidate); RequestError when a response belongs to other candidates."""
+        # CANDIDATE:MARK, as ask_llm writes it; the mark is hexadecimal, so the last colon parts them.
         names = [row["response_id"].rpartition(":")[0] for row in responses]
         unknown = [name for name in names if name not in self.number]
         if unknown:
@@ -105,6 +109,7 @@ class _Directions:
         if reference_key not in self.number or target_key not in self.number:
             return None
         reference, target = self.number[reference_key], self.number[target_key]
+        # float64 before the difference: of two near vectors float32 would leave mostly rounding.
         text = np.asarray(self.text[target], np.float64) - self.text[reference]
         image = np.asarray(self.image[target], np.float64) - self.image[reference]
         length = float(np.linalg.norm(text) * np.linalg.norm(image))
@@ -132,6 +137,7 @@ class _Parser:
         rejects: list[_Row] = []
         for response, pair in self.pairs.of(responses):
             answer, reason, detail = self._answer(response, pair)
+            # By similarity: many refusals of far pairs say that the mining window is too loose.
             self.tally.count_similarity(pair["image_similarity"], refused=reason == "refusal")
             if answer is None:
                 rejects.append(self._reject(response["response_id"], reason, detail))
@@ -149,6 +155,7 @@ class _Parser:
             return None, error.reason, error.detail
         except (ValueError, RecursionError):
             return None, "not_json", "the response is not one that ask_llm writes"
+        # What the answer alone shows comes first; counts and vectors are looked up only for what has passed.
         if not answer.valid:
             return None, "refusal", answer.reason
         if len({normalise_instruction(text).lower() for text in answer.instructions}) < len(answer.instructions):
@@ -178,6 +185,7 @@ class _Parser:
             if reason:
                 rejects.append(self._reject(f"{response['response_id']}#{number}", reason, instruction))
                 continue
+            # Only what is kept counts towards max_uses and max_type_share.
             self.tally.keep(text, answer.edit_type)
             triplets.append(_triplet(response, pair, text))
             made += 1
@@ -191,6 +199,7 @@ def _triplet(response: _Row, pair: _Row, text: str) -> _Row:
     identity = f"{response['response_id']}\n{text}"
     return {
         "triplet_id": sha256(identity.encode()).hexdigest()[:32],
+        # Kept apart: template texts are the control that an LLM's are compared with.
         "source": "template" if response["model"] == "template" else "llm",
         "reference_key": pair["reference_key"],
         "target_key": pair["target_key"],

@@ -39,9 +39,11 @@ def tabletop(spec: TabletopSpec, out: Path) -> Facts:
 
 def _rows_of(spec: TabletopSpec, index: int, counts: dict[str, int]) -> Iterator[dict[str, Any]]:
     """The row of scene ``index``, spoilt or doubled by chance as the rows of real lists are."""
+    # A generator for each row: a longer list begins with the same rows.
     rng = derive_rng(spec.seed, "web row", index)
     row = {"url": url_of(spec, index), "caption": web_caption(spec, index), "licence": rng.choice(_LICENCES)}
     counts["siblings"] += is_sibling(spec, index)
+    # One draw for all sorts of faults: a row is bad in one way, and the shares add up.
     chance = rng.random()
     if chance < spec.blank_share:
         counts["blank"] += 1

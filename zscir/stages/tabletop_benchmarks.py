@@ -52,6 +52,7 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _write_images(spec: TabletopBenchmarksSpec, benchmark: TabletopBenchmark, folder: Path) -> int:
+    # By member name: the tar has the same bytes in whatever order the benchmark was built.
     images = sorted(benchmark.images, key=lambda image: image.member)
 
     def members() -> Iterator[tuple[str, bytes]]:

@@ -75,6 +75,7 @@ def tabulate(spec: TabulateSpec, scores: list[Artifact], out: Path) -> Facts:
 
 
 def _rows(evaluation: Artifact) -> list[dict[str, Any]]:
+    # Scores alone make a table too: an artifact of another stage may hold no more.
     if "intervals.parquet" in evaluation.entries:
         return read_rows(evaluation.path("intervals.parquet"), INTERVALS_SCHEMA)
     return read_rows(evaluation.path("scores.parquet"), SCORES_SCHEMA)

@@ -20,5 +20,6 @@ def train(
     from zscir.training.launch import resolve_rank_count, train_on_ranks
 
     job = TrainJob(spec, out, data, backbone, init)
+    # From ZSCIR_RANKS, not from the spec: the machine decides it, and it enters no key.
     count = resolve_rank_count(spec.batch_size)
     return job.run() if count == 1 else train_on_ranks(count, job)
