@@ -215,7 +215,7 @@ def prefect_check(environment: Mapping[str, str], home: Path) -> DoctorCheck:
         return DoctorCheck("prefect api", "ok", "none named; each command starts its own for as long as it runs")
     where = strip_url_credentials(url)
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=API_LIMIT_S) as answer:  # noqa: S310 (the user's own setting)
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=API_LIMIT_S) as answer:  # noqa: S310 - the URL is the user's own setting
             return DoctorCheck("prefect api", "ok", f"{where} answers {answer.status}")
     except urllib.error.HTTPError as error:
         error.close()  # it holds the connection; Python 3.14 warns where that is left to the collector

@@ -47,7 +47,6 @@ class ParseSpec(Spec):
     # Of Laion-CIR's LLM texts 18 % are repeats, of its template texts 32 %.
     max_uses: Annotated[int, Field(ge=1)] = 5
     max_type_share: Annotated[float, Field(gt=0, le=1)] | None = None
-    # InstructPix2Pix takes 0.2 for generated pairs; real pairs differ in more than the text says and need less.
     min_direction: Annotated[float, Field(ge=-1, le=1)] | None = None
 
 
