@@ -37,4 +37,5 @@ def backfill_command(
     request, partitions = RunRequest(pipeline, changes or []), partitions_between(first, last, every)
     rows = run_backfill(open_checked_store(store_uri), request, partitions, run_with_prefect, check_pools)
     print_rows(rows, as_json, f"backfill of {pipeline}")
+    # The line as it was typed: typed again it makes what is missing and reuses the rest.
     raise_failed_partitions(rows, shlex.join(["zscir", *sys.argv[1:]]))

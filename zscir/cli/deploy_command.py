@@ -46,6 +46,7 @@ def deploy_command(
 
     Example: zscir deploy my_pipeline.toml --schedule "0 3 * * *" --timezone Europe/Berlin
     """
+    # Before Prefect is imported, which takes seconds: options that exclude each other are reported at once.
     wanted = deployment_request(pipeline, schedule, interval, timezone, partition, at_once, changes or [])
     from flows.deploy import register_deployments
     from flows.deployment_config import load_deployments, pipeline_deployment

@@ -17,4 +17,4 @@ def doctor_command(store_uri: StoreOption = None, as_json: JsonOption = False) -
     checks = doctor_checks(Settings.from_env(store_uri).store)
     print_rows([vars(check) for check in checks], as_json)
     if any(check.status == "fail" for check in checks):
-        raise typer.Exit(2)
+        raise typer.Exit(2)  # as for any wrong request or set-up; a warning alone is no failure

@@ -40,13 +40,16 @@ def run_with_prefect(run: "Run", chosen: list[str]) -> None:
 
     _quiet_prefect()
     if "PREFECT_API_URL" not in os.environ:
+        # A run that is killed cannot stop its ephemeral server itself, which would go on without it.
         kill_children_on_exit("prefect.server.api.server")
+    # Not at the top: importing Prefect takes seconds, and it must find the log level that was set above.
     from flows.pipeline import pipeline_flow
     from flows.task_runners import single_prefect_server
 
     logging.getLogger("prefect").setLevel(os.environ["PREFECT_LOGGING_LEVEL"])
     stages = {step.name: step.stage.name for step in run.pipeline.steps}
     with single_prefect_server(WorkerSettings.from_env()):
+        # Names only: Prefect stores the parameters of a flow run, and the flow finds the run by its id in this process.
         pipeline_flow(run.run_id, run.pipeline.name, [[name, stages[name]] for name in chosen])
 
 

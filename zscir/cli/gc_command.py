@@ -38,12 +38,15 @@ def gc_command(
     from zscir.store.inventory import check_store_exists
 
     policy = RetentionPolicy.parse(keep_runs, older_than)
+    # A dry run is not checked for the right to write: on S3 it needs none, on a disk only to read the disk's clock.
     store = open_checked_store(store_uri) if delete else open_store_to_read(store_uri)
+    # A mistyped address would otherwise be an empty store, with nothing to remove.
     check_store_exists(store)
     plan = plan_gc(store, policy)
     rows = gc_table(plan)
     done = run_gc(store, plan) if delete else None
     if as_json:
+        # The total is the last row: the result goes there, so that the output stays one list of rows.
         print_rows([row | ({"removed": done.deleted.row} if done and row is rows[-1] else {}) for row in rows], True)
         return
     print_rows(rows, False, f"store {store.uri}")

@@ -48,8 +48,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 app = typer.Typer(
     no_args_is_help=True,
+    # Two options of Typer's own in every help, for something that is set up once.
     add_completion=False,
+    # ``_exit_code`` reports every error, and --debug adds a traceback from which secrets are redacted.
     pretty_exceptions_enable=False,
+    # Plain text: rich would draw boxes around help and usage errors, which are hard to read in a log.
     rich_markup_mode=None,
     help="Zero-shot composed image retrieval, from a list of image URLs to a table of scores.",
 )
@@ -60,7 +63,9 @@ for name, command in COMMANDS.items():
 def main() -> NoReturn:
     """The console script."""
     debug = "--debug" in sys.argv
+    # Taken out before Typer sees it, so that it may stand before or after the command.
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    # As Ctrl-C: a scheduler's SIGTERM then records the run as interrupted and gives locks and leases back.
     signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(_exit_code(arguments, debug))
 
@@ -75,7 +80,7 @@ def _exit_code(arguments: list[str], debug: bool) -> int:
     except ZscirError as error:
         return _report_error(error, error.exit_code, debug)
     except KeyboardInterrupt as error:
-        return _report_error(error, 130, debug, "interrupted")
+        return _report_error(error, 130, debug, "interrupted")  # 128 + SIGINT, as shells have it
     except OSError as error:
         return _report_error(error, 2, debug)
     except Exception as error:  # noqa: BLE001 - a bug in zscir; --debug prints its traceback

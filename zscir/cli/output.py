@@ -26,8 +26,10 @@ def print_rows(
     names = list(columns or (rows[0] if rows else []))
     table = Table(title=title or None, title_justify="left", header_style="bold")
     for name in names:
+        # Folded, not cut with an ellipsis: keys and ids are there to be copied.
         table.add_column(name, overflow="fold")
     for row in rows:
+        # As Text: a caption with [bold] in it is data, and rich would obey it in a plain string.
         table.add_row(*(Text(_format_cell(row.get(name))) for name in names))
     width = None if sys.stdout.isatty() else 200  # a file or a pipe has no width of its own; rich would take 80
     Console(width=width).print(table if names else Text("(no rows)"))
@@ -73,10 +75,12 @@ class JsonFormatter(logging.Formatter):
 def setup_logging(debug: bool) -> None:
     """Log lines of zscir go to standard error, plain or (``ZSCIR_LOG=json``) as JSON; others' only when they warn."""
     as_json = logs_as_json()
+    # Standard error, so that the output of --json can be piped.
     own = _to_stderr(JsonFormatter() if as_json else PlainFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("zscir")
     logger.handlers[:] = [own]
     logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    # The root logger has a handler as well: every line would come twice.
     logger.propagate = False
     others = logging.getLogger()
     # Handlers of an earlier call are replaced; those of other packages and of pytest stay.
@@ -123,4 +127,5 @@ def _format_cell(value: Any) -> str:
         return f"{value:%Y-%m-%d %H:%M:%S}"
     if isinstance(value, float):
         return f"{value:.2f}"
+    # A bool is an int to Python; True would be shown as 1.
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

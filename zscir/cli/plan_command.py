@@ -38,6 +38,7 @@ def plan_command(
         log_warning(f"the plan could not be kept, so a later `--plan` cannot say what differs: {error}")
         token = plan_token_of(plan_record(planned))
     if as_json:
+        # In every row, since the output is one list; without the row of totals, which a program can add up.
         print_rows([row | {"token": token} for row in steps], True)
         return
     table = [*steps, total_row(planned, estimates)]

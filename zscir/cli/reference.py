@@ -60,6 +60,7 @@ def command_functions() -> dict[str, Callable[..., Any]]:
 
 def parameters_of(function: Callable[..., Any]) -> list[CliParameter]:
     """The arguments and options of a command, in their order; a parameter without a declaration is an argument."""
+    # Without ``include_extras`` Annotated is taken off, and with it every option's declaration.
     hints = get_type_hints(function, include_extras=True)
     found = []
     for name, parameter in inspect.signature(function).parameters.items():
@@ -130,6 +131,7 @@ def _default(option: CliParameter) -> str:
 
 def _help(parameter: CliParameter) -> str:
     """The help of an argument or option as the cell of a table."""
+    # A bare | would end the cell.
     return " ".join((parameter.info.help or "").split()).replace("|", "\\|")
 
 

@@ -32,6 +32,7 @@ def run_command(
     """
     from zscir.pipeline.execute import RunRequest
 
+    # Limits travel as --set changes, which the run records: that is how a rerun knows them.
     request = RunRequest(pipeline, with_limits(changes, max_hours, max_usd), only, start, plan_token=token)
     print_run(execute_request(open_checked_store(store_uri), request), as_json)
 

@@ -47,19 +47,23 @@ def serve_command(
     options = (schedule, interval, timezone, partition, at_once, changes or [])
     store = open_checked_store(store_uri)
     with local_server(store, port) as server:
+        # Prefect reads the address of its server when it is imported, and ``local_server`` sets it.
         from flows.deploy import register_deployments
         from flows.deployment_config import load_deployments, pipeline_deployment
 
         wanted = deployment_request(pipeline, *options)
         deployments = load_deployments() + ([] if wanted is None else [pipeline_deployment(wanted)])
+        # After the deployments are read: a mistake in a pipeline file ends the command before a server is up.
         start_server(server, port)
         pool = deployments[0].work_pool.name
         rows = register_deployments(deployments, webhook=webhook)
+        # Before the worker starts: what Prefect calls running in this pool now was left by an earlier `zscir serve`.
         for name in mark_orphaned_runs(pool):
             log_info(f"serve: {name} was at work when the last `zscir serve` ended; its state in Prefect is corrected")
         reap_dead_runs(store)
         scheduled = [row for row in rows if row["schedules"]]
         print_rows(scheduled, False, f"http://{SERVER_HOST}:{port}", ("deployment", "limit", "schedules"))
         print_lines(f"elsewhere on this machine: export PREFECT_API_URL=http://{SERVER_HOST}:{port}/api")
+        # The next call returns at Ctrl-C, and a pipe would show none of this until then.
         sys.stdout.flush()
         supervise_worker(server, pool, limit)

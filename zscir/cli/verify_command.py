@@ -46,4 +46,5 @@ def verify_command(
     if not as_json:
         read = f"{found.artifacts:,} artifacts, {found.files:,} files, {found.bytes:,} bytes read"
         print_lines(f"{read}; {len(found.damaged):,} artifacts damaged")
+    # The table first: this raises for damage, quarantined or not, so that a script sees exit code 4.
     raise_if_damaged(store, found, quarantine_artifacts(store, found) if quarantine and found.damaged else [])

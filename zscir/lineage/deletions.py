@@ -16,7 +16,7 @@ from zscir.runtime.schemas import write_table
 from zscir.store.artifacts import Manifest, parse_manifest
 from zscir.store.store import LINEAGE_FOLDER, Store
 
-DELETIONS_EVERY_S = 5.0
+DELETIONS_EVERY_S = 5.0  # each write is the whole table, and a gc may remove thousands
 DELETIONS_FILE = "removed.parquet"
 REMOVING, DONE, SPARED = "removing", "removed", "spared"
 
@@ -41,7 +41,7 @@ class DeletionLog:
             "outcome": REMOVING,
             "removed_at": datetime.now(UTC),
             "removed_by": self.id,
-            "manifest": manifest,
+            "manifest": manifest,  # so that `zscir show` can say what it was when its files are gone
         }
 
     def record_outcome(self, stage: str, key: str, outcome: str) -> None:

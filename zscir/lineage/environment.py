@@ -75,9 +75,11 @@ def is_worker_alive(worker: str) -> bool:
     import psutil
 
     host, pid, start = worker.rsplit(":", 2)
+    # Nothing can be seen of it from here; ``heartbeats`` judges such a run by its silence.
     if host != platform.node():
         return True
     try:
+        # psutil adds the start, in ticks since the boot, to the boot's time, which may come out a second different.
         return abs(int(psutil.Process(int(pid)).create_time()) - int(start)) <= 1
     except psutil.Error:
         return False
@@ -95,6 +97,7 @@ def _git() -> tuple[str | None, bool | None]:
 
     def run_git(*arguments: str) -> str | None:
         try:
+            # git may take long in a checkout on a network disk, and no run waits longer to learn its commit.
             done = subprocess.run(
                 ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False
             )

@@ -25,9 +25,9 @@ from zscir.store.store import LINEAGE_FOLDER, Store
 from zscir.store.store_clock import file_time_and_now
 
 HEARTBEAT_FILE = "heartbeat.json"
-HEARTBEAT_EVERY_S = 30.0
+HEARTBEAT_EVERY_S = 30.0  # 120 small writes an hour
 MAX_MISSED_BEATS = 10  # beats in a row, five minutes: longer than calls to an unreachable store are retried
-HEARTBEAT_STOP_S = 5.0
+HEARTBEAT_STOP_S = 5.0  # a run that is over does not wait for retries against a store that is away
 
 
 class Heartbeat:
@@ -66,6 +66,7 @@ class Heartbeat:
             "host": platform.node(),
             "pid": os.getpid(),
             "process": worker_name(),
+            # A host name is not enough: containers may share it and have process numbers of their own.
             "place": process_namespace(),
             "beat": self._number,
             "every_s": self._every_s,
@@ -117,6 +118,7 @@ def run_status(store: Store, run: dict[str, Any]) -> str:
     sign = read_heartbeat(store, run["run_id"])
     if sign is None:
         return status_by_process(run)
+    # Here the process table says it for certain and at once; the age of a file does neither.
     if sign.place == process_namespace() != "":
         return "running" if is_worker_alive(sign.process) else "died"
     times = heartbeat_times(store, run["run_id"])

@@ -26,6 +26,7 @@ def describe_ref(store: Store, ref: str) -> RefDetails:
             raise RequestError(f"store {store.uri}: no runs yet")
         return _run_details(store, newest[0]["run_id"])
     found = matching_refs(store, ref)
+    # A whole id may be the beginning of others.
     exact = [(kind, name) for kind, name in found if name == ref]
     found = exact if len(exact) == 1 else found
     if len(found) == 1:
@@ -47,6 +48,7 @@ def matching_refs(store: Store, ref: str) -> list[tuple[str, str]]:
         return found
     keys = {row["name"] for row in _rows_with_prefix(store, "artifacts", "key", ref)}
     keys |= {row["name"] for row in _rows_with_prefix(store, "removed", "key", ref)}
+    # Artifacts that no run of this store made, copied here for example, are in no lineage table.
     keys |= {key for _, key in store.list_keys() if key.startswith(ref)}
     found += [("artifact", key) for key in sorted(keys)]
     found += [("triplet", row["name"]) for row in _rows_with_prefix(store, "triplets", "triplet_id", ref)]

@@ -37,6 +37,7 @@ class PreviousRuns:
         """The rows of a pipeline's runs, newest first; each is read when the iteration reaches it."""
         tables = self._tables("run", self._ids)
         for _, same_second in groupby(self._ids, lambda run_id: run_id[:TIMESTAMP_CHARS]):
+            # Ids of one second end in random characters: only the tables say which of those runs was first.
             rows = [row for _ in same_second for row in next(tables) if row["pipeline"] == pipeline]
             yield from sorted(rows, key=lambda row: row["started_at"], reverse=True)
 
@@ -57,6 +58,7 @@ class PreviousRuns:
             if rows is None:
                 return None
             for row in rows:
+                # The newest row wins; by the digest, since a key may have been made again to other bytes.
                 self._makers.setdefault((row["key"], row["digest"]), row)
         return self._makers[key, digest]
 
@@ -82,6 +84,7 @@ class PreviousRuns:
             return []
         where = f"store {self._store.uri}: {LINEAGE_FOLDER}/{run_id}/{name}.parquet"
         try:
+            # From memory: a run under way may replace the file at any moment.
             table = pq.ParquetFile(pa.BufferReader(data)).read()
         except (pa.ArrowInvalid, OSError) as error:
             raise RequestError(f"{where}: {error}") from None

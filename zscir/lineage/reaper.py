@@ -33,11 +33,13 @@ def _mark_failed(store: Store, run_id: str) -> bool:
     (run,) = table.rows
     if run["status"] != "running":
         return False  # it ended in the meantime
+    # The heartbeat has the store's time, the row its machine's: a run must not end before it began.
     at = run["started_at"] if times is None else max(times[0], run["started_at"])
     message = f"died: no heartbeat since {at:%Y-%m-%d %H:%M:%S} UTC"
     ended = [row | _failed_step_row(row, message, at) for row in stages.rows]
     config = canonical_json(json.loads(run["user_config"]) | {"died": message})
     failed = run | {"status": "failed", "finished_at": at, "user_config": config}
+    # The run's row last: a reaper that dies in between leaves it ``running``, and the next one does both again.
     if not (_replace(store, stages, ended) and _replace(store, table, [failed])):
         return False
     log_info(f"run {run_id}: {message}; marked as failed; resume it with: zscir rerun {run_id}")
@@ -61,6 +63,7 @@ class _Table:
 def _read(store: Store, run_id: str, name: str) -> _Table:
     path = store.address(LINEAGE_FOLDER, run_id, f"{name}.parquet")
     with tempfile.TemporaryDirectory(prefix="zscir-reaper-") as folder, translate_storage_errors(store.uri):
+        # The ETag before the bytes: if the run writes in between, the replacement fails, as it should.
         etag = etag_of(store.fs, path) if store.remote else None
         local = Path(folder) / f"{name}.parquet"
         store.fs.get_file(path, str(local))

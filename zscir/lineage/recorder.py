@@ -91,10 +91,13 @@ class Recorder:
         meter = ResourceMeter()
         try:
             yield row
+        # Ctrl-C and SIGTERM, too: a step that was interrupted must not stay ``running``.
         except BaseException as error:
+            # Redacted before it is cut: half a secret would not be recognised.
             row.update(outcome="failed", error=redact(f"{type(error).__name__}: {error}")[:2000])
             raise
         finally:
+            # What the block has measured itself wins over the meter of this process.
             row.update({**meter.stop(), **row, "finished_at": datetime.now(UTC)})
             self._put("stages", step, row)
             if self._rows["pieces"]:
@@ -161,6 +164,7 @@ class Recorder:
         began = time.monotonic()
         if began >= self._chunks_due:
             self._write("pieces")
+            # Twenty times as long as the last write: however large the table, writing takes about 5 % of the time.
             self._chunks_due = time.monotonic() + max(CHUNK_ROWS_EVERY_S, 20 * (time.monotonic() - began))
 
     def add_check_results(self, step: str, key: str, results: list[dict[str, Any]]) -> None:
@@ -186,13 +190,16 @@ class Recorder:
     def finish(self, status: str) -> None:
         """Close the run as succeeded, failed or interrupted."""
         self._run.update(status=status, finished_at=datetime.now(UTC))
+        # The run's own table last: who reads there that it is over finds the others complete.
         self._write("stages", "artifacts", "edges", "run")
 
     def _put(self, table: str, key: str, row: dict[str, Any]) -> None:
+        # A copy: the caller goes on to change its row, maybe while another thread writes the table.
         self._rows[table][key] = dict(row)
         self._write(table)
 
     def _write(self, *names: str) -> None:
+        # Locked until it is in the store: an older table must not arrive after a newer one.
         with self._lock, tempfile.TemporaryDirectory(prefix="zscir-lineage-") as folder:
             for name in names:
                 rows = [self._run] if name == "run" else list(self._rows[name].values())

@@ -4,7 +4,7 @@ import threading
 import time
 from typing import Any
 
-SAMPLE_EVERY_S = 0.25
+SAMPLE_EVERY_S = 0.25  # a look at all children costs milliseconds; a shorter peak is missed
 
 
 class ResourceMeter:
@@ -38,11 +38,13 @@ class ResourceMeter:
 
     def _cpu_s(self) -> float:
         times = self._process.cpu_times()
+        # The kernel adds a child's time to ``children_*`` only when it has ended and was waited for.
         return float(times.user + times.system + times.children_user + times.children_system)
 
     def _rss(self) -> int:
         import psutil
 
+        # Pages that processes share count once in each, so with forked workers this is an upper bound.
         total = int(self._process.memory_info().rss)
         for child in self._process.children(recursive=True):
             try:

@@ -58,6 +58,7 @@ def read_run_history(store: Store) -> RunHistory:
     files: dict[str, dict[str, ObjectStat]] = defaultdict(dict)
     for path, stat in list_objects(store, LINEAGE_FOLDER).items():
         files[path.split("/")[0]][path.rpartition("/")[2]] = stat
+    # The packages of a run are kilobytes of JSON that nothing here reads.
     query = "SELECT * EXCLUDE (packages) FROM run ORDER BY started_at, run_id"
     runs = [_past_run(row, run_status(store, row), files[row["run_id"]]) for row in query_store_rows(store, query)]
     return RunHistory(runs, *(dict(found[kind]) for kind in ("used", "piece", "edge")))
@@ -74,6 +75,7 @@ def _past_run(row: dict[str, Any], status: str, files: dict[str, ObjectStat]) ->
         first_seen=min([row["started_at"], *([table.modified_at] if table is not None else [])]),
         last_seen=max([row["finished_at"] or row["started_at"], *(stat.modified_at for stat in files.values())]),
         is_complete_run=not (config.get("only") or config.get("from")),
+        # A backfill names its partition by such changes; ``keep_runs`` counts for each partition by itself.
         partition=tuple(sorted(change for change in config.get("set") or [] if change.startswith("partition."))),
         parent_run_id=row["parent_run_id"],
     )

@@ -97,6 +97,7 @@ def make_views(connection: "duckdb.DuckDBPyConnection", store: Store, query: str
     A view has the columns of its schema, whatever version of zscir wrote the files; ``artifact_key`` is added to the
     record tables. RequestError names the file and the column when one that may not be null is missing.
     """
+    # DuckDB shows times with a zone in the machine's own, unless the connection has another.
     connection.execute("SET TimeZone = 'UTC'")
     named = _tables_named(query)
     lineage = set(LINEAGE_TABLES) & named if named else set(LINEAGE_TABLES)
@@ -121,6 +122,7 @@ def _record_rows(store: Store, name: str, copies: Path) -> str:
         found = parquet_columns(store.artifact_files(RECORD_FILES.get(name, f"{name}.parquet"), copies))
         files = {path: columns for path, columns in found.items() if is_table_of(columns, schema)}
         rows = parquet_sql(files, schema, ", filename = true")
+    # Without a file there is no column ``filename`` to take the key from.
     key = ARTIFACT_KEY_SQL if files else "CAST(NULL AS VARCHAR)"
     return f"(SELECT *, {key} AS artifact_key FROM {rows})"  # noqa: S608 - our own expressions
 
@@ -141,5 +143,6 @@ def _quoted(schema: pa.Schema) -> str:
 def _tables_named(query: str) -> set[str]:
     """The tables that ``query`` names, and those that they are made of."""
     known = [*LINEAGE_TABLES, *RECORD_SCHEMAS, "ancestry"]
+    # By its words, not by its grammar: a name inside a string makes one view too many, which does no harm.
     found = {name for name in known if re.search(rf"\b{name}\b", query, re.IGNORECASE)}
     return found | set(ANCESTRY_TABLES) if "ancestry" in found else found

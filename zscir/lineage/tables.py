@@ -55,6 +55,7 @@ REMOVED_SCHEMA = schema_of(
     removed_by="str",
     manifest="str?",
 )
+# Table names, and columns such as ``piece``, are in users' stores and queries: new ones may come, none may change.
 LINEAGE_SCHEMAS = {
     "run": RUN_SCHEMA,
     "stages": STAGES_SCHEMA,

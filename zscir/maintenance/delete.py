@@ -60,6 +60,7 @@ class DeleteResult:
 
 def delete_unreferenced(store: Store, marks: MarkedStore) -> DeleteResult:
     """Remove the artifacts that nothing keeps, except those touched since; StageError when the store refuses."""
+    # Dependents first: when one turns out to be in use, what it needs has not been removed yet.
     unreferenced = marks.unreferenced()
     deletions = DeletionLog(store, "gc")
     for artifact in unreferenced:
@@ -98,6 +99,7 @@ def _delete_one(store: Store, marks: MarkedStore, artifact: StoredArtifact) -> b
         if not free:
             return False
         lease = _lease(store, marks, artifact)
+        # Listed again under the key: since the first listing a run may have dated it anew, or made it again.
         now = list_objects(store, artifact.stage, artifact.key)
         if MANIFEST in now and now[MANIFEST].modified_at >= marks.cutoff:
             return False
@@ -125,6 +127,7 @@ def remove_stored_artifact(store: Store, artifact: StoredArtifact) -> None:
         if store.remote:
             paths = [f"{folder}/{name}" for name in artifact.files if name != MANIFEST]
             if paths:
+                # All at once: s3fs sends up to 1,000 keys per request.
                 store.fs.rm(paths)
         elif Path(folder).is_dir():
             shutil.rmtree(folder)
@@ -138,4 +141,5 @@ def remove_manifest(store: Store, stage: str, key: str) -> None:
             store.fs.rm_file(path)
         elif Path(path).exists():
             Path(path).unlink()
+            # So that a power cut cannot bring the manifest back after the files it names are gone.
             fsync_path(Path(path).parent)

@@ -27,10 +27,11 @@ from zscir.runtime.errors import ZscirError
 from zscir.runtime.settings import Settings
 
 PROBE_LIMIT_S = 120  # a first import of torch on a cold disk
-API_LIMIT_S = 5.0
+API_LIMIT_S = 5.0  # a Prefect server on the same machine or network answers within milliseconds
 DISK_WARN_GB, DISK_FAIL_GB = 10.0, 1.0
 
 # What only a process that really imports torch and torchvision can say; in a child, because a broken torch may end it.
+# zscir before torchvision: its import hook is what lets the CUDA-linked wheel load beside a torch for the CPU.
 TORCH_PROBE = """
 import json, zscir, torch, torchvision, torchvision.extension
 print(json.dumps({
@@ -56,6 +57,7 @@ def doctor_checks(store_uri: str | None) -> list[DoctorCheck]:
 def package_checks() -> list[DoctorCheck]:
     """What is installed beside this Python, against the known conflicts."""
     try:
+        # What an extra requires is missing on most machines, and nothing is wrong with that.
         own = [line for line in requires("zscir") or [] if "extra ==" not in line]
     except PackageNotFoundError:
         own = []
@@ -82,6 +84,7 @@ def pip_command() -> str:
 
 def shadow_check(site_packages: Path) -> DoctorCheck:
     """Modules in site-packages named like the standard library's: who puts site-packages first gets the wrong ones."""
+    # Prefect starts its ephemeral server with ``uvicorn --app-dir``, which puts site-packages first on the path.
     names = {path.stem if path.suffix == ".py" else path.name: path for path in sorted(site_packages.glob("*"))}
     found = [names[name] for name in sorted(names.keys() & sys.stdlib_module_names)]
     if not found:
@@ -102,6 +105,7 @@ def probe_torch() -> dict[str, Any] | str:
         return f"importing torch and torchvision took more than {PROBE_LIMIT_S} s"
     if done.returncode != 0:
         return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    # The last line: an import may have printed something above it.
     answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return answer
 
@@ -113,6 +117,7 @@ def has_nvidia_driver() -> bool:
 
 def torch_checks(answer: Mapping[str, Any] | str, driver: bool, pip: str, ranks: int | None = 1) -> list[DoctorCheck]:
     """Whether torchvision imports, whether torch sees the GPU that is there, and on how many ranks it would train."""
+    # The pair of constraints.txt. Forced, since an installed 2.13.0+cpu satisfies ==2.13.0 and pip would do nothing.
     reinstall = f"{pip} install --force-reinstall torch==2.13.0 torchvision==0.28.0"
     if isinstance(answer, str):
         return [DoctorCheck("torchvision imports", "fail", answer, reinstall)]
@@ -166,6 +171,7 @@ def store_check(store_uri: str | None) -> DoctorCheck:
         store.check()
         if not remote and not Path(store.root).is_dir():
             return DoctorCheck("store", "ok", f"{where} (not there yet; the first run makes it)")
+        # A name of its own, so that two doctors at once do not remove each other's probe.
         probe = store.address(f".doctor-{uuid.uuid4().hex}")
         with translate_storage_errors(store.uri):
             store.fs.pipe_file(probe, b"zscir doctor")
@@ -198,6 +204,7 @@ def disk_checks(settings: Settings) -> list[DoctorCheck]:
     for name, place in places.items():
         folder = next(path for path in [place.absolute(), *place.absolute().parents] if path.exists())
         free_gb = shutil.disk_usage(folder).free / 1e9
+        # Places on one disk share its space: one line for them, under the first name.
         by_disk.setdefault(folder.stat().st_dev, disk_check(name, folder, free_gb, cures[name]))
     return list(by_disk.values())
 
@@ -217,6 +224,7 @@ def prefect_check(environment: Mapping[str, str], home: Path) -> DoctorCheck:
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=API_LIMIT_S) as answer:  # noqa: S310 - the URL is the user's own setting
             return DoctorCheck("prefect api", "ok", f"{where} answers {answer.status}")
+    # Before OSError, of which it is a subclass: a server that refuses is up, and wants another cure.
     except urllib.error.HTTPError as error:
         error.close()  # it holds the connection; Python 3.14 warns where that is left to the collector
         found = f"{where} answers {error.code} {error.reason}"
@@ -227,6 +235,7 @@ def prefect_check(environment: Mapping[str, str], home: Path) -> DoctorCheck:
 
 def _profile_url(environment: Mapping[str, str], home: Path) -> str:
     """The API that the active profile of `prefect config` names."""
+    # Read here, not through Prefect: it may be the very package that does not import.
     folder = Path(environment.get("PREFECT_HOME") or home / ".prefect")
     path = Path(environment.get("PREFECT_PROFILES_PATH") or folder / "profiles.toml")
     try:

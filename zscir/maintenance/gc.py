@@ -42,6 +42,7 @@ def run_gc(store: Store, plan: GcPlan) -> GcResult:
     # Dead leases go first: a lease in the way would keep its artifact.
     removed = [orphan for orphan in plan.orphans if orphan.kind == LEASE_KIND and orphan.remove()]
     deleted = delete_unreferenced(store, plan.marks)
+    # After the artifacts, since files without a manifest may be shared by one that turned out to be in use.
     others = [orphan for orphan in plan.orphans if orphan.kind != LEASE_KIND and orphan.key not in deleted.kept_keys]
     removed += [orphan for orphan in others if orphan.remove()]
     return GcResult(deleted, len(removed), sum(orphan.bytes for orphan in removed))

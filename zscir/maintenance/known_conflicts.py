@@ -16,7 +16,7 @@ from packaging.version import Version
 
 InstalledVersions = Mapping[str, str]  # canonical package name -> version
 CheckStatus = Literal["ok", "warn", "fail"]
-OLDEST_PYTHON = (3, 11)
+OLDEST_PYTHON = (3, 11)  # hashlib.file_digest and datetime.UTC came with it
 NEWEST_PYTHON = (3, 14)
 
 
@@ -43,11 +43,14 @@ class KnownConflict:
 
 
 KNOWN_CONFLICTS = (
+    # The bound that Prefect 3.9.1 sets itself; 0.150.0 works, 0.165.0 does not, and none in between was tested.
     KnownConflict("fastapi", "prefect", "<0.151",
          "no Prefect server and no ephemeral API: TypeError: Body() got an unexpected keyword argument 'min_items'"),
     KnownConflict("sqlalchemy", "prefect", ">=2.0,<2.1",
          "the Prefect scheduler never creates a run; only the server's log says Can't evaluate bulk DML statement"),
+    # The kubernetes package, 37.0.2 for one, brings 4.0.0 along.
     KnownConflict("python-dateutil", "prefect", "<3", "prefect and botocore do not import"),
+    # open_clip's extra ``training`` has the same bound.
     KnownConflict("webdataset", "open-clip-torch", "<0.2.87",
          "open_clip's own training script stops with KeyError: 'fname'; zscir itself works", status="warn"),
     KnownConflict("click", "huggingface-hub", ">=8.4.2",
@@ -92,6 +95,7 @@ def _check_requirements(versions: InstalledVersions, requirements: Sequence[str]
         version = versions.get(canonicalize_name(requirement.name))
         if version is None:
             missing.append(requirement.name)
+        # By default no range contains a pre-release, and somebody may have installed one on purpose.
         elif not requirement.specifier.contains(version, prereleases=True):
             wrong.append(f"{requirement.name} {version} (wanted {requirement.specifier})")
         else:
@@ -110,6 +114,7 @@ def _check_torch_pair(versions: InstalledVersions, pip: str) -> DoctorCheck:
     cure = f"{pip} install torch==2.13.0 torchvision==0.28.0"
     if torch is None or torchvision is None:
         return DoctorCheck("torchvision/torch", "fail", f"{found}; open_clip imports both", cure)
+    # Compared by minor version only: a local part such as +cpu says for what it was built, not for which partner.
     if Version(torch).major == 2 and Version(torch).minor + 15 == Version(torchvision).minor:
         return DoctorCheck("torchvision/torch", "ok", found)
     return DoctorCheck(

@@ -86,7 +86,9 @@ def _work_folders(store: Store, marks: MarkedStore) -> Iterator[Orphan]:
     if not store.scratch.is_dir():
         return
     with translate_storage_errors(str(store.scratch)):
+        # On S3 the scratch folder is on this machine: the same age, counted back from this disk's time.
         before = disk_now(store.scratch) - (marks.taken_at - marks.cutoff)
+        # The slash at the end makes pathlib (3.11 and later) leave out the lock files between the folders.
         for folder in sorted(store.scratch.glob("[!.]*/*/")):
             size, newest = _folder_size(folder)
             if newest < before:
@@ -94,6 +96,7 @@ def _work_folders(store: Store, marks: MarkedStore) -> Iterator[Orphan]:
                 yield Orphan("work folders", name, size, partial(_remove_work, folder, before))
         for folder in sorted(store.scratch.glob(".trash-*/")):
             size, _ = _folder_size(folder)
+            # Of any age: a commit moves something there to remove it at once, and holds its lock meanwhile.
             if _TRASH.fullmatch(folder.name):
                 yield Orphan("work folders", folder.name, size, partial(_remove_trash, store.scratch, folder))
 
@@ -136,6 +139,7 @@ def _dead_leases(store: Store, marks: MarkedStore) -> Iterator[Orphan]:
         path = store.address(LEASE_FOLDER, name)
         with translate_storage_errors(store.uri):
             lease = read_object(store.fs, path)
+        # The age alone is not enough where ZSCIR_LEASE_S is long: a holder may be silent for most of a term.
         if lease is not None and stat.modified_at < min(
             marks.cutoff, marks.taken_at - timedelta(seconds=DEAD_LEASE_TERMS * lease_term_s(lease))
         ):
@@ -155,11 +159,13 @@ def _unfinished_uploads(store: Store, marks: MarkedStore) -> Iterator[Orphan]:
     try:
         with translate_storage_errors(store.uri):
             answer = store.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/" if prefix else "")
+    # A subclass of StageError: a store that is away must not pass for one that cannot list uploads.
     except TransientError:
         raise
     except StageError as error:  # an endpoint, or a permission, that does not know them
         log_warning(f"uploads in parts cannot be listed, and are left: {error}")
         return
+    # One answer lists up to 1,000 of them; the next gc gets the rest.
     for upload in answer.get("Uploads") or []:
         if upload["Initiated"] < marks.cutoff:
             what = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
@@ -195,6 +201,7 @@ def _stale_copies(store: Store, marks: MarkedStore) -> Iterator[Orphan]:
 
 
 def _remove_copy(store: Store, folder: Path) -> bool:
+    # Looked up again: a run may have made the artifact since the listing, and be reading this copy.
     if store.read_text(folder.parent.name, folder.name, MANIFEST) is not None:
         return False
     with translate_storage_errors(str(folder)):

@@ -42,6 +42,7 @@ class RetentionPolicy:
     @classmethod
     def parse(cls, keep_runs: int, older_than: str) -> "RetentionPolicy":
         """The policy of the command's options; RequestError says what is allowed."""
+        # Five digits: 99,999 weeks ago is still a date that Python can hold, 999,999 weeks ago is not.
         found = re.fullmatch(r"(\d{1,5})([mhdw])", older_than.strip())
         if keep_runs < 0:
             raise RequestError(f"keep runs {keep_runs}: a whole number from 0 up is needed")
@@ -87,6 +88,7 @@ def mark_store(store: Store, policy: RetentionPolicy) -> MarkedStore:
     manifests = read_stored_manifests(store, artifacts)
     dependencies = dependency_links(manifests, history)
     kept = keep_reasons(artifacts, history, dependencies, policy, taken_at)
+    # The runs are sorted, oldest first: the newest that used a key overwrites the others.
     used_by = {key: run.run_id for run in history.runs for key in history.used.get(run.run_id, ())}
     running = [run.run_id for run in history.runs if run.status == "running"]
     return MarkedStore(taken_at, taken_at - policy.max_age, artifacts, manifests, dependencies, kept, running, used_by)
@@ -138,10 +140,12 @@ def kept_runs(runs: list[PastRun], policy: RetentionPolicy, cutoff: datetime) ->
         if run.status == "running":
             kept[run.run_id] = REASON_RUNNING
         elif run.status != "succeeded":
+            # Not counted by ``keep_runs``: many failures in a row must not push the last good run out.
             if run.last_seen >= cutoff:
                 kept[run.run_id] = REASON_STOPPED
         elif counted[group] < policy.keep_runs:
             kept[run.run_id] = REASON_LAST_RUNS
+            # False adds nothing: a run of a part uses up none of ``keep_runs``.
             counted[group] += run.is_complete_run
     return _with_parent_runs(kept, {run.run_id: run for run in runs})
 
@@ -171,6 +175,7 @@ def dependency_closure(needs: KeyLinks, keys: Iterable[str]) -> list[str]:
 
 def dependents_first(needs: KeyLinks, keys: set[str]) -> list[str]:
     """``keys`` in an order in which each comes before those that it needs."""
+    # A stack of its own: artifacts may depend on each other in chains longer than Python's recursion limit.
     entered: set[str] = set()
     done: list[str] = []
     for start in sorted(keys):

@@ -35,8 +35,8 @@ from zscir.store.key_lock import hold_key
 from zscir.store.storage_errors import translate_storage_errors
 from zscir.store.store import Store
 
-READ_BLOCK_BYTES = 1 << 23
-MAX_LISTED_FINDINGS = 20
+READ_BLOCK_BYTES = 1 << 23  # 8 MiB, and FILE_READERS of them: at most 128 MiB in memory
+MAX_LISTED_FINDINGS = 20  # of an error message; the table above it has all
 FILE_READERS = 16  # of a store on S3, where most of the time is waiting
 DAMAGED, MISSING = "damaged", "missing"
 NO_MANIFEST, UNKNOWN = "no manifest", "unknown file"
@@ -202,6 +202,7 @@ def _artifacts_sharing(
 
 
 def _check_locations(store: Store, places: Iterable[FileLocation]) -> Iterator[tuple[FileLocation, FileProblem | None]]:
+    # Threads are enough: hashlib lets others run while it hashes a block.
     pool = ThreadPoolExecutor(FILE_READERS if store.remote else min(8, os.cpu_count() or 1))
     try:
         yield from pool.map(lambda place: (place, file_problem(store, *place)), places)
@@ -218,6 +219,7 @@ def file_problem(store: Store, place: str, size: int, digest: str) -> FileProble
         except FileNotFoundError:
             return MISSING, "the file is not there"
         except OSError as error:
+            # Only EIO is about the bytes; EACCES, say, is about who reads them, and nothing to quarantine.
             if error.errno != EIO:
                 raise
             return DAMAGED, "the disk cannot read it (input/output error)"
@@ -235,6 +237,7 @@ def _read_local(path: str) -> tuple[int, str]:
 def _read_remote(store: Store, path: str) -> tuple[int, str]:
     size, total = int(store.fs.info(path)["size"]), sha256()
     for start in range(0, size, READ_BLOCK_BYTES):
+        # Block by block: each such call is retried while the store is away, a read of an open stream is not.
         total.update(store.fs.cat_file(path, start=start, end=min(start + READ_BLOCK_BYTES, size)))
     return size, total.hexdigest()
 
@@ -278,6 +281,7 @@ def quarantine_artifacts(store: Store, verified: VerifyResult) -> list[ArtifactI
         for stage, key in verified.damaged:
             with hold_key(store.scratch, store.leases, stage, key):
                 now = read_stored_manifest(store, stage, key)
+                # Compared under the key: a run may have made it again since it was read, and a whole one must stay.
                 same = now is not None and now.text == verified.manifests[stage, key].text
                 if same:
                     remove_manifest(store, stage, key)

@@ -57,12 +57,14 @@ class FileEntry(Spec):
     @field_validator("home")
     @classmethod
     def _names_a_file_of_the_store(cls, value: str | None) -> str | None:
+        # The store's own folders (``.work``, ``.leases``) begin with a dot and hold no artifact.
         if value is not None and (len(PurePosixPath(value).parts) < 3 or value.startswith(".")):
             raise ValueError("a home is stage/key/name")
         return value
 
     def shared_from(self, artifact: "Artifact", path: str) -> "FileEntry":
         """An entry for another artifact, named ``path``, that shares this file of ``artifact`` without a copy."""
+        # A shared file shared again keeps its first home, so no reader follows a chain.
         home = self.home or f"{artifact.stage}/{artifact.key}/{self.path}"
         return FileEntry(path=path, size=self.size, sha256=self.sha256, home=home)
 
@@ -98,6 +100,7 @@ class Artifact:
     digest: str
     entries: dict[str, FileEntry]
     facts: dict[str, Any] = field(default_factory=dict)
+    # Or a Store, which cannot be named here: store.py imports this module.
     source: "FolderSource | Any" = None
     manifest: Manifest | None = None
 
@@ -197,6 +200,7 @@ def remove_partial_files(root: Path) -> None:
 
 def remove_scratch_files(root: Path) -> None:
     """Remove everything that is no part of the artifact: ``.part`` files and dot names."""
+    # Deepest names first: a dot name inside a folder that is removed already could not be removed any more.
     for path in sorted(root.rglob("*"), reverse=True):
         if path.name.startswith(".") or path.suffix == ".part":
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -212,6 +216,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield part
+        # Flushed before the rename: after a power cut the name could otherwise be there without the bytes.
         fsync_path(part)
         os.replace(part, path)
     except BaseException:
@@ -221,6 +226,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def fsync_path(path: Path) -> None:
     """Wait until a file (or a folder's list of names) is on the disk."""
+    # Read only: a folder cannot be opened otherwise, and a flush needs no right to write.
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -233,6 +239,7 @@ def fsync_path(path: Path) -> None:
 
 def make_key(stage: str, version: int, spec: Spec, inputs: dict[str, str]) -> str:
     """The key of what a stage would make: a digest of its name, version, spec literals and input digests by role."""
+    # ``parse_manifest`` computes this list, too: any change to it makes every artifact of every store unknown.
     return json_digest([stage, version, spec.literals(), inputs])
 
 
@@ -242,6 +249,7 @@ def parse_manifest(text: str, where: str) -> Manifest:
     DamagedManifest when it is not one, or when its parts do not add up to its key and digest; RequestError when a newer
     zscir wrote it, so that its artifact is not overwritten.
     """
+    # First: a newer manifest does not fit this model, and one that counts as damaged would be overwritten.
     _refuse_newer(text, where)
     try:
         manifest = Manifest.model_validate_json(text)
@@ -271,6 +279,7 @@ def _refuse_newer(text: str, where: str) -> None:
 def manifest_text(manifest: Manifest) -> str:
     """The text of a manifest; equal manifests give equal bytes."""
     values = manifest.model_dump(mode="json")
+    # ``literals`` leaves ``home`` out where it is null: a manifest without shared files never mentions it.
     values["files"] = [entry.literals() for entry in manifest.files]
     return canonical_json(values) + "\n"
 

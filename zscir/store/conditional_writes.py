@@ -12,7 +12,7 @@ from typing import Any
 from zscir.store.retrying_fs import RetryingFileSystem, error_response
 
 CONFLICT_STATUSES = (409, 412)  # 409: another conditional write of the same object is under way at this moment
-MISSING_CODES = {"NoSuchKey", "404"}
+MISSING_CODES = {"NoSuchKey", "404"}  # an answer to HEAD has no body, so botocore has only its status to report
 
 
 class PreconditionFailed(Exception):
@@ -36,6 +36,7 @@ def read_object(fs: RetryingFileSystem, path: str) -> ObjectVersion | None:
     bucket, key, _ = fs.split_path(path)
 
     async def get() -> ObjectVersion:
+        # Not ``cat_file``: text and ETag must come from one answer, or another writer could come in between.
         answer = await fs._call_s3("get_object", Bucket=bucket, Key=key)
         try:
             return ObjectVersion(str(answer["ETag"]), (await answer["Body"].read()).decode(errors="replace"))
@@ -45,6 +46,7 @@ def read_object(fs: RetryingFileSystem, path: str) -> ObjectVersion | None:
     try:
         found: ObjectVersion = _s3_request(fs, get)
     except FileNotFoundError as error:
+        # s3fs raises FileNotFoundError for a missing bucket too, and that is a mistake in the store's address.
         if error_response(error)[1] in MISSING_CODES:
             return None
         raise
@@ -78,6 +80,7 @@ def remove_object(fs: RetryingFileSystem, path: str, etag: str) -> None:
 def create_object(fs: RetryingFileSystem, local: str, path: str) -> None:
     """Upload a file where nothing is, else PreconditionFailed. Large files go in parts, the condition with the last."""
     with _translate_conflicts():
+        # s3fs uploads in parts from 100 MiB on: then it sends the condition with CompleteMultipartUpload.
         fs.put_file(local, path, mode="create")
 
 
@@ -95,6 +98,7 @@ def supports_conditions(fs: RetryingFileSystem, path: str, etag: str, data: byte
 
     An endpoint that ignores the headers would write what is there already.
     """
+    # Both are tried: they are features of their own, and S3 had If-None-Match months before If-Match.
     for condition in (None, '"00000000000000000000000000000000"'):
         try:
             write_object(fs, path, data, condition)
@@ -112,6 +116,7 @@ def _translate_conflicts() -> Iterator[None]:
         yield
     except Exception as error:
         status, code = error_response(error)
+        # If-Match on an object that is gone gets 404. A missing bucket has another code, and stays an error.
         if status in CONFLICT_STATUSES or code in MISSING_CODES:
             raise PreconditionFailed(str(error)) from error
         if status == 501 or code == "NotImplemented":

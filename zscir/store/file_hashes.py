@@ -40,6 +40,7 @@ def hash_files_cached(paths: list[Path], where: str, cache: Path) -> Artifact:
     entries = [FileEntry(path=name, size=marks[0], sha256=hashes.digest(path, marks)) for name, path, marks in found]
     hashes.save(only={path for _, path, _ in found} if chosen is None else None)
     artifact = Artifact.of_entries(root, entries)
+    # Equal stat fields prove nothing about a file that was changed just now; it is looked at again next time.
     if not hashes.unsettled:
         _SCAN_CACHE[roots] = signature, artifact
     return artifact
@@ -57,10 +58,11 @@ class HashCache:
         known = self._known.get(path)
         if isinstance(known, list) and known[:-1] == [*marks]:
             return str(known[-1])
-        before = time.time_ns()
+        before = time.time_ns()  # before the bytes are read: a change during the reading counts as just now
         digest = sha256_of(path)
         settled = before - max(marks[1:3]) > MIN_MTIME_AGE_NS and _stat_fields(os.stat(path)) == marks
         self.unsettled |= not settled
+        # A digest that no longer holds must leave the file as well.
         self._changed |= settled or known is not None
         self._known.pop(path, None)
         if settled:
@@ -73,6 +75,7 @@ class HashCache:
             self._known, self._changed = {path: own for path, own in self._known.items() if path in only}, True
         if not self._changed:
             return
+        # A name of its own for each writer: two processes that save at once must not write into one file.
         own = self.file.with_name(f"{self.file.name}.{os.getpid()}-{threading.get_ident()}")
         try:
             with atomic_path(own) as part:

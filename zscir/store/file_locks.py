@@ -37,6 +37,7 @@ def file_lock(folder: Path, what: str) -> Iterator[str]:
         holder.write_text(f"{platform.node()} (process {os.getpid()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC)")
         yield lock_file_id(Path(lock.lock_file))
     finally:
+        # Before the release: afterwards this would remove the note of the next holder.
         holder.unlink(missing_ok=True)
         lock.release()
 

@@ -7,7 +7,7 @@ from functools import partial
 from stat import S_ISREG
 from typing import Any
 
-PARALLEL_LISTINGS = 16
+PARALLEL_LISTINGS = 16  # the time goes into waiting for answers, so more threads than cores are right
 
 
 def sizes_on_disk(paths: Iterable[str]) -> dict[str, int]:
@@ -31,4 +31,5 @@ def _size(path: str) -> int | None:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    # A folder in the place of a file has a size too, and is no file: it counts as missing.
     return found.st_size if S_ISREG(found.st_mode) else None

@@ -13,7 +13,7 @@ from zscir.store.storage_errors import translate_storage_errors
 from zscir.store.store import Store
 
 MANIFEST_READERS = 16  # manifests that are read at the same time
-_KEY = re.compile(r"[0-9a-f]{64}")
+_KEY = re.compile(r"[0-9a-f]{64}")  # a SHA-256; folders such as lineage/RUN_ID or reports never look like that
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ def list_objects(store: Store, *parts: str) -> dict[str, ObjectStat]:
 def read_stored_manifests(store: Store, stored: list[StoredArtifact]) -> dict[tuple[str, str], StoredManifest]:
     """(stage, key) -> every manifest among ``stored``, as it is now."""
     names = [(artifact.stage, artifact.key) for artifact in stored if artifact.manifest_date is not None]
+    # One reader on a disk, where there is no round trip to wait for.
     with ThreadPoolExecutor(MANIFEST_READERS if store.remote else 1) as pool:
         found = pool.map(lambda name: read_stored_manifest(store, *name), names)
         return {name: manifest for name, manifest in zip(names, found, strict=True) if manifest is not None}
@@ -115,12 +116,13 @@ def read_stored_manifest(store: Store, stage: str, key: str) -> StoredManifest |
     if (manifest.stage, manifest.key) != (stage, key):
         return StoredManifest(text, None, f"manifest of another artifact: {manifest.stage}/{manifest.key[:12]}")
     inputs = [entry.key for entry in manifest.inputs.values()]
+    # Without the artifact that holds a shared file this one is not whole, so a gc must see the link.
     homes = [entry.home.split("/")[1] for entry in manifest.files if entry.home]
     return StoredManifest(text, manifest, "", frozenset([*inputs, *homes]))
 
 
 def _date(info: dict[str, Any]) -> datetime:
-    if "LastModified" in info:
+    if "LastModified" in info:  # s3fs; fsspec's local file system says mtime, in seconds
         at: datetime = info["LastModified"]
         return at
     return datetime.fromtimestamp(info["mtime"], UTC)

@@ -11,6 +11,8 @@ from zscir.store.leases import LeaseManager
 @contextmanager
 def hold_key(work_root: Path, leases: LeaseManager | None, stage: str, key: str) -> Iterator[None]:
     """Hold a key of the store whose work folders are in ``work_root``; wait while another process holds it."""
+    # The file lock first: processes of one machine then wait for each other without a request to S3, and a lease that
+    # names this very lock was left by a process that is gone. On the way out the lease is given back first.
     with file_lock(work_root / stage / key, f"{stage} {key[:12]}") as lock, ExitStack() as stack:
         if leases is not None:
             stack.enter_context(leases.hold(stage, key, lock))

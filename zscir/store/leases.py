@@ -37,8 +37,8 @@ from zscir.store.storage_errors import translate_storage_errors
 LEASE_FOLDER = ".leases"
 RENEWALS_PER_TERM = 3  # in one term: two may fail, and the lease is still good
 TRUSTED_SHARE_OF_TERM = 0.5  # share of a term for which the holder trusts its last renewal without another
-FIRST_LEASE_POLL_S = 0.2
-MAX_LEASE_POLL_S = 5.0
+FIRST_LEASE_POLL_S = 0.2  # a chunk may be made within a second
+MAX_LEASE_POLL_S = 5.0  # a training takes hours: each poll is a request that costs money
 
 
 class LeaseLost(StageError):
@@ -55,6 +55,7 @@ class LeaseHolder(Spec):
     until: str
     term_s: float
     attempt: int = 1
+    # Makes each renewal other bytes and so another ETag: ``until`` is the same for renewals within one second.
     beat: int = 0
     lock: str = ""
 
@@ -65,6 +66,7 @@ class LeaseHolder(Spec):
 
 def boottime_s() -> float:
     """Seconds on a clock that is never set and, where the system has one, runs on while the machine is suspended."""
+    # On Linux CLOCK_MONOTONIC stands still in suspension: a holder that slept would trust a lease that is over.
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime(clock)
 
@@ -103,11 +105,13 @@ class Lease:
 
     def release(self) -> None:
         """Give the key back at once; a lease that cannot be removed ends by itself."""
+        # Set before the lock is taken: a renewal after the removal would find no object and take the lease for lost.
         self._released.set()
         with self._renew_lock:
             if not self._lost:
                 with suppress(PreconditionFailed, StageError), translate_storage_errors(self.path):
                     remove_object(self.fs, self.path, self.etag)
+        # Outside the lock, which the thread may be waiting for.
         self._thread.join()
 
     def _renew_until_released(self) -> None:
@@ -178,6 +182,7 @@ class LeaseManager:
         with ExitStack() as stack:
             free = True
             try:
+                # Only this is inside the try: a PreconditionFailed of the caller's block is an error of the caller's.
                 stack.enter_context(self._held_as(stage, key, lock, self._try_acquire))
             except PreconditionFailed:
                 free = False
@@ -215,6 +220,7 @@ class LeaseManager:
         with translate_storage_errors(self._uri):
             try:
                 holder, etag, began_s = get(path, mine, f"{stage} {key[:12]}")
+                # Probed once, on a lease that is ours by then, so that it disturbs nobody.
                 if self._works is None:
                     self._works = supports_conditions(self._fs, path, etag, _holder_bytes(holder))
             except ConditionsUnsupported:
@@ -259,12 +265,14 @@ class LeaseManager:
                 with suppress(PreconditionFailed):
                     return mine, write_object(self._fs, path, _holder_bytes(mine), None), sent_s
                 continue
+            # Counted from after the first reading to before the latest, so the silence is never overestimated.
             if last_read is None or last_read.etag != current.etag:
                 last_read, since_s = current, boottime_s()
             holder = _parse_holder(current, mine.term_s)
             if holder.token == mine.token:
                 return holder, current.etag, sent_s  # our own writing, whose answer was lost on the way
             gone = holder.lock == mine.lock != ""
+            # The holder's own term, which its lease states: the machines may have different settings.
             if gone or began_s - since_s >= holder.term_s:
                 if not gone:
                     log_info(f"{what}: {holder.describe()} gave no sign for {holder.term_s:.0f} s; taking it over")
@@ -277,6 +285,7 @@ class LeaseManager:
                 log_info(f"{what}: {holder.describe()} is making this; waiting")
                 logged = True
             time.sleep(poll_s * random.uniform(0.5, 1.5))
+            # About four looks per term, even of a short one.
             poll_s = min(1.5 * poll_s, MAX_LEASE_POLL_S, holder.term_s / 4)
 
 

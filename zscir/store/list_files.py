@@ -25,6 +25,7 @@ def list_files(root: Path, paths: list[Path] | None = None) -> list[tuple[str, s
         found = os.stat(path)
         if stat.S_ISREG(found.st_mode) and not name.endswith(".part") and not name.startswith("."):
             files.append((name, path, found))
+    # By parts, as pathlib sorts: the files of folder ``a`` come before ``a-b``, though ``-`` sorts before ``/``.
     return sorted(files, key=lambda file: file[0].split("/"))
 
 

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 T = TypeVar("T")
-FIRST_STORE_WAIT_S = 0.2
-MAX_STORE_WAIT_S = 10.0
+FIRST_STORE_WAIT_S = 0.2  # botocore and s3fs have tried a few times before this layer sees an error
+MAX_STORE_WAIT_S = 10.0  # a run goes on at most so long after the store is back
 BUSY_STATUSES = (429, 500, 502, 503, 504)
 BUSY_CODES = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable"}
 # By name: the libraries below fsspec are imported by nobody but fsspec.
@@ -22,9 +22,9 @@ UNREACHABLE_ERRORS = {
     "aiohttp.client_exceptions.ClientConnectionError",
     "aiohttp.client_exceptions.ClientPayloadError",
     "builtins.ConnectionError",
-    "builtins.TimeoutError",
+    "builtins.TimeoutError",  # asyncio's too, and with it fsspec's FSTimeoutError
     "http.client.IncompleteRead",
-    "socket.gaierror",
+    "socket.gaierror",  # no DNS; an OSError, but no ConnectionError
 }
 
 
@@ -41,6 +41,7 @@ def error_response(error: BaseException) -> tuple[int, str]:
 def is_store_unreachable(error: BaseException) -> bool:
     """Whether the store could not be reached or was too busy, so that the same call may succeed later."""
     status, code = error_response(error)
+    # The store was reached: what it answered decides, whatever exception s3fs made of it.
     if status:
         return status in BUSY_STATUSES or code in BUSY_CODES
     kinds = [*type(error).__mro__, *(type(error.__cause__).__mro__ if error.__cause__ is not None else ())]
@@ -92,6 +93,7 @@ class RetryingFileSystem:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._fs, name)
+        # s3fs's underscored methods are coroutines, which a call only creates: there is nothing to retry yet.
         if name.startswith("_") or not callable(found):
             return found
 

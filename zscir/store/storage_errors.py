@@ -18,6 +18,7 @@ def translate_storage_errors(uri: str) -> Iterator[None]:
     except (OSError, TimeoutError) as error:
         raise _as_stage_error(uri, error) from error
     except Exception as error:
+        # By name: a store in a folder needs none of these packages, and their import takes time.
         if type(error).__module__.split(".")[0] in {"botocore", "aiobotocore", "aiohttp", "fsspec", "s3fs"}:
             raise _as_stage_error(uri, error) from error
         raise

@@ -21,6 +21,7 @@ def store_now(store: Store) -> datetime:
     with translate_storage_errors(store.uri):
         bucket, _, prefix = store.root.partition("/")
         answer = store.fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
+        # HTTP obliges servers with a clock to send Date; without one this machine's clock is the best there is.
         return _response_date(answer) or datetime.now(UTC)
 
 
@@ -35,6 +36,7 @@ def file_time_and_now(store: Store, *parts: str) -> tuple[datetime, datetime] | 
     bucket, key, _ = store.fs.split_path(path)
     with translate_storage_errors(store.uri):
         try:
+            # One answer has both times, so nothing passes between them.
             answer = store.fs.call_s3("head_object", Bucket=bucket, Key=key)
         except FileNotFoundError:
             return None
@@ -44,6 +46,7 @@ def file_time_and_now(store: Store, *parts: str) -> tuple[datetime, datetime] | 
 
 def disk_now(folder: Path) -> datetime:
     """The time that the disk of ``folder`` gives a file written now; OSError where none can be."""
+    # A dot name: other processes may be reading this folder now, and must not take it for a file of the store.
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".now-") as probe:
         return datetime.fromtimestamp(Path(probe.name).stat().st_mtime, UTC)
 

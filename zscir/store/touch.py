@@ -17,6 +17,7 @@ from zscir.store.storage_errors import translate_storage_errors
 from zscir.store.store import Store
 from zscir.store.store_clock import file_time_and_now
 
+# On S3 a touch is a write under a lease: at most one per artifact in a quarter of an hour.
 TOUCH_AFTER = timedelta(minutes=15)
 # No gc may use a shorter age: TOUCH_AFTER, and clocks that differ by three quarters of an hour.
 MIN_GC_AGE = timedelta(hours=1)
@@ -26,6 +27,7 @@ def touch_artifact(store: Store, artifact: Artifact) -> bool:
     """Keep an artifact for this run; False when it is gone, or another one has replaced it."""
     stage, key = artifact.stage, artifact.key
     age = _manifest_age(store, stage, key)
+    # A date in the future may come from a clock that was set back; how long it protects is unknown.
     if age is not None and timedelta(0) <= age < TOUCH_AFTER:
         return True
     with hold_key(store.scratch, store.leases, stage, key):
@@ -38,6 +40,7 @@ def _manifest_age(store: Store, stage: str, key: str) -> timedelta | None:
         times = file_time_and_now(store, stage, key, MANIFEST)
         return None if times is None else times[1] - times[0]
     try:
+        # This machine's clock against the disk's: MIN_GC_AGE has room for the difference, and no probe file is written.
         return timedelta(seconds=time.time() - os.stat(store.address(stage, key, MANIFEST)).st_mtime)
     except OSError:
         return None
@@ -56,6 +59,7 @@ def _rewrite_manifest(store: Store, stage: str, key: str) -> bool:
         if current is None:
             return False
         try:
+            # S3 has no touch: only a write changes a date, and a copy of an object onto itself is refused.
             write_object(store.fs, path, current.text.encode(), current.etag)
         except PreconditionFailed:
             return False

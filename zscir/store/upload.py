@@ -14,7 +14,7 @@ from zscir.store.conditional_writes import PreconditionFailed, create_object, et
 from zscir.store.leases import Lease
 from zscir.store.retrying_fs import RetryingFileSystem
 
-MAX_UPLOAD_TRIES = 5
+MAX_UPLOAD_TRIES = 5  # one for leftovers of an earlier attempt, a few for answers that got lost
 
 
 def upload_folder(
@@ -33,6 +33,7 @@ def upload_folder(
             fs.put_file(str(folder / name), f"{target}/{name}")
         return
     lease.check()
+    # The manifest goes first and comes last: in between there is no artifact, rather than a damaged one.
     _remove_own_object(fs, f"{target}/{last_name}", lease)
     for name in [*names, last_name]:
         _put_file(fs, folder / name, f"{target}/{name}", lease)
@@ -50,6 +51,8 @@ def _put_file(fs: RetryingFileSystem, local: Path, path: str, lease: Lease) -> N
 
 def _remove_own_object(fs: RetryingFileSystem, path: str, lease: Lease) -> None:
     """Remove the object at ``path``, if it is still the one that was there while the key was ours."""
+    # The ETag before the check: while the key is ours nobody else writes here, and what a later holder writes has
+    # another ETag, which the removal refuses.
     etag = etag_of(fs, path)
     if etag is not None:
         lease.check()
