@@ -42,10 +42,11 @@ from zscir.store.upload import upload_folder
 
 LINEAGE_FOLDER = "lineage"
 NO_ARTIFACT = "no artifact"
-CHECK_TIMEOUT_S = 20.0
+CHECK_TIMEOUT_S = 20.0  # for the first look at a store; a mistyped address must not wait for ZSCIR_PATIENCE_S
 SCHEMES = ("s3", "file")
 # Three layers retry: botocore, s3fs around it, and RetryingFileSystem for what takes longer than a few seconds.
 BOTO_OPTIONS = {"connect_timeout": 5, "read_timeout": 20, "retries": {"mode": "standard", "total_max_attempts": 3}}
+# s3fs would answer from its listing of a folder after another machine has changed it.
 REMOTE_OPTIONS = {"use_listings_cache": False, "config_kwargs": BOTO_OPTIONS}
 
 
@@ -71,6 +72,7 @@ class Store:
         if self.remote:
             self.fs = RetryingFileSystem(self.fs, retry_s)
             self.leases = LeaseManager(self.uri, self.fs, self.root, lease_s)
+        # Inside a local store, since the last step of a commit is a rename, which works within one file system only.
         self.scratch = cache / "scratch" / store_folder_name(self.uri) if self.remote else Path(self.root) / ".work"
         self.local_copies = cache / "artifacts" / store_folder_name(self.uri)
 
@@ -93,7 +95,7 @@ class Store:
         except StageError as error:
             raise RequestError(f"{error}; check --store / ZSCIR_STORE, the endpoint and the credentials") from None
 
-    def _list_one_object(self) -> None:
+    def _list_one_object(self) -> None:  # past the retrying layer: a wrong address is reported at once
         from fsspec.asyn import sync
 
         bucket, _, prefix = self.root.partition("/")
@@ -189,7 +191,7 @@ class Store:
         made = {"/".join(pair) for pair in self.list_keys()}
         found = self._glob("*", "*", name)
         found = [path for path in found if "/".join(path.split("/")[-3:-1]) in made]
-        return self._copy(found, scratch) if self.remote else found
+        return self._copy(found, scratch) if self.remote else found  # files of artifacts never change
 
     def _file_address(self, stage: str, key: str, entry: FileEntry) -> str:
         """The file system path of the bytes of one file of an artifact."""
@@ -197,7 +199,7 @@ class Store:
 
     def _glob(self, *parts: str) -> list[str]:
         with translate_storage_errors(self.uri):
-            found = self.fs.glob("/".join([glob.escape(self.root), *parts]))
+            found = self.fs.glob("/".join([glob.escape(self.root), *parts]))  # a store may lie in a folder ``a[1]``
         return sorted(path for path in found if "/." not in path[len(self.root) :])
 
     def _copy(self, found: list[str], scratch: Path) -> list[str]:
@@ -217,7 +219,7 @@ class Store:
             return Path(remote)
         place = entry.home or f"{artifact.stage}/{artifact.key}/{artifact.digest[:16]}/{entry.path}"
         local = self.local_copies / place
-        if not (local.exists() and local.stat().st_size == entry.size):
+        if not (local.exists() and local.stat().st_size == entry.size):  # its digest was checked when it was copied
             own = local.with_name(f"{local.name}.{os.getpid()}-{threading.get_ident()}")
             with translate_storage_errors(self.uri), atomic_path(own) as part:
                 self.fs.get_file(remote, str(part))
@@ -240,7 +242,7 @@ class Store:
                 shutil.rmtree(trash)
             folder.mkdir(exist_ok=True)
             remove_partial_files(folder)
-            (folder / MANIFEST).unlink(missing_ok=True)
+            (folder / MANIFEST).unlink(missing_ok=True)  # of a commit killed while uploading; a stage may leave none
             yield folder
 
     def commit(
@@ -274,7 +276,7 @@ class Store:
             files=tuple(entries),
             facts=facts,
         )
-        for path in [folder, *folder.rglob("*")]:
+        for path in [folder, *folder.rglob("*")]:  # before the manifest: a power cut must not leave it alone
             fsync_path(path)
         with atomic_path(folder / MANIFEST) as part:
             part.write_text(manifest_text(manifest), encoding="utf-8")
@@ -285,12 +287,12 @@ class Store:
     def _rename(self, folder: Path, stage: str, key: str, manifest: Manifest) -> None:
         final = Path(self.address(stage, key))
         final.parent.mkdir(parents=True, exist_ok=True)
-        if final.exists():
-            trash = self.scratch / f".trash-{key}-{os.getpid()}"
+        if final.exists():  # a damaged one; no rename replaces a folder that is not empty
+            trash = self.scratch / f".trash-{key}-{os.getpid()}"  # by key: who holds it next clears what a kill leaves
             os.rename(final, trash)
             shutil.rmtree(trash)
         os.rename(folder, final)
-        fsync_path(final.parent)
+        fsync_path(final.parent)  # only then is the rename on the disk
 
     def _upload(self, folder: Path, stage: str, key: str, manifest: Manifest) -> None:
         names = [entry.path for entry in manifest.files if entry.home is None]
