@@ -60,9 +60,9 @@ class Service:
                     for name, value in headers.items():
                         self.send_header(name, value)
                     self.send_header("Content-Length", headers.get("Content-Length", str(len(content))))
-                    self.end_headers()
-                    with lock:  # before the last byte: whoever has that may ask the next question at once
+                    with lock:  # before the last byte, which is the header's where the body is empty
                         service.busy, counted = service.busy - 1, False
+                    self.end_headers()
                     self.wfile.write(content)
                 except OSError:
                     self.close_connection = True
