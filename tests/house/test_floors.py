@@ -14,7 +14,7 @@ MOST_ENTRIES = 20
 
 # Third-party package -> the only modules that may import it.
 KEEPERS = {
-    "prefect": ("flows", "flows.*", "zscir.cli.main"),
+    "prefect": ("flows", "flows.*"),
     "open_clip": ("zscir.methods.towers*", "zscir.methods.tokenizer"),  # the tokenizer is half of a tower
     "transformers": ("zscir.llm.*", "zscir.methods.towers*"),
     "img2dataset": ("zscir.data.download.img2dataset_process", "zscir.stages.download"),  # run as a process of its own
